@@ -1,0 +1,24 @@
+//! Event time, ticks, positions, keys and error kinds: the words that every room speaks.
+
+mod error;
+mod key;
+mod position;
+mod time;
+
+pub use error::{Blame, Fault, Faults, Severity};
+pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
+pub use position::{Ord64, Position};
+pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time};
+
+/// The timely timestamp of a small group of input: dense, from 0, cut by worker 0.
+pub type Tick = u64;
+
+/// The ticks between two commits of the sinks; dense, from 0.
+pub type Epoch = u64;
+
+/// Name of the event-time column that every batch inside the engine begins with
+/// (`Timestamp(Microsecond, "UTC")`, never null).
+pub const TIME_COLUMN: &str = "_time";
+
+/// Name of the position column that every batch inside the engine has second (`UInt64`, an [`Ord64`], never null).
+pub const ORD_COLUMN: &str = "_ord";

@@ -1,0 +1,1 @@
+//! Builds the timely graph from a plan and runs it.

@@ -1,0 +1,1 @@
+//! Windows, aggregates, lookups and joins.

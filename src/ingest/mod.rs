@@ -1,0 +1,1 @@
+//! Sources, decoding, checks, dead letters.

@@ -1,0 +1,1 @@
+//! Domain-free timely operators and containers.

@@ -1,0 +1,420 @@
+//! The compiled plan: what a dataflow file means once every name is resolved and every expression typed.
+//!
+//! `plan` makes it, every room to the right reads it; nothing in it is text to be parsed again.
+//!
+//! **Column names inside the engine.** A batch of a stream begins with `_time` and `_ord` (see [`crate::base`]), then the
+//! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
+//! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
+
+use std::path::PathBuf;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::ScalarValue;
+
+use super::expr::Expr;
+use crate::base::Micros;
+
+/// A whole job.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the job.
+    pub job: String,
+    /// Version of the job, written beside every row.
+    pub version: u32,
+    /// What "now" means.
+    pub clock: Clock,
+    /// Order in which rows meet the state.
+    pub order: Order,
+    /// When ticks are cut and how many may be in flight.
+    pub ticks: TickPolicy,
+    /// The sources, in file order; a source's index is its rank in ties.
+    pub sources: Vec<SourcePlan>,
+    /// The label-join streams.
+    pub joins: Vec<JoinPlan>,
+    /// The feature views, in file order.
+    pub views: Vec<ViewPlan>,
+    /// The feature sets.
+    pub sets: Vec<SetPlan>,
+    /// The models.
+    pub models: Vec<ModelPlan>,
+    /// Label declarations.
+    pub labels: Vec<LabelPlan>,
+    /// The online store, if any.
+    pub online: Option<OnlinePlan>,
+    /// The offline store, if any.
+    pub offline: Option<OfflinePlan>,
+    /// SHA-256 (hex) of the normalised file after expansion: names the plan in manifests and logs.
+    pub fingerprint: String,
+}
+
+/// What "now" means for refresh, ttl and staleness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The watermark.
+    Event,
+    /// The wall clock.
+    Wall,
+}
+
+/// Order in which rows meet the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Rows wait for the watermark; results depend on no cut, no worker count and no arrival.
+    EventTime,
+    /// Rows are applied tick by tick as they come; results depend on the tick log alone.
+    Arrival,
+}
+
+/// When worker 0 cuts a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickPolicy {
+    /// Cut after this long, for paced and live sources only (finite unpaced input is cut by size alone, so that cuts repeat).
+    pub interval: Micros,
+    /// Cut after this many rows.
+    pub rows_max: usize,
+    /// Cut after this many bytes of decoded input.
+    pub bytes_max: usize,
+    /// Ticks that may be in flight past the sinks' probe before sources pause.
+    pub in_flight_max: usize,
+}
+
+/// A source of events.
+#[derive(Clone, Debug)]
+pub struct SourcePlan {
+    /// Name in the file.
+    pub name: String,
+    /// Where events come from.
+    pub connector: Connector,
+    /// The event's columns as decoded, in order (only those that the job needs, plus `id`).
+    pub schema: SchemaRef,
+    /// Columns of the underlying data that must be read, names of `schema`'s fields.
+    pub filter: Option<Expr>,
+    /// Event time; its type is `Timestamp(Microsecond, "UTC")`.
+    pub event_time: Expr,
+    /// Column of `schema` that identifies an event.
+    pub id: Option<usize>,
+    /// Watermark = highest event time seen in the partition − disorder.
+    pub disorder: Micros,
+    /// A silent live partition stops holding the watermark back after this long.
+    pub idle_after: Option<Micros>,
+    /// What happens to a row behind the watermark.
+    pub on_late: OnLate,
+    /// Value checks.
+    pub rules: Vec<ValueRule>,
+    /// Table that takes rejected rows: `dead_letters` unless named.
+    pub rejected_to: String,
+    /// Rows whose `id` was seen within this event time are removed and counted.
+    pub dedup: Option<Micros>,
+    /// Columns computed per row after the filter, appended to the event's columns.
+    pub derived: Vec<NamedExpr>,
+    /// Schema of the batches that leave ingest: `_time`, `_ord`, `schema`, `derived`.
+    pub stream_schema: SchemaRef,
+}
+
+/// A computed column.
+#[derive(Clone, Debug)]
+pub struct NamedExpr {
+    /// Engine column name.
+    pub name: String,
+    /// How to compute it.
+    pub expr: Expr,
+}
+
+/// Where a source's events come from.
+#[derive(Clone, Debug)]
+pub enum Connector {
+    /// Files.
+    File(FileConnector),
+    /// The built-in generator of card traffic.
+    Generator(GeneratorConnector),
+}
+
+/// Files: one partition per file, in the order of their names.
+#[derive(Clone, Debug)]
+pub struct FileConnector {
+    /// Path, directory or glob, as given after expansion.
+    pub path: String,
+    /// The files that matched, sorted.
+    pub files: Vec<PathBuf>,
+    /// How they are encoded.
+    pub format: FileFormat,
+    /// How fast they are read.
+    pub rate: Rate,
+}
+
+/// Encodings of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// One JSON object per line.
+    Ndjson,
+    /// Comma-separated values with a header line.
+    Csv,
+}
+
+/// How fast a source is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// As fast as the job keeps up.
+    Max,
+    /// At the pace of event time, on the wall clock.
+    RealTime,
+    /// Events per second of wall time.
+    PerSecond(f64),
+}
+
+/// Which of the generator's streams a source reads. Sources of one job with equal settings see one and the same world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeneratorStream {
+    /// Card transactions, at their own time.
+    Transactions,
+    /// Fraud labels, at the time they become known.
+    Labels,
+}
+
+/// The built-in generator of card traffic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GeneratorConnector {
+    /// Which stream.
+    pub stream: GeneratorStream,
+    /// Seed of the world and of its traffic.
+    pub seed: u64,
+    /// Number of customers.
+    pub customers: u32,
+    /// Number of terminals.
+    pub terminals: u32,
+    /// First event time.
+    pub start: i64,
+    /// Length of event time generated; `None` never ends.
+    pub duration: Option<Micros>,
+    /// Time from a transaction until its label is known.
+    pub label_delay: Micros,
+    /// Event time, after `start`, at which the distributions drift; `None` never.
+    pub drift_after: Option<Micros>,
+    /// How fast events are produced.
+    pub rate: Rate,
+}
+
+/// What happens to a row behind the watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLate {
+    /// To dead letters, counted.
+    DeadLetter,
+    /// Dropped, counted.
+    Drop,
+}
+
+/// Checks on one column of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValueRule {
+    /// Column of [`SourcePlan::schema`].
+    pub column: usize,
+    /// Null is refused.
+    pub required: bool,
+    /// Smallest allowed value.
+    pub min: Option<f64>,
+    /// Largest allowed value.
+    pub max: Option<f64>,
+    /// Allowed values, as text.
+    pub allowed: Option<Vec<String>>,
+}
+
+/// A left join of labels (or other late facts) onto events, in the left row's event time.
+#[derive(Clone, Debug)]
+pub struct JoinPlan {
+    /// Name of the joined stream.
+    pub name: String,
+    /// Source of the left rows.
+    pub left: usize,
+    /// Source of the right rows.
+    pub right: usize,
+    /// Key column in the left source's `stream_schema`.
+    pub left_on: usize,
+    /// Key column in the right source's `stream_schema`.
+    pub right_on: usize,
+    /// A right row later than this after its left row is unmatched.
+    pub within: Micros,
+    /// Columns of the joined stream: `_time`, `_ord`, left columns, then the right columns that `right_columns` names.
+    pub schema: SchemaRef,
+    /// Right columns carried, as indices into the right `stream_schema`.
+    pub right_columns: Vec<usize>,
+}
+
+/// What a view reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamRef {
+    /// A source, by index.
+    Source(usize),
+    /// A join stream, by index.
+    Join(usize),
+}
+
+/// A feature view: aggregates of one stream by one entity.
+#[derive(Clone, Debug)]
+pub struct ViewPlan {
+    /// Name of the view.
+    pub name: String,
+    /// What it reads.
+    pub stream: StreamRef,
+    /// Entity key columns, as indices into the stream's schema.
+    pub entity: Vec<usize>,
+    /// Names of the entity columns; the spine has columns of the same names.
+    pub entity_names: Vec<String>,
+    /// Shifts every window into the past: `(t − delay − window, t − delay]`.
+    pub delay: Micros,
+    /// Whether an event's own row sees the event.
+    pub include_current: bool,
+    /// The aggregates, one output column each.
+    pub aggregates: Vec<AggregatePlan>,
+    /// Names (engine names) of the derived columns, a part of the view when its stream is the spine.
+    pub derived: Vec<String>,
+    /// Columns computed from the aggregates and the spine row.
+    pub post: Vec<NamedExpr>,
+    /// An online value older than this is not served.
+    pub ttl: Option<Micros>,
+    /// Largest disorder of the view's stream: how long rows must be kept past the longest window.
+    pub disorder: Micros,
+}
+
+/// One aggregate over one window: one output column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AggregatePlan {
+    /// Engine column name, `<view>.<name>_<window>`.
+    pub name: String,
+    /// What is computed.
+    pub function: AggregateFunction,
+    /// Input column, an index into the stream's schema; `None` counts rows.
+    pub input: Option<usize>,
+    /// Type of the input column.
+    pub input_type: Option<DataType>,
+    /// Over what.
+    pub window: Window,
+    /// Tile width, when rows are kept as tiles instead of one by one.
+    pub resolution: Option<Micros>,
+    /// Type of the output column.
+    pub output_type: DataType,
+    /// Value when the window holds nothing (SQL null, and 0 for counts, unless given).
+    pub default: Option<ScalarValue>,
+}
+
+/// A window that ends at the row (less the view's delay).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Window {
+    /// `(t − width, t]`.
+    Trailing(Micros),
+    /// Everything up to t.
+    Lifetime,
+}
+
+/// What an aggregate computes. Null inputs and NaN are skipped by all but `Count` of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    /// Number of rows, or of non-null inputs. `Int64`.
+    Count,
+    /// Exact sum, rounded once. `Int64` for integers (null beyond its range), else `Float64`.
+    Sum,
+    /// Exact mean, rounded once. `Float64`.
+    Mean,
+    /// Smallest. The input's type.
+    Min,
+    /// Largest. The input's type.
+    Max,
+    /// Population variance. `Float64`.
+    Variance,
+    /// Population standard deviation. `Float64`.
+    Stddev,
+    /// Sample variance, null below two rows. `Float64`.
+    VarianceSample,
+    /// Sample standard deviation, null below two rows. `Float64`.
+    StddevSample,
+    /// The latest row's value (null included). The input's type.
+    Last,
+}
+
+/// A set of features read as of each event of its spine.
+#[derive(Clone, Debug)]
+pub struct SetPlan {
+    /// Name of the set.
+    pub name: String,
+    /// The spine: a source, by index.
+    pub spine: usize,
+    /// The views that the spine's rows visit, in order.
+    pub views: Vec<usize>,
+    /// The set's columns, in the order of `take`.
+    pub columns: Vec<SetColumn>,
+}
+
+/// One column of a feature set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetColumn {
+    /// Name in tables: `amount`, `customer__nb_tx_7d`.
+    pub name: String,
+    /// Engine column name: `amount`, `customer.nb_tx_7d`.
+    pub engine: String,
+    /// Type.
+    pub data_type: DataType,
+}
+
+/// A model that scores a feature set.
+#[derive(Clone, Debug)]
+pub struct ModelPlan {
+    /// Name of the model.
+    pub name: String,
+    /// Name of the version that scores: `champion`.
+    pub version: String,
+    /// The ONNX file.
+    pub path: PathBuf,
+    /// The feature set, by index.
+    pub inputs: usize,
+    /// Output columns.
+    pub outputs: Vec<ModelOutput>,
+}
+
+/// One output column of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelOutput {
+    /// Column name: `score`.
+    pub name: String,
+    /// Name of the ONNX output: `probability`.
+    pub tensor: String,
+    /// Element along the last axis; `None` for outputs of one value per row.
+    pub element: Option<usize>,
+}
+
+/// Labels of a model's predictions.
+#[derive(Clone, Debug)]
+pub struct LabelPlan {
+    /// The model, by index.
+    pub model: usize,
+    /// The label source, by index.
+    pub from: usize,
+    /// Column of the label source's `stream_schema` that holds the prediction's id.
+    pub id: usize,
+    /// Column of the label source's `stream_schema` that holds the label.
+    pub value: usize,
+    /// A label later than this is not joined.
+    pub within: Micros,
+}
+
+/// The embedded online store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnlinePlan {
+    /// Directory.
+    pub path: PathBuf,
+    /// An online value is rewritten at most this long, on the job's clock, after it would change.
+    pub refresh: Micros,
+}
+
+/// The offline store: Delta tables under one directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflinePlan {
+    /// Directory (an absolute path without scheme for local directories).
+    pub uri: String,
+    /// Tables to write, such as `predictions/fraud` or `features/customer`; `None` writes all.
+    pub tables: Option<Vec<String>>,
+    /// A Delta commit closes at the first tick after this long on the wall clock.
+    pub commit_interval: Micros,
+    /// ... or after this many rows of input.
+    pub commit_rows: usize,
+}
