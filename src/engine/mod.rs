@@ -1,1 +1,3 @@
 //! Builds the timely graph from a plan and runs it.
+
+pub mod observe;
