@@ -24,11 +24,7 @@ impl From<Position> for Ord64 {
     #[inline]
     fn from(p: Position) -> Self {
         debug_assert!(p.offset <= OFFSET_MASK);
-        Ord64(
-            u64::from(p.source) << 56
-                | u64::from(p.partition) << OFFSET_BITS
-                | (p.offset & OFFSET_MASK),
-        )
+        Ord64(u64::from(p.source) << 56 | u64::from(p.partition) << OFFSET_BITS | (p.offset & OFFSET_MASK))
     }
 }
 
