@@ -12,8 +12,8 @@ use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{
-    AggregateUDF, Expr as Logical, ExprSchemable, HigherOrderUDF, Operator, ScalarUDF, TableSource,
-    Volatility, WindowUDF,
+    AggregateUDF, Expr as Logical, ExprSchemable, HigherOrderUDF, Operator, ScalarUDF, TableSource, Volatility,
+    WindowUDF,
 };
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::expressions::BinaryExpr;
@@ -158,10 +158,7 @@ impl VisitorMut for Resolver<'_> {
             })
         };
         if self.depth > DEPTH_MAX {
-            return refuse(
-                "the expression is nested too deeply",
-                "split it into derived columns",
-            );
+            return refuse("the expression is nested too deeply", "split it into derived columns");
         }
         match sql {
             Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => refuse(
@@ -195,20 +192,12 @@ impl VisitorMut for Resolver<'_> {
         self.depth -= 1;
         let name = match sql {
             Sql::Identifier(ident) => ident.value.clone(),
-            Sql::CompoundIdentifier(parts) => parts
-                .iter()
-                .map(|p| p.value.as_str())
-                .collect::<Vec<_>>()
-                .join("."),
+            Sql::CompoundIdentifier(parts) => parts.iter().map(|p| p.value.as_str()).collect::<Vec<_>>().join("."),
             _ => return ControlFlow::Continue(()),
         };
         let (engine, used) = match self.scope.get(&name) {
-            Some(Resolution::Column(engine, data_type)) => {
-                (engine.clone(), Used::Column(data_type.clone()))
-            }
-            Some(Resolution::Computed(expr)) => {
-                (format!("\u{1}{name}"), Used::Computed(expr.clone()))
-            }
+            Some(Resolution::Column(engine, data_type)) => (engine.clone(), Used::Column(data_type.clone())),
+            Some(Resolution::Computed(expr)) => (format!("\u{1}{name}"), Used::Computed(expr.clone())),
             Some(Resolution::Ambiguous(choices)) => {
                 return ControlFlow::Break(ExprError::Ambiguous {
                     name,
@@ -289,24 +278,17 @@ fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprEr
             .build();
         ExprSimplifier::new(info)
     };
-    let typed = simplifier(&schema)
-        .coerce(planned, &schema)
-        .map_err(from_datafusion)?;
+    let typed = simplifier(&schema).coerce(planned, &schema).map_err(from_datafusion)?;
     let natural = typed.get_type(schema.as_ref()).map_err(from_datafusion)?;
     if natural == DataType::Null {
         return Err(type_error("it is always null".into()));
     }
-    let data_type = engine_type(&natural).ok_or_else(|| {
-        type_error(format!(
-            "its type, {natural}, is not one that a column can have"
-        ))
-    })?;
+    let data_type = engine_type(&natural)
+        .ok_or_else(|| type_error(format!("its type, {natural}, is not one that a column can have")))?;
     let typed = if data_type == natural {
         typed
     } else {
-        typed
-            .cast_to(&data_type, schema.as_ref())
-            .map_err(from_datafusion)?
+        typed.cast_to(&data_type, schema.as_ref()).map_err(from_datafusion)?
     };
 
     // Names of earlier expressions give way to what they stand for.
@@ -325,9 +307,7 @@ fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprEr
 
     let columns = columns_of(&inlined, &used);
     let schema = df_schema(&columns).map_err(from_datafusion)?;
-    let logical = simplifier(&schema)
-        .simplify(inlined)
-        .map_err(from_datafusion)?;
+    let logical = simplifier(&schema).simplify(inlined).map_err(from_datafusion)?;
 
     // Simplification may have removed the last use of a column.
     let inputs = columns_of(&logical, &used);
@@ -364,11 +344,7 @@ fn columns_of(expr: &Logical, used: &[(String, Used)]) -> Vec<(String, DataType)
         used.iter().find_map(|(n, u)| match u {
             Used::Column(t) if n == name => Some(t.clone()),
             Used::Column(_) => None,
-            Used::Computed(e) => e
-                .schema
-                .field_with_name(name)
-                .ok()
-                .map(|f| f.data_type().clone()),
+            Used::Computed(e) => e.schema.field_with_name(name).ok().map(|f| f.data_type().clone()),
         })
     };
     let mut columns: Vec<(String, DataType)> = Vec::new();
@@ -409,18 +385,11 @@ fn refuse_volatile(expr: &Logical) -> Result<(), ExprError> {
 }
 
 /// Makes integer `+`, `-` and `*` fail on overflow instead of wrapping.
-fn checked_arithmetic(
-    expr: Arc<dyn PhysicalExpr>,
-) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+fn checked_arithmetic(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
     let checked = expr.transform_up(|e| {
         let replaced = e.downcast_ref::<BinaryExpr>().and_then(|b| {
-            matches!(
-                b.op(),
-                Operator::Plus | Operator::Minus | Operator::Multiply
-            )
-            .then(|| {
-                let b = BinaryExpr::new(b.left().clone(), *b.op(), b.right().clone())
-                    .with_fail_on_overflow(true);
+            matches!(b.op(), Operator::Plus | Operator::Minus | Operator::Multiply).then(|| {
+                let b = BinaryExpr::new(b.left().clone(), *b.op(), b.right().clone()).with_fail_on_overflow(true);
                 Arc::new(b) as Arc<dyn PhysicalExpr>
             })
         });
@@ -462,10 +431,7 @@ fn functions() -> &'static Functions {
 }
 
 impl ContextProvider for Functions {
-    fn get_table_source(
-        &self,
-        name: TableReference,
-    ) -> datafusion_common::Result<Arc<dyn TableSource>> {
+    fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
         Err(DataFusionError::Plan(format!(
             "there is no table `{name}` in an expression"
         )))
@@ -518,9 +484,7 @@ impl ContextProvider for Functions {
 
 /// The SQL parser's message without its preamble: `expected: …, found: … at column 7`.
 fn parser_message(message: &str) -> String {
-    let message = message
-        .strip_prefix("sql parser error: ")
-        .unwrap_or(message);
+    let message = message.strip_prefix("sql parser error: ").unwrap_or(message);
     lower_first(&message.replace("at Line: 1, Column: ", "at column "))
 }
 

@@ -152,10 +152,9 @@ pub fn engine_type(outside: &DataType) -> Option<DataType> {
         DataType::Float16 => DataType::Float32,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::Timestamp(..) | DataType::Date64 => time_type(),
-        DataType::Decimal32(..)
-        | DataType::Decimal64(..)
-        | DataType::Decimal128(..)
-        | DataType::Decimal256(..) => DataType::Float64,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            DataType::Float64
+        }
         DataType::Dictionary(_, values) => return engine_type(values),
         _ => return None,
     })
@@ -187,10 +186,7 @@ impl Expr {
     ///
     /// # Errors
     /// [`ExprError::Input`] when the batch lacks a column.
-    pub fn evaluate_rows(
-        &self,
-        batch: &RecordBatch,
-    ) -> Result<(ArrayRef, Vec<(usize, String)>), ExprError> {
+    pub fn evaluate_rows(&self, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>), ExprError> {
         let inputs = self.project(batch)?;
         if let Ok(values) = self.evaluate_inputs(&inputs) {
             return Ok((values, Vec::new()));
@@ -220,12 +216,7 @@ impl Expr {
             Err(_) => {
                 let half = rows / 2;
                 self.isolate(&inputs.slice(0, half), first, parts, failed);
-                self.isolate(
-                    &inputs.slice(half, rows - half),
-                    first + half,
-                    parts,
-                    failed,
-                );
+                self.isolate(&inputs.slice(half, rows - half), first + half, parts, failed);
             }
         }
     }
@@ -251,8 +242,7 @@ impl Expr {
             columns.push(column.clone());
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
-            .map_err(|e| self.failure(&e))
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|e| self.failure(&e))
     }
 
     fn evaluate_inputs(&self, inputs: &RecordBatch) -> Result<ArrayRef, ExprError> {
