@@ -23,7 +23,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 pub use reorder::Reorder;
 
-use self::sort::Sorter;
+use self::sort::{Sorter, Span};
 use super::Batch;
 use super::control::TickInfo;
 use crate::base::{EventTime, Tick};
@@ -106,5 +106,9 @@ pub fn pieces(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
 pub fn merge_sorted(batches: &[RecordBatch]) -> Option<RecordBatch> {
     let filled = batches.iter().any(|b| b.num_rows() > 0);
-    filled.then(|| Sorter::default().sort(batches, EventTime::MAX).rows)
+    filled.then(|| {
+        Sorter::default()
+            .sort(batches, batches.iter().fold(Span::NONE, Span::with), EventTime::MAX)
+            .rows
+    })
 }

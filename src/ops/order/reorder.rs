@@ -10,7 +10,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
-use super::sort::{Sorted, Sorter};
+use super::sort::{Sorted, Sorter, Span};
 use crate::base::{EventTime, SLOTS, slot_of};
 use crate::ops::columns::{Pick, collect, compact, slice_bytes};
 use crate::ops::{decode_rows, encode_rows, key, times};
@@ -29,14 +29,26 @@ struct Run {
 /// The core of the reorder operator.
 ///
 /// Any input order. State: the rows at or after the watermark. What it holds can be [exported](Reorder::export_slots) by key slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reorder {
     runs: Vec<Run>,
     /// Batches as they came since the last release that found something to do.
     fresh: Vec<RecordBatch>,
     fresh_rows: usize,
-    fresh_min: Option<EventTime>,
+    fresh_span: Span,
     sorter: Sorter,
+}
+
+impl Default for Reorder {
+    fn default() -> Self {
+        Reorder {
+            runs: Vec::new(),
+            fresh: Vec::new(),
+            fresh_rows: 0,
+            fresh_span: Span::NONE,
+            sorter: Sorter::default(),
+        }
+    }
 }
 
 impl Reorder {
@@ -50,33 +62,31 @@ impl Reorder {
         if rows.num_rows() == 0 {
             return;
         }
-        let min = times(&rows).iter().copied().fold(EventTime::MAX, EventTime::min);
-        self.fresh_min = Some(self.fresh_min.map_or(min, |m| m.min(min)));
+        self.fresh_span = self.fresh_span.with(&rows);
         self.fresh_rows += rows.num_rows();
         self.fresh.push(rows);
     }
 
     /// Takes out all rows with a time before the watermark, sorted by `(_time, _ord)`; `None` when there are none.
     pub fn release(&mut self, watermark: EventTime) -> Option<RecordBatch> {
-        let fresh_due = self.fresh_min.is_some_and(|min| min < watermark);
         let mut sources: Vec<RecordBatch> = self
             .runs
             .iter_mut()
             .filter_map(|run| run.take_before(watermark))
             .collect();
         self.runs.retain(|run| run.rows.num_rows() > 0);
-        let mut released = None;
-        if fresh_due {
+        let mut span = sources.iter().fold(Span::NONE, Span::with_sorted);
+        if self.fresh_span.min < watermark {
+            span = span.join(std::mem::replace(&mut self.fresh_span, Span::NONE));
             sources.append(&mut self.fresh);
             self.fresh_rows = 0;
-            self.fresh_min = None;
-            let Sorted { rows, due } = self.sorter.sort(&sources, watermark);
-            released = Some(rows.slice(0, due));
-            self.hold(&rows, due..rows.num_rows());
-        } else if !sources.is_empty() {
-            // Only rows that are due.
-            released = Some(self.sorter.sort(&sources, watermark).rows);
         }
+        let released = (!sources.is_empty()).then(|| {
+            let Sorted { rows, due } = self.sorter.sort(&sources, span, watermark);
+            drop(sources);
+            self.hold(&rows, due..rows.num_rows());
+            rows.slice(0, due)
+        });
         if self.fresh_rows >= FRESH_MAX {
             self.sort_fresh();
         }
@@ -159,10 +169,10 @@ impl Reorder {
     }
 
     fn sort_fresh(&mut self) {
-        let Sorted { rows, .. } = self.sorter.sort(&self.fresh, EventTime::MIN);
+        let Sorted { rows, .. } = self.sorter.sort(&self.fresh, self.fresh_span, EventTime::MIN);
         self.fresh.clear();
         self.fresh_rows = 0;
-        self.fresh_min = None;
+        self.fresh_span = Span::NONE;
         self.hold(&rows, 0..rows.num_rows());
     }
 
@@ -170,10 +180,9 @@ impl Reorder {
         while let [.., longer, shorter] = &self.runs[..]
             && shorter.rows.num_rows() * 2 > longer.rows.num_rows()
         {
-            let rows = self
-                .sorter
-                .sort(&[longer.rows.clone(), shorter.rows.clone()], EventTime::MIN)
-                .rows;
+            let pair = [longer.rows.clone(), shorter.rows.clone()];
+            let span = pair.iter().fold(Span::NONE, Span::with_sorted);
+            let rows = self.sorter.sort(&pair, span, EventTime::MIN).rows;
             self.runs.truncate(self.runs.len() - 2);
             self.hold(&rows, 0..rows.num_rows());
         }

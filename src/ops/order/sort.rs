@@ -26,6 +26,54 @@ pub(crate) struct Sorted {
     pub due: usize,
 }
 
+/// The earliest and the latest of some times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The earliest.
+    pub min: EventTime,
+    /// The latest.
+    pub max: EventTime,
+}
+
+impl Span {
+    /// Of no times.
+    pub const NONE: Span = Span {
+        min: EventTime::MAX,
+        max: EventTime::MIN,
+    };
+
+    /// This span widened to the times of a batch.
+    pub fn with(self, rows: &RecordBatch) -> Span {
+        times(rows).iter().fold(self, |span, t| Span {
+            min: span.min.min(*t),
+            max: span.max.max(*t),
+        })
+    }
+
+    /// The span of both.
+    pub fn join(self, other: Span) -> Span {
+        Span {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+        }
+    }
+
+    /// This span widened to the times of a sorted batch.
+    pub fn with_sorted(self, rows: &RecordBatch) -> Span {
+        match times(rows) {
+            [] => self,
+            [first, .., last] => Span {
+                min: self.min.min(*first),
+                max: self.max.max(*last),
+            },
+            [only] => Span {
+                min: self.min.min(*only),
+                max: self.max.max(*only),
+            },
+        }
+    }
+}
+
 /// Sorts batches; keeps its buffers from one call to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Sorter {
@@ -37,14 +85,15 @@ pub(crate) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts the rows of `sources` (at least one row altogether, all of one schema) and says how many are before `watermark`.
-    pub fn sort(&mut self, sources: &[RecordBatch], watermark: EventTime) -> Sorted {
+    /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within `span`) and says
+    /// how many are before `watermark`.
+    pub fn sort(&mut self, sources: &[RecordBatch], span: Span, watermark: EventTime) -> Sorted {
         if in_order(sources) {
             let rows = join(sources);
             let due = times(&rows).partition_point(|t| *t < watermark);
             return Sorted { rows, due };
         }
-        let due = self.place(sources, watermark);
+        let due = self.place(sources, span, watermark);
         let rows = scatter(sources, &self.places);
         self.shrink();
         Sorted { rows, due }
@@ -57,79 +106,65 @@ impl Sorter {
     }
 
     /// Fills `places` with each row's place in the order and returns the number of rows before the watermark.
-    fn place(&mut self, sources: &[RecordBatch], watermark: EventTime) -> usize {
+    fn place(&mut self, sources: &[RecordBatch], span: Span, watermark: EventTime) -> usize {
         let rows: usize = sources.iter().map(RecordBatch::num_rows).sum();
-        let all = || sources.iter().flat_map(|s| times(s)).copied();
-        let (min, max) = (
-            all().fold(EventTime::MAX, EventTime::min),
-            all().fold(EventTime::MIN, EventTime::max),
-        );
-        let range = max.wrapping_sub(min) as u64;
+        let range = span.max.wrapping_sub(span.min) as u64;
         let number_bits = bits(rows as u64 - 1);
         if bits(range) + number_bits > 64 {
             return self.place_by_comparison(sources, rows, watermark);
         }
-        self.words.clear();
-        self.ords.clear();
-        let mut number = 0u64;
-        for source in sources {
-            self.ords.extend_from_slice(ords(source));
-            self.words.extend(times(source).iter().map(|time| {
-                let word = (time.wrapping_sub(min) as u64) << number_bits | number;
-                number += 1;
-                word
-            }));
+        let width = bits(range << number_bits | (rows as u64 - 1));
+        self.sort_words(sources, rows, span.min, number_bits, width);
+        if !self.place_words(number_bits) {
+            self.repair_ties(number_bits);
+            self.place_words(number_bits);
         }
-        self.sort_words(bits(range << number_bits | (rows as u64 - 1)));
-        self.repair_ties(number_bits);
-
-        let mask = (1u64 << number_bits) - 1;
-        self.places.clear();
-        self.places.resize(rows, 0);
-        for (place, word) in self.words.iter().enumerate() {
-            self.places[(word & mask) as usize] = place as u32;
-        }
-        if watermark <= min {
+        if watermark <= span.min {
             0
-        } else if watermark > max {
+        } else if watermark > span.max {
             rows
         } else {
-            let before = watermark.wrapping_sub(min) as u64;
+            let before = watermark.wrapping_sub(span.min) as u64;
             self.words.partition_point(|word| word >> number_bits < before)
         }
     }
 
-    /// Sorts `words`, of which none has more than `width` bits.
-    fn sort_words(&mut self, width: u32) {
-        let rows = self.words.len();
+    /// Makes the words of all rows, sorted; none has more than `width` bits.
+    fn sort_words(&mut self, sources: &[RecordBatch], rows: usize, min: EventTime, number_bits: u32, width: u32) {
         let buckets = (rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
         let shift = width.saturating_sub(buckets.trailing_zeros());
         self.counts.clear();
-        self.counts.resize(buckets + 1, 0);
+        self.counts.resize(buckets, 0);
         let counts = &mut self.counts[..];
-        let mut fullest = 0;
-        for word in &self.words {
-            let count = &mut counts[(word >> shift) as usize];
-            *count += 1;
-            fullest = fullest.max(*count);
+        self.spread.clear();
+        self.ords.clear();
+        let mut number = 0u64;
+        for source in sources {
+            self.ords.extend_from_slice(ords(source));
+            self.spread.extend(times(source).iter().map(|time| {
+                let word = (time.wrapping_sub(min) as u64) << number_bits | number;
+                number += 1;
+                counts[(word >> shift) as usize] += 1;
+                word
+            }));
         }
-        let mut start = 0;
+        let (mut start, mut fullest) = (0, 0);
         for count in counts.iter_mut() {
+            fullest = fullest.max(*count);
             start += std::mem::replace(count, start);
         }
-        self.spread.resize(rows, 0);
-        for word in &self.words {
+        self.words.resize(rows, 0);
+        for word in &self.spread {
             let end = &mut counts[(word >> shift) as usize];
-            self.spread[*end as usize] = *word;
+            self.words[*end as usize] = *word;
             *end += 1;
         }
-        std::mem::swap(&mut self.words, &mut self.spread);
         if fullest <= BUCKET_MAX {
             // No row is further from its place than its bucket is long.
             insertion_sort(&mut self.words);
         } else {
             let mut start = 0;
-            for end in &self.counts[..buckets] {
+            for end in counts {
                 let bucket = &mut self.words[start as usize..*end as usize];
                 if bucket.len() <= BUCKET_MAX as usize {
                     insertion_sort(bucket);
@@ -141,30 +176,26 @@ impl Sorter {
         }
     }
 
-    /// Puts runs of equal times into the order of `_ord`.
-    fn repair_ties(&mut self, number_bits: u32) {
+    /// Fills `places` from the sorted words; false when rows of one time are not in the order of `_ord`.
+    fn place_words(&mut self, number_bits: u32) -> bool {
         let mask = (1u64 << number_bits) - 1;
-        let ord = |word: u64| self.ords[(word & mask) as usize];
-        let mut at = 1;
-        while at < self.words.len() {
-            let (left, right) = (self.words[at - 1], self.words[at]);
-            // The numbers ascend, so equal times are a difference that fits the number's bits.
-            if (left ^ right) >> number_bits != 0 || ord(left) <= ord(right) {
-                at += 1;
-                continue;
+        self.places.resize(self.words.len(), 0);
+        let (mut tidy, mut left) = (true, self.words[0]);
+        for (place, word) in self.words.iter().enumerate() {
+            self.places[(word & mask) as usize] = place as u32;
+            if (left ^ word) >> number_bits == 0 {
+                tidy &= self.ords[(left & mask) as usize] <= self.ords[(word & mask) as usize];
             }
-            let time = left >> number_bits;
-            let start = self.words[..at]
-                .iter()
-                .rposition(|w| w >> number_bits != time)
-                .map_or(0, |p| p + 1);
-            let end = at
-                + self.words[at..]
-                    .iter()
-                    .take_while(|w| **w >> number_bits == time)
-                    .count();
-            self.words[start..end].sort_unstable_by_key(|word| (ord(*word), *word));
-            at = end.max(at + 1);
+            left = *word;
+        }
+        tidy
+    }
+
+    /// Puts rows of one time into the order of `_ord`.
+    fn repair_ties(&mut self, number_bits: u32) {
+        let (mask, ords) = ((1u64 << number_bits) - 1, &self.ords);
+        for ties in self.words.chunk_by_mut(|a, b| (a ^ b) >> number_bits == 0) {
+            ties.sort_unstable_by_key(|word| (ords[(word & mask) as usize], *word));
         }
     }
 
@@ -191,7 +222,7 @@ impl Sorter {
         const KEPT: usize = 1 << 18;
         self.words.clear();
         self.words.shrink_to(KEPT);
-        self.spread.truncate(KEPT);
+        self.spread.clear();
         self.spread.shrink_to(KEPT);
         self.ords.clear();
         self.ords.shrink_to(KEPT);

@@ -1,0 +1,1 @@
+//! Embedded online store.
