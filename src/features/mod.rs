@@ -1,1 +1,3 @@
 //! Windows, aggregates, lookups and joins.
+
+pub mod join;
