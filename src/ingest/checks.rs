@@ -37,7 +37,7 @@ use crate::plan::model::{NamedExpr, OnLate, SourcePlan};
 
 /// What became of raw rows: every raw row is counted once, as blank, accepted, filtered, dropped late or dead. (A
 /// `corrupt_block` is one dead letter however many rows it lost; they are counted in `lost`.)
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Raw rows read.
     pub read: u64,

@@ -17,7 +17,8 @@ use super::decode::normalise::{UTC, event_time_type};
 use crate::base::{EventTime, Tick};
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeadLetterKind {
     /// The bytes are not a row of the source's format.

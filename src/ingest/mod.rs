@@ -4,6 +4,7 @@
 //! checks (`checks` lists them in their order) and hands on batches of the plan's stream schema with [`DeadLetter`]s beside
 //! them. Nothing that a row contains stops a source; what concerns a whole file is an [`IngestError`].
 
+pub mod aligned;
 mod checks;
 mod dead_letter;
 pub mod decode;
