@@ -6,8 +6,11 @@ use arrow::datatypes::{DataType, SchemaRef};
 use super::IngestError;
 use super::checks::{Checks, Counts, count_kinds};
 use super::dead_letter::DeadLetter;
+use super::decode::{Offsets, Originals, RawChunk};
 use super::file::RawReader;
 use super::file::parquet::ParquetReader;
+use super::file::text::TextReader;
+use super::generator::Generator;
 use super::lateness::Lateness;
 use crate::base::EventTime;
 use crate::plan::model::{Connector, FileFormat, Plan, SourcePlan, StreamRef};
@@ -116,11 +119,7 @@ impl SourceReader {
                 raws.len()
             )));
         }
-        if options
-            .resume
-            .as_ref()
-            .is_some_and(|resume| resume.len() != raws.len())
-        {
+        if options.resume.as_ref().is_some_and(|resume| resume.len() != raws.len()) {
             let was = options.resume.as_ref().map_or(0, Vec::len);
             return Err(refuse(format!(
                 "it had {was} partitions and now has {}; put the files back",
@@ -166,11 +165,7 @@ impl SourceReader {
     ///
     /// # Errors
     /// When the partition cannot be read on. Bad rows are in [`Decoded::dead`].
-    pub fn read(
-        &mut self,
-        partition: usize,
-        rows_max: usize,
-    ) -> Result<Option<Decoded>, IngestError> {
+    pub fn read(&mut self, partition: usize, rows_max: usize) -> Result<Option<Decoded>, IngestError> {
         let state = &mut self.partitions[partition];
         let Some(mut chunk) = state.raw.read(rows_max.max(1))? else {
             return Ok(None);
@@ -187,13 +182,14 @@ impl SourceReader {
             .map_err(internal)?;
         state.next_offset = chunk.next_offset;
         let dead = count_kinds(&checked.letters);
-        let counted = batch.num_rows() as u64 + checked.filtered + checked.late_dropped;
+        let counted = batch.num_rows() as u64 + checked.filtered + checked.late_dropped + chunk.blank;
         let letters = checked.letters.list.len() as u64;
         let counts = Counts {
             read: chunk.rows,
             accepted: batch.num_rows() as u64,
             filtered: checked.filtered,
             late_dropped: checked.late_dropped,
+            blank: chunk.blank,
             lost: chunk.rows.saturating_sub(counted + letters),
             dead,
         };
@@ -209,10 +205,7 @@ impl SourceReader {
     }
 }
 
-fn open_partitions(
-    plan: &SourcePlan,
-    offset: &dyn Fn(usize) -> u64,
-) -> Result<Vec<Box<dyn RawReader>>, IngestError> {
+fn open_partitions(plan: &SourcePlan, offset: &dyn Fn(usize) -> u64) -> Result<Vec<Box<dyn RawReader>>, IngestError> {
     match &plan.connector {
         Connector::File(file) => {
             let files = file.files.iter().enumerate();
@@ -224,21 +217,41 @@ fn open_partitions(
                         &plan.schema,
                         offset(p),
                     )?)),
-                    FileFormat::Ndjson | FileFormat::Csv => super::file::text::open(
+                    FileFormat::Ndjson | FileFormat::Csv => Ok(Box::new(TextReader::open(
                         &plan.name,
                         path,
                         file.format,
                         &plan.schema,
                         offset(p),
-                    ),
+                    )?)),
                 }
             });
             open.collect()
         }
-        Connector::Generator(_) => Err(IngestError::source(
-            &plan.name,
-            "the generator is not built yet",
-        )),
+        Connector::Generator(generator) => {
+            let made = Generator::new(generator, &plan.schema);
+            let mut made = made.map_err(|e| IngestError::source(&plan.name, e.to_string()))?;
+            made.seek(offset(0));
+            Ok(vec![Box::new(made)])
+        }
+    }
+}
+
+impl RawReader for Generator {
+    fn read(&mut self, rows_max: usize) -> Result<Option<RawChunk>, IngestError> {
+        let first = self.offset();
+        let Some(batch) = Generator::read(self, rows_max) else {
+            return Ok(None);
+        };
+        Ok(Some(RawChunk {
+            offsets: Offsets::From(first),
+            originals: Originals::Columns,
+            failed: Vec::new(),
+            blank: 0,
+            rows: batch.num_rows() as u64,
+            next_offset: first + batch.num_rows() as u64,
+            batch,
+        }))
     }
 }
 
@@ -246,16 +259,10 @@ fn open_partitions(
 fn value_bytes(batch: &RecordBatch) -> usize {
     let rows = batch.num_rows();
     let column = |column: &arrow::array::ArrayRef| match column.data_type() {
-        DataType::Utf8 => column
-            .as_string::<i32>()
-            .value_offsets()
-            .last()
-            .map_or(0, |end| {
-                *end as usize - column.as_string::<i32>().value_offsets()[0] as usize + 4 * rows
-            }),
-        other => other
-            .primitive_width()
-            .map_or(rows.div_ceil(8), |width| width * rows),
+        DataType::Utf8 => column.as_string::<i32>().value_offsets().last().map_or(0, |end| {
+            *end as usize - column.as_string::<i32>().value_offsets()[0] as usize + 4 * rows
+        }),
+        other => other.primitive_width().map_or(rows.div_ceil(8), |width| width * rows),
     };
     batch.columns().iter().map(column).sum()
 }

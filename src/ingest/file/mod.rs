@@ -1,6 +1,6 @@
 //! Files: one partition per file.
 
-// pub(crate) mod lines;
+pub(crate) mod lines;
 pub(crate) mod parquet;
 // pub mod paths;
 pub(crate) mod text;
