@@ -189,6 +189,7 @@ fn run(workers: usize, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Vec<(
                     tick,
                     watermark,
                     previous_watermark,
+                    now: watermark,
                     epoch: 0,
                     epoch_end: last,
                     last,
