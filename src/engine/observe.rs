@@ -1,9 +1,11 @@
 //! What a running job shows of itself: counts, watermark, latency, the last rows and their scores, and how good the scores
 //! turn out to be as labels arrive.
 //!
-//! The graph's workers report here once per batch, never per row; whoever draws (a progress bar, the live view) takes a
-//! [`Snapshot`]. An observer changes nothing: a job runs the same with and without one, and what it cannot make sense of it
-//! leaves out.
+//! The graph's workers report here once per batch; whoever draws (a progress bar, the live view) takes a [`Snapshot`]. An
+//! observer changes nothing: a job runs the same with and without one, and what it cannot make sense of it leaves out.
+//!
+//! *Latency* is the time from the cut of the tick that read a row until the row was scored: in event-time order it holds the
+//! wait for the watermark too.
 
 mod auc;
 
@@ -14,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use hashbrown::HashMap;
 use hdrhistogram::Histogram;
 
-use crate::base::{EventTime, TIME_COLUMN, Tick, hash_bytes};
+use crate::base::{EventTime, ORD_COLUMN, Ord64, Position, TIME_COLUMN, Tick, hash_bytes};
+use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 
 /// Matched predictions that the running figure of accuracy looks back on.
@@ -31,6 +35,8 @@ const ROWS_MAX: usize = 8;
 const ROWS_EVERY: Duration = Duration::from_millis(100);
 /// Quantiles of latency look back on this many seconds.
 const LATENCY_SECONDS: usize = 10;
+/// Ticks per partition whose time is remembered: older rows are taken for as old as the oldest of them.
+const CUTS_MAX: usize = 65_536;
 /// Longest latency told apart, in microseconds.
 const LATENCY_MAX: u64 = 3_600_000_000;
 
@@ -43,11 +49,12 @@ pub struct Observer {
     dead_letters: AtomicU64,
     labels: AtomicU64,
     tick: AtomicU64,
+    scored_tick: AtomicU64,
     watermark: AtomicI64,
     watched: Option<Watched>,
     latency: Mutex<Latencies>,
     rows: Mutex<Rows>,
-    matches: Mutex<auc::Matches>,
+    matches: Mutex<Labelling>,
     accuracy: Mutex<(u64, Option<Accuracy>)>,
 }
 
@@ -67,8 +74,8 @@ struct Watched {
 /// The labels of its predictions.
 #[derive(Debug)]
 struct WatchedLabels {
-    index: usize,
-    /// Columns of the label source's `stream_schema`.
+    source: usize,
+    /// Columns of the source's `stream_schema`.
     id: usize,
     value: usize,
 }
@@ -88,7 +95,9 @@ pub struct Snapshot {
     pub labels: u64,
     /// The last tick cut.
     pub tick: Tick,
-    /// The job's watermark, when there is one; `EventTime::MAX` once all sources have ended.
+    /// Ticks cut since the last one of which rows were scored.
+    pub ticks_behind: u64,
+    /// The job's clock in event time: the watermark, but never past the newest event.
     pub watermark: Option<EventTime>,
     /// Latency of the last ten seconds.
     pub latency: Option<Latency>,
@@ -159,21 +168,27 @@ impl Observer {
             dead_letters: AtomicU64::new(0),
             labels: AtomicU64::new(0),
             tick: AtomicU64::new(0),
+            scored_tick: AtomicU64::new(0),
             watermark: AtomicI64::new(EventTime::MIN),
             watched,
             latency: Mutex::new(Latencies::new()),
             rows: Mutex::new(Rows::default()),
-            matches: Mutex::new(auc::Matches::new(ACCURACY_WINDOW, waiting)),
+            matches: Mutex::new(Labelling {
+                matches: auc::Matches::new(ACCURACY_WINDOW, waiting),
+                due: VecDeque::new(),
+            }),
             accuracy: Mutex::new((0, None)),
         }
     }
 
-    /// A tick was cut: `rows` read and `dead_letters` turned away since the last one; the watermark after it.
-    pub fn on_tick(&self, tick: Tick, rows: u64, dead_letters: u64, watermark: EventTime) {
+    /// A tick was cut: `rows` read and `dead_letters` turned away since the last one; the next offset by source and partition.
+    pub fn on_tick(&self, info: &TickInfo, offsets: &[Vec<u64>], rows: u64, dead_letters: u64) {
         self.rows_in.fetch_add(rows, Relaxed);
         self.dead_letters.fetch_add(dead_letters, Relaxed);
-        self.tick.fetch_max(tick, Relaxed);
-        self.watermark.fetch_max(watermark, Relaxed);
+        self.tick.fetch_max(info.tick, Relaxed);
+        self.watermark.fetch_max(info.now, Relaxed);
+        lock(&self.latency).cuts.push(self.started.elapsed(), offsets);
+        lock(&self.matches).turn_to(info.now);
     }
 
     /// Rows were turned away past ingest, such as those that a model could not score.
@@ -181,59 +196,67 @@ impl Observer {
         self.dead_letters.fetch_add(rows, Relaxed);
     }
 
-    /// `rows` rows left the graph this long after they were read.
-    pub fn on_latency(&self, rows: u64, latency: Duration) {
-        let second = self.started.elapsed().as_secs();
-        lock(&self.latency).record(second, rows, latency);
-    }
-
-    /// A batch was scored by a model of the plan: the rows with their engine columns, and the model's output columns in the order
-    /// of the plan, of equal length.
-    pub fn on_scored(&self, model: usize, batch: &RecordBatch, scores: &[ArrayRef]) {
+    /// A batch was scored by a model of the plan: the rows with their engine columns and the model's outputs under their names.
+    pub fn on_scored(&self, model: usize, info: &TickInfo, batch: &RecordBatch) {
         self.rows_scored.fetch_add(batch.num_rows() as u64, Relaxed);
+        self.scored_tick.fetch_max(info.tick, Relaxed);
+        if batch.num_rows() == 0 {
+            return;
+        }
+        let now = self.started.elapsed();
+        if let Some(positions) = batch
+            .column_by_name(ORD_COLUMN)
+            .and_then(|c| c.as_primitive_opt::<UInt64Type>())
+        {
+            lock(&self.latency).scored(now, positions.values());
+        }
         let Some(watched) = self.watched.as_ref().filter(|w| w.model == model) else {
             return;
         };
-        let Some(scores) = scores.first().and_then(numbers) else {
+        let Some(scores) = batch.column_by_name(&watched.score).and_then(numbers) else {
             return;
         };
-        if batch.num_rows() == 0 || scores.len() != batch.num_rows() {
-            return;
-        }
         let id = watched.id.as_ref().and_then(|name| batch.column_by_name(name));
         if let (Some(keys), Some(_)) = (id.and_then(keys), &watched.labels) {
-            let mut matches = lock(&self.matches);
+            let mut labelling = lock(&self.matches);
             for (key, score) in keys.into_iter().zip(&scores) {
                 if let (Some(key), Some(score)) = (key, *score) {
-                    matches.predicted(key, score);
+                    labelling.matches.predicted(key, score);
                 }
             }
         }
         let mut rows = lock(&self.rows);
-        if rows.due(self.started.elapsed()) {
+        if rows.due(now) {
             let last = batch.num_rows() - 1;
             rows.push(shown(watched, batch, last, id, scores[last].unwrap_or(f64::NAN)));
         }
     }
 
-    /// A batch of a label source of the plan arrived, in the source's `stream_schema`; `labels` is the index in `plan.labels`.
-    pub fn on_labels(&self, labels: usize, batch: &RecordBatch) {
-        self.labels.fetch_add(batch.num_rows() as u64, Relaxed);
+    /// A batch of a source was read, in the source's `stream_schema`; only the source of the watched model's labels counts. A
+    /// label joins its prediction once the job's clock has reached the label's own time, however early it was read.
+    pub fn on_labels(&self, source: usize, batch: &RecordBatch) {
         let Some(watched) = self.watched.as_ref().and_then(|w| w.labels.as_ref()) else {
             return;
         };
-        if watched.index != labels || watched.id.max(watched.value) >= batch.num_columns() {
+        if watched.source != source || watched.id.max(watched.value) >= batch.num_columns() {
             return;
         }
+        self.labels.fetch_add(batch.num_rows() as u64, Relaxed);
         let (keys, values) = (keys(batch.column(watched.id)), numbers(batch.column(watched.value)));
-        if let (Some(keys), Some(values)) = (keys, values) {
-            let mut matches = lock(&self.matches);
-            for (key, value) in keys.into_iter().zip(values) {
-                if let (Some(key), Some(value)) = (key, value) {
-                    matches.labelled(key, value > 0.0);
-                }
+        let times = batch
+            .column_by_name(TIME_COLUMN)
+            .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let (Some(keys), Some(values), Some(times)) = (keys, values, times) else {
+            return;
+        };
+        let mut labelling = lock(&self.matches);
+        for ((key, value), time) in keys.into_iter().zip(values).zip(times.values()) {
+            if let (Some(key), Some(value)) = (key, value) {
+                labelling.due.push_back((*time, key, value > 0.0));
             }
         }
+        let forget = labelling.due.len().saturating_sub(WAITING_MAX);
+        labelling.due.drain(..forget);
     }
 
     /// Where the job stands now. Sorts up to [`ACCURACY_WINDOW`] scores when labels came since the last call.
@@ -244,14 +267,15 @@ impl Observer {
             latencies.turn_to(elapsed.as_secs());
             (latencies.recent(), quantiles(&latencies.total))
         };
-        let watermark = self.watermark.load(Relaxed);
+        let (watermark, tick) = (self.watermark.load(Relaxed), self.tick.load(Relaxed));
         Snapshot {
             elapsed,
             rows_in: self.rows_in.load(Relaxed),
             rows_scored: self.rows_scored.load(Relaxed),
             dead_letters: self.dead_letters.load(Relaxed),
             labels: self.labels.load(Relaxed),
-            tick: self.tick.load(Relaxed),
+            tick,
+            ticks_behind: tick.saturating_sub(self.scored_tick.load(Relaxed)),
             watermark: (watermark != EventTime::MIN).then_some(watermark),
             latency,
             latency_total,
@@ -271,7 +295,7 @@ impl Observer {
         let mut known = lock(&self.accuracy);
         // The window is copied under the lock and sorted outside it: workers wait for the copy at most.
         let (matched, pairs) = {
-            let matches = lock(&self.matches);
+            let matches = &lock(&self.matches).matches;
             if matches.total() == known.0 {
                 return known.1;
             }
@@ -314,8 +338,8 @@ fn watched(plan: &Plan, model: usize) -> Watched {
         score: described.outputs.first().map(|o| o.name.clone()).unwrap_or_default(),
         id,
         columns: set.columns.iter().map(|c| (c.engine.clone(), c.name.clone())).collect(),
-        labels: labels.map(|(index, l)| WatchedLabels {
-            index,
+        labels: labels.map(|(_, l)| WatchedLabels {
+            source: l.from,
             id: l.id,
             value: l.value,
         }),
@@ -391,6 +415,52 @@ fn short(value: f64) -> String {
     }
 }
 
+/// Predictions and labels, and the labels whose time has not come.
+#[derive(Debug)]
+struct Labelling {
+    matches: auc::Matches,
+    /// Time, key and label, in the order read: by time, but for disorder.
+    due: VecDeque<(EventTime, u64, bool)>,
+}
+
+impl Labelling {
+    fn turn_to(&mut self, now: EventTime) {
+        while let Some((_, key, label)) = self.due.pop_front_if(|(time, ..)| *time <= now) {
+            self.matches.labelled(key, label);
+        }
+    }
+}
+
+/// When the latest rows of each partition were read.
+#[derive(Debug, Default)]
+struct Cuts {
+    /// By (source, partition): the next offset after a tick, and when the tick was cut; rising.
+    by_partition: HashMap<(u8, u16), VecDeque<(u64, Duration)>>,
+}
+
+impl Cuts {
+    fn push(&mut self, now: Duration, offsets: &[Vec<u64>]) {
+        for (source, partitions) in offsets.iter().enumerate() {
+            for (partition, next) in partitions.iter().enumerate() {
+                let cuts = self.by_partition.entry((source as u8, partition as u16)).or_default();
+                if cuts.back().is_none_or(|(last, _)| last < next) {
+                    if cuts.len() == CUTS_MAX {
+                        cuts.pop_front();
+                    }
+                    cuts.push_back((*next, now));
+                }
+            }
+        }
+    }
+
+    /// When the row at a position was read, and up to which offset that holds.
+    fn read_at(&self, position: Position) -> Option<(u64, Duration)> {
+        let cuts = self.by_partition.get(&(position.source, position.partition))?;
+        cuts.get(cuts.partition_point(|(next, _)| *next <= position.offset))
+            .copied()
+    }
+}
+
 /// The last rows taken for display.
 #[derive(Debug, Default)]
 struct Rows {
@@ -418,6 +488,7 @@ impl Rows {
 /// Latencies by second, and since the start; two significant digits, in microseconds.
 #[derive(Debug)]
 struct Latencies {
+    cuts: Cuts,
     second: u64,
     seconds: VecDeque<Histogram<u64>>,
     total: Histogram<u64>,
@@ -426,6 +497,7 @@ struct Latencies {
 impl Latencies {
     fn new() -> Latencies {
         Latencies {
+            cuts: Cuts::default(),
             second: 0,
             seconds: VecDeque::from([histogram()]),
             total: histogram(),
@@ -446,6 +518,28 @@ impl Latencies {
             self.seconds.push_back(next);
         }
         self.second = self.second.max(second);
+    }
+
+    /// Rows at these positions were scored at `now`.
+    fn scored(&mut self, now: Duration, positions: &[u64]) {
+        let mut rest = positions;
+        while let Some(first) = rest.first() {
+            // Neighbours mostly come from one tick: one look-up for all of them. Those of another partition do not follow.
+            let Some((next, read)) = self.cuts.read_at(Ord64(*first).into()) else {
+                rest = &rest[1..];
+                continue;
+            };
+            let start = Position::from(Ord64(*first));
+            let last = Ord64::from(Position {
+                offset: next - 1,
+                ..start
+            })
+            .0;
+            let end = rest.iter().position(|p| !(*first..=last).contains(p));
+            let (run, after) = rest.split_at(end.unwrap_or(rest.len()));
+            self.record(now.as_secs(), run.len() as u64, now.saturating_sub(read));
+            rest = after;
+        }
     }
 
     fn record(&mut self, second: u64, rows: u64, latency: Duration) {
