@@ -1,1 +1,4 @@
 //! Windows, aggregates, lookups and joins.
+
+pub mod numeric;
+pub mod view;

@@ -1,1 +1,3 @@
 //! Domain-free timely operators and containers.
+
+pub mod key;
