@@ -191,7 +191,9 @@ impl Dense {
             // No row is kept behind the head, so numbers need not count this one.
             u64::MAX
         };
-        if at >= self.waiting.saturating_sub(1) {
+        let time = entry[0] as i64;
+        let behind = self.tiles.iter().zip(&layout.tracks).any(|(tiles, track)| tiles.is_behind(track, time));
+        if at >= self.waiting.saturating_sub(1) && !behind {
             self.absorb(layout, entry);
         } else {
             self.absorb_behind(layout, entry, at);
@@ -202,10 +204,6 @@ impl Dense {
     #[inline(always)]
     fn absorb(&mut self, layout: &Layout, entry: &[u64]) {
         let time = entry[0] as i64;
-        // A row behind others may come here only where no row is kept: the tiles tell its place.
-        if layout.keep_dense.is_none() && self.tiles.iter().any(|t| t.heads.back().is_some_and(|h| h.0 > time)) {
-            return self.absorb_behind(layout, entry, u64::MAX);
-        }
         self.absorbed += 1;
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
             let tile = tiles.at(track, time);
@@ -690,6 +688,11 @@ impl Dense {
                 let first = tiles.heads.partition_point(|h| h.0 <= bounds[*w]);
                 if let Some(tile) = tiles.heads.get(first) {
                     next = next.min(layout.windows[*w].leaves(tile.0));
+                }
+                // Rows that the head has not met are in no tile yet.
+                let first = after(bounds[*w]).max(self.waiting);
+                if first < waiting {
+                    next = next.min(layout.windows[*w].leaves(time(first)));
                 }
             }
         }

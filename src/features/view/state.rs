@@ -198,8 +198,7 @@ impl ViewState {
         let mut entries = std::mem::take(&mut self.entries);
         let read = self.read(batch, &self.entity_columns(batch, &self.entity)?, times, ords(batch, 1)?, &mut keys, &mut entries);
         let mut answers = self.answers.take().unwrap_or_else(|| Answers::new(&self.layout));
-        let mut result = Err(ViewError::Batch { what: "unread".to_owned() });
-        match read {
+        let result = match read {
             Ok(()) => {
                 answers.begin(times.len());
                 if self.layout.include_current || self.layout.delay > 0 {
@@ -207,13 +206,12 @@ impl ViewState {
                 } else {
                     self.run_own::<false>(times, &keys, &entries, &mut answers);
                 }
-                result = answers.finish(&self.layout, &self.texts);
+                let result = answers.finish(&self.layout, &self.texts);
                 self.texts.settle();
+                result
             }
-            Err(error) => {
-                result = Err(error).or(result);
-            }
-        }
+            Err(error) => Err(error),
+        };
         self.keys = keys;
         self.entries = entries;
         self.answers = Some(answers);

@@ -36,6 +36,14 @@ impl Tiles {
         self.make(track, time.div_euclid(track.grain) * track.grain)
     }
 
+    /// Whether a row belongs into a tile that is not the newest, or that some window has left.
+    #[inline(always)]
+    pub(super) fn is_behind(&self, track: &Track, time: i64) -> bool {
+        self.heads.back().is_some_and(|(start, _)| {
+            time < *start || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
+        })
+    }
+
     fn make(&mut self, track: &Track, start: i64) -> usize {
         let at = self.heads.partition_point(|head| head.0 < start);
         if self.heads.get(at).is_some_and(|head| head.0 == start) {
