@@ -1,1 +1,3 @@
 //! Sources, decoding, checks, dead letters.
+
+pub mod ticks;
