@@ -20,6 +20,7 @@ mod rows;
 mod shield;
 #[cfg(test)]
 mod tests;
+pub mod ticks;
 mod validate;
 
 pub use avsc::{parse_avsc, read_avsc};
