@@ -11,8 +11,9 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::decode::normalise::{UTC, event_time_type};
+use super::decode::normalise::UTC;
 use crate::base::{EventTime, Tick};
+use crate::plan::expr::time_type;
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -149,7 +150,7 @@ impl DeadLetter {
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
     Arc::new(Schema::new(vec![
-        Field::new("event_time", event_time_type(), true),
+        Field::new("event_time", time_type(), true),
         field("event_date", DataType::Date32),
         field("_tick", DataType::Int64),
         field("_source", DataType::Utf8),

@@ -497,7 +497,8 @@ fn time(text: &str) -> Result<EventTime, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::decode::normalise::{UNIT_KEY, event_time_type};
+    use crate::ingest::decode::normalise::UNIT_KEY;
+    use crate::plan::expr::time_type;
     use arrow::array::Array;
     use arrow::datatypes::Schema;
 
@@ -516,7 +517,7 @@ mod tests {
     #[test]
     fn values_are_taken_by_type_or_refused_with_what_was_expected() {
         let field = |t: DataType| Field::new("x", t, true);
-        let ms = field(event_time_type()).with_metadata([(UNIT_KEY.into(), "ms".into())].into());
+        let ms = field(time_type()).with_metadata([(UNIT_KEY.into(), "ms".into())].into());
         for (field, token, expected) in [
             (field(DataType::Int32), Token::Number("5.0"), "5"),
             (field(DataType::Int64), Token::Bare(" -7 "), "-7"),

@@ -11,14 +11,10 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 
 use crate::base::{EventTime, Micros};
+use crate::plan::expr::engine_type;
 
 /// The time zone of every time column.
 pub static UTC: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("UTC"));
-
-/// Type of every time column inside the engine.
-pub fn event_time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.clone()))
-}
 
 /// Key in a field's metadata that says what an integer means that stands for a time: `s`, `ms`, `us` or `ns` since 1970.
 pub const UNIT_KEY: &str = "tidemill.unit";
@@ -28,26 +24,6 @@ pub const DEFAULT_KEY: &str = "tidemill.default";
 
 /// Key in a field's metadata that holds the allowed values of an enumeration, as a JSON list.
 pub const SYMBOLS_KEY: &str = "tidemill.symbols";
-
-/// The engine's type for a file's type; `None` when the engine has none (lists, structures, maps, durations, …).
-///
-/// Times of every unit and `Date64` become `Timestamp(µs, "UTC")` (without a zone they are read as UTC), text and
-/// dictionaries of text `Utf8`, decimals `Float64`, half floats `Float32`, bytes `Binary`.
-pub fn engine_type(file: &DataType) -> Option<DataType> {
-    use DataType::*;
-    match file {
-        Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64 | Utf8
-        | Date32 | Binary => Some(file.clone()),
-        Timestamp(_, _) | Date64 => Some(event_time_type()),
-        Float16 => Some(Float32),
-        Decimal32(_, _) | Decimal64(_, _) | Decimal128(_, _) | Decimal256(_, _) => Some(Float64),
-        LargeUtf8 | Utf8View => Some(Utf8),
-        LargeBinary | BinaryView | FixedSizeBinary(_) => Some(Binary),
-        Dictionary(_, value) => engine_type(value),
-        RunEndEncoded(_, values) => engine_type(values.data_type()),
-        _ => None,
-    }
-}
 
 /// Whether [`normalise`] turns every value of type `file` into `field`'s type without losing any.
 pub(crate) fn converts(file: &DataType, field: &Field) -> bool {
@@ -168,6 +144,7 @@ fn rescale<T: ArrowPrimitiveType<Native = i64>>(column: &ArrayRef, scale: Scale)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::expr::time_type as event_time_type;
     use arrow::array::{
         DictionaryArray, Float64Array, Int64Array, LargeStringArray, StringArray, TimestampMillisecondArray,
         TimestampNanosecondArray, TimestampSecondArray,
@@ -208,7 +185,7 @@ mod tests {
             &StringArray::from(vec!["a"])
         );
         let dictionary: ArrayRef = Arc::new(["b", "a", "b"].into_iter().collect::<DictionaryArray<Int32Type>>());
-        assert_eq!(engine_type(dictionary.data_type()), Some(DataType::Utf8));
+        assert!(converts(dictionary.data_type(), &field));
         assert_eq!(
             normalise(&dictionary, &field).unwrap().as_string::<i32>(),
             &StringArray::from(vec!["b", "a", "b"])
@@ -226,8 +203,4 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nested_types_have_no_engine_type() {
-        assert_eq!(engine_type(&DataType::new_list(DataType::Int8, true)), None);
-    }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod parquet;
-// pub mod paths;
+pub(crate) mod paths;
 pub(crate) mod text;
 
 use super::IngestError;

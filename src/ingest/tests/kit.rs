@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
-use crate::ingest::decode::normalise::event_time_type;
+use crate::plan::expr::time_type;
 use crate::ingest::{Counts, DeadLetter, Decoded, IngestError, ReaderOptions, SourceReader};
 use crate::plan::expr::Expr;
 use crate::plan::model::{Connector, FileConnector, FileFormat, NamedExpr, OnLate, Rate, SourcePlan, ValueRule};
@@ -94,7 +94,7 @@ impl Plan {
 
     fn finish(&mut self) {
         let mut fields = vec![
-            Field::new(TIME_COLUMN, event_time_type(), false),
+            Field::new(TIME_COLUMN, time_type(), false),
             Field::new(ORD_COLUMN, DataType::UInt64, false),
         ];
         fields.extend(self.0.schema.fields().iter().map(|f| f.as_ref().clone()));

@@ -9,14 +9,14 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field};
 
 use super::kit::{Dir, Outcome, Plan, data};
-use crate::ingest::decode::normalise::event_time_type;
+use crate::plan::expr::time_type;
 use crate::ingest::{ReaderOptions, SourceReader};
 use crate::plan::model::FileFormat;
 
 fn fields() -> Vec<Field> {
     vec![
         Field::new("id", DataType::Int64, true),
-        Field::new("ts", event_time_type(), true),
+        Field::new("ts", time_type(), true),
         Field::new("amount", DataType::Float64, true),
         Field::new("country", DataType::Utf8, true),
     ]
@@ -169,7 +169,7 @@ fn the_card_transactions_read_clean() {
     };
     let fields = vec![
         Field::new("TRANSACTION_ID", DataType::Int32, true),
-        Field::new("TX_DATETIME", event_time_type(), true),
+        Field::new("TX_DATETIME", time_type(), true),
         Field::new("CUSTOMER_ID", DataType::Int32, true),
         Field::new("TERMINAL_ID", DataType::Int32, true),
         Field::new("TX_AMOUNT", DataType::Float64, true),
