@@ -25,7 +25,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     let outcome = args
         .job
         .load()
-        .and_then(|job| Ok((engine::check(&job.plan)?, job.warnings)));
+        .and_then(|job| Ok((describe(&job.plan, &args.job)?, job.warnings)));
     match outcome {
         Ok((plan, warnings)) if args.json => print_json(&document(Some(&plan), &warnings)),
         Ok((plan, warnings)) => {
