@@ -25,13 +25,13 @@ use super::tables::{self, Origin, Table};
 use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
-use crate::ingest::dead_letter::dead_letter_spec_columns;
+use crate::ingest::dead_letter_schema;
 use crate::ops::Batch;
 use crate::ops::order::{Reorder, merge_sorted};
 use crate::plan::model::{Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
-use crate::store::offline::TableSpec;
-use crate::store::online::OnlineStore;
+use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
+use crate::store::online::{OnlineStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -43,8 +43,17 @@ pub struct Resources {
     pub dead_letters: Vec<TableSpec>,
     /// The models, bound to their feature sets.
     pub models: Vec<Bound>,
-    /// The online store.
-    pub online: Option<Arc<OnlineStore>>,
+    /// The online store, the generation that this start writes, and the door that other processes read through.
+    pub online: Option<OpenStore>,
+}
+
+/// An online store open for a running job.
+pub struct OpenStore {
+    /// The store.
+    pub store: Arc<OnlineStore>,
+    /// Newer than any generation in the store.
+    pub generation: u64,
+    _door: SocketGuard,
 }
 
 impl Resources {
@@ -61,12 +70,21 @@ impl Resources {
         if let Some(offline) = &plan.offline {
             for name in tables::dead_letter_tables(plan) {
                 if tables::wanted(offline, &name) {
-                    dead_letters.push(TableSpec::new(name, dead_letter_spec_columns(), &[])?);
+                    let columns = dead_letter_schema();
+                    let columns = columns.fields()[SYSTEM_COLUMNS.len()..]
+                        .iter()
+                        .map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
+                    dead_letters.push(TableSpec::new(name, columns, &[])?);
                 }
             }
         }
         let online = match &plan.online {
-            Some(online) => Some(Arc::new(OnlineStore::open_writer(&online.path)?)),
+            Some(online) => {
+                let store = OnlineStore::open(&online.path, plan.clock)?;
+                let door = store.serve()?;
+                let generation = store.newest().generation + 1;
+                Some(OpenStore { store: Arc::new(store), generation, _door: door })
+            }
             None => None,
         };
         Ok(Resources { chains, tables, dead_letters, models, online })
@@ -162,9 +180,10 @@ impl<'s> Graph<'_, 's> {
             let (root, control) = (PathBuf::from(&offline.uri), self.control.clone());
             offline_sink(self.scope, self.shared, root, control, sink_tables, self.flow, self.done);
         }
-        if let Some(store) = &self.resources.online {
+        if let Some(OpenStore { store, generation, .. }) = &self.resources.online {
             let views = online.into_iter().map(|(view, rows)| OnlineView { view, rows }).collect();
-            online_sink(self.scope, self.shared, Arc::clone(store), self.control.clone(), views, self.flow, self.done);
+            let (store, control) = (Arc::clone(store), self.control.clone());
+            online_sink(self.scope, self.shared, store, *generation, control, views, self.flow, self.done);
         }
     }
 

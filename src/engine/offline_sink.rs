@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -220,10 +220,9 @@ fn commits(
 ) -> impl FnMut((Tick, Vec<Flushed>)) -> Option<Tick> {
     let mut committers: Vec<Option<TableCommitter>> = specs.iter().map(|_| None).collect();
     move |(tick, flushed)| {
-        if shared.failed() {
+        if shared.failed() || !shared.wait_durable(tick) {
             return None;
         }
-        shared.wait_durable(tick);
         let mut by_table: Vec<(Epoch, Vec<Part>)> = vec![(0, Vec::new()); committers.len()];
         for Flushed { table, epoch, parts } in flushed {
             by_table[table].0 = epoch;
@@ -246,10 +245,4 @@ fn commits(
         }
         Some(tick)
     }
-}
-
-/// Follows rows that no sink takes, so that the sources know how far they have come.
-pub fn follow<'s>(rows: Rows<'s>, flow: &Probe<Tick>, done: &Probe<Tick>) {
-    let _ = Pipeline;
-    rows.probe_with(flow).probe_with(done);
 }

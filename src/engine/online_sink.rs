@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Capability;
@@ -24,10 +24,6 @@ use crate::store::online::{ColumnSchema, OnlineStore, Stamp, View, ViewSchema};
 
 /// Requests that may wait for the writing thread before its worker waits too.
 const QUEUE: usize = 32;
-
-/// Generation of this start of the job. Grows with restores, which do not exist yet; a fresh start begins the store's
-/// order anew only in so far as its ticks grow.
-const GENERATION: u64 = 1;
 
 /// A view's values on their way to the store.
 pub struct OnlineView<'s> {
@@ -78,6 +74,7 @@ pub fn online_sink<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
     store: Arc<OnlineStore>,
+    generation: u64,
     control: Control<'s>,
     views: Vec<OnlineView<'s>>,
     flow: &Probe<Tick>,
@@ -98,7 +95,7 @@ pub fn online_sink<'s>(
         drop(capabilities);
         let thread = {
             let (shared, indices) = (Arc::clone(&shared), indices.clone());
-            let start = move || writer(shared, store, &indices);
+            let start = move || writer(shared, store, generation, &indices);
             Background::spawn(&format!("tidemill-online-{worker}"), QUEUE, wake, start)
         };
         let mut waiting: Vec<Capability<Tick>> = Vec::new();
@@ -128,7 +125,7 @@ pub fn online_sink<'s>(
 }
 
 /// The writing thread's work.
-fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, indices: &[usize]) -> impl FnMut(Request) -> Option<Tick> + use<> {
+fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, generation: u64, indices: &[usize]) -> impl FnMut(Request) -> Option<Tick> + use<> {
     let mut views: Vec<View> = Vec::new();
     for &index in indices {
         let defined = view_schema(&shared.plan, &shared.plan.views[index])
@@ -139,11 +136,10 @@ fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, indices: &[usize]) -> im
         }
     }
     move |request| {
-        if shared.failed() {
+        if shared.failed() || !shared.wait_durable(request.tick) {
             return None;
         }
-        shared.wait_durable(request.tick);
-        let stamp = Stamp { generation: GENERATION, tick: request.tick };
+        let stamp = Stamp { generation, tick: request.tick };
         let written = request
             .rows
             .iter()
@@ -164,6 +160,8 @@ fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, indices: &[usize]) -> im
 
 fn put(store: &OnlineStore, view: &View, stamp: Stamp, batch: &RecordBatch) -> Result<(), StoreError> {
     let times = |column: usize| batch.column(column).as_primitive::<Int64Type>().values().to_vec();
-    store.put_encoded(view, stamp, batch.column(0).as_binary(), times(1), times(2), &batch.columns()[3..])?;
+    let keys = batch.column(0).as_binary::<i32>();
+    let keys = (0..keys.len()).map(|row| keys.value(row));
+    store.put_encoded(view, stamp, keys, &times(1), &times(2), &batch.columns()[3..])?;
     Ok(())
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::EngineError;
 use super::observe::Observer;
 use super::run::Tap;
-use crate::base::EventTime;
+use crate::base::{EventTime, Tick};
 use crate::ingest::Counts;
 use crate::ingest::aligned::Cut;
-use crate::ingest::ticks::TickLog;
+use crate::ingest::ticks::{Durable, TickLog, TickRecord};
 use crate::plan::model::Plan;
 
 /// Asks a running job to stop; clones share one switch.
@@ -38,12 +38,12 @@ impl StopHandle {
 pub struct Shared {
     /// The compiled plan.
     pub plan: Arc<Plan>,
-    /// The tick log, where the job has a state directory.
-    pub tick_log: Option<TickLog>,
     /// Who watches the job.
     pub observer: Option<Arc<Observer>>,
     /// Who sees the rows at the end of chains.
     pub tap: Option<Tap>,
+    /// The tick log, where the job has a state directory.
+    tick_log: Option<(Mutex<TickLog>, Durable)>,
     stop: StopHandle,
     failure: Mutex<Option<EngineError>>,
     failed: AtomicBool,
@@ -79,7 +79,10 @@ impl Shared {
     ) -> Arc<Self> {
         Arc::new(Shared {
             plan,
-            tick_log,
+            tick_log: tick_log.map(|log| {
+                let durable = log.handle();
+                (Mutex::new(log), durable)
+            }),
             observer,
             stop,
             tap,
@@ -155,10 +158,26 @@ impl Shared {
         format!("{}/{}/{table}", self.plan.job, self.instance)
     }
 
-    /// Waits until the log of `tick` is on disk: nothing may leave the job before.
-    pub fn wait_durable(&self, tick: crate::base::Tick) {
-        if let Some(log) = &self.tick_log {
-            log.wait_durable(tick);
+    /// Writes a tick's record, where the job keeps a log.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn log_tick(&self, record: &TickRecord) -> Result<(), EngineError> {
+        match &self.tick_log {
+            Some((log, _)) => Ok(log.lock().unwrap_or_else(PoisonError::into_inner).append(record)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the log of `tick` is on disk: nothing may leave the job before. False when the log has failed.
+    pub fn wait_durable(&self, tick: Tick) -> bool {
+        let Some((_, durable)) = &self.tick_log else { return true };
+        match durable.wait(tick) {
+            Ok(()) => true,
+            Err(error) => {
+                self.fail(error.into());
+                false
+            }
         }
     }
 }

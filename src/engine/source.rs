@@ -20,7 +20,7 @@ use super::tables::{DEAD_LETTERS, dead_letter_tables};
 use super::ticked::{Control, Rows};
 use crate::base::Tick;
 use crate::ingest::aligned::{Aligned, Cut, Next};
-use crate::ingest::dead_letter::{DeadLetter, dead_letter_batch};
+use crate::ingest::{DeadLetter, dead_letter_batch};
 use crate::ingest::ticks::TickRecord;
 use crate::ops::Batch;
 use crate::ops::control::{TickInfo, broadcast};
@@ -94,7 +94,14 @@ pub fn sources<'s>(
                 }
             };
             shared.note_cut(&cut, reader.counts());
-            if let Err(error) = log_tick(&shared, &cut) {
+            let record = TickRecord {
+                tick: cut.info.tick,
+                watermark: cut.info.watermark,
+                offsets: cut.offsets.clone(),
+                epoch_end: cut.info.epoch_end,
+                ..TickRecord::default()
+            };
+            if let Err(error) = shared.log_tick(&record) {
                 shared.fail(error);
                 capabilities = None;
                 return false;
@@ -141,11 +148,4 @@ fn letters_by_table(
     }
     let version = shared.plan.version;
     by_table.into_iter().map(move |(table, letters)| (table, dead_letter_batch(&letters, tick, version)))
-}
-
-fn log_tick(shared: &Shared, cut: &Cut) -> Result<(), EngineError> {
-    let Some(log) = &shared.tick_log else {
-        return Ok(());
-    };
-    log.append(&TickRecord::new(&cut.info, cut.offsets.clone())).map_err(EngineError::TickLog)
 }

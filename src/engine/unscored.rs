@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 
 use crate::base::{Ord64, Position};
-use crate::ingest::dead_letter::{DeadLetter, DeadLetterKind, dead_letter_batch, row_json};
+use crate::ingest::{DeadLetter, DeadLetterKind, dead_letter_batch, row_json};
 use crate::ops::control::TickInfo;
 use crate::ops::{ords, times};
 use crate::plan::model::Plan;

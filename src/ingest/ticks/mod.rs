@@ -135,6 +135,21 @@ impl Durable {
         self.0.durable.load(Ordering::Acquire)
     }
 
+    /// Waits until `tick` is durable.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn wait(&self, tick: Tick) -> Result<(), TickLogError> {
+        if self.ticks() > tick {
+            return Ok(());
+        }
+        let mut state = self.0.lock();
+        while state.failure.is_none() && self.ticks() <= tick {
+            state = self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
     /// Why nothing more becomes durable, once the log has failed.
     pub fn failure(&self) -> Option<TickLogError> {
         self.0.lock().failure.clone()

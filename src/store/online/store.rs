@@ -159,36 +159,56 @@ impl OnlineStore {
     /// # Errors
     /// [`StoreError::Shape`] when the columns are not those of the view; [`StoreError::Online`] from writing.
     pub fn put(&self, view: &View, stamp: Stamp, rows: &OnlineRows) -> Result<usize, StoreError> {
-        let count = rows.event_time.len();
-        let lengths = rows.keys.iter().chain(&rows.values).map(|c| c.len());
-        if rows.keys.len() != view.key_columns
-            || rows.values.len() != view.types.len()
-            || rows.valid_until.len() != count
-            || lengths.into_iter().any(|length| length != count)
-        {
+        let lengths = rows.keys.iter().map(|c| c.len());
+        if rows.keys.len() != view.key_columns || lengths.into_iter().any(|length| length != rows.event_time.len()) {
             return Err(StoreError::Shape {
                 what: format!("view {}", view.name),
                 reason: format!(
-                    "{} key and {} feature columns over {count} rows, not {} and {}",
+                    "{} key columns over {} rows, not {}",
                     rows.keys.len(),
-                    rows.values.len(),
-                    view.key_columns,
-                    view.types.len()
+                    rows.event_time.len(),
+                    view.key_columns
                 ),
+            });
+        }
+        let keys = encode(&view.name, &rows.keys)?;
+        self.put_encoded(view, stamp, keys.iter(), &rows.event_time, &rows.valid_until, &rows.values)
+    }
+
+    /// [`put`](Self::put) for entities whose keys are in their [canonical bytes](crate::ops::key) already.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_encoded<'a>(
+        &self,
+        view: &View,
+        stamp: Stamp,
+        keys: impl Iterator<Item = &'a [u8]>,
+        event_time: &[EventTime],
+        valid_until: &[EventTime],
+        values: &[ArrayRef],
+    ) -> Result<usize, StoreError> {
+        let count = event_time.len();
+        if values.len() != view.types.len()
+            || valid_until.len() != count
+            || values.iter().any(|column| column.len() != count)
+        {
+            return Err(StoreError::Shape {
+                what: format!("view {}", view.name),
+                reason: format!("{} feature columns over {count} rows, not {}", values.len(), view.types.len()),
             });
         }
         let refreshed_at = self.now().unwrap_or(NO_TIME);
         let header = |row: usize| Header {
             schema: view.schema,
             stamp,
-            event_time: rows.event_time[row],
-            valid_until: rows.valid_until[row],
+            event_time: event_time[row],
+            valid_until: valid_until[row],
             refreshed_at,
         };
         let packed =
-            pack(&view.types, &rows.values, count, header).map_err(StoreError::arrow(format!("view {}", view.name)))?;
-        let keys = encode(&view.name, &rows.keys)?;
-        self.write(view, stamp, keys.iter().zip(packed.iter().map(Some)))
+            pack(&view.types, values, count, header).map_err(StoreError::arrow(format!("view {}", view.name)))?;
+        self.write(view, stamp, keys.zip(packed.iter().map(Some)))
     }
 
     /// Removes entities of a view, as of `stamp`; returns how many rows were written over.
