@@ -14,12 +14,7 @@ impl StopHandle {
     }
     pub fn stop(&self) {}
 }
-pub struct Observer;
-impl Observer {
-    pub fn new(_: &Plan) -> Self {
-        Self
-    }
-}
+pub use crate::engine::observe::Observer;
 #[derive(Clone, Default)]
 pub struct RunOptions {
     pub workers: usize,
