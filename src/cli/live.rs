@@ -146,9 +146,8 @@ fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<L
         ]
     };
     let counts = format!(
-        "   {} scored   {} labels   {} dead letters",
+        "   {} scored   {} dead letters",
         grouped(snapshot.rows_scored),
-        grouped(snapshot.labels),
         grouped(snapshot.dead_letters)
     );
     lines.push(figure(
@@ -213,7 +212,7 @@ fn rows_table(snapshot: &Snapshot, width: usize, height: usize) -> Vec<Line> {
         .unwrap_or(0)
         .clamp(12, 28)
         + 2;
-    let shown = (width.saturating_sub(name_width + 1) / CELL).min(snapshot.recent.len());
+    let shown = (width.saturating_sub(name_width + 3) / CELL).min(snapshot.recent.len());
     let rows = &snapshot.recent[snapshot.recent.len() - shown..];
     // The head and the score always have their place; the features share the rest.
     if height < 3 {
@@ -448,16 +447,16 @@ mod tests {
         let expected = "\
 tidemill demo: card_fraud                                12 s   Ctrl-C ends it
 
-  rows/s           2,000   24,000 read   23,988 scored   20,112 labels   3 dead
+  rows/s           2,000   24,000 read   23,988 scored   3 dead letters
   watermark    2026-01-05T00:00:00Z
   latency      p50 850 µs   p99 4.3 ms   max 61 ms   over the last 10 s
-  AUC          0.9431  ▇▇▇▇▇▇▇▇▇▇▇▇▇ 163 frauds among 20,112 labelled rows
+  AUC          0.9431  █████████████ 163 frauds among 20,112 labelled rows
 
-  last rows of fraud         12345682   12345683   12345684   12345685
-  amount                        53.20      53.20      53.20      53.20
-  customer__nb_tx_1d                4          4          4          4
-  customer__avg_amount_7d     12.4056    12.4056    12.4056    12.4056
-  score                        0.5000     0.6250     0.7500     0.8750
+  last rows of fraud          12345682   12345683   12345684   12345685
+  amount                         53.20      53.20      53.20      53.20
+  customer__nb_tx_1d                 4          4          4          4
+  customer__avg_amount_7d      12.4056    12.4056    12.4056    12.4056
+  score                         0.5000     0.6250     0.7500     0.8750
 ";
         let mut view = seen();
         view.see(&snapshot(12));
