@@ -1,4 +1,4 @@
-//! Tidemill: streaming features, in-graph model scores and the tables that prove them, in one program.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod base;
 pub mod cli;

@@ -44,7 +44,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         observer: Some(Arc::clone(&observer)),
         stop,
     };
-    let progress = Progress::watch(observer);
+    let progress = Progress::watch(&plan, &observer);
     let result = engine::run(plan, options);
     progress.finish();
     let summary = result?;

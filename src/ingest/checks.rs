@@ -19,8 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
@@ -35,9 +34,9 @@ use crate::base::{EventTime, Micros, format_duration, format_time};
 use crate::plan::expr::Expr;
 use crate::plan::model::{NamedExpr, OnLate, SourcePlan};
 
-/// What became of raw rows: every raw row is counted once, as blank, accepted, filtered, dropped late or dead. (A
-/// `corrupt_block` is one dead letter however many rows it lost; they are counted in `lost`.)
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What became of raw rows. Every raw row is counted once:
+/// `read = accepted + filtered + late_dropped + blank + lost + Σ dead`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Raw rows read.
     pub read: u64,
@@ -47,7 +46,9 @@ pub struct Counts {
     pub filtered: u64,
     /// Late rows dropped because of `on_late: drop`.
     pub late_dropped: u64,
-    /// Rows lost in damaged stretches of files, and blank lines.
+    /// Blank lines.
+    pub blank: u64,
+    /// Rows lost in damaged stretches of files, less one for each stretch, whose dead letter counts as one.
     pub lost: u64,
     /// Dead letters by kind.
     pub dead: KindCounts,
@@ -60,6 +61,7 @@ impl Counts {
         self.accepted += other.accepted;
         self.filtered += other.filtered;
         self.late_dropped += other.late_dropped;
+        self.blank += other.blank;
         self.lost += other.lost;
         for (kind, n) in &other.dead {
             *self.dead.entry(*kind).or_default() += n;
@@ -97,8 +99,7 @@ impl Checks {
     /// A sentence, when a rule does not fit its column.
     pub(crate) fn new(plan: &SourcePlan, keys: Vec<usize>) -> Result<Checks, String> {
         let derived = plan.derived.iter();
-        let derived =
-            derived.map(|d| arrow::datatypes::Field::new(&d.name, d.expr.data_type.clone(), true));
+        let derived = derived.map(|d| arrow::datatypes::Field::new(&d.name, d.expr.data_type.clone(), true));
         let fields = plan
             .schema
             .fields()
@@ -135,22 +136,12 @@ impl Checks {
             list: Vec::new(),
         };
         for failure in chunk.failed.drain(..) {
-            letters.push(
-                failure.kind,
-                failure.reason,
-                failure.offset,
-                None,
-                failure.original,
-            );
+            letters.push(failure.kind, failure.reason, failure.offset, None, failure.original);
         }
         let mut rows = Rows::new(chunk.batch.clone());
         let filtered = self.filter(&mut rows, chunk, &mut letters)?;
         self.tell_time(&mut rows, chunk, &mut letters)?;
-        rows.reject(
-            validate::required(&rows.batch, &self.schema),
-            chunk,
-            &mut letters,
-        )?;
+        rows.reject(validate::required(&rows.batch, &self.schema), chunk, &mut letters)?;
         rows.reject(validate::numbers(&rows.batch, 0), chunk, &mut letters)?;
         rows.reject(self.rules.check(&rows.batch), chunk, &mut letters)?;
         rows.reject(validate::keys(&rows.batch, &self.keys), chunk, &mut letters)?;
@@ -164,19 +155,12 @@ impl Checks {
         })
     }
 
-    fn filter(
-        &self,
-        rows: &mut Rows,
-        chunk: &RawChunk,
-        letters: &mut Letters,
-    ) -> Result<u64, ArrowError> {
+    fn filter(&self, rows: &mut Rows, chunk: &RawChunk, letters: &mut Letters) -> Result<u64, ArrowError> {
         let Some(filter) = &self.filter else {
             return Ok(0);
         };
         let (mask, failed) = evaluate(filter, &rows.batch)?;
-        let mask = mask
-            .as_boolean_opt()
-            .ok_or_else(|| misfit(filter, "a truth value"))?;
+        let mask = mask.as_boolean_opt().ok_or_else(|| misfit(filter, "a truth value"))?;
         let truth = match mask.nulls() {
             Some(nulls) => mask.values() & nulls.inner(),
             None => mask.values().clone(),
@@ -202,12 +186,7 @@ impl Checks {
         Ok(out as u64)
     }
 
-    fn tell_time(
-        &self,
-        rows: &mut Rows,
-        chunk: &RawChunk,
-        letters: &mut Letters,
-    ) -> Result<(), ArrowError> {
+    fn tell_time(&self, rows: &mut Rows, chunk: &RawChunk, letters: &mut Letters) -> Result<(), ArrowError> {
         let (mut times, failed) = evaluate(&self.event_time, &rows.batch)?;
         let failed: Vec<Bad> = failed
             .into_iter()
@@ -218,20 +197,17 @@ impl Checks {
             })
             .collect();
         if times.null_count() > 0 {
-            let nulls = (0..times.len())
-                .filter(|row| times.is_null(*row))
-                .map(|row| Bad {
-                    row,
-                    kind: DeadLetterKind::NoEventTime,
-                    reason: format!("event time `{}` is null", self.event_time.text),
-                });
+            let nulls = (0..times.len()).filter(|row| times.is_null(*row)).map(|row| Bad {
+                row,
+                kind: DeadLetterKind::NoEventTime,
+                reason: format!("event time `{}` is null", self.event_time.text),
+            });
             // A row that failed is null too: the failure, told first, is what counts.
             let mut bad: Vec<Bad> = failed.into_iter().chain(nulls).collect();
             bad.sort_by_key(|b| b.row);
-            let valid = times.nulls().map_or_else(
-                || BooleanBuffer::new_set(times.len()),
-                |n| n.inner().clone(),
-            );
+            let valid = times
+                .nulls()
+                .map_or_else(|| BooleanBuffer::new_set(times.len()), |n| n.inner().clone());
             rows.reject(bad, chunk, letters)?;
             times = arrow::compute::filter(&times, &BooleanArray::new(valid, None))?;
         }
@@ -244,12 +220,7 @@ impl Checks {
         rows.reject(outside, chunk, letters)
     }
 
-    fn derive(
-        &self,
-        rows: &mut Rows,
-        chunk: &RawChunk,
-        letters: &mut Letters,
-    ) -> Result<(), ArrowError> {
+    fn derive(&self, rows: &mut Rows, chunk: &RawChunk, letters: &mut Letters) -> Result<(), ArrowError> {
         if self.derived.is_empty() {
             return Ok(());
         }
@@ -338,20 +309,14 @@ impl Checks {
 
 /// Counts letters by kind.
 pub(crate) fn count_kinds(letters: &Letters) -> KindCounts {
-    letters
-        .list
-        .iter()
-        .fold(BTreeMap::new(), |mut counts, letter| {
-            *counts.entry(letter.kind).or_default() += 1;
-            counts
-        })
+    letters.list.iter().fold(BTreeMap::new(), |mut counts, letter| {
+        *counts.entry(letter.kind).or_default() += 1;
+        counts
+    })
 }
 
 /// Evaluates an expression; rows that fail are null and named.
-fn evaluate(
-    expr: &Expr,
-    batch: &RecordBatch,
-) -> Result<(ArrayRef, Vec<(usize, String)>), ArrowError> {
+fn evaluate(expr: &Expr, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>), ArrowError> {
     match expr.evaluate(batch) {
         Ok(column) => Ok((column, Vec::new())),
         Err(_) => expr

@@ -5,19 +5,19 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Date32Array, Int32Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
-use arrow::datatypes::{
-    DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type,
-};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::decode::normalise::{UTC, event_time_type};
+use super::decode::normalise::UTC;
 use crate::base::{EventTime, Tick};
+use crate::plan::expr::time_type;
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeadLetterKind {
     /// The bytes are not a row of the source's format.
@@ -102,10 +102,7 @@ impl DeadLetterKind {
     pub fn rejects_row(self) -> bool {
         !matches!(
             self,
-            DeadLetterKind::Late
-                | DeadLetterKind::Duplicate
-                | DeadLetterKind::UnknownId
-                | DeadLetterKind::Unscored
+            DeadLetterKind::Late | DeadLetterKind::Duplicate | DeadLetterKind::UnknownId | DeadLetterKind::Unscored
         )
     }
 }
@@ -153,7 +150,7 @@ impl DeadLetter {
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
     Arc::new(Schema::new(vec![
-        Field::new("event_time", event_time_type(), true),
+        Field::new("event_time", time_type(), true),
         field("event_date", DataType::Date32),
         field("_tick", DataType::Int64),
         field("_source", DataType::Utf8),
@@ -183,31 +180,19 @@ pub fn dead_letter_batch(letters: &[DeadLetter], tick: Tick, job_version: u32) -
             letters.iter().map(|l| l.event_time.map_or(0, days)),
         )),
         Arc::new(Int64Array::from_value(tick.cast_signed(), letters.len())),
-        Arc::new(StringArray::from_iter_values(
-            letters.iter().map(|l| &l.source),
-        )),
+        Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.source))),
         Arc::new(Int32Array::from_iter_values(
             letters.iter().map(|l| i32::from(l.partition)),
         )),
         Arc::new(Int64Array::from_iter_values(
             letters.iter().map(|l| l.offset.cast_signed()),
         )),
-        Arc::new(Int32Array::from_value(
-            job_version.cast_signed(),
-            letters.len(),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            letters.iter().map(|l| l.kind.as_str()),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            letters.iter().map(|l| &l.reason),
-        )),
-        Arc::new(BinaryArray::from_iter_values(
-            letters.iter().map(|l| &l.original),
-        )),
+        Arc::new(Int32Array::from_value(job_version.cast_signed(), letters.len())),
+        Arc::new(StringArray::from_iter_values(letters.iter().map(|l| l.kind.as_str()))),
+        Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.reason))),
+        Arc::new(BinaryArray::from_iter_values(letters.iter().map(|l| &l.original))),
     ];
-    RecordBatch::try_new(dead_letter_schema(), columns)
-        .expect("columns are built from this very schema")
+    RecordBatch::try_new(dead_letter_schema(), columns).expect("columns are built from this very schema")
 }
 
 /// Counts of dead letters by kind; a sum of such counts is the sum by kind.
@@ -217,13 +202,7 @@ pub type KindCounts = BTreeMap<DeadLetterKind, u64>;
 /// Numbers that JSON lacks are the strings `NaN`, `Infinity`, `-Infinity`; times are RFC 3339; bytes are hexadecimal.
 pub fn row_json(batch: &RecordBatch, row: usize) -> Vec<u8> {
     let mut out = vec![b'{'];
-    for (i, (field, column)) in batch
-        .schema_ref()
-        .fields()
-        .iter()
-        .zip(batch.columns())
-        .enumerate()
-    {
+    for (i, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
         if i > 0 {
             out.push(b',');
         }
@@ -255,10 +234,9 @@ fn write_value(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
             write_float(out, value.to_string().parse().unwrap_or(f64::from(value)));
         }
         other => {
-            let text =
-                ArrayFormatter::try_new(column, &FormatOptions::new().with_display_error(true))
-                    .map(|f| f.value(row).to_string())
-                    .unwrap_or_else(|e| e.to_string());
+            let text = ArrayFormatter::try_new(column, &FormatOptions::new().with_display_error(true))
+                .map(|f| f.value(row).to_string())
+                .unwrap_or_else(|e| e.to_string());
             if other.is_integer() {
                 out.extend_from_slice(text.as_bytes())
             } else {
@@ -327,8 +305,7 @@ mod tests {
 
     #[test]
     fn kinds_have_distinct_names() {
-        let names: std::collections::BTreeSet<_> =
-            DeadLetterKind::ALL.iter().map(|k| k.as_str()).collect();
+        let names: std::collections::BTreeSet<_> = DeadLetterKind::ALL.iter().map(|k| k.as_str()).collect();
         assert_eq!(names.len(), DeadLetterKind::ALL.len());
     }
 }

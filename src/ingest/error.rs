@@ -65,9 +65,7 @@ impl IngestError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => {
-                Blame::User
-            }
+            IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => Blame::User,
             IngestError::Read { .. } => Blame::Outside,
             IngestError::Internal { .. } => Blame::Ours,
         }
@@ -78,12 +76,7 @@ impl IngestError {
         matches!(self, IngestError::Read { .. })
     }
 
-    pub(crate) fn file(
-        source: &str,
-        path: &Path,
-        what: impl Into<String>,
-        mend: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn file(source: &str, path: &Path, what: impl Into<String>, mend: impl Into<String>) -> Self {
         IngestError::File {
             source_name: source.into(),
             path: path.into(),

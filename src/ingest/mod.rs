@@ -4,8 +4,12 @@
 //! checks (`checks` lists them in their order) and hands on batches of the plan's stream schema with [`DeadLetter`]s beside
 //! them. Nothing that a row contains stops a source; what concerns a whole file is an [`IngestError`].
 
+pub mod aligned;
+mod avsc;
+mod catalog;
 mod checks;
 mod dead_letter;
+mod dedup;
 pub mod decode;
 mod error;
 mod file;
@@ -16,13 +20,17 @@ mod rows;
 mod shield;
 #[cfg(test)]
 mod tests;
+pub mod ticks;
 mod validate;
 
+pub use avsc::{parse_avsc, read_avsc};
+pub use catalog::FileCatalog;
 pub use checks::Counts;
 pub use dead_letter::{
     DEAD_LETTERS, DeadLetter, DeadLetterKind, KindCounts, dead_letter_batch, dead_letter_schema, row_json,
 };
 pub use error::IngestError;
+pub use file::paths::{expand, format_of};
 pub use lateness::Lateness;
 pub use reader::{Decoded, ReaderOptions, SourceReader};
 pub use shield::is_shielded;

@@ -44,9 +44,7 @@ impl Rows {
 
     /// The place of a row in the raw chunk.
     pub(crate) fn place(&self, row: usize) -> usize {
-        self.places
-            .as_ref()
-            .map_or(row, |places| places[row] as usize)
+        self.places.as_ref().map_or(row, |places| places[row] as usize)
     }
 
     pub(crate) fn time(&self, row: usize) -> Option<EventTime> {
@@ -71,12 +69,7 @@ impl Rows {
 
     /// Takes the bad rows out and writes their letters. `bad` is in the order of the rows; of several findings on one row
     /// the first counts.
-    pub(crate) fn reject(
-        &mut self,
-        bad: Vec<Bad>,
-        chunk: &RawChunk,
-        letters: &mut Letters,
-    ) -> Result<(), ArrowError> {
+    pub(crate) fn reject(&mut self, bad: Vec<Bad>, chunk: &RawChunk, letters: &mut Letters) -> Result<(), ArrowError> {
         if bad.is_empty() {
             return Ok(());
         }
@@ -111,9 +104,7 @@ impl Rows {
                 let first = ord(*first);
                 UInt64Array::from_iter_values(first..first + self.len() as u64)
             }
-            _ => UInt64Array::from_iter_values(
-                (0..self.len()).map(|row| ord(offsets.get(self.place(row)))),
-            ),
+            _ => UInt64Array::from_iter_values((0..self.len()).map(|row| ord(offsets.get(self.place(row))))),
         }
     }
 }

@@ -5,9 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch,
-};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -39,10 +37,7 @@ pub(crate) fn time_range(times: &[EventTime]) -> Vec<Bad> {
         .map(|(row, time)| Bad {
             row,
             kind: DeadLetterKind::TimeOutOfRange,
-            reason: format!(
-                "event time {} is not within 1900 to 2199",
-                format_time(*time)
-            ),
+            reason: format!("event time {} is not within 1900 to 2199", format_time(*time)),
         });
     bad.collect()
 }
@@ -53,10 +48,7 @@ pub(crate) fn required(batch: &RecordBatch, schema: &Schema) -> Vec<Bad> {
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
         if !field.is_nullable() {
             nulls(column, &mut bad, DeadLetterKind::MissingField, || {
-                format!(
-                    "field `{}` is null, the schema requires a value",
-                    field.name()
-                )
+                format!("field `{}` is null, the schema requires a value", field.name())
             });
         }
     }
@@ -68,12 +60,9 @@ pub(crate) fn keys(batch: &RecordBatch, columns: &[usize]) -> Vec<Bad> {
     let mut bad = Vec::new();
     for column in columns {
         let name = batch.schema_ref().field(*column).name();
-        nulls(
-            batch.column(*column),
-            &mut bad,
-            DeadLetterKind::NoEntity,
-            || format!("key `{name}` is null"),
-        );
+        nulls(batch.column(*column), &mut bad, DeadLetterKind::NoEntity, || {
+            format!("key `{name}` is null")
+        });
     }
     in_order(bad)
 }
@@ -81,13 +70,7 @@ pub(crate) fn keys(batch: &RecordBatch, columns: &[usize]) -> Vec<Bad> {
 /// Finds infinities and numbers too large for exact sums in the columns from `first` on. NaN passes: it counts as null.
 pub(crate) fn numbers(batch: &RecordBatch, first: usize) -> Vec<Bad> {
     let mut bad = Vec::new();
-    for (field, column) in batch
-        .schema_ref()
-        .fields()
-        .iter()
-        .zip(batch.columns())
-        .skip(first)
-    {
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()).skip(first) {
         match column.data_type() {
             DataType::Float64 => magnitudes::<Float64Type>(column, field.name(), &mut bad),
             DataType::Float32 => magnitudes::<Float32Type>(column, field.name(), &mut bad),
@@ -103,11 +86,7 @@ where
 {
     let values = column.as_primitive::<T>();
     let outside = |value: &T::Native| (*value).into().abs() >= NUMBER_END;
-    if !values
-        .values()
-        .iter()
-        .fold(false, |any, value| any | outside(value))
-    {
+    if !values.values().iter().fold(false, |any, value| any | outside(value)) {
         return;
     }
     for (row, value) in values.values().iter().enumerate() {
@@ -116,9 +95,7 @@ where
             let (kind, reason) = if value.is_infinite() {
                 (DeadLetterKind::NotFinite, format!("`{name}` is infinite"))
             } else {
-                let reason = format!(
-                    "`{name}` is {value}; magnitudes of 2^42 (4.4e12) and more are not taken"
-                );
+                let reason = format!("`{name}` is {value}; magnitudes of 2^42 (4.4e12) and more are not taken");
                 (DeadLetterKind::OutOfRange, reason)
             };
             bad.push(Bad { row, kind, reason });
@@ -200,10 +177,7 @@ impl Rule {
                 "`validate` bounds `{name}`, which is {data_type}; only numbers have `min` and `max`"
             ));
         }
-        let (min, max) = (
-            rule.min.unwrap_or(f64::NEG_INFINITY),
-            rule.max.unwrap_or(f64::INFINITY),
-        );
+        let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
         let bounds = match (bounded, data_type.is_integer()) {
             (false, _) => None,
             // Saturating casts: an infinite bound is no bound.
@@ -213,15 +187,10 @@ impl Rule {
         let allowed = match &rule.allowed {
             None => None,
             Some(texts) if data_type.is_numeric() => {
-                let numbers = texts
-                    .iter()
-                    .map(|text| text.trim().parse().map_err(|_| text));
+                let numbers = texts.iter().map(|text| text.trim().parse().map_err(|_| text));
                 let numbers: Result<Vec<f64>, _> = numbers.collect();
-                let say = |text| {
-                    format!(
-                        "`validate` allows {text:?} in `{name}`, which is {data_type}; write a number"
-                    )
-                };
+                let say =
+                    |text| format!("`validate` allows {text:?} in `{name}`, which is {data_type}; write a number");
                 Some(Allowed::Numbers(numbers.map_err(say)?))
             }
             Some(texts) => Some(Allowed::Texts(texts.iter().cloned().collect())),
@@ -239,9 +208,7 @@ impl Rule {
         let kind = DeadLetterKind::Invalid;
         let column = &without_nan(column);
         if self.required {
-            nulls(column, bad, kind, || {
-                format!("`{}` is required and null", self.name)
-            });
+            nulls(column, bad, kind, || format!("`{}` is required and null", self.name));
         }
         let mut report = |row: usize, what: &str| {
             let value = text(column, row);
@@ -321,15 +288,8 @@ impl Rule {
 }
 
 /// Valid rows for which `test` holds; looks for any before it looks for which.
-fn broken<T: ArrowPrimitiveType>(
-    values: &PrimitiveArray<T>,
-    test: impl Fn(T::Native) -> bool,
-) -> Vec<usize> {
-    if !values
-        .values()
-        .iter()
-        .fold(false, |any, value| any | test(*value))
-    {
+fn broken<T: ArrowPrimitiveType>(values: &PrimitiveArray<T>, test: impl Fn(T::Native) -> bool) -> Vec<usize> {
+    if !values.values().iter().fold(false, |any, value| any | test(*value)) {
         return Vec::new();
     }
     let rows = values.values().iter().enumerate();
@@ -339,9 +299,7 @@ fn broken<T: ArrowPrimitiveType>(
 }
 
 fn real(column: &ArrayRef) -> arrow::array::Float64Array {
-    cast(column, &DataType::Float64)
-        .as_primitive::<Float64Type>()
-        .clone()
+    cast(column, &DataType::Float64).as_primitive::<Float64Type>().clone()
 }
 
 fn cast(column: &ArrayRef, to: &DataType) -> ArrayRef {

@@ -107,6 +107,25 @@ impl EncodedKeys {
         &self.bytes[self.offsets[row]..self.offsets[row + 1]]
     }
 
+    /// The rows of several batches, one batch after the other.
+    pub fn concat(parts: &[EncodedKeys]) -> EncodedKeys {
+        let mut all = EncodedKeys {
+            bytes: Vec::new(),
+            offsets: vec![0],
+        };
+        for part in parts {
+            let start = all.bytes.len();
+            all.bytes.extend_from_slice(&part.bytes);
+            all.offsets.extend(part.offsets.iter().skip(1).map(|end| start + end));
+        }
+        all
+    }
+
+    /// Bytes that the keys take.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.offsets.capacity() * size_of::<usize>()
+    }
+
     /// The keys in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.offsets.windows(2).map(|w| &self.bytes[w[0]..w[1]])

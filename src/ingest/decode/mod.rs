@@ -1,8 +1,8 @@
 //! From bytes to columns: what every format's decoder hands to the checks.
 
-// pub(crate) mod columns;
-// pub(crate) mod csv;
-// pub(crate) mod json;
+pub(crate) mod columns;
+pub(crate) mod csv;
+pub(crate) mod json;
 pub mod normalise;
 
 use std::ops::Range;
@@ -22,6 +22,8 @@ pub(crate) struct RawChunk {
     pub originals: Originals,
     /// Rows that are not in `batch` because they could not be decoded.
     pub failed: Vec<Failure>,
+    /// Blank lines: they have an offset and are no rows.
+    pub blank: u64,
     /// Raw rows consumed: decoded, failed, blank and lost ones.
     pub rows: u64,
     /// Offset of the first row that is not consumed.
@@ -61,10 +63,7 @@ pub(crate) enum Originals {
     /// There never were any: the row is written as JSON when somebody asks.
     Columns,
     /// Lines of text, by row of the batch.
-    Lines {
-        data: Vec<u8>,
-        ranges: Vec<Range<usize>>,
-    },
+    Lines { data: Vec<u8>, ranges: Vec<Range<usize>> },
 }
 
 impl RawChunk {

@@ -2,25 +2,19 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date64Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    DataType, Date64Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 
 use crate::base::{EventTime, Micros};
+use crate::plan::expr::engine_type;
 
 /// The time zone of every time column.
 pub static UTC: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("UTC"));
-
-/// Type of every time column inside the engine.
-pub fn event_time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.clone()))
-}
 
 /// Key in a field's metadata that says what an integer means that stands for a time: `s`, `ms`, `us` or `ns` since 1970.
 pub const UNIT_KEY: &str = "tidemill.unit";
@@ -30,26 +24,6 @@ pub const DEFAULT_KEY: &str = "tidemill.default";
 
 /// Key in a field's metadata that holds the allowed values of an enumeration, as a JSON list.
 pub const SYMBOLS_KEY: &str = "tidemill.symbols";
-
-/// The engine's type for a file's type; `None` when the engine has none (lists, structures, maps, durations, …).
-///
-/// Times of every unit and `Date64` become `Timestamp(µs, "UTC")` (without a zone they are read as UTC), text and
-/// dictionaries of text `Utf8`, decimals `Float64`, half floats `Float32`, bytes `Binary`.
-pub fn engine_type(file: &DataType) -> Option<DataType> {
-    use DataType::*;
-    match file {
-        Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32
-        | Float64 | Utf8 | Date32 | Binary => Some(file.clone()),
-        Timestamp(_, _) | Date64 => Some(event_time_type()),
-        Float16 => Some(Float32),
-        Decimal32(_, _) | Decimal64(_, _) | Decimal128(_, _) | Decimal256(_, _) => Some(Float64),
-        LargeUtf8 | Utf8View => Some(Utf8),
-        LargeBinary | BinaryView | FixedSizeBinary(_) => Some(Binary),
-        Dictionary(_, value) => engine_type(value),
-        RunEndEncoded(_, values) => engine_type(values.data_type()),
-        _ => None,
-    }
-}
 
 /// Whether [`normalise`] turns every value of type `file` into `field`'s type without losing any.
 pub(crate) fn converts(file: &DataType, field: &Field) -> bool {
@@ -61,8 +35,7 @@ pub(crate) fn converts(file: &DataType, field: &Field) -> bool {
         return true;
     }
     match (&engine, field.data_type()) {
-        (Int8, Int16 | Int32 | Int64 | Float32 | Float64)
-        | (Int16, Int32 | Int64 | Float32 | Float64) => true,
+        (Int8, Int16 | Int32 | Int64 | Float32 | Float64) | (Int16, Int32 | Int64 | Float32 | Float64) => true,
         (Int32, Int64 | Float64) | (Int64, Float64) => true,
         (UInt8, Int16 | Int32 | Int64 | UInt16 | UInt32 | UInt64 | Float32 | Float64) => true,
         (UInt16, Int32 | Int64 | UInt32 | UInt64 | Float32 | Float64) => true,
@@ -92,15 +65,9 @@ pub(crate) fn normalise(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Ar
                     .clone()
                     .with_timezone(UTC.clone()),
             )),
-            DataType::Timestamp(TimeUnit::Second, _) => {
-                Ok(rescale::<TimestampSecondType>(column, Scale::S))
-            }
-            DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                Ok(rescale::<TimestampMillisecondType>(column, Scale::Ms))
-            }
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-                Ok(rescale::<TimestampNanosecondType>(column, Scale::Ns))
-            }
+            DataType::Timestamp(TimeUnit::Second, _) => Ok(rescale::<TimestampSecondType>(column, Scale::S)),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(rescale::<TimestampMillisecondType>(column, Scale::Ms)),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(rescale::<TimestampNanosecondType>(column, Scale::Ns)),
             DataType::Date64 => Ok(rescale::<Date64Type>(column, Scale::Ms)),
             DataType::Int64 => Ok(rescale::<Int64Type>(column, Scale::of(field))),
             other => {
@@ -171,18 +138,16 @@ fn rescale<T: ArrowPrimitiveType<Native = i64>>(column: &ArrayRef, scale: Scale)
         Scale::Us => values.copied().collect(),
         Scale::Ns => values.map(|v| Scale::Ns.micros(*v)).collect(),
     };
-    Arc::new(
-        TimestampMicrosecondArray::new(micros.into(), column.nulls().cloned())
-            .with_timezone(UTC.clone()),
-    )
+    Arc::new(TimestampMicrosecondArray::new(micros.into(), column.nulls().cloned()).with_timezone(UTC.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::expr::time_type as event_time_type;
     use arrow::array::{
-        DictionaryArray, Float64Array, Int64Array, LargeStringArray, StringArray,
-        TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+        DictionaryArray, Float64Array, Int64Array, LargeStringArray, StringArray, TimestampMillisecondArray,
+        TimestampNanosecondArray, TimestampSecondArray,
     };
     use arrow::datatypes::Int32Type;
 
@@ -197,8 +162,7 @@ mod tests {
     #[test]
     fn times_of_every_unit_become_microseconds_and_saturate() {
         let field = Field::new("ts", event_time_type(), true);
-        let ms =
-            TimestampMillisecondArray::from(vec![Some(-1), None, Some(i64::MAX), Some(i64::MIN)]);
+        let ms = TimestampMillisecondArray::from(vec![Some(-1), None, Some(i64::MAX), Some(i64::MIN)]);
         assert_eq!(
             micros(Arc::new(ms), &field),
             [Some(-1000), None, Some(i64::MAX), Some(i64::MIN)]
@@ -207,13 +171,8 @@ mod tests {
         assert_eq!(micros(Arc::new(ns), &field), [Some(1), Some(-1)]);
         let s = TimestampSecondArray::from(vec![7]);
         assert_eq!(micros(Arc::new(s), &field), [Some(7_000_000)]);
-        let unit = field
-            .clone()
-            .with_metadata([(UNIT_KEY.into(), "ms".into())].into());
-        assert_eq!(
-            micros(Arc::new(Int64Array::from(vec![2])), &unit),
-            [Some(2_000)]
-        );
+        let unit = field.clone().with_metadata([(UNIT_KEY.into(), "ms".into())].into());
+        assert_eq!(micros(Arc::new(Int64Array::from(vec![2])), &unit), [Some(2_000)]);
         assert!(converts(&DataType::Int64, &unit) && !converts(&DataType::Int64, &field));
     }
 
@@ -225,12 +184,8 @@ mod tests {
             normalise(&large, &field).unwrap().as_string::<i32>(),
             &StringArray::from(vec!["a"])
         );
-        let dictionary: ArrayRef = Arc::new(
-            ["b", "a", "b"]
-                .into_iter()
-                .collect::<DictionaryArray<Int32Type>>(),
-        );
-        assert_eq!(engine_type(dictionary.data_type()), Some(DataType::Utf8));
+        let dictionary: ArrayRef = Arc::new(["b", "a", "b"].into_iter().collect::<DictionaryArray<Int32Type>>());
+        assert!(converts(dictionary.data_type(), &field));
         assert_eq!(
             normalise(&dictionary, &field).unwrap().as_string::<i32>(),
             &StringArray::from(vec!["b", "a", "b"])
@@ -248,8 +203,4 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nested_types_have_no_engine_type() {
-        assert_eq!(engine_type(&DataType::new_list(DataType::Int8, true)), None);
-    }
 }

@@ -1,8 +1,8 @@
 //! Files: one partition per file.
 
-// pub(crate) mod lines;
+pub(crate) mod lines;
 pub(crate) mod parquet;
-// pub mod paths;
+pub(crate) mod paths;
 pub(crate) mod text;
 
 use super::IngestError;

@@ -15,8 +15,8 @@ use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy, RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelectionPolicy, RowSelector,
 };
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
@@ -58,12 +58,7 @@ impl ParquetReader {
     ///
     /// # Errors
     /// When the file cannot be opened, is no Parquet file, or lacks a column or has it in a type that does not convert.
-    pub(crate) fn open(
-        source: &str,
-        path: &Path,
-        schema: &SchemaRef,
-        offset: u64,
-    ) -> Result<Self, IngestError> {
+    pub(crate) fn open(source: &str, path: &Path, schema: &SchemaRef, offset: u64) -> Result<Self, IngestError> {
         let open_error = |error| IngestError::Open {
             source_name: source.into(),
             path: path.into(),
@@ -74,14 +69,8 @@ impl ParquetReader {
             let mend = "write the file again, or take it out of `path`";
             IngestError::file(source, path, what, mend)
         })?;
-        let (projection, places) = project(&metadata, schema).map_err(|what| {
-            IngestError::file(
-                source,
-                path,
-                what,
-                "run `tidemill check` against the present files",
-            )
-        })?;
+        let (projection, places) = project(&metadata, schema)
+            .map_err(|what| IngestError::file(source, path, what, "run `tidemill check` against the present files"))?;
 
         let mut reader = ParquetReader {
             source: source.into(),
@@ -134,11 +123,7 @@ impl ParquetReader {
     }
 
     fn group_rows(&self) -> usize {
-        self.metadata
-            .metadata()
-            .row_group(self.group)
-            .num_rows()
-            .max(0) as usize
+        self.metadata.metadata().row_group(self.group).num_rows().max(0) as usize
     }
 
     /// Takes the first `rows` of the pending rows.
@@ -204,11 +189,10 @@ impl ParquetReader {
         let say = |e: ArrowError| e.to_string();
         if self.open.is_none() {
             let file = self.file.try_clone().map_err(|e| e.to_string())?;
-            let mut builder =
-                ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-                    .with_row_groups(vec![self.group])
-                    .with_projection(self.projection.clone())
-                    .with_batch_size(BLOCK_ROWS);
+            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_row_groups(vec![self.group])
+                .with_projection(self.projection.clone())
+                .with_batch_size(BLOCK_ROWS);
             if self.group_row > 0 {
                 let rest = self.group_rows() - self.group_row;
                 let skip = vec![RowSelector::skip(self.group_row), RowSelector::select(rest)];
@@ -284,14 +268,14 @@ impl RawReader for ParquetReader {
         }
         let batch = match parts.len() {
             1 => parts.remove(0),
-            _ => concat_batches(&nullable(&self.schema), &parts)
-                .map_err(|e| IngestError::internal(&self.source, e))?,
+            _ => concat_batches(&nullable(&self.schema), &parts).map_err(|e| IngestError::internal(&self.source, e))?,
         };
         Ok(Some(RawChunk {
             batch,
             offsets: offsets(&runs),
             originals: Originals::Columns,
             failed: std::mem::take(&mut self.failed),
+            blank: 0,
             rows: (rows_max - need) as u64,
             next_offset: self.offset,
         }))
@@ -303,11 +287,7 @@ fn offsets(runs: &[(u64, usize)]) -> Offsets {
     let dense = runs.windows(2).all(|w| w[0].0 + w[0].1 as u64 == w[1].0);
     match runs.first() {
         Some((first, _)) if dense => Offsets::From(*first),
-        _ => Offsets::List(
-            runs.iter()
-                .flat_map(|(first, rows)| (*first..).take(*rows))
-                .collect(),
-        ),
+        _ => Offsets::List(runs.iter().flat_map(|(first, rows)| (*first..).take(*rows)).collect()),
     }
 }
 
@@ -334,24 +314,20 @@ pub(crate) fn load_metadata(file: &File) -> Result<ArrowReaderMetadata, String> 
         let descriptor = metadata.parquet_schema();
         let legacy = |root: usize| {
             (descriptor.columns().iter().enumerate()).any(|(leaf, c)| {
-                c.physical_type() == PhysicalType::INT96
-                    && descriptor.get_column_root_idx(leaf) == root
+                c.physical_type() == PhysicalType::INT96 && descriptor.get_column_root_idx(leaf) == root
             })
         };
         let fields = metadata.schema().fields();
         if !(0..fields.len()).any(legacy) {
             return Ok(metadata);
         }
-        let hinted = fields
-            .iter()
-            .enumerate()
-            .map(|(root, field)| match field.data_type() {
-                DataType::Timestamp(_, zone) if legacy(root) => field
-                    .as_ref()
-                    .clone()
-                    .with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
-                _ => field.as_ref().clone(),
-            });
+        let hinted = fields.iter().enumerate().map(|(root, field)| match field.data_type() {
+            DataType::Timestamp(_, zone) if legacy(root) => field
+                .as_ref()
+                .clone()
+                .with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
+            _ => field.as_ref().clone(),
+        });
         let hinted = Arc::new(Schema::new(hinted.collect::<Vec<_>>()));
         ArrowReaderMetadata::try_new(metadata.metadata().clone(), options.with_schema(hinted))
     };
@@ -361,10 +337,7 @@ pub(crate) fn load_metadata(file: &File) -> Result<ArrowReaderMetadata, String> 
 }
 
 /// The file's columns to read for `schema`, and the place of each field among them.
-fn project(
-    metadata: &ArrowReaderMetadata,
-    schema: &Schema,
-) -> Result<(ProjectionMask, Vec<usize>), String> {
+fn project(metadata: &ArrowReaderMetadata, schema: &Schema) -> Result<(ProjectionMask, Vec<usize>), String> {
     let file = metadata.schema();
     let mut roots = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
@@ -386,8 +359,5 @@ fn project(
         .iter()
         .map(|root| sorted.binary_search(root).expect("sorted holds every root"))
         .collect();
-    Ok((
-        ProjectionMask::roots(metadata.parquet_schema(), sorted),
-        places,
-    ))
+    Ok((ProjectionMask::roots(metadata.parquet_schema(), sorted), places))
 }

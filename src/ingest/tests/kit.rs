@@ -11,24 +11,17 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
-use crate::ingest::decode::normalise::event_time_type;
+use crate::plan::expr::time_type;
 use crate::ingest::{Counts, DeadLetter, Decoded, IngestError, ReaderOptions, SourceReader};
 use crate::plan::expr::Expr;
-use crate::plan::model::{
-    Connector, FileConnector, FileFormat, NamedExpr, OnLate, Rate, SourcePlan, ValueRule,
-};
+use crate::plan::model::{Connector, FileConnector, FileFormat, NamedExpr, OnLate, Rate, SourcePlan, ValueRule};
 
 /// A plan under construction.
 pub(crate) struct Plan(pub SourcePlan);
 
 impl Plan {
     /// A source of files with these columns and an event time.
-    pub(crate) fn new(
-        format: FileFormat,
-        files: &[&Path],
-        fields: Vec<Field>,
-        event_time: &str,
-    ) -> Plan {
+    pub(crate) fn new(format: FileFormat, files: &[&Path], fields: Vec<Field>, event_time: &str) -> Plan {
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let mut plan = Plan(SourcePlan {
             name: "tx".into(),
@@ -101,7 +94,7 @@ impl Plan {
 
     fn finish(&mut self) {
         let mut fields = vec![
-            Field::new(TIME_COLUMN, event_time_type(), false),
+            Field::new(TIME_COLUMN, time_type(), false),
             Field::new(ORD_COLUMN, DataType::UInt64, false),
         ];
         fields.extend(self.0.schema.fields().iter().map(|f| f.as_ref().clone()));
@@ -160,15 +153,12 @@ impl Outcome {
         let column = self.batch.column_by_name(name).unwrap();
         let format = arrow::util::display::FormatOptions::new();
         let format = arrow::util::display::ArrayFormatter::try_new(column, &format).unwrap();
-        (0..column.len())
-            .map(|row| format.value(row).to_string())
-            .collect()
+        (0..column.len()).map(|row| format.value(row).to_string()).collect()
     }
 
     /// Offsets of the rows that went on.
     pub(crate) fn offsets(&self) -> Vec<u64> {
-        let ords: &arrow::array::UInt64Array =
-            self.batch.column(1).as_any().downcast_ref().unwrap();
+        let ords: &arrow::array::UInt64Array = self.batch.column(1).as_any().downcast_ref().unwrap();
         ords.values()
             .iter()
             .map(|o| crate::base::Position::from(crate::base::Ord64(*o)).offset)
@@ -178,8 +168,7 @@ impl Outcome {
 
 impl SourceReader {
     pub(crate) fn read_all(&mut self, rows_max: usize) -> Outcome {
-        let (mut parts, mut dead, mut counts, mut watermark) =
-            (Vec::new(), Vec::new(), Counts::default(), i64::MIN);
+        let (mut parts, mut dead, mut counts, mut watermark) = (Vec::new(), Vec::new(), Counts::default(), i64::MIN);
         for partition in 0..self.partitions() {
             while let Some(decoded) = self.read(partition, rows_max).unwrap() {
                 let Decoded {
@@ -235,12 +224,7 @@ impl Dir {
         let properties = WriterProperties::builder()
             .set_max_row_group_row_count(Some(group_rows))
             .build();
-        let mut writer = ArrowWriter::try_new(
-            File::create(&path).unwrap(),
-            batch.schema(),
-            Some(properties),
-        )
-        .unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap();
         writer.write(batch).unwrap();
         writer.close().unwrap();
         path

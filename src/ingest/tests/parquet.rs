@@ -5,20 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
-use arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field};
 
 use super::kit::{Dir, Outcome, Plan, data};
-use crate::ingest::decode::normalise::event_time_type;
+use crate::plan::expr::time_type;
 use crate::ingest::{ReaderOptions, SourceReader};
 use crate::plan::model::FileFormat;
 
 fn fields() -> Vec<Field> {
     vec![
         Field::new("id", DataType::Int64, true),
-        Field::new("ts", event_time_type(), true),
+        Field::new("ts", time_type(), true),
         Field::new("amount", DataType::Float64, true),
         Field::new("country", DataType::Utf8, true),
     ]
@@ -29,15 +27,11 @@ fn rows(n: i64) -> RecordBatch {
     let columns: [(&str, ArrayRef); 5] = [
         (
             "unused",
-            Arc::new(StringArray::from_iter_values(
-                (0..n).map(|i| format!("text {i}")),
-            )),
+            Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("text {i}")))),
         ),
         (
             "amount",
-            Arc::new(Float64Array::from_iter_values(
-                (0..n).map(|i| i as f64 / 4.0),
-            )),
+            Arc::new(Float64Array::from_iter_values((0..n).map(|i| i as f64 / 4.0))),
         ),
         ("id", Arc::new(Int64Array::from_iter_values(0..n))),
         (
@@ -48,9 +42,7 @@ fn rows(n: i64) -> RecordBatch {
         ),
         (
             "country",
-            Arc::new(StringArray::from_iter(
-                (0..n).map(|i| (i % 3 > 0).then_some("FR")),
-            )),
+            Arc::new(StringArray::from_iter((0..n).map(|i| (i % 3 > 0).then_some("FR")))),
         ),
     ];
     RecordBatch::try_from_iter(columns).unwrap()
@@ -67,10 +59,7 @@ fn columns_come_by_name_in_the_engines_types_with_time_and_position() {
     let outcome = plan(&path).read(3);
     assert_eq!(outcome.batch.schema(), plan(&path).0.stream_schema);
     assert_eq!(outcome.column("_time")[4], "2020-01-01T00:00:04Z");
-    assert_eq!(
-        outcome.column("amount"),
-        ["0.0", "0.25", "0.5", "0.75", "1.0"]
-    );
+    assert_eq!(outcome.column("amount"), ["0.0", "0.25", "0.5", "0.75", "1.0"]);
     assert_eq!(outcome.column("country"), ["", "FR", "FR", "", "FR"]);
     assert_eq!(outcome.offsets(), [0, 1, 2, 3, 4]);
     assert_eq!(outcome.watermark, 1_577_836_804_000_000);
@@ -93,31 +82,21 @@ fn any_cut_and_any_resumption_gives_the_same_rows() {
         };
         let mut reader = SourceReader::open(&plan(&path).0, options).unwrap();
         let rest = reader.read(0, usize::MAX).unwrap();
-        assert_eq!(
-            rest.map_or(0, |r| r.batch.num_rows()),
-            20_000 - from as usize
-        );
+        assert_eq!(rest.map_or(0, |r| r.batch.num_rows()), 20_000 - from as usize);
         assert_eq!(reader.next_offset(0), 20_000);
     }
     let options = ReaderOptions {
         resume: Some(vec![8_500]),
         ..ReaderOptions::default()
     };
-    let rest = SourceReader::open(&plan(&path).0, options)
-        .unwrap()
-        .read_all(100);
+    let rest = SourceReader::open(&plan(&path).0, options).unwrap().read_all(100);
     assert_eq!(rest.batch, whole.batch.slice(8_500, 11_500));
 }
 
 /// Overwrites bytes in the middle of a column of a row group.
 fn damage(path: &Path, group: usize, column: usize) {
-    let metadata =
-        ArrowReaderMetadata::load(&std::fs::File::open(path).unwrap(), Default::default()).unwrap();
-    let (start, length) = metadata
-        .metadata()
-        .row_group(group)
-        .column(column)
-        .byte_range();
+    let metadata = ArrowReaderMetadata::load(&std::fs::File::open(path).unwrap(), Default::default()).unwrap();
+    let (start, length) = metadata.metadata().row_group(group).column(column).byte_range();
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     // From the first page header on, so that no decoder can take it for data.
     file.seek(SeekFrom::Start(start)).unwrap();
@@ -138,8 +117,7 @@ fn a_damaged_row_group_is_one_dead_letter_and_reading_goes_on() {
             (1, "corrupt_block", 10_000)
         );
         assert!(
-            letter.reason.contains("row group 1 of")
-                && letter.reason.contains("rows 10000 to 19999"),
+            letter.reason.contains("row group 1 of") && letter.reason.contains("rows 10000 to 19999"),
             "{}",
             letter.reason
         );
@@ -169,11 +147,7 @@ fn a_file_that_is_damaged_as_a_whole_is_an_error_that_names_it() {
             "{error}"
         );
     }
-    let error = plan(Path::new("/nowhere/a.parquet"))
-        .open()
-        .err()
-        .unwrap()
-        .to_string();
+    let error = plan(Path::new("/nowhere/a.parquet")).open().err().unwrap().to_string();
     assert!(error.contains("cannot open /nowhere/a.parquet"), "{error}");
     let other = Plan::new(
         FileFormat::Parquet,
@@ -195,7 +169,7 @@ fn the_card_transactions_read_clean() {
     };
     let fields = vec![
         Field::new("TRANSACTION_ID", DataType::Int32, true),
-        Field::new("TX_DATETIME", event_time_type(), true),
+        Field::new("TX_DATETIME", time_type(), true),
         Field::new("CUSTOMER_ID", DataType::Int32, true),
         Field::new("TERMINAL_ID", DataType::Int32, true),
         Field::new("TX_AMOUNT", DataType::Float64, true),
