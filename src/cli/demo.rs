@@ -17,7 +17,7 @@ use clap::Args;
 use super::job::load;
 use super::live::Live;
 use super::output::{grouped, print};
-use super::shim::{self as engine, RunOptions, RunSummary, StopHandle};
+use crate::engine::{self, RunOptions, RunSummary, StopHandle};
 use crate::engine::observe::{Observer, Snapshot};
 use crate::ingest::generator::{Generator, schema};
 use crate::plan::model::{Connector, Plan};
@@ -70,6 +70,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         state_dir: Some(place.root.join("state")),
         observer: Some(Arc::clone(&observer)),
         stop: stop.clone(),
+        tap: None,
     };
     let live = Live::start(
         &format!("tidemill demo: {}", job.plan.job),

@@ -13,7 +13,6 @@ mod live;
 mod output;
 mod progress;
 mod run;
-mod shim;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use clap::Args;
 use super::job::JobArgs;
 use super::output::{bytes, columns, grouped, print, print_json};
 use super::progress::Progress;
-use super::shim::{self as engine, Observer, RunOptions, RunSummary, StopHandle};
+use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle};
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -43,6 +43,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         state_dir: args.state,
         observer: Some(Arc::clone(&observer)),
         stop,
+        tap: None,
     };
     let progress = Progress::watch(&plan, &observer);
     let result = engine::run(plan, options);
