@@ -42,6 +42,8 @@ pub(in crate::plan) enum Resolution {
     Ambiguous(Vec<String>),
     /// Something that exists and may not be read here; why, and what to do.
     Refused(String, String),
+    /// Something that has a fault of its own.
+    Broken,
 }
 
 /// The names that an expression may use.
@@ -64,6 +66,17 @@ impl Scope {
     /// What a name stands for.
     pub fn get(&self, name: &str) -> Option<&Resolution> {
         self.names.iter().find(|(n, _)| n == name).map(|(_, r)| r)
+    }
+
+    /// Takes away the columns for whose engine names `why` has a reason and a mend.
+    pub fn refuse(&mut self, why: impl Fn(&str) -> Option<(String, String)>) {
+        for (_, resolution) in &mut self.names {
+            if let Resolution::Column(engine, _) = resolution
+                && let Some((what, mend)) = why(engine)
+            {
+                *resolution = Resolution::Refused(what, mend);
+            }
+        }
     }
 
     /// The nearest name that may be read.
@@ -100,6 +113,11 @@ impl Scope {
         }
         lower(text, sql, resolver.used)
     }
+}
+
+/// Checks only the words, for expressions whose columns are not known.
+pub(in crate::plan) fn check_syntax(text: &str) -> Result<(), ExprError> {
+    parse(text).map(drop)
 }
 
 fn parse(text: &str) -> Result<Sql, ExprError> {
@@ -210,6 +228,7 @@ impl VisitorMut for Resolver<'_> {
                     mend: mend.clone(),
                 });
             }
+            Some(Resolution::Broken) => return ControlFlow::Break(ExprError::Broken { name }),
             None => {
                 if !self.unknown.iter().any(|(n, _)| *n == name) {
                     let near = self.scope.nearest(&name);

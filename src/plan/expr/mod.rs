@@ -19,7 +19,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_physical_expr::PhysicalExpr;
 use thiserror::Error;
 
-pub(super) use compile::{Resolution, Scope};
+pub(super) use compile::{Resolution, Scope, check_syntax};
 
 /// A typed scalar expression over engine columns.
 #[derive(Clone, Debug)]
@@ -68,6 +68,12 @@ pub enum ExprError {
         what: String,
         /// How to mend it.
         mend: String,
+    },
+    /// A name that stands for an expression with a fault of its own.
+    #[error("`{name}` has a fault of its own")]
+    Broken {
+        /// The name.
+        name: String,
     },
     /// Types or functions that do not fit.
     #[error("`{text}`: {message}")]
