@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::failure::tally;
 use super::job::JobArgs;
 use super::output::{print, print_json};
-use super::shim as engine;
+use crate::engine;
 use crate::base::{Faults, Severity};
 use crate::plan::model::Plan;
 

@@ -11,7 +11,6 @@ mod job;
 mod output;
 mod progress;
 mod run;
-mod shim;
 
 use std::process::ExitCode;
 
