@@ -1,14 +1,18 @@
 //! Loads a dataflow file and holds it against what it names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::chain::chains;
 use super::graph::bind;
 use super::tables::{table_names, tables};
 use crate::base::{Fault, Faults, Severity};
-use crate::ingest::catalog::FileCatalog;
+use crate::ingest::{FileCatalog, format_of};
 use crate::plan;
-use crate::plan::model::Plan;
+use crate::plan::model::{FileFormat, ModelOutput, Plan};
+use crate::plan::{Catalog, ConnectorSpec, SourceSpec};
+use crate::score::Model;
 
 /// Reads and compiles the dataflow file at `path`, with `key=value` pairs set in it and `${VAR}` looked up by `env`.
 /// Returns the plan and its warnings.
@@ -20,15 +24,10 @@ pub fn load(
     sets: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| Faults {
-        file: name.clone(),
-        list: vec![fault("", format!("cannot be read: {error}"), "give the path of a dataflow file")],
-    })?;
-    load_text(&name, &text, sets, env)
+    plan::load(path, sets, env, &JobCatalog(FileCatalog::for_job(path)))
 }
 
-/// [`load`] for a file already read; `name` is what faults call it, and relative paths are looked up beside it too.
+/// [`load`] for a text; `name` is what faults call it. Relative paths count from the current directory.
 ///
 /// # Errors
 /// Every fault of the text at once.
@@ -38,19 +37,45 @@ pub fn load_text(
     sets: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
-    plan::load(name, text, sets, env, &FileCatalog::default())
+    let here = Path::new("");
+    plan::compile(name, text, here, sets, env, &JobCatalog(FileCatalog::for_job(here)))
 }
 
-/// Holds a plan against the models that it names and describes what it does.
+/// The files, schemas and models of this machine.
+struct JobCatalog(FileCatalog);
+
+impl Catalog for JobCatalog {
+    fn event_schema(&self, _source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
+        match &spec.connector {
+            ConnectorSpec::Generator(stream) => Ok((self.0.generator_schema(*stream), Vec::new())),
+            ConnectorSpec::File { path, format } => {
+                let format = format.or_else(|| format_of(path)).unwrap_or(FileFormat::Parquet);
+                let files = self.0.files(path, format)?;
+                let schema = spec.schema.as_ref().map(|path| path.display().to_string());
+                Ok((self.0.file_schema(&files, format, schema.as_deref())?, files))
+            }
+        }
+    }
+
+    fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
+        let columns: Vec<(&str, DataType)> = inputs.iter().map(|(name, ty)| (name.as_str(), ty.clone())).collect();
+        match Model::load(path) {
+            Ok(model) => model.bind(&columns, outputs).err().unwrap_or_default(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+}
+
+/// Holds a plan against the tables that it names and describes it.
 ///
 /// # Errors
-/// Every model that cannot be loaded or does not fit its feature set, and every table that cannot be.
+/// Every table that cannot be.
 pub fn check(plan: &Plan) -> Result<String, Faults> {
     let mut list = Vec::new();
     let mut outputs = Vec::new();
     for model in &plan.models {
         match bind(plan, model) {
-            Ok(bound) => outputs.push(bound.output_columns()),
+            Ok(bound) => outputs.push(bound.outputs()),
             Err(error) => {
                 outputs.push(Vec::new());
                 list.push(fault(&format!("models.{}", model.name), error.to_string(), ""));
@@ -70,7 +95,7 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
             list.push(fault("sinks.offline", error.to_string(), ""));
         }
     }
-    if list.is_empty() { Ok(plan.describe()) } else { Err(Faults { file: plan.job.clone(), list }) }
+    if list.is_empty() { Ok(format!("{}\n", plan.job)) } else { Err(Faults { file: plan.job.clone(), list }) }
 }
 
 fn fault(path: &str, what: String, mend: &str) -> Fault {

@@ -24,11 +24,18 @@ pub fn score<'s>(
     rows: Rows<'s>,
     shared: Arc<Shared>,
     model: usize,
-    bound: &Bound,
+    bound: &Arc<Bound>,
 ) -> (Rows<'s>, Rows<'s>) {
-    let mut core = ScoreCore::new(&shared, model, bound);
+    let mut core = match ScoreCore::new(&shared, model, bound) {
+        Ok(core) => Some(core),
+        Err(error) => {
+            shared.fail(error);
+            None
+        }
+    };
     let name = format!("score {}", shared.plan.models[model].name);
     let logic = Box::new(move |info: &_, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let Some(core) = &mut core else { return };
         for Batch(batch) in inputs.remove(0) {
             match core.score(info, &batch) {
                 Ok((scored, dead)) => {
@@ -39,6 +46,9 @@ pub fn score<'s>(
                     out[0].push(Batch(scored));
                     if let Some(dead) = dead {
                         shared.dead_letters.fetch_add(dead.num_rows() as u64, Ordering::Relaxed);
+                        if let Some(observer) = &shared.observer {
+                            observer.on_dead_letters(dead.num_rows() as u64);
+                        }
                         out[1].push(Batch(dead));
                     }
                 }
@@ -57,19 +67,21 @@ struct ScoreCore {
     scorer: Scorer,
     plan: Arc<crate::plan::model::Plan>,
     inputs: Vec<String>,
+    outputs: Vec<String>,
     labels: [String; 3],
 }
 
 impl ScoreCore {
-    fn new(shared: &Shared, model: usize, bound: &Bound) -> Self {
+    fn new(shared: &Shared, model: usize, bound: &Arc<Bound>) -> Result<Self, EngineError> {
         let plan = Arc::clone(&shared.plan);
         let model = &plan.models[model];
-        ScoreCore {
-            scorer: bound.scorer(),
+        Ok(ScoreCore {
+            scorer: bound.scorer()?,
+            outputs: bound.outputs().into_iter().map(|(name, _)| name).collect(),
             inputs: plan.sets[model.inputs].columns.iter().map(|c| c.engine.clone()).collect(),
-            labels: [model.name.clone(), model.version.clone(), bound.content_hash().to_owned()],
+            labels: [model.name.clone(), model.version.clone(), bound.model().hash().to_owned()],
             plan,
-        }
+        })
     }
 
     fn score(
@@ -90,7 +102,7 @@ impl ScoreCore {
             fields.push(Arc::new(Field::new(*name, DataType::Utf8, true)));
             columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows))));
         }
-        for (name, column) in self.scorer.output_names().iter().zip(scores.columns) {
+        for (name, column) in self.outputs.iter().zip(scores.columns) {
             fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
             columns.push(column);
         }

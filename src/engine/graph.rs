@@ -42,7 +42,7 @@ pub struct Resources {
     /// The dead-letter tables.
     pub dead_letters: Vec<TableSpec>,
     /// The models, bound to their feature sets.
-    pub models: Vec<Bound>,
+    pub models: Vec<Arc<Bound>>,
     /// The online store, the generation that this start writes, and the door that other processes read through.
     pub online: Option<OpenStore>,
 }
@@ -64,7 +64,7 @@ impl Resources {
     pub fn open(plan: &Plan) -> Result<Self, EngineError> {
         let chains = chain::chains(plan);
         let models = plan.models.iter().map(|m| bind(plan, m)).collect::<Result<Vec<_>, _>>()?;
-        let outputs: Vec<Vec<(String, DataType)>> = models.iter().map(Bound::output_columns).collect();
+        let outputs: Vec<Vec<(String, DataType)>> = models.iter().map(|bound| bound.outputs()).collect();
         let tables = tables::tables(plan, &chains, &outputs)?;
         let mut dead_letters = Vec::new();
         if let Some(offline) = &plan.offline {
@@ -92,10 +92,10 @@ impl Resources {
 }
 
 /// Loads a model and binds it to its feature set.
-pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Bound, EngineError> {
+pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bound>, EngineError> {
     let loaded = Model::load(&model.path)?;
-    let columns: Vec<(String, DataType)> =
-        plan.sets[model.inputs].columns.iter().map(|c| (c.engine.clone(), c.data_type.clone())).collect();
+    let columns = &plan.sets[model.inputs].columns;
+    let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
     loaded.bind(&columns, &model.outputs).map_err(|problems| {
         EngineError::Plan(format!("model `{}` ({}): {}", model.name, model.path.display(), problems.join("; ")))
     })

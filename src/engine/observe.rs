@@ -259,6 +259,11 @@ impl Observer {
         labelling.due.drain(..forget);
     }
 
+    /// Time since the observer was made.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Where the job stands now. Sorts up to [`ACCURACY_WINDOW`] scores when labels came since the last call.
     pub fn snapshot(&self) -> Snapshot {
         let elapsed = self.started.elapsed();

@@ -161,7 +161,7 @@ fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, generation: u64, indices
 fn put(store: &OnlineStore, view: &View, stamp: Stamp, batch: &RecordBatch) -> Result<(), StoreError> {
     let times = |column: usize| batch.column(column).as_primitive::<Int64Type>().values().to_vec();
     let keys = batch.column(0).as_binary::<i32>();
-    let keys = (0..keys.len()).map(|row| keys.value(row));
-    store.put_encoded(view, stamp, keys, &times(1), &times(2), &batch.columns()[3..])?;
+    let keys: Vec<&[u8]> = (0..keys.len()).map(|row| keys.value(row)).collect();
+    store.put_encoded(view, stamp, &keys, &times(1), &times(2), &batch.columns()[3..])?;
     Ok(())
 }

@@ -210,7 +210,8 @@ impl StageCore {
         let mut columns = wide.columns().to_vec();
         for post in &self.post {
             // A row for which the expression fails has no value there; it is still scored and stored.
-            let (column, _failed) = post.expr.evaluate_rows(&wide);
+            let evaluated = post.expr.evaluate_rows(&wide);
+            let (column, _failed) = evaluated.map_err(|error| EngineError::defect(error.to_string()))?;
             columns.push(cast(&column, &post.expr.data_type).map_err(EngineError::arrow)?);
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(EngineError::arrow)

@@ -15,7 +15,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -24,7 +24,7 @@ use arrow::array::{
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 
 use self::rows::{Address, Rows};
 use crate::base::{EventTime, Micros, SLOTS, slot_of};
@@ -91,6 +91,10 @@ struct Entry {
 enum Lefts {
     None,
     One(Address),
+    #[expect(
+        clippy::box_collection,
+        reason = "keeps an entry at 32 bytes, and ids that repeat are few"
+    )]
     Many(Box<VecDeque<Address>>),
 }
 

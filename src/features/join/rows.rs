@@ -11,8 +11,8 @@ use crate::base::EventTime;
 use crate::ops::key::EncodedKeys;
 use crate::ops::{ords, times};
 
-/// Rows at which a chunk takes no more.
-const CHUNK_ROWS: usize = 8192;
+/// Rows at which a chunk takes no more; few in tests, so that chunks come and go in them.
+const CHUNK_ROWS: usize = if cfg!(test) { 16 } else { 8192 };
 
 /// Address of a row: the number of its chunk, then its row within the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -299,7 +299,7 @@ fn state_and_index_are_let_go() {
         );
         join.advance(start + 500);
         let (left, right) = join.kept();
-        assert!(left + right <= 1_000 + 2 * 8_192 + 1_000, "{left} + {right} rows kept");
+        assert!(left + right <= 2_000 + 1_000, "{left} + {right} rows kept");
     }
     assert!(join.memory_bytes() < 10 << 20, "{} bytes", join.memory_bytes());
     join.advance(i64::MAX);
@@ -341,6 +341,46 @@ fn what_never_meets_is_counted() {
             ..Default::default()
         }
     );
+}
+
+/// A row is kept for as long as a row at the watermark may still meet it, and no longer matters after that.
+#[test]
+fn within_includes_its_ends() {
+    for (first_is_left, gap, met) in [
+        (true, 10, true),
+        (false, 10, true),
+        (true, 11, false),
+        (false, 11, false),
+    ] {
+        let mut join = join(Ids::Words, 10);
+        let first = [Row {
+            time: 0,
+            ord: 0,
+            id: Some(1),
+            left: first_is_left,
+        }];
+        let second = [Row {
+            time: gap,
+            ord: 1,
+            id: Some(1),
+            left: !first_is_left,
+        }];
+        let mut apply = |rows: &[Row]| {
+            let updates = join.apply(
+                Some(&batch(rows, Ids::Words, true)),
+                Some(&batch(rows, Ids::Words, false)),
+            );
+            join.advance(rows[0].time + gap);
+            updates.map(|u| said(&u)).unwrap_or_default()
+        };
+        apply(&first);
+        let updates = apply(&second);
+        assert_eq!(
+            updates.iter().any(|u| u.3.is_some()),
+            met,
+            "{gap} after, first left: {first_is_left}"
+        );
+    }
 }
 
 /// Many rows of one id must not cost a search of them all each time.

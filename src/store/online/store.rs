@@ -172,18 +172,18 @@ impl OnlineStore {
             });
         }
         let keys = encode(&view.name, &rows.keys)?;
-        self.put_encoded(view, stamp, keys.iter(), &rows.event_time, &rows.valid_until, &rows.values)
+        self.put_encoded(view, stamp, &keys.iter().collect::<Vec<_>>(), &rows.event_time, &rows.valid_until, &rows.values)
     }
 
     /// [`put`](Self::put) for entities whose keys are in their [canonical bytes](crate::ops::key) already.
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn put_encoded<'a>(
+    pub fn put_encoded(
         &self,
         view: &View,
         stamp: Stamp,
-        keys: impl Iterator<Item = &'a [u8]>,
+        keys: &[&[u8]],
         event_time: &[EventTime],
         valid_until: &[EventTime],
         values: &[ArrayRef],
@@ -208,7 +208,7 @@ impl OnlineStore {
         };
         let packed =
             pack(&view.types, values, count, header).map_err(StoreError::arrow(format!("view {}", view.name)))?;
-        self.write(view, stamp, keys.zip(packed.iter().map(Some)))
+        self.write(view, stamp, keys.iter().copied().zip(packed.iter().map(Some)))
     }
 
     /// Removes entities of a view, as of `stamp`; returns how many rows were written over.

@@ -1,0 +1,5 @@
+//! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
+
+pub mod w1_data;
+pub mod windows;
+pub mod windows_baseline;
