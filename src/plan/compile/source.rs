@@ -263,7 +263,7 @@ impl Compiler<'_> {
         let (columns, files) = match self.catalog.event_schema(name, &spec) {
             Ok((schema, files)) => (schema, files),
             Err(what) => {
-                self.error(&at, what, "");
+                self.errors(&at, &what);
                 return (nowhere(), None);
             }
         };
@@ -344,7 +344,7 @@ impl Compiler<'_> {
         match self.catalog.event_schema(name, &spec) {
             Ok((schema, _)) => (connector, Some(schema.fields().to_vec())),
             Err(what) => {
-                self.error(&path.key("generator"), what, "");
+                self.errors(&path.key("generator"), &what);
                 (connector, None)
             }
         }
@@ -512,7 +512,17 @@ impl Compiler<'_> {
                 (fault.line, fault.column) = (place.line, place.column);
             }
             let Some(data_type) = data_type else { continue };
-            if rule.min.is_none() && rule.max.is_none() && rule.allowed.is_none() && !rule.required {
+            // A check that was cut away has its own fault.
+            let written = self
+                .tree
+                .get("sources")
+                .and_then(|s| s.get(&source.name))
+                .and_then(|s| s.get("validate"));
+            let written = written.and_then(|v| v.get(column));
+            let checks = ["min", "max", "in"]
+                .iter()
+                .any(|key| written.is_some_and(|r| r.get(key).is_some()));
+            if !checks && !rule.required {
                 self.error_at_key(
                     &at,
                     "the rule checks nothing",
