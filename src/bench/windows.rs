@@ -308,7 +308,8 @@ fn add(sum: &mut Checksum, batch: &RecordBatch) {
 
 /// The 64-bit words of a column, nulls as 0.
 fn words(column: &ArrayRef) -> Vec<u64> {
-    let word = |row: usize, word: u64| if column.is_null(row) { 0 } else { word };
+    let nulls = column.nulls();
+    let word = |row: usize, word: u64| if nulls.is_some_and(|nulls| nulls.is_null(row)) { 0 } else { word };
     match column.data_type() {
         DataType::Float64 => {
             let values = column.as_primitive::<Float64Type>().values();

@@ -87,7 +87,7 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
             list.push(fault("sinks.offline", error.to_string(), ""));
         }
     }
-    if list.is_empty() { Ok(format!("{}\n", plan.job)) } else { Err(Faults { file: plan.job.clone(), list }) }
+    if list.is_empty() { Ok(plan.describe()) } else { Err(Faults { file: plan.job.clone(), list }) }
 }
 
 fn fault(path: &str, what: String, mend: &str) -> Fault {
