@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::usage;
-use super::shim as engine;
+use crate::engine;
 use crate::base::{Fault, Faults};
 use crate::plan::model::Plan;
 

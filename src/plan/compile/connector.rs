@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Field;
 
 use super::Compiler;
 use crate::plan::catalog::{ConnectorSpec, SourceSpec, format_of, locate};
@@ -18,7 +19,7 @@ impl Compiler<'_> {
         path: &Path,
         name: &str,
         config: &SourceConfig,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let node = self.tree.get("sources").and_then(|s| s.get(name));
         let present = |key| node.is_some_and(|n| n.get(key).is_some());
         let (file, generator) = (present("file"), present("generator"));
@@ -55,7 +56,7 @@ impl Compiler<'_> {
         name: &str,
         config: &FileConfig,
         schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let at = path.key("file").key("path");
         let rate = config.rate.as_ref().map_or(Rate::Max, |r| r.0);
         if let Some((scheme, _)) = config.path.0.split_once("://") {
@@ -136,7 +137,7 @@ impl Compiler<'_> {
             format,
             rate,
         });
-        (connector, Some(fields_of(&columns)))
+        (connector, Some(columns.fields().to_vec()))
     }
 
     fn generator(
@@ -145,7 +146,7 @@ impl Compiler<'_> {
         name: &str,
         config: &GeneratorConfig,
         schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let stream = match config.stream {
             GeneratorStreamConfig::Transactions => GeneratorStream::Transactions,
             GeneratorStreamConfig::Labels => GeneratorStream::Labels,
@@ -167,7 +168,7 @@ impl Compiler<'_> {
             schema,
         };
         match self.catalog.event_schema(name, &spec) {
-            Ok((schema, _)) => (connector, Some(fields_of(&schema))),
+            Ok((schema, _)) => (connector, Some(schema.fields().to_vec())),
             Err(what) => {
                 self.errors(&path.key("generator"), &what);
                 (connector, None)
@@ -176,15 +177,7 @@ impl Compiler<'_> {
     }
 }
 
-fn fields_of(schema: &Schema) -> Vec<(String, DataType)> {
-    schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().clone(), f.data_type().clone()))
-        .collect()
-}
-
-pub(super) fn named(format: FileFormat) -> &'static str {
+fn named(format: FileFormat) -> &'static str {
     match format {
         FileFormat::Parquet => "Parquet",
         FileFormat::Ndjson => "NDJSON",

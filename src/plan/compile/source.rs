@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub connector: Connector,
     /// Columns that may be used, with their engine types; `None` when they could not be found out.
     pub columns: Option<Vec<(String, DataType)>>,
+    /// The fields behind them as the data has them: what they say of nulls and in their metadata is for the decoders.
+    fields: Vec<Arc<Field>>,
     /// Columns that are there and may not be used, and why.
     refused: Vec<(String, String, String)>,
     /// Columns that something uses.
@@ -105,9 +107,15 @@ impl Source {
                 ..rule
             });
         }
+        let outside = |name: &String| self.fields.iter().find(|f| f.name() == name);
+        let decoded = fields.iter().map(|field| match outside(field.name()) {
+            Some(found) => Arc::new(found.as_ref().clone().with_data_type(field.data_type().clone())),
+            None => field.clone(),
+        });
+        let schema = Arc::new(Schema::new(decoded.collect::<Vec<_>>()));
         Some(SourcePlan {
             id: self.id.as_deref().and_then(position),
-            schema: Arc::new(Schema::new(fields)),
+            schema,
             name: self.name,
             connector: self.connector,
             filter: self.filter,
@@ -142,6 +150,7 @@ impl Compiler<'_> {
             name: name.to_string(),
             connector,
             columns: None,
+            fields: Vec::new(),
             refused: Vec::new(),
             used: BTreeSet::new(),
             id: None,
@@ -172,9 +181,10 @@ impl Compiler<'_> {
     }
 
     /// Which of the data's columns may be used, and as what.
-    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<(String, DataType)>, source: &mut Source) {
+    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<Arc<Field>>, source: &mut Source) {
         let mut columns = Vec::new();
-        for (name, data_type) in &outside {
+        for field in &outside {
+            let (name, data_type) = (field.name(), field.data_type());
             let hidden = config
                 .columns
                 .as_ref()
@@ -207,10 +217,10 @@ impl Compiler<'_> {
         }
         for (i, column) in config.columns.iter().flatten().enumerate() {
             let at = path.key("columns").item(i);
-            if !outside.iter().any(|(name, _)| *name == column.0) {
-                let mend = nearest(&column.0, outside.iter().map(|(n, _)| n.as_str()));
+            if !outside.iter().any(|field| *field.name() == column.0) {
+                let mend = nearest(&column.0, outside.iter().map(|field| field.name().as_str()));
                 let mend = mend.map_or_else(
-                    || format!("it has {}", quoted(&outside.iter().map(|(n, _)| n).collect::<Vec<_>>())),
+                    || format!("it has {}", quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())),
                     |n| format!("did you mean `{n}`?"),
                 );
                 self.error(&at, format!("the data has no column `{}`", column.0), mend);
@@ -219,6 +229,7 @@ impl Compiler<'_> {
             }
         }
         source.columns = Some(columns);
+        source.fields = outside;
     }
 
     /// Event time and filter.

@@ -13,10 +13,9 @@ use delta_kernel::engine::arrow_utils::to_json_bytes;
 use delta_kernel::object_store::local::LocalFileSystem;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::{
-    CancellationTokenRef, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator,
-    FileMeta, FileSize, FilteredEngineData, JsonHandler, KernelError, KernelResult,
-    KernelResultIterator, KernelResultIteratorStatic, ParquetFooter, ParquetHandler, PredicateRef,
-    StorageHandler,
+    CancellationTokenRef, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSize,
+    FilteredEngineData, JsonHandler, KernelError, KernelResult, KernelResultIterator, KernelResultIteratorStatic,
+    ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
 };
 use delta_kernel_default_engine::DefaultEngineBuilder;
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
@@ -37,8 +36,7 @@ pub(super) fn engine() -> Result<Arc<dyn Engine>, StoreError> {
         return Ok(engine.clone());
     }
     // Checkpoints block inside of asynchronous code: the library asks for the multi-thread executor.
-    let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None)
-        .map_err(StoreError::delta("(engine)"))?;
+    let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None).map_err(StoreError::delta("(engine)"))?;
     let size = |n| std::num::NonZero::new(n).expect("a positive constant");
     let inner: Arc<dyn Engine> = Arc::new(
         DefaultEngineBuilder::new(Arc::new(LocalFileSystem::new()))
@@ -83,11 +81,7 @@ impl Engine for LocalEngine {
 struct DurableJson(Arc<dyn JsonHandler>);
 
 impl JsonHandler for DurableJson {
-    fn parse_json(
-        &self,
-        json: Box<dyn EngineData>,
-        schema: SchemaRef,
-    ) -> KernelResult<Box<dyn EngineData>> {
+    fn parse_json(&self, json: Box<dyn EngineData>, schema: SchemaRef) -> KernelResult<Box<dyn EngineData>> {
         self.0.parse_json(json, schema)
     }
 
@@ -161,9 +155,8 @@ impl ParquetHandler for DurableParquet {
     ) -> KernelResult<FileSize> {
         let path = local_path(&location)?;
         let hidden = hidden_beside(&path)?;
-        let url = Url::from_file_path(&hidden).map_err(|()| {
-            KernelError::generic(format!("`{}` is not an absolute path", hidden.display()))
-        })?;
+        let url = Url::from_file_path(&hidden)
+            .map_err(|()| KernelError::generic(format!("`{}` is not an absolute path", hidden.display())))?;
         let written = self.0.write_parquet_file(url, data).and_then(|size| {
             fs::File::open(&hidden)?.sync_all()?;
             take_name(&hidden, &path, true)?;

@@ -83,31 +83,22 @@ impl PartWriter {
         let directory = self.table.join(format!("event_date={event_date}"));
         fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         let name = format!("part-{:05}-{}.zstd.parquet", self.worker, unique());
-        let (hidden, path) = (
-            directory.join(format!(".{name}.tmp")),
-            directory.join(&name),
-        );
+        let (hidden, path) = (directory.join(format!(".{name}.tmp")), directory.join(&name));
 
         let file = File::create_new(&hidden).map_err(StoreError::io("create", &hidden))?;
         let options = ArrowWriterOptions::new()
             .with_properties(self.properties.clone())
             .with_skip_arrow_metadata(true);
-        let mut writer = ArrowWriter::try_new_with_options(
-            BufWriter::with_capacity(1 << 20, file),
-            batch.schema(),
-            options,
-        )
-        .map_err(StoreError::parquet(&hidden))?;
+        let mut writer =
+            ArrowWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), batch.schema(), options)
+                .map_err(StoreError::parquet(&hidden))?;
         writer.write(batch).map_err(StoreError::parquet(&hidden))?;
         let buffered = writer.into_inner().map_err(StoreError::parquet(&hidden))?;
         let mut file = buffered
             .into_inner()
             .map_err(|e| StoreError::io("write", &hidden)(e.into_error()))?;
         file.flush().map_err(StoreError::io("write", &hidden))?;
-        let size = file
-            .metadata()
-            .map_err(StoreError::io("inspect", &hidden))?
-            .len();
+        let size = file.metadata().map_err(StoreError::io("inspect", &hidden))?.len();
 
         let part = Part {
             path: format!("event_date={event_date}/{name}"),
@@ -130,22 +121,19 @@ impl PartWriter {
         let wrong = || StoreError::delta(self.table.display().to_string());
         let mut accumulator = FileStatsAccumulator::new(&self.stats_columns, &self.stats_schema);
         accumulator.merge(batch).map_err(wrong())?;
-        let stats: StructArray =
-            accumulator
-                .finish()
-                .map_err(wrong())?
-                .ok_or_else(|| StoreError::Shape {
-                    what: self.table_name.clone(),
-                    reason: "a part without rows".into(),
-                })?;
+        let stats: StructArray = accumulator
+            .finish()
+            .map_err(wrong())?
+            .ok_or_else(|| StoreError::Shape {
+                what: self.table_name.clone(),
+                reason: "a part without rows".into(),
+            })?;
         let mut text = Vec::new();
         let mut writer = arrow::json::LineDelimitedWriter::new(&mut text);
         writer
             .write(&RecordBatch::from(stats))
             .map_err(StoreError::arrow(self.table_name.as_str()))?;
-        writer
-            .finish()
-            .map_err(StoreError::arrow(self.table_name.as_str()))?;
+        writer.finish().map_err(StoreError::arrow(self.table_name.as_str()))?;
         drop(writer);
         let text = String::from_utf8(text).expect("json is utf-8");
         Ok(text.trim_end().to_string())
@@ -208,13 +196,10 @@ fn properties(schema: &SchemaRef, sort_by: &[String]) -> WriterProperties {
     for field in schema.fields() {
         let column = ColumnPath::new(vec![field.name().clone()]);
         if field.name() == "event_time" || sort_by.contains(field.name()) {
-            builder =
-                builder.set_column_statistics_enabled(column.clone(), EnabledStatistics::Page);
+            builder = builder.set_column_statistics_enabled(column.clone(), EnabledStatistics::Page);
         }
         builder = match (field.name().as_str(), field.data_type()) {
-            ("_partition" | "_job_version" | "_tick", _) => {
-                builder.set_column_dictionary_enabled(column, true)
-            }
+            ("_partition" | "_job_version" | "_tick", _) => builder.set_column_dictionary_enabled(column, true),
             (_, DataType::Utf8 | DataType::Dictionary(..) | DataType::Decimal128(..)) => {
                 builder.set_column_dictionary_enabled(column, true)
             }
@@ -241,12 +226,7 @@ pub(super) fn format_date(date: i32) -> String {
     match arrow::temporal_conversions::date32_to_datetime(date) {
         Some(date) => date.format("%Y-%m-%d").to_string(),
         // Beyond the calendar; ingest turns such times away, and the table must not fail for one.
-        None => if date < 0 {
-            "-9999-01-01"
-        } else {
-            "9999-12-31"
-        }
-        .to_string(),
+        None => if date < 0 { "-9999-01-01" } else { "9999-12-31" }.to_string(),
     }
 }
 
@@ -260,9 +240,7 @@ pub(super) fn now_ms() -> i64 {
 pub(super) fn unique() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos());
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let seed = format!("{nanos}/{}/{count}/{:p}", std::process::id(), &count);
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(seed.as_bytes()))
 }

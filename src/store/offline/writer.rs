@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Int16Array, Int32Array, Int64Array, PrimitiveArray,
-    RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, DictionaryArray, Int16Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch,
+    StringArray,
 };
 use arrow::compute::{cast, concat_batches, take};
-use arrow::datatypes::{
-    DataType, Field, Int16Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type,
-};
+use arrow::datatypes::{DataType, Field, Int16Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 
 use super::part::{Part, PartWriter, Unsynced, publish};
 use super::sort::order;
@@ -109,14 +107,10 @@ impl TableWriter {
         if rows == 0 {
             return Ok(());
         }
-        let times = cast(self.column(batch, TIME_COLUMN)?, &utc())
-            .map_err(StoreError::arrow(self.spec.name()))?;
+        let times = cast(self.column(batch, TIME_COLUMN)?, &utc()).map_err(StoreError::arrow(self.spec.name()))?;
         let ords = self.column(batch, ORD_COLUMN)?;
         let Some(ords) = ords.as_primitive_opt::<UInt64Type>() else {
-            return Err(self.shape(format!(
-                "`{ORD_COLUMN}` is {}, not UInt64",
-                ords.data_type()
-            )));
+            return Err(self.shape(format!("`{ORD_COLUMN}` is {}, not UInt64", ords.data_type())));
         };
         let positions = || ords.values().iter().map(|ord| Position::from(Ord64(*ord)));
         if let Some(p) = positions().find(|p| usize::from(p.source) >= self.sources.len()) {
@@ -137,13 +131,8 @@ impl TableWriter {
             Arc::new(Int32Array::from_iter_values(
                 positions().map(|p| i32::from(p.partition)),
             )),
-            Arc::new(Int64Array::from_iter_values(
-                positions().map(|p| p.offset as i64),
-            )),
-            Arc::new(Int32Array::from_value(
-                self.options.job_version as i32,
-                rows,
-            )),
+            Arc::new(Int64Array::from_iter_values(positions().map(|p| p.offset as i64))),
+            Arc::new(Int32Array::from_value(self.options.job_version as i32, rows)),
         ];
         for column in self.spec.columns() {
             columns.push(self.fitting(self.column(batch, &column.engine)?, &column.data_type)?);
@@ -186,8 +175,7 @@ impl TableWriter {
     }
 
     fn buffer(&mut self, columns: Vec<ArrayRef>) -> Result<(), StoreError> {
-        let batch = RecordBatch::try_new(self.schema.clone(), columns)
-            .map_err(StoreError::arrow(self.spec.name()))?;
+        let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(StoreError::arrow(self.spec.name()))?;
         self.bytes += batch
             .columns()
             .iter()
