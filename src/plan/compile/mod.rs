@@ -3,6 +3,8 @@
 //! The parts run one after the other and none stops at a fault. Whatever could not be made is remembered as declared but
 //! broken, so that what refers to it is left out in silence instead of being reported again.
 
+mod aggregate;
+mod connector;
 mod join;
 mod output;
 mod post;

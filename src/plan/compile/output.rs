@@ -257,7 +257,7 @@ impl Compiler<'_> {
     pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
         let path = Path::of(&["sinks", "offline"]);
         let Some(offline) = &config.sinks.offline else {
-            if !self.tree.get("sinks").is_some_and(|s| s.get("offline").is_some()) && !config.models.0.is_empty() {
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
                 self.warn(
                     &Path::of(&["models"]),

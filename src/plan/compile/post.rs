@@ -166,13 +166,24 @@ fn post_scope(view: &View, rows: &[usize], sources: &[Source], joins: &[Join]) -
         }
     }
     if let StreamRef::Join(j) = view.stream {
-        for (name, _) in sources[joins[j].right].columns.as_ref()? {
-            if scope.get(name).is_none() {
+        for (name, data_type) in sources[owner].columns.as_ref()? {
+            if matches!(scope.get(name), Some(Resolution::Column(engine, _)) if engine == name) {
+                scope.column(&format!("left.{name}"), name, data_type.clone());
+            }
+        }
+        let right = &sources[joins[j].right];
+        for name in right
+            .columns
+            .as_ref()?
+            .iter()
+            .flat_map(|(n, _)| [n.clone(), format!("right.{n}"), format!("{}.{n}", right.name)])
+        {
+            if scope.get(&name).is_none() {
                 let what = format!(
                     "`{name}` is told later by `{}`; only its aggregates can be read here",
                     sources[joins[j].right].name
                 );
-                scope.add(name, Resolution::Refused(what, "aggregate it".to_string()));
+                scope.add(&name, Resolution::Refused(what, "aggregate it".to_string()));
             }
         }
     }
