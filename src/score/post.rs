@@ -28,12 +28,12 @@ impl Post {
         }
     }
 
-    /// By the number that `TreeEnsemble` (ai.onnx.ml 5) uses.
+    /// By the number that `TreeEnsemble` (ai.onnx.ml 5) uses, read as onnxruntime reads it: the ONNX document has 1 and 2 the other way round.
     pub(crate) fn of_code(code: i64) -> Result<Post, String> {
         match code {
             0 => Ok(Post::None),
-            1 => Ok(Post::Softmax),
-            2 => Ok(Post::Logistic),
+            1 => Ok(Post::Logistic),
+            2 => Ok(Post::Softmax),
             3 => Ok(Post::SoftmaxZero),
             4 => Ok(Post::Probit),
             other => Err(format!("post_transform {other} is unknown")),
@@ -58,16 +58,15 @@ pub(crate) fn logistic(x: f32) -> f32 {
     if x < 0.0 { 1.0 - v } else { v }
 }
 
-/// The probit function by Winitzki's approximation of the inverse error function, with onnxruntime's constants.
-#[expect(clippy::approx_constant, reason = "the reference uses a rounded pi, and we are to agree with it")]
+/// The probit function by Winitzki's approximation of the inverse error function, rounded step by step as onnxruntime does.
 pub(crate) fn probit(p: f32) -> f32 {
     const A: f32 = 0.147;
     let x = 2.0 * p - 1.0;
     let log = math::ln((1.0 - x) * (1.0 + x));
-    let v = 2.0 / (3.14159 * A) + 0.5 * log;
+    let v = 2.0 / (std::f32::consts::PI * A) + 0.5 * log;
     let v2 = 1.0 / A * log;
     let root = (-v + (v * v - v2).sqrt()).sqrt();
-    1.414_213_5 * if x < 0.0 { -root } else { root }
+    std::f32::consts::SQRT_2 * if x < 0.0 { -root } else { root }
 }
 
 /// Softmax of one row.
@@ -102,7 +101,7 @@ fn softmax_zero(scores: &mut [f32]) {
 pub(crate) enum Second {
     /// It does not: the other is 0.
     Absent,
-    /// The score is a probability: the other is its complement. No post transform applies.
+    /// The score is a probability: the other is its complement. `LOGISTIC` takes it for a margin all the same.
     Complement,
     /// The score is a margin: the other is its negative, and `LOGISTIC` makes probabilities of both.
     Negative,
@@ -114,8 +113,8 @@ impl Second {
         let pair = match (post, self) {
             (Post::Probit, _) => [probit(score), 0.0],
             (_, Second::Absent) => [score, 0.0],
+            (Post::Logistic, _) => [logistic(-score), logistic(score)],
             (_, Second::Complement) => [1.0 - score, score],
-            (Post::Logistic, Second::Negative) => [logistic(-score), logistic(score)],
             (_, Second::Negative) => [-score, score],
         };
         out.copy_from_slice(&pair[..out.len()]);

@@ -98,7 +98,7 @@ impl Index {
     }
 
     /// Adds a record whose key is not there yet.
-    pub(super) fn insert(&mut self, hash: u64, handle: Handle) -> Bucket {
+    pub(super) fn insert(&mut self, hash: u64, handle: Handle) {
         let slot = slot_of(hash);
         let table = &mut self.tables[slot];
         if (table.len as usize + 1) * 4 > table.buckets.len() * 3 {
@@ -106,19 +106,14 @@ impl Index {
         }
         table.len += 1;
         self.len += 1;
-        Bucket { slot: slot as u32, at: table.place((hash & 0xffff_ffff) << 32 | u64::from(handle)) as u32 }
-    }
-
-    /// Points a bucket at another record.
-    pub(super) fn set(&mut self, bucket: Bucket, handle: Handle) {
-        let word = &mut self.tables[bucket.slot as usize].buckets[bucket.at as usize];
-        *word = *word & !0xffff_ffff | u64::from(handle);
+        table.place((hash & 0xffff_ffff) << 32 | u64::from(handle));
     }
 
     /// Points the bucket of a record at another.
     pub(super) fn replace(&mut self, hash: u64, old: Handle, new: Handle) {
         if let Some((bucket, _)) = self.find(hash, |handle| handle == old) {
-            self.set(bucket, new);
+            let word = &mut self.tables[bucket.slot as usize].buckets[bucket.at as usize];
+            *word = *word & !0xffff_ffff | u64::from(new);
         }
     }
 
@@ -165,13 +160,12 @@ impl Table {
         }
     }
 
-    fn place(&mut self, word: u64) -> usize {
+    fn place(&mut self, word: u64) {
         let mask = self.buckets.len() - 1;
         let mut at = (word >> 32) as usize & mask;
         while self.buckets[at] != EMPTY {
             at = (at + 1) & mask;
         }
         self.buckets[at] = word;
-        at
     }
 }

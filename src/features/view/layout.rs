@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::ViewError;
 use super::columns::word_of_scalar;
+use super::value::Shape;
 use crate::base::Micros;
 use crate::features::numeric::{Accumulator, Scale};
 use crate::plan::model::{AggregateFunction, Order, ViewPlan, Window};
@@ -246,6 +247,8 @@ pub(super) struct Layout {
     pub(super) texts: bool,
     /// Some window is lifetime, or last values are kept: a key is never dropped.
     pub(super) forever: bool,
+    /// The level of all sums, when the only input is one float and entries are a time and that float.
+    pub(super) solo: Option<Level>,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -288,6 +291,7 @@ impl Layout {
             plain: false,
             texts: false,
             forever: false,
+            solo: None,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -319,6 +323,16 @@ impl Layout {
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
         layout.plain = !layout.texts && !lifetime && !layout.keep_last && layout.slack == 0 && horizon == 0;
+        if let [input] = layout.inputs.as_slice()
+            && input.kind == Kind::Float
+            && layout.stride == 2
+            && layout.life_extrema.is_empty()
+            && input.level > Level::Count
+            && layout.chains.len() == 1
+        {
+            // A pair that needs less may keep more.
+            layout.solo = Some(input.level);
+        }
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime { 1 + Accumulator::WORDS * layout.life_pairs.len() + 2 * layout.life_extrema.len() } else { 0 };
@@ -621,8 +635,11 @@ impl Layout {
 
     /// Order of entries: time, then position where it is kept.
     #[inline(always)]
-    pub(super) fn is_after(&self, a: &[u64], b: &[u64]) -> bool {
+    pub(super) fn is_after<S: Shape>(&self, a: &[u64], b: &[u64]) -> bool {
         let (x, y) = (a[0] as i64, b[0] as i64);
+        if S::KIND.is_some() {
+            return x > y;
+        }
         x > y || (x == y && self.ord.is_some_and(|ord| a[ord] > b[ord]))
     }
 }

@@ -24,6 +24,7 @@
 mod columns;
 mod dense;
 mod index;
+mod inline;
 mod keys;
 mod layout;
 mod refresh;

@@ -11,6 +11,7 @@ use super::index::Handle;
 use super::keys::bytes_of_word;
 use super::small::{self, DIRTY};
 use super::state::{Bounds, ViewState};
+use super::value::Any;
 use crate::base::EventTime;
 
 /// Keys to look at.
@@ -143,7 +144,7 @@ impl ViewState {
             (Some(class), block) => {
                 let record = self.small[class].get(block);
                 let mut scan = small::ScanScratch::new(layout);
-                small::query(layout, record, head, &bounds.list, &mut scan, &mut raw);
+                small::query::<Any>(layout, record, head, &bounds.list, &mut scan, &mut raw);
                 small::next_change(layout, record, head, &bounds.list)
             }
             (None, block) => match &self.dense[block as usize] {

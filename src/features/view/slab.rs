@@ -96,6 +96,17 @@ impl Slab {
     }
 }
 
+impl Slab {
+    /// Asks for the cache line of a block's word.
+    #[inline(always)]
+    pub(super) fn prefetch_word(&self, id: u32, word: usize) {
+        let (segment, line) = self.place(id);
+        if let Some(line) = self.segments.get(segment).and_then(|s| s.get(line + word / 8)) {
+            prefetch(line);
+        }
+    }
+}
+
 #[inline(always)]
 fn flat(lines: &[Line]) -> &[u64] {
     // SAFETY: a `Line` is eight words without padding (64 bytes, aligned to 64), so the lines are `8 · len` words.

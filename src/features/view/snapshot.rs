@@ -10,7 +10,7 @@ use super::keys::Key;
 use super::layout::{Kind, Layout, NULL_TEXT};
 use super::small;
 use super::state::{Bounds, ViewState, release};
-use super::value::{Term, sort_key, term, widen};
+use super::value::{Any, Term, sort_key, term, widen};
 use crate::base::{hash_bytes, slot_of};
 use crate::features::numeric::Accumulator;
 
@@ -70,7 +70,7 @@ impl ViewState {
             };
             let key = word.map_or(Key::Bytes(&key), Key::Word);
             let hash = key.hash();
-            if let Some((_, handle)) = self.find(key, hash) {
+            if let Some(handle) = self.find(key, hash) {
                 self.remove(handle);
             }
             match input.word()? {
@@ -148,7 +148,7 @@ impl ViewState {
 
     fn import_small(&mut self, key: Key<'_>, hash: u64, input: &mut Reader<'_>) -> Result<(), ViewError> {
         let base = (self.layout.base_at..self.layout.entries_at).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
-        let (bucket, mut handle) = self.find_or_make(key, hash);
+        let mut handle = self.find_or_make(key, hash);
         if let (Some(class), block) = Self::place(handle) {
             let (from, to) = (self.layout.base_at, self.layout.entries_at);
             self.small[class].get_mut(block)[from..to].copy_from_slice(&base);
@@ -156,7 +156,7 @@ impl ViewState {
         for _ in 0..input.word()? {
             let entry = self.import_entry(input)?;
             // Before every head, so that nothing is absorbed or let go yet.
-            handle = self.insert_at(bucket, handle, &entry, i64::MIN);
+            handle = self.insert_at::<Any>(hash, handle, &entry, i64::MIN);
         }
         self.mark_imported(handle);
         Ok(())
@@ -196,7 +196,7 @@ impl ViewState {
             tiles.sums.iter().for_each(|sums| out.sums(sums));
             tiles.extrema.iter().for_each(|e| out.pair(*e));
         }
-        for (_, wedge) in layout.wedges.iter().zip(&dense.wedges).filter(|(spec, _)| spec.track.is_some()) {
+        for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter()).filter(|(spec, _)| spec.track.is_some()) {
             out.word(wedge.items().len() as u64);
             wedge.items().for_each(|item| out.pair(item));
         }
@@ -213,7 +213,7 @@ impl ViewState {
         }
         for _ in 0..rows {
             let entry = self.import_entry(input)?;
-            dense.queue.push(&self.layout, &mut self.chunks, &entry);
+            dense.queue.push::<Any>(&self.layout, &mut self.chunks, &entry);
         }
         dense.waiting = waiting;
         let layout = &self.layout;
@@ -238,7 +238,7 @@ impl ViewState {
                     tiles.extrema.push_back(input.pair()?);
                 }
             }
-            for (_, wedge) in layout.wedges.iter().zip(&mut dense.wedges).filter(|(spec, _)| spec.track.is_some()) {
+            for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_some()) {
                 for _ in 0..input.count(16)? {
                     let (time, value) = input.pair()?;
                     wedge.push(time, value);
@@ -253,7 +253,7 @@ impl ViewState {
         dense.rebuild(layout, &self.chunks);
         let mut bounds = Bounds::new(layout);
         bounds.set(layout, dense.head);
-        dense.leave(layout, &self.chunks, &bounds.list);
+        dense.leave::<Any>(layout, &self.chunks, &bounds.list);
         dense.key = match key {
             Key::Word(word) => word,
             Key::Bytes(bytes) => self.names.add(bytes),
@@ -273,17 +273,17 @@ impl Dense {
             for w in &layout.exact {
                 for p in &layout.windows[*w].pairs {
                     let pair = layout.pairs[*p];
-                    let term: Term = term(layout, &layout.inputs[pair.input], entry, pair.level);
-                    super::value::add(&mut self.sums[*p], pair.level, term);
+                    let term: Term = term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level);
+                    super::value::add::<Any>(&mut self.sums[*p], pair.level, term);
                 }
             }
-            for (spec, wedge) in layout.wedges.iter().zip(&mut self.wedges).filter(|(spec, _)| spec.track.is_none()) {
-                if let Some(key) = sort_key(layout, &layout.inputs[spec.input], entry) {
+            for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_none()) {
+                if let Some(key) = sort_key::<Any>(layout, &layout.inputs[spec.input], entry) {
                     wedge.push(entry[0] as i64, if spec.max { !key } else { key });
                 }
             }
             for (i, e) in layout.life_extrema.iter().enumerate() {
-                if let Some(key) = sort_key(layout, &layout.inputs[layout.extrema[*e].input], entry) {
+                if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
                     widen(&mut self.life[i], key);
                 }
             }

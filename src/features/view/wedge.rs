@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use super::slab::prefetch;
+
 /// A minimum wedge of (time, value). For maxima, hand in complemented values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wedge {
@@ -56,11 +58,18 @@ impl Wedge {
     /// The smallest value after a time, and the last time it occurs.
     #[inline(always)]
     pub(super) fn after(&self, bound: i64) -> Option<(i64, i64)> {
-        if let Some(front) = self.items.front()
-            && front.0 > bound
-        {
-            return Some(*front);
+        // Wedges are short as a rule, and the asked item near the front.
+        const NEAR: usize = 12;
+        for item in self.items.iter().take(NEAR) {
+            if item.0 > bound {
+                return Some(*item);
+            }
         }
+        self.after_near(bound)
+    }
+
+    #[cold]
+    fn after_near(&self, bound: i64) -> Option<(i64, i64)> {
         let at = self.items.partition_point(|item| item.0 <= bound);
         self.items.get(at).copied()
     }
@@ -83,8 +92,12 @@ impl Wedge {
         self.items.capacity() * size_of::<(i64, i64)>()
     }
 
-    /// The item to ask for ahead of a push.
-    pub(super) fn tail(&self) -> Option<*const (i64, i64)> {
-        self.items.back().map(std::ptr::from_ref)
+    /// Asks for the oldest and the newest item.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        if let (Some(front), Some(back)) = (self.items.front(), self.items.back()) {
+            prefetch(front);
+            prefetch(back);
+        }
     }
 }

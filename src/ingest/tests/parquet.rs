@@ -9,8 +9,8 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field};
 
 use super::kit::{Dir, Outcome, Plan, data};
-use crate::plan::expr::time_type;
 use crate::ingest::{ReaderOptions, SourceReader};
+use crate::plan::expr::time_type;
 use crate::plan::model::FileFormat;
 
 fn fields() -> Vec<Field> {

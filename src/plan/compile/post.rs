@@ -10,7 +10,7 @@ use super::source::Source;
 use super::view::View;
 use super::{Compiler, row_source};
 use crate::plan::config::{JobConfig, ViewConfig};
-use crate::plan::expr::{Resolution, Scope};
+use crate::plan::expr::{ExprError, Resolution, Scope};
 use crate::plan::faults::Path;
 use crate::plan::model::{NamedExpr, StreamRef};
 
@@ -103,9 +103,14 @@ impl Compiler<'_> {
                         expr,
                     });
                 }
-                Err(e) => {
-                    // Names of a view that has faults may be missing because of those.
-                    if view.sound || !matches!(e, crate::plan::expr::ExprError::Unknown { .. }) {
+                Err(mut e) => {
+                    if let ExprError::Unknown { names } = &mut e
+                        && !view.sound
+                    {
+                        // Columns of aggregates that have faults are missing because of those.
+                        names.retain(|(n, _)| !self.may_have(&view.name, n));
+                    }
+                    if !matches!(&e, ExprError::Unknown { names } if names.is_empty()) {
                         self.expression_error(&at, &e);
                     }
                     scope.add(name, Resolution::Broken);

@@ -30,6 +30,8 @@ pub(super) struct Source {
     pub connector: Connector,
     /// Columns that may be used, with their engine types; `None` when they could not be found out.
     pub columns: Option<Vec<(String, DataType)>>,
+    /// The fields behind them as the data has them: what they say of nulls and in their metadata is for the decoders.
+    fields: Vec<Arc<Field>>,
     /// Columns that are there and may not be used, and why.
     refused: Vec<(String, String, String)>,
     /// Columns that something uses.
@@ -112,9 +114,15 @@ impl Source {
                 ..rule
             });
         }
+        let outside = |name: &String| self.fields.iter().find(|f| f.name() == name);
+        let decoded = fields.iter().map(|field| match outside(field.name()) {
+            Some(found) => Arc::new(found.as_ref().clone().with_data_type(field.data_type().clone())),
+            None => field.clone(),
+        });
+        let schema = Arc::new(Schema::new(decoded.collect::<Vec<_>>()));
         Some(SourcePlan {
             id: self.id.as_deref().and_then(position),
-            schema: Arc::new(Schema::new(fields)),
+            schema,
             name: self.name,
             connector: self.connector,
             filter: self.filter,
@@ -149,6 +157,7 @@ impl Compiler<'_> {
             name: name.to_string(),
             connector,
             columns: None,
+            fields: Vec::new(),
             refused: Vec::new(),
             used: BTreeSet::new(),
             id: None,
@@ -184,7 +193,7 @@ impl Compiler<'_> {
         path: &Path,
         name: &str,
         config: &SourceConfig,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let node = self.tree.get("sources").and_then(|s| s.get(name));
         let present = |key| node.is_some_and(|n| n.get(key).is_some());
         let (file, generator) = (present("file"), present("generator"));
@@ -221,7 +230,7 @@ impl Compiler<'_> {
         name: &str,
         config: &FileConfig,
         schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let at = path.key("file").key("path");
         let rate = config.rate.as_ref().map_or(Rate::Max, |r| r.0);
         if let Some((scheme, _)) = config.path.0.split_once("://") {
@@ -254,7 +263,7 @@ impl Compiler<'_> {
         let (columns, files) = match self.catalog.event_schema(name, &spec) {
             Ok((schema, files)) => (schema, files),
             Err(what) => {
-                self.error(&at, what, "");
+                self.errors(&at, &what);
                 return (nowhere(), None);
             }
         };
@@ -302,7 +311,7 @@ impl Compiler<'_> {
             format,
             rate,
         });
-        (connector, Some(fields_of(&columns)))
+        (connector, Some(columns.fields().to_vec()))
     }
 
     fn generator(
@@ -311,7 +320,7 @@ impl Compiler<'_> {
         name: &str,
         config: &GeneratorConfig,
         schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let stream = match config.stream {
             GeneratorStreamConfig::Transactions => GeneratorStream::Transactions,
             GeneratorStreamConfig::Labels => GeneratorStream::Labels,
@@ -333,18 +342,19 @@ impl Compiler<'_> {
             schema,
         };
         match self.catalog.event_schema(name, &spec) {
-            Ok((schema, _)) => (connector, Some(fields_of(&schema))),
+            Ok((schema, _)) => (connector, Some(schema.fields().to_vec())),
             Err(what) => {
-                self.error(&path.key("generator"), what, "");
+                self.errors(&path.key("generator"), &what);
                 (connector, None)
             }
         }
     }
 
     /// Which of the data's columns may be used, and as what.
-    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<(String, DataType)>, source: &mut Source) {
+    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<Arc<Field>>, source: &mut Source) {
         let mut columns = Vec::new();
-        for (name, data_type) in &outside {
+        for field in &outside {
+            let (name, data_type) = (field.name(), field.data_type());
             let hidden = config
                 .columns
                 .as_ref()
@@ -377,10 +387,10 @@ impl Compiler<'_> {
         }
         for (i, column) in config.columns.iter().flatten().enumerate() {
             let at = path.key("columns").item(i);
-            if !outside.iter().any(|(name, _)| *name == column.0) {
-                let mend = nearest(&column.0, outside.iter().map(|(n, _)| n.as_str()));
+            if !outside.iter().any(|field| *field.name() == column.0) {
+                let mend = nearest(&column.0, outside.iter().map(|field| field.name().as_str()));
                 let mend = mend.map_or_else(
-                    || format!("it has {}", quoted(&outside.iter().map(|(n, _)| n).collect::<Vec<_>>())),
+                    || format!("it has {}", quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())),
                     |n| format!("did you mean `{n}`?"),
                 );
                 self.error(&at, format!("the data has no column `{}`", column.0), mend);
@@ -389,6 +399,7 @@ impl Compiler<'_> {
             }
         }
         source.columns = Some(columns);
+        source.fields = outside;
     }
 
     /// Event time and filter.
@@ -501,7 +512,17 @@ impl Compiler<'_> {
                 (fault.line, fault.column) = (place.line, place.column);
             }
             let Some(data_type) = data_type else { continue };
-            if rule.min.is_none() && rule.max.is_none() && rule.allowed.is_none() && !rule.required {
+            // A check that was cut away has its own fault.
+            let written = self
+                .tree
+                .get("sources")
+                .and_then(|s| s.get(&source.name))
+                .and_then(|s| s.get("validate"));
+            let written = written.and_then(|v| v.get(column));
+            let checks = ["min", "max", "in"]
+                .iter()
+                .any(|key| written.is_some_and(|r| r.get(key).is_some()));
+            if !checks && !rule.required {
                 self.error_at_key(
                     &at,
                     "the rule checks nothing",
@@ -568,14 +589,6 @@ impl Compiler<'_> {
             );
         }
     }
-}
-
-fn fields_of(schema: &Schema) -> Vec<(String, DataType)> {
-    schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().clone(), f.data_type().clone()))
-        .collect()
 }
 
 pub(super) fn named(format: FileFormat) -> &'static str {

@@ -272,6 +272,7 @@ impl Compiler<'_> {
         for (name, aggregate) in &config.aggregates.0 {
             let at = path.key("aggregates").key(name);
             let Some((key, function, column)) = self.function(&at, aggregate) else {
+                view.sound = false;
                 continue;
             };
             let input = match (function, column) {
@@ -288,6 +289,7 @@ impl Compiler<'_> {
             };
             let windows = self.windows(&at, aggregate, function);
             let (Some(input), Some(windows)) = (input, windows) else {
+                view.sound = false;
                 continue;
             };
             let Some(output) = self.output(&at.key(key), key, function, column, input.as_ref().map(|(_, t)| t)) else {
@@ -309,7 +311,7 @@ impl Compiler<'_> {
                     Window::Trailing(_) => format!("{name}_{text}"),
                 };
                 let resolution = self.resolution(&at, aggregate, window);
-                if !self.claim(&at, view, &column, "a column", Some(scope)) {
+                if !self.claim(&at, view, &column, "a column", None) {
                     continue;
                 }
                 let plan = AggregatePlan {
@@ -445,9 +447,14 @@ impl Compiler<'_> {
                 DataType::Utf8 => "count it, or take the `last`".to_string(),
                 _ => "derive a number from it".to_string(),
             };
+            let needs = if matches!(function, Min | Max) {
+                "numbers or times"
+            } else {
+                "numbers"
+            };
             self.error(
                 path,
-                format!("`{key}` needs numbers; `{column}` is of type {input}"),
+                format!("`{key}` needs {needs}; `{column}` is of type {input}"),
                 mend,
             );
         }
@@ -540,10 +547,7 @@ impl Compiler<'_> {
                 .filter(|i| of_aggregate(&view.aggregates[*i].0.name))
                 .collect();
             if hits.is_empty() {
-                let written = self
-                    .node(&path.key("aggregates"))
-                    .is_some_and(|n| n.get(name).is_some());
-                if view.sound && !written {
+                if view.sound || !self.may_have(&view.name, name) {
                     let own = |a: &(AggregatePlan, Option<String>)| {
                         a.0.name.strip_prefix(&prefix).unwrap_or_default().to_string()
                     };

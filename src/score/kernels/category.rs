@@ -56,7 +56,7 @@ impl Kernel for OneHot {
     }
 }
 
-/// A float as a key: all NaN alike, 0 and −0 alike.
+/// A float as a key: 0 and −0 alike, and all NaN alike.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct FloatKey(u64);
 
@@ -68,6 +68,15 @@ impl From<f64> for FloatKey {
             x => x.to_bits(),
         })
     }
+}
+
+/// The table of float keys. Before version 4 a NaN key met no NaN.
+fn index_floats(keys: impl IntoIterator<Item = f64>, opset: i64) -> HashMap<FloatKey, usize> {
+    let mut index = index(keys.into_iter().map(FloatKey::from));
+    if opset < 4 {
+        index.remove(&f64::NAN.into());
+    }
+    index
 }
 
 /// Where each key is in the list of values.
@@ -109,14 +118,14 @@ impl LabelEncoder {
         let key_tensor = a.tensor("keys_tensor")?;
         let (n, keys) = match key_tensor.map(|t| t.data) {
             Some(Data::I64(v)) => (v.len(), Keys::Ints(index(v))),
-            Some(Data::F32(v)) => (v.len(), Keys::Floats(index(v.into_iter().map(|x| f64::from(x).into())))),
-            Some(Data::F64(v)) => (v.len(), Keys::Floats(index(v.into_iter().map(FloatKey::from)))),
+            Some(Data::F32(v)) => (v.len(), Keys::Floats(index_floats(v.into_iter().map(f64::from), opset))),
+            Some(Data::F64(v)) => (v.len(), Keys::Floats(index_floats(v, opset))),
             Some(Data::Text(v)) => (v.len(), Keys::Texts(index(v))),
             Some(Data::Bool(_)) => return Err("has boolean keys".into()),
             None if a.has("keys_int64s") => (a.ints("keys_int64s").len(), Keys::Ints(index(a.ints("keys_int64s").iter().copied()))),
             None if a.has("keys_floats") => {
                 let keys = a.floats("keys_floats");
-                (keys.len(), Keys::Floats(index(keys.iter().map(|&x| f64::from(x).into()))))
+                (keys.len(), Keys::Floats(index_floats(keys.iter().map(|&x| x.into()), opset)))
             }
             None => {
                 let keys = a.texts("keys_strings")?;

@@ -1,5 +1,6 @@
 //! LinearClassifier, LinearRegressor, Gemm and MatMul.
 
+use super::elementwise::{broadcast, offsets};
 use super::gemm::{Packed, multiply_f64};
 use super::{Args, Kernel, Made, Recipe, Scratch, made};
 use crate::score::post::{Choice, Labels, Post, Second, probit};
@@ -185,7 +186,8 @@ impl Kernel for MatMul {
 struct Gemm {
     packed: Packed,
     alpha: f32,
-    /// `beta · C`.
+    beta: f32,
+    /// `beta · C`, where C is constant and one row for all.
     bias: Option<Vec<f32>>,
 }
 
@@ -205,20 +207,12 @@ impl Gemm {
         };
         let beta = a.float("beta").unwrap_or(1.0);
         let n = packed.columns();
-        let has_c = recipe.node.input.get(2).is_some_and(|s| !s.is_empty());
-        let bias = match (has_c, recipe.constant(2)) {
-            (false, _) => None,
-            (true, None) => return Err("adds a matrix that is not constant".into()),
-            (true, Some(c)) => {
-                let Data::F32(c) = &c.data else { return Err("adds something that is not floats".into()) };
-                match c.len() {
-                    len if len == n => Some(c.iter().map(|v| beta * v).collect()),
-                    1 => Some(vec![beta * c[0]; n]),
-                    len => return Err(format!("adds {len} values to {n} columns")),
-                }
-            }
-        };
-        Ok(Gemm { packed, alpha: a.float("alpha").unwrap_or(1.0), bias })
+        let bias = recipe.constant(2).and_then(Tensor::f32s).and_then(|c| match c.len() {
+            1 => Some(vec![beta * c[0]; n]),
+            len if len == n => Some(c.iter().map(|v| beta * v).collect()),
+            _ => None,
+        });
+        Ok(Gemm { packed, alpha: a.float("alpha").unwrap_or(1.0), beta, bias })
     }
 }
 
@@ -227,14 +221,22 @@ impl Kernel for Gemm {
         let x = args.get(0)?;
         let [rows, _] = x.dims[..] else { return Err(format!("takes a matrix, not {} dimensions", x.dims.len())) };
         let n = self.packed.columns();
-        if self.alpha == 1.0 {
+        let late = args.opt(2).filter(|_| self.bias.is_none());
+        if self.alpha == 1.0 && late.is_none() {
             return project(&self.packed, self.bias.as_deref(), x, &[rows, n], &mut outputs[0]);
         }
         project(&self.packed, None, x, &[rows, n], &mut outputs[0])?;
-        for row in outputs[0].set_f32(&[rows, n]).chunks_exact_mut(n.max(1)) {
-            for (j, y) in row.iter_mut().enumerate() {
-                *y = self.alpha * *y + self.bias.as_ref().map_or(0.0, |b| b[j]);
+        let out = outputs[0].set_f32(&[rows, n]);
+        out.iter_mut().for_each(|y| *y *= self.alpha);
+        if let Some(c) = late {
+            let values = c.f32s().ok_or("adds something that is not floats")?;
+            if broadcast(&c.dims, &[rows, n])? != [rows, n] {
+                return Err(format!("adds the shape {:?} to [{rows}, {n}]", c.dims));
             }
+            out.iter_mut().zip(offsets(&c.dims, &[rows, n])).for_each(|(y, i)| *y += self.beta * values[i]);
+        }
+        if let Some(b) = &self.bias {
+            out.chunks_exact_mut(n.max(1)).for_each(|row| row.iter_mut().zip(b).for_each(|(y, b)| *y += b));
         }
         Ok(())
     }

@@ -128,10 +128,11 @@ impl Finish {
                     _ => T::default(),
                 };
                 let value = match self.aggregate {
+                    // A target among several that no leaf gave a weight is 0, its base value notwithstanding.
+                    _ if n > 1 && !seen => T::default(),
                     Aggregate::Average => sum.divided(self.trees) + base,
-                    Aggregate::Sum => sum + base,
-                    Aggregate::Min | Aggregate::Max if seen => base + sum,
-                    Aggregate::Min | Aggregate::Max => base,
+                    Aggregate::Min | Aggregate::Max if !seen => base,
+                    _ => sum + base,
                 };
                 *out = value.to_f64() as f32;
             }
@@ -179,7 +180,9 @@ impl Finish {
             } else {
                 T::default()
             };
-            (s0.to_f64() as f32, s1.to_f64() as f32, alone, positive.to_f64())
+            // A class that no leaf gave a weight is 0, its base value notwithstanding.
+            let shown = |s: T, seen: bool| if seen { s.to_f64() as f32 } else { 0.0 };
+            (shown(s0, has0), shown(s1, has1), alone, positive.to_f64())
         };
         for (row, out) in scores.chunks_exact_mut(2).enumerate() {
             let (s0, s1, alone, _) = decide(row);

@@ -78,9 +78,9 @@ impl TableCommitter {
         for _ in 0..ATTEMPTS_MAX {
             let current = match has_log(&directory)? {
                 true => load(&url, engine.as_ref()).map_err(StoreError::delta(&table))?,
-                // Creating is retried as loading: another committer may have won.
                 false => match create(&url, spec, engine.as_ref()) {
                     Ok(created) => created,
+                    // Another committer was quicker: load what it made.
                     Err(_) if has_log(&directory)? => continue,
                     Err(e) => return Err(StoreError::delta(&table)(e)),
                 },

@@ -252,6 +252,30 @@ fn committers_of_other_applications_do_not_disturb() {
     );
 }
 
+/// What a process killed while it created the table leaves behind is no obstacle, and no reader sees it.
+#[test]
+fn a_killed_creation_is_taken_up_again() {
+    let root = tempfile::tempdir().unwrap();
+    let table = table_path(root.path(), "features/customer");
+    std::fs::create_dir_all(table.join("_delta_log")).unwrap();
+    std::fs::write(table.join(".0123.tmp"), "{\"protocol\":").unwrap();
+    assert!(matches!(TableReader::open(&table, None), Err(StoreError::NoTable(_))));
+    let mut committer = TableCommitter::open(root.path(), &spec(), "job").unwrap();
+    committer
+        .commit(0, &write(root.path(), &[(APRIL, Some(1), 0, None)]))
+        .unwrap();
+    assert_eq!(offsets(root.path()), BTreeMap::from([(0, 1)]));
+    let hidden = |directory: &Path| {
+        let names = std::fs::read_dir(directory)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&table), [".0123.tmp"], "nothing of ours stays");
+    assert!(hidden(&table.join("_delta_log")).is_empty());
+}
+
 #[test]
 fn parts_without_a_commit_are_harmless_and_may_be_committed_later() {
     let root = tempfile::tempdir().unwrap();
