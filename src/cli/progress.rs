@@ -35,14 +35,20 @@ impl Progress {
             if wait.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = if terminal { bar(rows).with_message(job) } else { ProgressBar::hidden() };
+            let bar = if terminal {
+                bar(rows).with_message(job)
+            } else {
+                ProgressBar::hidden()
+            };
             while wait.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
                 let snapshot = observer.snapshot();
                 bar.set_position(snapshot.rows_in);
                 bar.set_prefix(describe(&snapshot));
                 if !until_end && snapshot.watermark == Some(EventTime::MAX) {
                     bar.finish_and_clear();
-                    eprintln!("all sources have ended; readers are answered until an interrupt (--until-end ends here)");
+                    eprintln!(
+                        "all sources have ended; readers are answered until an interrupt (--until-end ends here)"
+                    );
                     return;
                 }
             }
@@ -50,7 +56,9 @@ impl Progress {
         };
         // Without a thread there is no bar, and the job is none the worse.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(draw).ok();
-        Progress { thread: thread.map(|thread| (finished, thread)) }
+        Progress {
+            thread: thread.map(|thread| (finished, thread)),
+        }
     }
 
     /// Takes the bar away.

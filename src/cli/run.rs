@@ -70,13 +70,23 @@ pub fn stop_on_interrupt(stop: StopHandle) -> anyhow::Result<()> {
 }
 
 fn text(summary: &RunSummary) -> String {
-    let workers = if summary.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", summary.workers) };
+    let workers = if summary.workers == 1 {
+        "1 worker".to_owned()
+    } else {
+        format!("{} workers", summary.workers)
+    };
     let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
     let facts = [
-        ("rows read", format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64))),
+        (
+            "rows read",
+            format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64)),
+        ),
         ("rows scored", grouped(summary.rows_scored)),
         ("dead letters", grouped(summary.dead_letters)),
-        ("state", format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes))),
+        (
+            "state",
+            format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes)),
+        ),
         ("clock", summary.clock.clone().unwrap_or_else(|| "no events".to_owned())),
     ];
     let facts: Vec<Vec<String>> = facts.map(|(name, value)| vec![name.to_owned(), value]).into();
@@ -86,7 +96,11 @@ fn text(summary: &RunSummary) -> String {
         let counts = &source.counts;
         let dead = counts.dead.values().sum();
         let numbers = [counts.read, counts.accepted, counts.filtered, counts.late_dropped, dead];
-        sources.push(std::iter::once(source.name.clone()).chain(numbers.map(grouped)).collect());
+        sources.push(
+            std::iter::once(source.name.clone())
+                .chain(numbers.map(grouped))
+                .collect(),
+        );
     }
     format!(
         "{}: done in {:.1} s on {workers}\n{}\n{}",
