@@ -201,7 +201,7 @@ mod tests {
                 let cents = batch.column(3).as_primitive::<Float64Type>().value(row) * 100.0;
                 assert!(cents >= 1.0 && (cents - cents.round()).abs() < 1e-6);
                 let ts = batch.column(4).as_primitive::<TimestampMillisecondType>().value(row);
-                assert!(ts > highest - data.disorder_ms, "nothing is late");
+                assert!(ts > highest.saturating_sub(data.disorder_ms), "nothing is late");
                 highest = highest.max(ts);
             }
         }

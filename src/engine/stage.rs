@@ -186,16 +186,18 @@ impl StageCore {
             }
             questions
         };
-        self.state.advance(info.watermark);
+        if info.last || info.tick % 64 == 0 {
+            self.account();
+        }
+        // At the end nothing is gained from dropping what has slid out of the windows.
+        if !info.last {
+            self.state.advance(info.watermark);
+        }
         self.shared.note_work(started.elapsed());
         if let Some(rows) = rows {
             out[0].push(Batch(self.widen(&rows, values)?));
         }
-        self.refresh(info, out)?;
-        if info.last || info.tick % 64 == 0 {
-            self.account();
-        }
-        Ok(())
+        self.refresh(info, out)
     }
 
     /// The rows with the view's aggregates and post columns.
