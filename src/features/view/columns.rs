@@ -266,24 +266,24 @@ impl Answers {
             match output.source {
                 Source::Rows { window } => {
                     let counts = self.rows[window..].iter().step_by(windows).take(rows);
-                    column.gather(counts.map(|n| if *n == 0 { default } else { Some(*n) }));
+                    column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
                 }
                 Source::Count { pair } => {
-                    column.gather(sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
+                    column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
                 }
-                Source::Sum { pair } if output.data_type.is_integer() => column.gather(sums(pair).map(|a| match a.count() {
+                Source::Sum { pair } if output.data_type.is_integer() => column.gather(rows, sums(pair).map(|a| match a.count() {
                     0 => default,
                     _ => numeric::sum_i64(a).map(|s| s as u64),
                 })),
-                Source::Sum { pair } => column.gather(sums(pair).map(|a| match a.count() {
+                Source::Sum { pair } => column.gather(rows, sums(pair).map(|a| match a.count() {
                     0 => default,
                     _ => numeric::sum(a, scale).map(f64::to_bits),
                 })),
-                Source::Mean { pair } => column.gather(sums(pair).map(|a| match a.count() {
+                Source::Mean { pair } => column.gather(rows, sums(pair).map(|a| match a.count() {
                     0 => default,
                     _ => numeric::mean(a, scale).map(f64::to_bits),
                 })),
-                Source::Variance { pair, sample, root } => column.gather(sums(pair).map(|a| {
+                Source::Variance { pair, sample, root } => column.gather(rows, sums(pair).map(|a| {
                     let variance = || numeric::variance(a, scale, sample);
                     match a.count() {
                         0 => default,
@@ -294,7 +294,7 @@ impl Answers {
                 Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
                     let max = matches!(output.source, Source::Max { .. });
                     let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
-                    column.gather(sums(pair).zip(found).map(|(a, e)| {
+                    column.gather(rows, sums(pair).zip(found).map(|(a, e)| {
                         let key = if max { e.1 } else { e.0 };
                         match (a.count(), output.kind) {
                             (0, _) => default,
@@ -313,7 +313,7 @@ impl Answers {
                             _ => Some(texts.get(*word).into()),
                         }));
                     } else {
-                        column.gather(found.map(|(word, state)| match state {
+                        column.gather(rows, found.map(|(word, state)| match state {
                             0 => default,
                             1 => None,
                             _ => Some(*word),
@@ -335,12 +335,14 @@ impl Answers {
 
 impl Gathered {
     #[inline(always)]
-    fn gather(&mut self, values: impl Iterator<Item = Option<u64>>) {
-        for value in values {
-            if value.is_none() {
-                self.nulls.push(self.words.len() as u32);
+    fn gather(&mut self, rows: usize, values: impl Iterator<Item = Option<u64>>) {
+        let start = self.words.len();
+        self.words.resize(start + rows, 0);
+        for (row, (word, value)) in self.words[start..].iter_mut().zip(values).enumerate() {
+            match value {
+                Some(value) => *word = value,
+                None => self.nulls.push((start + row) as u32),
             }
-            self.words.push(value.unwrap_or(0));
         }
     }
 

@@ -351,12 +351,14 @@ impl Dense {
             }
             let bound = bounds[*w];
             let mut cursor = self.inside[i];
+            let from = cursor.at;
             while cursor.at < self.waiting {
                 let entry = self.queue.read::<S>(layout, pool, &mut cursor);
                 if entry[0] as i64 > bound {
                     break;
                 }
-                if cursor.at + 8 < self.waiting && self.queue.time(layout, pool, self.waiting - 1) <= bound {
+                // After a long pause all rows may be gone: then there is no need to take them out one by one.
+                if cursor.at == from + 8 && self.queue.time(layout, pool, self.waiting - 1) <= bound {
                     window.pairs.iter().for_each(|p| self.sums[*p] = Accumulator::ZERO);
                     cursor.at = self.waiting;
                     break;
