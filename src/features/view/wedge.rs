@@ -86,7 +86,11 @@ impl Wedge {
                 return Some(*item);
             }
         }
-        if kept.len() <= NEAR { None } else { self.after_near(bound) }
+        if kept.len() <= NEAR {
+            None
+        } else {
+            self.after_near(bound)
+        }
     }
 
     #[inline(never)]
