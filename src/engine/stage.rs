@@ -81,9 +81,9 @@ pub fn view_stage<'s>(
             let updates = if own {
                 None
             } else {
-                inputs.pop().and_then(|batches| merged(batches))
+                inputs.pop().and_then(merged)
             };
-            let rows = inputs.pop().and_then(|batches| merged(batches));
+            let rows = inputs.pop().and_then(merged);
             if let Err(error) = core.tick(info, rows, updates, out) {
                 for_logic.fail(error);
             }
@@ -211,7 +211,7 @@ impl StageCore {
             }
             questions
         };
-        if info.last || info.tick % 64 == 0 {
+        if info.last || info.tick.is_multiple_of(64) {
             self.account();
         }
         // At the end nothing is gained from dropping what has slid out of the windows.
@@ -351,8 +351,8 @@ pub fn join_stage<'s>(
     let logic = Box::new(
         move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
             let Some(core) = &mut core else { return };
-            let right = inputs.pop().and_then(|batches| merged(batches));
-            let left = inputs.pop().and_then(|batches| merged(batches));
+            let right = inputs.pop().and_then(merged);
+            let left = inputs.pop().and_then(merged);
             out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
             core.advance(info.watermark);
         },
