@@ -101,11 +101,7 @@ impl Job {
             ..RunOptions::default()
         };
         let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
-        Lake {
-            _dir: dir,
-            tables,
-            summary,
-        }
+        Lake { _dir: dir, tables, online, summary }
     }
 }
 
@@ -113,6 +109,8 @@ impl Job {
 pub struct Lake {
     _dir: TempDir,
     tables: PathBuf,
+    /// The online store, if the job has one.
+    pub online: Option<PathBuf>,
     /// What the run reported.
     pub summary: RunSummary,
 }
