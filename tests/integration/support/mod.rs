@@ -90,6 +90,7 @@ impl Job {
         let (plan, warnings) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(warnings.is_empty(), "{warnings:?}");
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
+        let online = plan.online.as_ref().map(|o| o.path.clone());
         let tables = plan
             .offline
             .as_ref()
