@@ -214,10 +214,9 @@ impl StageCore {
         if info.last || info.tick.is_multiple_of(64) {
             self.account();
         }
-        // At the end nothing is gained from dropping what has slid out of the windows.
-        if !info.last {
-            self.state.advance(info.watermark);
-        }
+        // When all sources have ended the watermark is past everything, but the clock stands where it stood: values are
+        // read, and refreshed below, as of the clock.
+        self.state.advance(info.watermark.min(info.now));
         self.shared.note_work(started.elapsed());
         if let Some(rows) = rows {
             out[0].push(Batch(self.widen(&rows, values)?));

@@ -241,7 +241,7 @@ fn ndjson() {
         bad(odd(900, r#","country":"XX""#), "invalid", "country"),
         bad(with(now, "null", "1.5"), "no_entity", "card"),
         bad(with(r#""2026-01-04T00:00:00Z""#, "1", "1.5"), "late", ""),
-        bad(ndjson_line(19), "duplicate", "tx_id"),
+        bad(ndjson_line(37), "duplicate", "same id"),
     ];
     let dir = TempDir::new().expect("a folder");
     let offsets = spread(&dir.path().join("bad.ndjson"), None, ndjson_line, &all);

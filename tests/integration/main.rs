@@ -5,5 +5,6 @@ mod cli;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod online;
 mod readme;
 mod support;

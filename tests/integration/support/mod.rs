@@ -90,6 +90,7 @@ impl Job {
         let (plan, warnings) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(warnings.is_empty(), "{warnings:?}");
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
+        let online = plan.online.as_ref().map(|o| o.path.clone());
         let tables = plan
             .offline
             .as_ref()
@@ -101,11 +102,7 @@ impl Job {
             ..RunOptions::default()
         };
         let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
-        Lake {
-            _dir: dir,
-            tables,
-            summary,
-        }
+        Lake { _dir: dir, tables, online, summary }
     }
 }
 
@@ -113,6 +110,8 @@ impl Job {
 pub struct Lake {
     _dir: TempDir,
     tables: PathBuf,
+    /// The online store, if the job has one.
+    pub online: Option<PathBuf>,
     /// What the run reported.
     pub summary: RunSummary,
 }
