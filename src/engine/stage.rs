@@ -78,11 +78,7 @@ pub fn view_stage<'s>(
             if for_logic.failed() {
                 return;
             }
-            let updates = if own {
-                None
-            } else {
-                inputs.pop().and_then(merged)
-            };
+            let updates = if own { None } else { inputs.pop().and_then(merged) };
             let rows = inputs.pop().and_then(merged);
             if let Err(error) = core.tick(info, rows, updates, out) {
                 for_logic.fail(error);
