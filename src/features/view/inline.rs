@@ -7,14 +7,14 @@ use std::ops::{Deref, DerefMut};
 pub(super) struct Inline<T, const N: usize> {
     few: [T; N],
     /// All items when there are more than `N`.
-    many: Vec<T>,
+    many: Box<[T]>,
     len: u32,
 }
 
 impl<T: Clone, const N: usize> Inline<T, N> {
     /// A list of copies of one item.
     pub(super) fn of(item: &T, len: usize) -> Self {
-        let many = if len > N { vec![item.clone(); len] } else { Vec::new() };
+        let many = if len > N { vec![item.clone(); len].into() } else { Box::default() };
         Inline { few: std::array::from_fn(|_| item.clone()), many, len: len as u32 }
     }
 }
