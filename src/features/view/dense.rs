@@ -154,29 +154,29 @@ impl Queue {
     }
 }
 
-/// A busy key's state.
+/// A busy key's state; what every row touches comes first.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Dense {
+    /// Running sums per pair.
+    pub(super) sums: Inline<Accumulator, 2>,
+    /// First row inside, per exact window.
+    pub(super) inside: Inline<Cursor, 2>,
     pub(super) key: u64,
-    pub(super) dirty: bool,
-    /// Time of the next refresh.
-    pub(super) due: i64,
     /// Rows up to this time are absorbed.
     pub(super) head: i64,
     /// Time of the newest row ever.
     pub(super) newest: i64,
+    /// Number of the first row that waits.
+    pub(super) waiting: u64,
     /// Rows ever absorbed.
     pub(super) absorbed: u64,
     pub(super) queue: Queue,
-    /// Number of the first row that waits.
-    pub(super) waiting: u64,
-    /// First row inside, per exact window.
-    pub(super) inside: Inline<Cursor, 2>,
-    /// Running sums per pair.
-    pub(super) sums: Inline<Accumulator, 2>,
     pub(super) wedges: Inline<Wedge, 2>,
     pub(super) tiles: Vec<Tiles>,
+    pub(super) dirty: bool,
+    /// Time of the next refresh.
+    pub(super) due: i64,
     /// Extrema of all rows absorbed, per lifetime extrema; and of those no longer in the queue.
     pub(super) life: Vec<(i64, i64)>,
     pub(super) base: Vec<(i64, i64)>,
@@ -853,7 +853,7 @@ impl Dense {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         let at = std::ptr::from_ref(self).cast::<u8>();
-        for line in 0..size_of::<Dense>().div_ceil(64) {
+        for line in 0..std::mem::offset_of!(Dense, dirty).div_ceil(64) {
             prefetch(at.wrapping_add(line * 64));
         }
     }

@@ -18,13 +18,13 @@ use crate::base::{EventTime, Micros};
 use crate::plan::model::{Order, ViewPlan};
 
 /// Rows between asking for a key's bucket and using its record.
-const AHEAD_BUCKET: usize = 24;
+const AHEAD_BUCKET: usize = 40;
 /// Rows between asking for a key's record and using it.
-const AHEAD_RECORD: usize = 14;
+const AHEAD_RECORD: usize = 20;
 /// Rows between asking for what a busy key's record points to and using it.
-const AHEAD_INSIDE: usize = 6;
+const AHEAD_INSIDE: usize = 8;
 /// Handles remembered between asking for a record and using it; a power of two.
-const AHEAD_RING: usize = 16;
+const AHEAD_RING: usize = 32;
 const NO_HANDLE: Handle = Handle::MAX;
 
 /// Class number of dense records in a handle.
