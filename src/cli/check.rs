@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::failure::tally;
 use super::job::JobArgs;
 use super::output::{print, print_json};
-use super::shim as engine;
 use crate::base::{Faults, Severity};
+use crate::engine;
+use crate::plan::model::Plan;
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -24,7 +25,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     let outcome = args
         .job
         .load()
-        .and_then(|job| Ok((engine::check(&job.plan)?, job.warnings)));
+        .and_then(|job| Ok((describe(&job.plan, &args.job)?, job.warnings)));
     match outcome {
         Ok((plan, warnings)) if args.json => print_json(&document(Some(&plan), &warnings)),
         Ok((plan, warnings)) => {
@@ -41,6 +42,14 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
             Err(error)
         }
     }
+}
+
+/// The plan in words; what is wrong with it is told of the file that the user named.
+fn describe(plan: &Plan, job: &JobArgs) -> Result<String, Faults> {
+    engine::check(plan).map_err(|faults| Faults {
+        file: job.file.display().to_string(),
+        ..faults
+    })
 }
 
 fn document(plan: Option<&str>, faults: &Faults) -> Value {

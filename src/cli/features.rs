@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::job::{SetArgs, assignment};
+use super::failure::usage;
+use super::job::{SetArgs, assignment, load};
+use super::output::{print, print_json};
+use crate::base::parse_time;
+use crate::store::StoreError;
+use crate::store::lookup::{FeatureRow, get_as_of, get_online};
+use crate::store::online::OnlineReader;
 
 /// Commands on features.
 #[derive(Debug, Subcommand)]
@@ -43,6 +49,42 @@ pub struct GetArgs {
 /// Runs a command on features.
 pub fn run(command: FeaturesCommand) -> anyhow::Result<()> {
     let FeaturesCommand::Get(args) = command;
-    let _ = args;
-    anyhow::bail!("stores are not linked yet")
+    let row = args.get().map_err(|error| match error.downcast::<StoreError>() {
+        // A question that cannot be asked of this view is the caller's.
+        Ok(StoreError::Request(what)) => usage(what),
+        Ok(other) => other.into(),
+        Err(other) => other,
+    })?;
+    if args.json {
+        print_json(&row)
+    } else {
+        print(&row.to_string())
+    }
+}
+
+impl GetArgs {
+    fn get(&self) -> anyhow::Result<FeatureRow> {
+        let plan = self
+            .job
+            .as_deref()
+            .map(|file| load(file, &self.sets.sets))
+            .transpose()?
+            .map(|job| job.plan);
+        let Some(at) = &self.as_of else {
+            let dir = self
+                .online
+                .clone()
+                .or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.path.clone()));
+            let dir = dir.ok_or_else(|| usage("the job has no online sink; read its tables with --as-of TIME"))?;
+            return Ok(get_online(&OnlineReader::open(&dir)?, &self.view, &self.keys)?);
+        };
+        let at = parse_time(at).map_err(|what| usage(format!("--as-of: {what}")))?;
+        let dir = self
+            .offline
+            .clone()
+            .or_else(|| plan.as_ref()?.offline.as_ref().map(|o| PathBuf::from(&o.uri)));
+        let dir = dir.ok_or_else(|| usage("the job has no offline sink, so its past is not kept"))?;
+        let view = plan.as_ref().and_then(|p| p.views.iter().find(|v| v.name == self.view));
+        Ok(get_as_of(&dir, &self.view, &self.keys, at, view.and_then(|v| v.ttl))?)
+    }
 }

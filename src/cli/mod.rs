@@ -5,13 +5,14 @@
 
 mod bench;
 mod check;
+mod demo;
 mod failure;
 mod features;
 mod job;
+mod live;
 mod output;
 mod progress;
 mod run;
-mod shim;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,11 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check or job failed, 2 usage o
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the card fraud job on generated traffic and watch it live.
+    ///
+    /// Computes features, scores payments and compares the scores with the labels that arrive later. Needs nothing; leaves
+    /// Delta tables behind and prints the commands that look at them.
+    Demo(demo::DemoArgs),
     /// Run one job in the foreground.
     Run(run::RunArgs),
     /// Validate a job's file and print its plan: sources, operators, columns with types, state bound.
@@ -73,6 +79,7 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         start_log(&self.log)?;
         match self.command {
+            Command::Demo(args) => demo::run(args),
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),
             Command::Features(command) => features::run(command),

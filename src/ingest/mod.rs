@@ -4,6 +4,7 @@
 //! checks (`checks` lists them in their order) and hands on batches of the plan's stream schema with [`DeadLetter`]s beside
 //! them. Nothing that a row contains stops a source; what concerns a whole file is an [`IngestError`].
 
+pub mod aligned;
 mod avsc;
 mod catalog;
 mod checks;
@@ -19,6 +20,7 @@ mod rows;
 mod shield;
 #[cfg(test)]
 mod tests;
+pub mod ticks;
 mod validate;
 
 pub use avsc::{parse_avsc, read_avsc};

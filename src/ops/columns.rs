@@ -73,7 +73,7 @@ pub(crate) fn compact(rows: &RecordBatch) -> RecordBatch {
 }
 
 /// Bytes that the rows of a batch take, without what else their buffers hold.
-pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
+pub fn slice_bytes(rows: &RecordBatch) -> usize {
     rows.columns()
         .iter()
         .map(|c| {

@@ -15,6 +15,8 @@ pub struct TickInfo {
     pub watermark: EventTime,
     /// The watermark of the tick before; `i64::MIN` at the first.
     pub previous_watermark: EventTime,
+    /// The job's clock in event time: the watermark, but never past the newest event.
+    pub now: EventTime,
     /// The epoch that the tick belongs to.
     pub epoch: Epoch,
     /// Whether the tick is its epoch's last.

@@ -12,6 +12,7 @@ pub mod key;
 pub mod order;
 
 pub use batch::{Batch, decode_rows, encode_rows, ords, times};
+pub use columns::slice_bytes;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -58,9 +58,7 @@ pub enum StoreError {
         reason: String,
     },
     /// Many commits in a row were lost to other writers or to an unreachable store.
-    #[error(
-        "gave up committing epoch {epoch} to {table} after {attempts} attempts; the last one said: {reason}"
-    )]
+    #[error("gave up committing epoch {epoch} to {table} after {attempts} attempts; the last one said: {reason}")]
     Contended {
         /// The table's directory.
         table: String,
@@ -120,38 +118,28 @@ impl StoreError {
             | StoreError::Online { .. }
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. } => Blame::Outside,
-            StoreError::NoTable(_) | StoreError::Schema { .. } | StoreError::Request(_) => {
-                Blame::User
-            }
+            StoreError::NoTable(_) | StoreError::Schema { .. } | StoreError::Request(_) => Blame::User,
             StoreError::Shape { .. } | StoreError::Arrow { .. } => Blame::Ours,
         }
     }
 
     /// Whether the same call may succeed later without anything being mended.
     pub fn may_retry(&self) -> bool {
-        matches!(
-            self,
-            StoreError::Contended { .. } | StoreError::Locked { .. }
-        ) || matches!(self, StoreError::Io { source, .. } if matches!(
-            source.kind(),
-            io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull
-        ))
+        matches!(self, StoreError::Contended { .. } | StoreError::Locked { .. })
+            || matches!(self, StoreError::Io { source, .. } if matches!(
+                source.kind(),
+                io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull
+            ))
     }
 
     /// Wraps an operating-system error, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.to_path_buf();
-        move |source| StoreError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| StoreError::Io { action, path, source }
     }
 
     /// Wraps an error of the Delta library, for `map_err`.
-    pub(crate) fn delta(
-        table: impl Into<String>,
-    ) -> impl FnOnce(delta_kernel::KernelError) -> StoreError {
+    pub(crate) fn delta(table: impl Into<String>) -> impl FnOnce(delta_kernel::KernelError) -> StoreError {
         let table = table.into();
         move |source| StoreError::Delta {
             table,

@@ -119,8 +119,8 @@ impl Calendar {
             Some(drift) if time >= drift => (&self.patterns[1], drift.max(self.start), self.drift_progress),
             _ => (&self.patterns[0], self.start, 0),
         };
-        u64::try_from(pattern.at(time) - pattern.at(origin))
-            .unwrap_or(0)
+        u64::try_from((pattern.at(time) - pattern.at(origin)).max(0))
+            .unwrap_or(u64::MAX)
             .saturating_add(base)
     }
 

@@ -167,7 +167,7 @@ impl Generator {
         let mut block = Block::default();
         let end = connector
             .duration
-            .map(|d| traffic.rows_before(connector.start.saturating_add(d), &mut block));
+            .and_then(|d| traffic.rows_before(connector.start.saturating_add(d), &mut block));
         Ok(Generator {
             stream: connector.stream,
             label_delay: connector.label_delay,
@@ -187,7 +187,7 @@ impl Generator {
         self.schema.clone()
     }
 
-    /// Number of rows of the stream; `None` without end.
+    /// Number of rows of the stream; `None` without end (or past 2^40 rows, which no offset reaches).
     pub fn rows_total(&self) -> Option<u64> {
         self.end
     }
@@ -209,7 +209,7 @@ impl Generator {
             return None;
         }
         let first = self.offset;
-        let end = first + left.min(rows_max as u64);
+        let end = first.saturating_add(left.min(rows_max as u64));
         self.rows.clear();
         while self.offset < end {
             let index = self.offset / BLOCK_ROWS;

@@ -20,6 +20,8 @@ use crate::plan::model::GeneratorConnector;
 
 /// Rows of a block.
 pub(super) const BLOCK_ROWS: u64 = 1024;
+/// Rows that have an offset: those that a position of 40 bits can name.
+pub(super) const ROWS_END: u64 = 1 << 40;
 const BLOCK_UNITS_LOG2: u32 = BLOCK_ROWS.trailing_zeros() + UNITS_PER_EVENT.trailing_zeros();
 
 /// Standard deviation of an amount's logarithm: amounts of one price level spread by half their mean.
@@ -69,7 +71,9 @@ impl Block {
             scenarios,
             progress,
         } = self;
-        (times.clear(), scenarios.clear(), progress.clear());
+        times.clear();
+        scenarios.clear();
+        progress.clear();
         [customers, terminals, cents].into_iter().for_each(Vec::clear);
     }
 
@@ -130,19 +134,20 @@ impl Traffic {
         }
     }
 
-    /// Number of events before `end`.
-    pub fn rows_before(&mut self, end: EventTime, block: &mut Block) -> u64 {
-        let mut index = (self.calendar.progress(end) / UNITS_PER_EVENT) / BLOCK_ROWS;
+    /// Number of events before `end`; `None` beyond [`ROWS_END`], which nobody lives to see.
+    pub fn rows_before(&mut self, end: EventTime, block: &mut Block) -> Option<u64> {
+        let about = self.calendar.progress(end) / UNITS_PER_EVENT;
         // Rounding to milliseconds may carry a row over the edge of the block that holds `end`.
-        index = index.saturating_sub(1);
-        loop {
+        let mut index = (about / BLOCK_ROWS).saturating_sub(1);
+        while index * BLOCK_ROWS < ROWS_END {
             self.fill(index, block);
             let before = block.times.partition_point(|t| *t < end) as u64;
             if before < BLOCK_ROWS {
-                return index * BLOCK_ROWS + before;
+                return Some(index * BLOCK_ROWS + before);
             }
             index += 1;
         }
+        None
     }
 
     /// Makes block `index`.

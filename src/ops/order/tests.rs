@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use proptest::prelude::*;
+use timely::CommunicationConfig;
 use timely::dataflow::operators::{Input, InspectCore, Probe};
 
 use super::*;
@@ -155,11 +156,26 @@ fn a_deep_buffer_keeps_few_runs_and_little_memory() {
     assert!(buffer.memory_bytes() < 100 * held);
 }
 
+fn threads(communication: &CommunicationConfig) -> usize {
+    match communication {
+        CommunicationConfig::Process(threads) | CommunicationConfig::ProcessBinary(threads) => *threads,
+        other => panic!("{other:?} is not of one process"),
+    }
+}
+
+/// What one worker sent, container by container.
+type Sent = Vec<(u64, Vec<At>)>;
+
 /// What a run of the operator on several workers sent, by worker.
-fn run(workers: usize, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Vec<(u64, Vec<At>)>> {
-    let sent: Arc<Vec<Mutex<Vec<(u64, Vec<At>)>>>> = Arc::new((0..workers).map(|_| Mutex::default()).collect());
+fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Sent> {
+    let workers = threads(&communication);
+    let sent: Arc<Vec<Mutex<Sent>>> = Arc::new((0..workers).map(|_| Mutex::default()).collect());
     let log = Arc::clone(&sent);
-    timely::execute(timely::Config::process(workers), move |worker| {
+    let config = timely::Config {
+        communication,
+        worker: timely::WorkerConfig::default(),
+    };
+    timely::execute(config, move |worker| {
         let (log, index) = (Arc::clone(&log), worker.index());
         let (mut input, mut control, probe) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, rows) = scope.new_input_with_builder::<NoopBuilder<Batch>>();
@@ -189,6 +205,7 @@ fn run(workers: usize, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Vec<(
                     tick,
                     watermark,
                     previous_watermark,
+                    now: watermark,
                     epoch: 0,
                     epoch_end: last,
                     last,
@@ -233,8 +250,11 @@ fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
     all.sort_unstable();
     for hold in [Hold::UntilWatermark, Hold::UntilTickEnds] {
         let mut by_tick: Option<Vec<Vec<At>>> = None;
-        for workers in [1, 2, 3] {
-            let sent = run(workers, ticks.clone(), hold);
+        // As threads that share memory, and as threads that send one another bytes as processes do.
+        let sharing = [1, 2, 3].map(CommunicationConfig::Process);
+        for communication in sharing.into_iter().chain([CommunicationConfig::ProcessBinary(2)]) {
+            let workers = threads(&communication);
+            let sent = run(communication, ticks.clone(), hold);
             assert_eq!(sent.iter().filter(|s| !s.is_empty()).count(), workers);
             let mut ticks = vec![Vec::new(); 10];
             for (tick, rows) in sent.iter().flatten() {
@@ -260,7 +280,7 @@ fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
 fn large_releases_leave_in_pieces() {
     let n = ROWS_MAX as u64 * 2 + 5;
     let sent = run(
-        1,
+        CommunicationConfig::Process(1),
         vec![(vec![(0..n).map(|i| (i as i64, i)).collect()], i64::MAX)],
         Hold::UntilWatermark,
     );

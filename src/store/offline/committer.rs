@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{
-    ArrayRef, Int64Array, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
-};
+use arrow::array::{ArrayRef, Int64Array, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
@@ -70,11 +68,7 @@ impl TableCommitter {
     /// # Errors
     /// [`StoreError::Schema`] when a column has another type in the table, or the table is partitioned otherwise;
     /// [`StoreError::Delta`] and [`StoreError::Io`] from below.
-    pub fn open(
-        root: &Path,
-        spec: &TableSpec,
-        application: impl Into<String>,
-    ) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, spec: &TableSpec, application: impl Into<String>) -> Result<Self, StoreError> {
         let directory = table_path(root, spec.name());
         fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         let table = directory.display().to_string();
@@ -84,9 +78,9 @@ impl TableCommitter {
         for _ in 0..ATTEMPTS_MAX {
             let current = match has_log(&directory)? {
                 true => load(&url, engine.as_ref()).map_err(StoreError::delta(&table))?,
-                // Creating is retried as loading: another committer may have won.
                 false => match create(&url, spec, engine.as_ref()) {
                     Ok(created) => created,
+                    // Another committer was quicker: load what it made.
                     Err(_) if has_log(&directory)? => continue,
                     Err(e) => return Err(StoreError::delta(&table)(e)),
                 },
@@ -107,8 +101,7 @@ impl TableCommitter {
         })?;
         sync_parents(root, &directory)?;
         let application = application.into();
-        let newest = newest_epoch(&snapshot, &application, engine.as_ref())
-            .map_err(StoreError::delta(&table))?;
+        let newest = newest_epoch(&snapshot, &application, engine.as_ref()).map_err(StoreError::delta(&table))?;
         Ok(TableCommitter {
             table,
             application,
@@ -197,14 +190,13 @@ impl TableCommitter {
         self.snapshot = Snapshot::builder_from(self.snapshot.clone())
             .build(self.engine.as_ref())
             .map_err(wrong())?;
-        self.newest = newest_epoch(&self.snapshot, &self.application, self.engine.as_ref())
-            .map_err(wrong())?;
+        self.newest = newest_epoch(&self.snapshot, &self.application, self.engine.as_ref()).map_err(wrong())?;
         Ok(())
     }
 
     /// Checkpoints are best effort: without one, reopening reads more of the log.
     fn checkpoint(&mut self) {
-        if self.snapshot.version() % CHECKPOINT_INTERVAL != 0 {
+        if !self.snapshot.version().is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
         }
         match self.snapshot.checkpoint(self.engine.as_ref(), None) {
@@ -335,12 +327,7 @@ fn evolve(
     let wrong = || StoreError::delta(table);
     let mut change = snapshot.update_table(UpdateTableOperation::AlterTable, ENGINE_INFO, false);
     for field in missing {
-        change = change.add_column(
-            field
-                .as_ref()
-                .try_into_kernel()
-                .map_err(StoreError::arrow(table))?,
-        );
+        change = change.add_column(field.as_ref().try_into_kernel().map_err(StoreError::arrow(table))?);
     }
     let result = change
         .build(engine, Box::new(FileSystemCommitter::new()))
@@ -353,17 +340,10 @@ fn evolve(
     }
 }
 
-fn newest_epoch(
-    snapshot: &SnapshotRef,
-    application: &str,
-    engine: &dyn Engine,
-) -> KernelResult<Option<Epoch>> {
+fn newest_epoch(snapshot: &SnapshotRef, application: &str, engine: &dyn Engine) -> KernelResult<Option<Epoch>> {
     let version = snapshot.get_app_id_version(application, engine)?;
     version
-        .map(|v| {
-            Epoch::try_from(v)
-                .map_err(|_| KernelError::generic(format!("transaction version {v} is negative")))
-        })
+        .map(|v| Epoch::try_from(v).map_err(|_| KernelError::generic(format!("transaction version {v} is negative"))))
         .transpose()
 }
 
@@ -419,10 +399,7 @@ fn add_files(parts: &[Part], stats: &Fields) -> Result<RecordBatch, arrow::error
     let mut decoder = arrow::json::ReaderBuilder::new(Arc::new(Schema::new(stats.clone())))
         .with_batch_size(parts.len())
         .build_decoder()?;
-    let lines: String = parts
-        .iter()
-        .flat_map(|part| [part.stats.as_str(), "\n"])
-        .collect();
+    let lines: String = parts.iter().flat_map(|part| [part.stats.as_str(), "\n"]).collect();
     let mut rest = lines.as_bytes();
     while !rest.is_empty() {
         let read = decoder.decode(rest)?;
@@ -435,10 +412,7 @@ fn add_files(parts: &[Part], stats: &Fields) -> Result<RecordBatch, arrow::error
         .flush()?
         .filter(|batch| batch.num_rows() == parts.len())
         .ok_or_else(|| {
-            arrow::error::ArrowError::JsonError(format!(
-                "statistics of {} parts were expected",
-                parts.len()
-            ))
+            arrow::error::ArrowError::JsonError(format!("statistics of {} parts were expected", parts.len()))
         })?;
     let columns: Vec<(&str, ArrayRef)> = vec![
         (
@@ -448,15 +422,11 @@ fn add_files(parts: &[Part], stats: &Fields) -> Result<RecordBatch, arrow::error
         ("partitionValues", Arc::new(partitions.finish())),
         (
             "size",
-            Arc::new(Int64Array::from_iter_values(
-                parts.iter().map(|p| p.size as i64),
-            )),
+            Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.size as i64))),
         ),
         (
             "modificationTime",
-            Arc::new(Int64Array::from_iter_values(
-                parts.iter().map(|p| p.modified_ms),
-            )),
+            Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.modified_ms))),
         ),
         ("stats", Arc::new(arrow::array::StructArray::from(stats))),
     ];

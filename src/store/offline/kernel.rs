@@ -1,8 +1,8 @@
 //! The Delta library's engine with a log that survives power loss.
 //!
 //! The library's own file writer makes a log entry visible before its bytes are forced to disk, so that a power cut can
-//! leave an empty log file and with it an unreadable table. Here a file of the log is written under a hidden name, forced
-//! to disk, linked to its name (create-if-absent) or renamed over it, and the directory forced to disk.
+//! leave an empty log file and with it an unreadable table. Here a file of the log is written under a hidden name outside of
+//! the log, forced to disk, linked to its name (create-if-absent) or renamed over it, and the directory forced to disk.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -13,10 +13,9 @@ use delta_kernel::engine::arrow_utils::to_json_bytes;
 use delta_kernel::object_store::local::LocalFileSystem;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::{
-    CancellationTokenRef, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator,
-    FileMeta, FileSize, FilteredEngineData, JsonHandler, KernelError, KernelResult,
-    KernelResultIterator, KernelResultIteratorStatic, ParquetFooter, ParquetHandler, PredicateRef,
-    StorageHandler,
+    CancellationTokenRef, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSize,
+    FilteredEngineData, JsonHandler, KernelError, KernelResult, KernelResultIterator, KernelResultIteratorStatic,
+    ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
 };
 use delta_kernel_default_engine::DefaultEngineBuilder;
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
@@ -37,8 +36,7 @@ pub(super) fn engine() -> Result<Arc<dyn Engine>, StoreError> {
         return Ok(engine.clone());
     }
     // Checkpoints block inside of asynchronous code: the library asks for the multi-thread executor.
-    let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None)
-        .map_err(StoreError::delta("(engine)"))?;
+    let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None).map_err(StoreError::delta("(engine)"))?;
     let size = |n| std::num::NonZero::new(n).expect("a positive constant");
     let inner: Arc<dyn Engine> = Arc::new(
         DefaultEngineBuilder::new(Arc::new(LocalFileSystem::new()))
@@ -83,11 +81,7 @@ impl Engine for LocalEngine {
 struct DurableJson(Arc<dyn JsonHandler>);
 
 impl JsonHandler for DurableJson {
-    fn parse_json(
-        &self,
-        json: Box<dyn EngineData>,
-        schema: SchemaRef,
-    ) -> KernelResult<Box<dyn EngineData>> {
+    fn parse_json(&self, json: Box<dyn EngineData>, schema: SchemaRef) -> KernelResult<Box<dyn EngineData>> {
         self.0.parse_json(json, schema)
     }
 
@@ -161,9 +155,8 @@ impl ParquetHandler for DurableParquet {
     ) -> KernelResult<FileSize> {
         let path = local_path(&location)?;
         let hidden = hidden_beside(&path)?;
-        let url = Url::from_file_path(&hidden).map_err(|()| {
-            KernelError::generic(format!("`{}` is not an absolute path", hidden.display()))
-        })?;
+        let url = Url::from_file_path(&hidden)
+            .map_err(|()| KernelError::generic(format!("`{}` is not an absolute path", hidden.display())))?;
         let written = self.0.write_parquet_file(url, data).and_then(|size| {
             fs::File::open(&hidden)?.sync_all()?;
             take_name(&hidden, &path, true)?;
@@ -200,11 +193,14 @@ fn local_path(url: &Url) -> KernelResult<PathBuf> {
         .map_err(|()| KernelError::generic(format!("`{url}` is not a local path")))
 }
 
-/// A name in the same directory that no reader of a Delta log takes for a log file.
+/// A name in the table's directory that no reader takes for a file of the table. Not within the log's directory: one that
+/// a killed process left there would make the library believe in a table that has no first commit.
 fn hidden_beside(path: &Path) -> KernelResult<PathBuf> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| KernelError::generic(format!("`{}` has no directory", path.display())))?;
+    let no_place = || KernelError::generic(format!("`{}` is not in the log of a table", path.display()));
+    let directory = path.parent().ok_or_else(no_place)?;
     fs::create_dir_all(directory)?;
-    Ok(directory.join(format!(".{}.tmp", unique())))
+    Ok(directory
+        .parent()
+        .ok_or_else(no_place)?
+        .join(format!(".{}.tmp", unique())))
 }

@@ -5,9 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
 use arrow::compute::kernels::cmp;
 use arrow::compute::{and, cast, filter_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMicrosecondType};
@@ -54,9 +52,7 @@ impl TableReader {
         if let Some(version) = version {
             builder = builder.at_version(version);
         }
-        let snapshot = builder
-            .build(engine.as_ref())
-            .map_err(StoreError::delta(&table))?;
+        let snapshot = builder.build(engine.as_ref()).map_err(StoreError::delta(&table))?;
         let schema: Schema = snapshot
             .schema()
             .as_ref()
@@ -107,23 +103,13 @@ impl TableReader {
         let schema = self.snapshot.schema();
         let fields = columns
             .iter()
-            .map(|column| {
-                schema
-                    .field(column)
-                    .cloned()
-                    .ok_or_else(|| self.no_column(column))
-            })
+            .map(|column| schema.field(column).cloned().ok_or_else(|| self.no_column(column)))
             .collect::<Result<Vec<_>, _>>()?;
         StructType::try_new(fields).map_err(StoreError::delta(self.directory.display().to_string()))
     }
 
     fn no_column(&self, column: &str) -> StoreError {
-        let names: Vec<&str> = self
-            .schema
-            .fields()
-            .iter()
-            .map(|f| f.name().as_str())
-            .collect();
+        let names: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
         StoreError::Request(format!(
             "table {} has no column `{column}`; it has {}",
             self.directory.display(),
@@ -134,26 +120,14 @@ impl TableReader {
     /// The live files, newest event date first.
     fn files(&self) -> Result<Vec<ScanFile>, StoreError> {
         let wrong = || StoreError::delta(self.directory.display().to_string());
-        let scan = self
-            .snapshot
-            .clone()
-            .scan_builder()
-            .build()
-            .map_err(wrong())?;
+        let scan = self.snapshot.clone().scan_builder().build().map_err(wrong())?;
         let mut files = Vec::new();
         for metadata in scan.scan_metadata(self.engine.as_ref()).map_err(wrong())? {
             files = metadata
-                .and_then(|metadata| {
-                    metadata.visit_scan_files(files, |files, file| files.push(file))
-                })
+                .and_then(|metadata| metadata.visit_scan_files(files, |files, file| files.push(file)))
                 .map_err(wrong())?;
         }
-        files.sort_by_cached_key(|file| {
-            (
-                Reverse(partition_date(file).map(str::to_string)),
-                file.path.clone(),
-            )
-        });
+        files.sort_by_cached_key(|file| (Reverse(partition_date(file).map(str::to_string)), file.path.clone()));
         Ok(files)
     }
 
@@ -254,14 +228,11 @@ impl TableReader {
             .table_root()
             .join(&file.path)
             .map_err(|e| StoreError::Request(e.to_string()))?;
-        let path = url.to_file_path().map_err(|()| {
-            StoreError::Request(format!(
-                "`{url}`, named by the delta log, is not a local file"
-            ))
-        })?;
+        let path = url
+            .to_file_path()
+            .map_err(|()| StoreError::Request(format!("`{url}`, named by the delta log, is not a local file")))?;
         let opened = File::open(&path).map_err(StoreError::io("open", &path))?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(opened).map_err(StoreError::parquet(&path))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(StoreError::parquet(&path))?;
         // A file older than a column lacks it: then no row of the file has the entity.
         if entity
             .iter()
@@ -283,8 +254,7 @@ impl TableReader {
             .collect();
         let mask = ProjectionMask::columns(builder.parquet_schema(), keys);
         let wanted: Vec<(String, ArrayRef)> = entity.to_vec();
-        let predicate =
-            ArrowPredicateFn::new(mask, move |batch| selects(&batch, &wanted, oldest, at));
+        let predicate = ArrowPredicateFn::new(mask, move |batch| selects(&batch, &wanted, oldest, at));
         let reader = builder
             .with_row_groups(groups)
             .with_row_filter(RowFilter::new(vec![Box::new(predicate)]))
@@ -304,26 +274,20 @@ impl TableReader {
 
     /// A file's batch with the table's columns: the partition value from the log, nulls where the file is older than a column.
     fn complete(&self, batch: &RecordBatch, file: &ScanFile) -> Result<RecordBatch, ArrowError> {
-        let columns =
-            self.schema
-                .fields()
-                .iter()
-                .map(|field| match batch.column_by_name(field.name()) {
-                    Some(column) => cast(column, field.data_type()),
-                    None => match file.partition_values.get(field.name()) {
-                        Some(value) => {
-                            let text = arrow::array::StringArray::from(vec![
-                                value.as_str();
-                                batch.num_rows()
-                            ]);
-                            cast(&text, field.data_type())
-                        }
-                        None => Ok(arrow::array::new_null_array(
-                            field.data_type(),
-                            batch.num_rows(),
-                        )),
-                    },
-                });
+        let columns = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| match batch.column_by_name(field.name()) {
+                Some(column) => cast(column, field.data_type()),
+                None => match file.partition_values.get(field.name()) {
+                    Some(value) => {
+                        let text = arrow::array::StringArray::from(vec![value.as_str(); batch.num_rows()]);
+                        cast(&text, field.data_type())
+                    }
+                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+                },
+            });
         RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)
     }
 }
@@ -338,14 +302,9 @@ fn may_hold(
     if key.is_null(0) {
         return None;
     }
-    let converter =
-        StatisticsConverter::try_new(column, builder.schema(), builder.parquet_schema()).ok()?;
+    let converter = StatisticsConverter::try_new(column, builder.schema(), builder.parquet_schema()).ok()?;
     let group = [builder.metadata().row_group(group)];
-    let bound = |bound: ArrayRef| {
-        cast(&bound, key.data_type())
-            .ok()
-            .filter(|bound| bound.is_valid(0))
-    };
+    let bound = |bound: ArrayRef| cast(&bound, key.data_type()).ok().filter(|bound| bound.is_valid(0));
     let least = bound(converter.row_group_mins(group).ok()?)?;
     let most = bound(converter.row_group_maxes(group).ok()?)?;
     Some(cmp::lt_eq(&least, key).ok()?.value(0) && cmp::gt_eq(&most, key).ok()?.value(0))
@@ -362,23 +321,17 @@ fn selects(
     let time = batch
         .column_by_name("event_time")
         .ok_or_else(|| missing("event_time"))?;
-    let moment =
-        |t: EventTime| Scalar::new(TimestampMicrosecondArray::from(vec![t]).with_timezone("UTC"));
+    let moment = |t: EventTime| Scalar::new(TimestampMicrosecondArray::from(vec![t]).with_timezone("UTC"));
     let mut selected = cmp::lt_eq(time, &moment(at))?;
     if oldest > EventTime::MIN {
         selected = and(&selected, &cmp::gt_eq(time, &moment(oldest))?)?;
     }
     for (column, key) in entity {
         let values = cast(
-            batch
-                .column_by_name(column)
-                .ok_or_else(|| missing(column))?,
+            batch.column_by_name(column).ok_or_else(|| missing(column))?,
             key.data_type(),
         )?;
-        selected = and(
-            &selected,
-            &cmp::not_distinct(&values, &Scalar::new(key.clone()))?,
-        )?;
+        selected = and(&selected, &cmp::not_distinct(&values, &Scalar::new(key.clone()))?)?;
     }
     Ok(selected)
 }
@@ -397,18 +350,10 @@ fn newest(batches: Vec<RecordBatch>) -> Option<Latest> {
     let mut best: Option<((i64, String, i64, i64), Latest)> = None;
     for batch in batches {
         let integer = |name: &str, row: usize| -> i64 {
-            let column = batch
-                .column_by_name(name)
-                .and_then(|c| cast(c, &DataType::Int64).ok());
-            column.map_or(i64::MIN, |c| {
-                c.as_primitive::<arrow::datatypes::Int64Type>().value(row)
-            })
+            let column = batch.column_by_name(name).and_then(|c| cast(c, &DataType::Int64).ok());
+            column.map_or(i64::MIN, |c| c.as_primitive::<arrow::datatypes::Int64Type>().value(row))
         };
-        let Some(times) = batch
-            .column(0)
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .cloned()
-        else {
+        let Some(times) = batch.column(0).as_primitive_opt::<TimestampMicrosecondType>().cloned() else {
             continue;
         };
         for row in 0..batch.num_rows() {

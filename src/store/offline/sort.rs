@@ -69,10 +69,7 @@ fn by_time(times: &[i64]) -> Vec<u32> {
 }
 
 fn by_row_encoding(times: &[i64], keys: &[ArrayRef]) -> Result<Vec<u32>, ArrowError> {
-    let fields = keys
-        .iter()
-        .map(|key| SortField::new(key.data_type().clone()))
-        .collect();
+    let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
     let encoded = RowConverter::new(fields)?.convert_columns(keys)?;
     let mut rows: Vec<u32> = (0..times.len() as u32).collect();
     rows.sort_unstable_by(|&a, &b| {
@@ -124,13 +121,10 @@ fn radix_sort(pairs: &mut Vec<(u64, u32)>) {
 
 /// Moves the rows of each date together, keeping their order.
 fn split_by_date(times: &[i64], rows: Vec<u32>) -> Order {
-    let Some((first, last)) = times
-        .iter()
-        .fold(None, |span: Option<(i64, i64)>, &t| match span {
-            None => Some((t, t)),
-            Some((least, most)) => Some((least.min(t), most.max(t))),
-        })
-    else {
+    let Some((first, last)) = times.iter().fold(None, |span: Option<(i64, i64)>, &t| match span {
+        None => Some((t, t)),
+        Some((least, most)) => Some((least.min(t), most.max(t))),
+    }) else {
         return Order {
             rows,
             dates: Vec::new(),
@@ -214,12 +208,7 @@ mod tests {
 
     #[test]
     fn composite_and_text_keys() {
-        let name: ArrayRef = Arc::new(StringArray::from(vec![
-            Some("b"),
-            Some("a"),
-            None,
-            Some("a"),
-        ]));
+        let name: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), Some("a"), None, Some("a")]));
         let number: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3, 1]));
         assert_eq!(
             order(&[4, 3, 2, 1], &[name.clone(), number]).unwrap().rows,

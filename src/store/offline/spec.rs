@@ -104,7 +104,9 @@ impl TableSpec {
                 )));
             }
             let data_type = table_type(&engine_type).ok_or_else(|| {
-                fault(format!("column `{column}` has type {engine_type}, which tables do not hold; cast it in `derive`"))
+                fault(format!(
+                    "column `{column}` has type {engine_type}, which tables do not hold; cast it in `derive`"
+                ))
             })?;
             list.push(TableColumn {
                 name: column,
@@ -115,20 +117,15 @@ impl TableSpec {
         let sort_by = entity
             .iter()
             .map(|entity| {
-                let found = list
-                    .iter()
-                    .find(|c| c.engine == *entity || c.name == *entity);
-                found.map(|c| c.name.clone()).ok_or_else(|| {
-                    fault(format!("entity column `{entity}` is not among its columns"))
-                })
+                let found = list.iter().find(|c| c.engine == *entity || c.name == *entity);
+                found
+                    .map(|c| c.name.clone())
+                    .ok_or_else(|| fault(format!("entity column `{entity}` is not among its columns")))
             })
             .collect::<Result<_, _>>()?;
         let fields: Vec<Field> = system_fields()
             .into_iter()
-            .chain(
-                list.iter()
-                    .map(|c| Field::new(&c.name, c.data_type.clone(), true)),
-            )
+            .chain(list.iter().map(|c| Field::new(&c.name, c.data_type.clone(), true)))
             .collect();
         let mut in_file = fields.clone();
         in_file.remove(DATE_COLUMN);
@@ -178,8 +175,7 @@ impl TableSpec {
 
 /// Directory of table `name` below the offline store's root.
 pub fn table_path(root: &Path, name: &str) -> PathBuf {
-    name.split('/')
-        .fold(root.to_path_buf(), |path, part| path.join(part))
+    name.split('/').fold(root.to_path_buf(), |path, part| path.join(part))
 }
 
 /// The table's name for a wanted column name.
@@ -189,10 +185,7 @@ fn column_name(wanted: &str) -> String {
         .chars()
         .map(|c| if " ,;{}()\n\t=".contains(c) { '_' } else { c })
         .collect();
-    while SYSTEM_COLUMNS
-        .iter()
-        .any(|system| system.eq_ignore_ascii_case(&name))
-    {
+    while SYSTEM_COLUMNS.iter().any(|system| system.eq_ignore_ascii_case(&name)) {
         name.push('_');
     }
     name
@@ -217,9 +210,7 @@ fn table_type(engine: &DataType) -> Option<DataType> {
         DataType::UInt64 => DataType::Decimal128(20, 0),
         DataType::Float16 => DataType::Float32,
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-            DataType::Binary
-        }
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Date64 => DataType::Date32,
         DataType::Timestamp(_, _) => utc(),
         DataType::Decimal128(_, scale) if *scale >= 0 => engine.clone(),
@@ -233,9 +224,7 @@ mod tests {
     use super::*;
 
     fn spec(columns: &[(&str, DataType)]) -> Result<TableSpec, StoreError> {
-        let columns = columns
-            .iter()
-            .map(|(n, t)| (n.to_string(), n.to_string(), t.clone()));
+        let columns = columns.iter().map(|(n, t)| (n.to_string(), n.to_string(), t.clone()));
         TableSpec::new("features/customer", columns, &[])
     }
 
@@ -250,20 +239,13 @@ mod tests {
         let names: Vec<_> = spec.columns().iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["customer__nb_tx_7d", "event_time_", "amount__EUR_"]);
         assert_eq!(spec.schema().field(DATE_COLUMN).name(), "event_date");
-        assert_eq!(
-            spec.file_schema().fields().len() + 1,
-            spec.schema().fields().len()
-        );
+        assert_eq!(spec.file_schema().fields().len() + 1, spec.schema().fields().len());
     }
 
     #[test]
     fn columns_that_differ_in_case_only_are_refused() {
-        let error =
-            spec(&[("Amount", DataType::Float64), ("amount", DataType::Float64)]).unwrap_err();
-        assert!(
-            error.to_string().contains("two columns are named `amount`"),
-            "{error}"
-        );
+        let error = spec(&[("Amount", DataType::Float64), ("amount", DataType::Float64)]).unwrap_err();
+        assert!(error.to_string().contains("two columns are named `amount`"), "{error}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
@@ -24,11 +24,7 @@ type Row = (i64, Option<i64>, u64, Option<f64>);
 
 fn spec() -> TableSpec {
     let columns = [
-        (
-            "customer_id".to_string(),
-            "customer_id".to_string(),
-            DataType::Int64,
-        ),
+        ("customer_id".to_string(), "customer_id".to_string(), DataType::Int64),
         (
             "customer.avg_amount_1d".to_string(),
             "customer.avg_amount_1d".to_string(),
@@ -56,8 +52,7 @@ fn batch(rows: &[Row]) -> RecordBatch {
         })
         .0
     };
-    let times =
-        TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.0)).with_timezone("UTC");
+    let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.0)).with_timezone("UTC");
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("_time", Arc::new(times)),
         (
@@ -67,21 +62,16 @@ fn batch(rows: &[Row]) -> RecordBatch {
         (
             "country",
             Arc::new(StringArray::from_iter(
-                rows.iter()
-                    .map(|r| (r.2 % 3 > 0).then(|| format!("c{}", r.2 % 3))),
+                rows.iter().map(|r| (r.2 % 3 > 0).then(|| format!("c{}", r.2 % 3))),
             )),
         ),
-        (
-            "customer_id",
-            Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.1))),
-        ),
+        ("customer_id", Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.1)))),
         (
             "customer.avg_amount_1d",
             Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.3))),
         ),
     ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true)))
-        .unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true))).unwrap()
 }
 
 fn write(root: &Path, rows: &[Row]) -> Vec<Part> {
@@ -93,13 +83,7 @@ fn write(root: &Path, rows: &[Row]) -> Vec<Part> {
 /// Offsets in the table, with how often each occurs.
 fn offsets(root: &Path) -> BTreeMap<i64, usize> {
     let mut found = BTreeMap::new();
-    for batch in read_table(
-        &table_path(root, "features/customer"),
-        Some(&["_offset"]),
-        None,
-    )
-    .unwrap()
-    {
+    for batch in read_table(&table_path(root, "features/customer"), Some(&["_offset"]), None).unwrap() {
         for offset in batch.column(0).as_primitive::<Int64Type>().values() {
             *found.entry(*offset).or_default() += 1;
         }
@@ -126,21 +110,14 @@ fn a_table_reads_back_as_written() {
     assert_eq!(writer.rows_buffered(), 100);
     let parts = writer.flush().unwrap();
     assert_eq!(
-        parts
-            .iter()
-            .map(|p| p.event_date.as_str())
-            .collect::<Vec<_>>(),
+        parts.iter().map(|p| p.event_date.as_str()).collect::<Vec<_>>(),
         ["2018-04-01", "2018-04-02", "2018-04-03"]
     );
     assert_eq!(parts.iter().map(|p| p.rows).sum::<u64>(), 100);
 
-    let mut committer =
-        TableCommitter::open(root.path(), &spec(), "job/features/customer").unwrap();
+    let mut committer = TableCommitter::open(root.path(), &spec(), "job/features/customer").unwrap();
     assert_eq!(committer.newest_epoch(), None);
-    assert_eq!(
-        committer.commit(0, &parts).unwrap(),
-        Outcome::Committed { version: 1 }
-    );
+    assert_eq!(committer.commit(0, &parts).unwrap(), Outcome::Committed { version: 1 });
     assert_eq!(committer.newest_epoch(), Some(0));
 
     let table = TableReader::open(&table_path(root.path(), "features/customer"), None).unwrap();
@@ -193,14 +170,7 @@ fn a_table_reads_back_as_written() {
 fn files_are_sorted_by_entity_and_time_and_plain_readers_see_them() {
     let root = tempfile::tempdir().unwrap();
     let rows: Vec<Row> = (0..50)
-        .map(|i| {
-            (
-                APRIL + (i as i64 * 7919) % 1000,
-                Some((i as i64 * 31) % 5),
-                i,
-                None,
-            )
-        })
+        .map(|i| (APRIL + (i as i64 * 7919) % 1000, Some((i as i64 * 31) % 5), i, None))
         .collect();
     let parts = write(root.path(), &rows);
     let [part] = parts.as_slice() else {
@@ -220,17 +190,8 @@ fn files_are_sorted_by_entity_and_time_and_plain_readers_see_them() {
             .column_by_name("event_time")
             .unwrap()
             .as_primitive::<TimestampMicrosecondType>();
-        let customers = batch
-            .column_by_name("customer_id")
-            .unwrap()
-            .as_primitive::<Int64Type>();
-        keys.extend(
-            customers
-                .values()
-                .iter()
-                .copied()
-                .zip(times.values().iter().copied()),
-        );
+        let customers = batch.column_by_name("customer_id").unwrap().as_primitive::<Int64Type>();
+        keys.extend(customers.values().iter().copied().zip(times.values().iter().copied()));
     }
     assert_eq!(keys.len(), 50);
     assert!(keys.is_sorted(), "{keys:?}");
@@ -250,10 +211,7 @@ fn an_epoch_is_committed_once() {
     let parts = write(root.path(), &[(APRIL, Some(1), 0, None)]);
     let open = || TableCommitter::open(root.path(), &spec(), "job").unwrap();
     let (mut first, mut second) = (open(), open());
-    assert_eq!(
-        first.commit(4, &parts).unwrap(),
-        Outcome::Committed { version: 1 }
-    );
+    assert_eq!(first.commit(4, &parts).unwrap(), Outcome::Committed { version: 1 });
     assert_eq!(first.commit(4, &parts).unwrap(), Outcome::AlreadyCommitted);
     assert_eq!(first.commit(3, &parts).unwrap(), Outcome::AlreadyCommitted);
     // The second has an old snapshot: it loses the create, looks, and finds the epoch.
@@ -271,8 +229,7 @@ fn committers_of_other_applications_do_not_disturb() {
         .map(|writer| {
             let root = root.path().to_path_buf();
             std::thread::spawn(move || {
-                let mut committer =
-                    TableCommitter::open(&root, &spec(), format!("job{writer}")).unwrap();
+                let mut committer = TableCommitter::open(&root, &spec(), format!("job{writer}")).unwrap();
                 for epoch in 0..8 {
                     let parts = write(&root, &[(APRIL, Some(1), writer * 100 + epoch, None)]);
                     let outcome = committer.commit(epoch, &parts).unwrap();
@@ -281,19 +238,42 @@ fn committers_of_other_applications_do_not_disturb() {
             })
         })
         .collect();
-    threads
-        .into_iter()
-        .for_each(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
     let found = offsets(root.path());
     assert_eq!(found.len(), 24);
     assert!(found.values().all(|count| *count == 1), "{found:?}");
     // 24 commits passed two checkpoints: the table opens from one.
     let log = table_path(root.path(), "features/customer/_delta_log");
-    assert!(std::fs::read_dir(log).unwrap().flatten().any(|e| {
-        e.file_name()
-            .to_string_lossy()
-            .contains("checkpoint.parquet")
-    }));
+    assert!(
+        std::fs::read_dir(log)
+            .unwrap()
+            .flatten()
+            .any(|e| { e.file_name().to_string_lossy().contains("checkpoint.parquet") })
+    );
+}
+
+/// What a process killed while it created the table leaves behind is no obstacle, and no reader sees it.
+#[test]
+fn a_killed_creation_is_taken_up_again() {
+    let root = tempfile::tempdir().unwrap();
+    let table = table_path(root.path(), "features/customer");
+    std::fs::create_dir_all(table.join("_delta_log")).unwrap();
+    std::fs::write(table.join(".0123.tmp"), "{\"protocol\":").unwrap();
+    assert!(matches!(TableReader::open(&table, None), Err(StoreError::NoTable(_))));
+    let mut committer = TableCommitter::open(root.path(), &spec(), "job").unwrap();
+    committer
+        .commit(0, &write(root.path(), &[(APRIL, Some(1), 0, None)]))
+        .unwrap();
+    assert_eq!(offsets(root.path()), BTreeMap::from([(0, 1)]));
+    let hidden = |directory: &Path| {
+        let names = std::fs::read_dir(directory)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&table), [".0123.tmp"], "nothing of ours stays");
+    assert!(hidden(&table.join("_delta_log")).is_empty());
 }
 
 #[test]
@@ -301,16 +281,12 @@ fn parts_without_a_commit_are_harmless_and_may_be_committed_later() {
     let root = tempfile::tempdir().unwrap();
     let mut committer = TableCommitter::open(root.path(), &spec(), "job").unwrap();
     // The process dies between parts and commit; its parts survive in a manifest.
-    let manifest =
-        serde_json::to_string(&write(root.path(), &[(APRIL, Some(1), 0, None)])).unwrap();
+    let manifest = serde_json::to_string(&write(root.path(), &[(APRIL, Some(1), 0, None)])).unwrap();
     let orphans = write(root.path(), &[(APRIL, Some(1), 1, None)]);
     assert_eq!(orphans.len(), 1);
     assert!(offsets(root.path()).is_empty());
     let parts: Vec<Part> = serde_json::from_str(&manifest).unwrap();
-    assert_eq!(
-        committer.commit(0, &parts).unwrap(),
-        Outcome::Committed { version: 1 }
-    );
+    assert_eq!(committer.commit(0, &parts).unwrap(), Outcome::Committed { version: 1 });
     assert_eq!(offsets(root.path()), BTreeMap::from([(0, 1)]));
 }
 
@@ -334,9 +310,7 @@ fn columns_are_added_and_never_changed() {
     };
     let mut committer = TableCommitter::open(root.path(), &wider(DataType::Int64), "job").unwrap();
     let mut writer = TableWriter::new(root.path(), &wider(DataType::Int64), options()).unwrap();
-    writer
-        .append(8, &batch(&[(APRIL, Some(9), 1, None)]))
-        .unwrap();
+    writer.append(8, &batch(&[(APRIL, Some(9), 1, None)])).unwrap();
     assert!(matches!(
         committer.commit(1, &writer.flush().unwrap()).unwrap(),
         Outcome::Committed { .. }
@@ -350,15 +324,11 @@ fn columns_are_added_and_never_changed() {
 
     let table = TableReader::open(&table_path(root.path(), "features/customer"), None).unwrap();
     let all = concat_batches(table.schema(), &table.read(None).unwrap()).unwrap();
-    let extra = all
-        .column_by_name("extra")
-        .unwrap()
-        .as_primitive::<Int64Type>();
+    let extra = all.column_by_name("extra").unwrap().as_primitive::<Int64Type>();
     assert_eq!(all.num_rows(), 3);
     assert_eq!(extra.iter().flatten().collect::<Vec<_>>(), [9]);
 
-    let Err(StoreError::Schema { reason, .. }) =
-        TableCommitter::open(root.path(), &wider(DataType::Utf8), "job")
+    let Err(StoreError::Schema { reason, .. }) = TableCommitter::open(root.path(), &wider(DataType::Utf8), "job")
     else {
         panic!("a column changed its type");
     };
@@ -380,31 +350,17 @@ fn rows_in_table_form_may_lack_a_time() {
         ),
         ("_tick", Arc::new(Int64Array::from(vec![1, 1]))),
         ("_source", Arc::new(StringArray::from(vec!["tx", "labels"]))),
-        (
-            "_partition",
-            Arc::new(arrow::array::Int32Array::from(vec![0, 0])),
-        ),
+        ("_partition", Arc::new(arrow::array::Int32Array::from(vec![0, 0]))),
         ("_offset", Arc::new(Int64Array::from(vec![5, 6]))),
-        (
-            "_job_version",
-            Arc::new(arrow::array::Int32Array::from(vec![1, 1])),
-        ),
-        (
-            "kind",
-            Arc::new(StringArray::from(vec!["undecodable", "late"])),
-        ),
+        ("_job_version", Arc::new(arrow::array::Int32Array::from(vec![1, 1]))),
+        ("kind", Arc::new(StringArray::from(vec!["undecodable", "late"]))),
     ];
-    let rows =
-        RecordBatch::try_from_iter_with_nullable(rows.into_iter().map(|(n, a)| (n, a, true)))
-            .unwrap();
+    let rows = RecordBatch::try_from_iter_with_nullable(rows.into_iter().map(|(n, a)| (n, a, true))).unwrap();
     let mut writer = TableWriter::new(root.path(), &spec, options()).unwrap();
     writer.append_rows(&rows).unwrap();
     let parts = writer.flush().unwrap();
     assert_eq!(
-        parts
-            .iter()
-            .map(|p| p.event_date.as_str())
-            .collect::<Vec<_>>(),
+        parts.iter().map(|p| p.event_date.as_str()).collect::<Vec<_>>(),
         ["1970-01-01", "2018-04-01"]
     );
     TableCommitter::open(root.path(), &spec, "job")
@@ -424,9 +380,7 @@ fn rows_in_table_form_may_lack_a_time() {
 fn wrong_rows_and_places_are_named() {
     let root = tempfile::tempdir().unwrap();
     let mut writer = TableWriter::new(root.path(), &spec(), options()).unwrap();
-    let narrow = batch(&[(APRIL, Some(1), 0, None)])
-        .project(&[0, 1, 2])
-        .unwrap();
+    let narrow = batch(&[(APRIL, Some(1), 0, None)]).project(&[0, 1, 2]).unwrap();
     let error = writer.append(0, &narrow).unwrap_err().to_string();
     assert!(error.contains("column `customer_id` is missing"), "{error}");
     let error = read_table(root.path(), None, None).unwrap_err().to_string();
@@ -451,10 +405,7 @@ fn long_dates_are_split_and_large_buffers_written_early() {
     writer.append(0, &batch(&rows)).unwrap();
     assert_eq!(writer.rows_buffered(), 0, "the buffer is bounded");
     let parts = writer.flush().unwrap();
-    assert_eq!(
-        parts.iter().map(|p| p.rows).collect::<Vec<_>>(),
-        [10, 10, 5]
-    );
+    assert_eq!(parts.iter().map(|p| p.rows).collect::<Vec<_>>(), [10, 10, 5]);
 }
 
 proptest! {
@@ -490,4 +441,87 @@ proptest! {
             prop_assert_eq!(found.row.schema(), table.schema().clone());
         }
     }
+}
+
+/// 20 floats, key and time, sorted and encoded. Prints the rate; `TIDEMILL_BENCH_ROWS=4000000` for a figure to quote.
+#[test]
+fn write_rate() {
+    let total: usize = std::env::var("TIDEMILL_BENCH_ROWS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(100_000);
+    let features: Vec<String> = (0..20).map(|i| format!("f{i}")).collect();
+    let columns = std::iter::once(("card_id".to_string(), "card_id".to_string(), DataType::Int64))
+        .chain(features.iter().map(|f| (f.clone(), f.clone(), DataType::Float64)));
+    let spec = TableSpec::new("features/card", columns, &["card_id"]).unwrap();
+    let mut random = 1u64;
+    let mut next = || {
+        random = random
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        random >> 33
+    };
+    let batches: Vec<RecordBatch> = (0..total)
+        .step_by(8192)
+        .map(|start| {
+            let rows = start..(start + 8192).min(total);
+            // Sums of cents, means and the like: half of the columns round, half with full mantissas.
+            let mut columns: Vec<(String, ArrayRef)> = vec![
+                (
+                    "_time".into(),
+                    Arc::new(
+                        TimestampMicrosecondArray::from_iter_values(rows.clone().map(|i| APRIL + i as i64 * 26_000))
+                            .with_timezone("UTC"),
+                    ),
+                ),
+                (
+                    "_ord".into(),
+                    Arc::new(UInt64Array::from_iter_values(rows.clone().map(|i| i as u64))),
+                ),
+                (
+                    "card_id".into(),
+                    Arc::new(Int64Array::from_iter_values(
+                        rows.clone().map(|_| (next() % 1_000_000) as i64),
+                    )),
+                ),
+            ];
+            for (i, feature) in features.iter().enumerate() {
+                let values = rows.clone().map(|_| {
+                    let cents = (next() % 100_000) as f64;
+                    if i % 2 == 0 {
+                        cents / 100.0
+                    } else {
+                        cents / (1 + next() % 50) as f64
+                    }
+                });
+                columns.push((feature.clone(), Arc::new(Float64Array::from_iter_values(values))));
+            }
+            RecordBatch::try_from_iter(columns).unwrap()
+        })
+        .collect();
+    let root = tempfile::tempdir().unwrap();
+    let mut writer = TableWriter::new(root.path(), &spec, options()).unwrap();
+    // Nanoseconds of this thread on a processor: what others do at the same time does not count.
+    let busy = || -> Option<f64> {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let (started, before) = (std::time::Instant::now(), busy());
+    for batch in &batches {
+        writer.append(0, batch).unwrap();
+    }
+    let parts = writer.flush().unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    let busy = busy()
+        .zip(before)
+        .map_or(f64::NAN, |(after, before)| (after - before) / 1e9);
+    let bytes: u64 = parts.iter().map(|p| p.size).sum();
+    println!(
+        "{:.2} M rows/s of wall time, {:.2} M rows/s of processor time, {:.1} bytes per row, {} parts",
+        total as f64 / seconds / 1e6,
+        total as f64 / busy / 1e6,
+        bytes as f64 / total as f64,
+        parts.len()
+    );
+    assert_eq!(parts.iter().map(|p| p.rows).sum::<u64>(), total as u64);
 }

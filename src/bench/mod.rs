@@ -1,0 +1,7 @@
+//! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
+
+pub mod end_to_end;
+mod end_to_end_baseline;
+pub mod w1_data;
+pub mod windows;
+pub mod windows_baseline;
