@@ -69,14 +69,14 @@ pub struct SocketGuard {
     acceptor: Option<JoinHandle<()>>,
 }
 
-/// A reader's stream, and the thread that answers it until it is joined.
-type Connection = (UnixStream, Option<JoinHandle<()>>);
-
 #[derive(Default)]
 struct Connections {
     stopping: AtomicBool,
-    open: Mutex<HashMap<u64, Connection>>,
+    open: Mutex<HashMap<u64, Open>>,
 }
+
+/// A connection, to hang up on, and the thread that answers it.
+type Open = (UnixStream, Option<JoinHandle<()>>);
 
 pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {
     let directory = fs::canonicalize(store.path()).map_err(StoreError::io("open", store.path()))?;
@@ -111,9 +111,10 @@ pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {
 impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor, which then sees the flag.
-        let _ = UnixStream::connect(&self.path);
-        if let Some(acceptor) = self.acceptor.take() {
+        // A connection wakes the acceptor, which then sees the flag. Where someone removed the socket nothing can wake
+        // it, nor can anyone reach it: it is left alone.
+        let woken = UnixStream::connect(&self.path).is_ok();
+        if let Some(acceptor) = self.acceptor.take().filter(|_| woken) {
             let _ = acceptor.join();
         }
         let open = std::mem::take(&mut *self.shared.open.lock().expect("no panics while held"));

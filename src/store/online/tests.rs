@@ -238,6 +238,15 @@ fn a_socket_left_by_a_killed_job_is_no_obstacle() {
 }
 
 #[test]
+fn a_socket_that_someone_removed_does_not_hold_up_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
+    let guard = store.serve().unwrap();
+    std::fs::remove_file(directory.path().join("reader.sock")).unwrap();
+    drop(guard);
+}
+
+#[test]
 fn sockets_of_long_paths_and_nonsense_requests() {
     use std::io::{BufRead, BufReader, Write};
     let directory = tempfile::tempdir().unwrap();
