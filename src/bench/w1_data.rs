@@ -80,13 +80,20 @@ impl W1Data {
         (0..self.events.div_ceil(BATCH)).map(move |batch| {
             let ids = batch * BATCH..((batch + 1) * BATCH).min(data.events);
             let rows = ids.len();
-            let mut columns = (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+            let mut columns = (
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+            );
             for id in ids.clone() {
                 let arrival = START_MS + (id as i128 * i128::from(data.span_ms) / data.events as i128) as i64;
                 columns.0.push(cards.draw(&mut random));
                 columns.1.push(merchants.draw(&mut random));
                 columns.2.push(amount(&mut random));
-                columns.3.push(arrival - random.below(data.disorder_ms.max(1) as u64) as i64);
+                columns
+                    .3
+                    .push(arrival - random.below(data.disorder_ms.max(1) as u64) as i64);
             }
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(ids.map(|id| id as i64).collect::<Int64Array>()),
@@ -157,7 +164,17 @@ impl Draw {
             total += (rank as f64).powf(-exponent);
             total
         };
-        Draw { n, sums: exponent.map_or_else(Vec::new, |e| (1..=n).map({ let mut sum = sum; move |rank| sum(rank, e) }).collect()) }
+        Draw {
+            n,
+            sums: exponent.map_or_else(Vec::new, |e| {
+                (1..=n)
+                    .map({
+                        let mut sum = sum;
+                        move |rank| sum(rank, e)
+                    })
+                    .collect()
+            }),
+        }
     }
 
     fn draw(&self, random: &mut Random) -> i64 {
@@ -178,7 +195,13 @@ mod tests {
     use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
 
     fn small() -> W1Data {
-        W1Data { events: 100_000, cards: 10_000, merchants: 100, span_ms: 3_600_000, ..W1Data::default() }
+        W1Data {
+            events: 100_000,
+            cards: 10_000,
+            merchants: 100,
+            span_ms: 3_600_000,
+            ..W1Data::default()
+        }
     }
 
     #[test]
@@ -201,7 +224,7 @@ mod tests {
                 let cents = batch.column(3).as_primitive::<Float64Type>().value(row) * 100.0;
                 assert!(cents >= 1.0 && (cents - cents.round()).abs() < 1e-6);
                 let ts = batch.column(4).as_primitive::<TimestampMillisecondType>().value(row);
-                assert!(ts > highest - data.disorder_ms, "nothing is late");
+                assert!(ts > highest.saturating_sub(data.disorder_ms), "nothing is late");
                 highest = highest.max(ts);
             }
         }

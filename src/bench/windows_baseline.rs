@@ -70,7 +70,11 @@ const AHEAD_RECORD: usize = 12;
 /// # Errors
 /// When the file cannot be read or is not of that shape.
 pub fn run(path: &Path, tiled: bool) -> Result<Baseline, parquet::errors::ParquetError> {
-    if tiled { run_with::<TiledCard, Merchant<true>>(path) } else { run_with::<ExactCard, Merchant<false>>(path) }
+    if tiled {
+        run_with::<TiledCard, Merchant<true>>(path)
+    } else {
+        run_with::<ExactCard, Merchant<false>>(path)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -105,28 +109,47 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     };
     for batch in reader {
         let batch = batch?;
-        let (card, merchant) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
+        let (card, merchant) = (
+            batch.column(0).as_primitive::<Int64Type>(),
+            batch.column(1).as_primitive::<Int64Type>(),
+        );
         let amount = batch.column(2).as_primitive::<Float64Type>();
         let ts = batch.column(3).as_primitive::<TimestampMillisecondType>();
         for i in 0..batch.num_rows() {
             let time = ts.value(i) * 1000;
             highest = highest.max(time);
-            waiting.push(Event { time, card: card.value(i), merchant: merchant.value(i), amount: amount.value(i) + 0.0 });
+            waiting.push(Event {
+                time,
+                card: card.value(i),
+                merchant: merchant.value(i),
+                amount: amount.value(i) + 0.0,
+            });
         }
         events += batch.num_rows() as u64;
         process(&mut waiting, highest - DISORDER);
     }
     process(&mut waiting, i64::MAX);
-    Ok(Baseline { events, seconds: start.elapsed().as_secs_f64(), checksum: checksum.value() })
+    Ok(Baseline {
+        events,
+        seconds: start.elapsed().as_secs_f64(),
+        checksum: checksum.value(),
+    })
 }
 
 /// Moves what lies before the watermark to `ready`, by time and then arrival.
 fn release(waiting: &mut Vec<Event>, order: &mut Vec<u64>, ready: &mut Vec<Event>, watermark: i64) {
     ready.clear();
-    let Some(first) = waiting.iter().map(|e| e.time).min() else { return };
+    let Some(first) = waiting.iter().map(|e| e.time).min() else {
+        return;
+    };
     order.clear();
     // Milliseconds since the first, and the place: one word to sort.
-    order.extend(waiting.iter().enumerate().map(|(i, e)| ((e.time - first) / 1000) as u64 * (1 << 24) + i as u64));
+    order.extend(
+        waiting
+            .iter()
+            .enumerate()
+            .map(|(i, e)| ((e.time - first) / 1000) as u64 * (1 << 24) + i as u64),
+    );
     order.sort_unstable();
     let due = order.partition_point(|o| waiting[(o & 0xff_ffff) as usize].time < watermark);
     ready.extend(order[..due].iter().map(|o| waiting[(o & 0xff_ffff) as usize]));
@@ -152,7 +175,10 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Table { buckets: vec![u64::MAX; 1 << 16], len: 0 }
+        Table {
+            buckets: vec![u64::MAX; 1 << 16],
+            len: 0,
+        }
     }
 
     #[inline(always)]
@@ -193,7 +219,10 @@ impl Table {
     fn insert(&mut self, hash: u64, value: u32) -> usize {
         if (self.len + 1) * 4 > self.buckets.len() * 3 {
             let twice = vec![u64::MAX; self.buckets.len() * 2];
-            for bucket in std::mem::replace(&mut self.buckets, twice).into_iter().filter(|b| *b != u64::MAX) {
+            for bucket in std::mem::replace(&mut self.buckets, twice)
+                .into_iter()
+                .filter(|b| *b != u64::MAX)
+            {
                 self.place(bucket);
             }
         }
@@ -254,7 +283,11 @@ trait Hot: Default {
 #[inline(always)]
 fn bound(tiled: bool, time: i64, width: i64) -> i64 {
     let tile = width / 60;
-    if tiled { (time - width).div_euclid(tile) * tile - 1 } else { time - width }
+    if tiled {
+        (time - width).div_euclid(tile) * tile - 1
+    } else {
+        time - width
+    }
 }
 
 #[derive(Default)]
@@ -339,8 +372,18 @@ impl Hot for ExactCard {
         self.max.expire(day);
         let rows = (self.rows.len() - self.before) as u64;
         [
-            Sums { rows, sums: self.hour, min: self.min.after(hour), max: self.max.after(hour) },
-            Sums { rows: self.rows.len() as u64, sums: self.day, min: self.min.after(day), max: self.max.after(day) },
+            Sums {
+                rows,
+                sums: self.hour,
+                min: self.min.after(hour),
+                max: self.max.after(hour),
+            },
+            Sums {
+                rows: self.rows.len() as u64,
+                sums: self.day,
+                min: self.min.after(day),
+                max: self.max.after(day),
+            },
         ]
     }
 
@@ -398,7 +441,12 @@ impl Tiles {
         }
         self.min.expire(bound);
         self.max.expire(bound);
-        Sums { rows: self.all.count(), sums: self.all, min: self.min.after(bound), max: self.max.after(bound) }
+        Sums {
+            rows: self.all.count(),
+            sums: self.all,
+            min: self.min.after(bound),
+            max: self.max.after(bound),
+        }
     }
 }
 
@@ -422,7 +470,10 @@ impl Hot for TiledCard {
 
     #[inline(always)]
     fn answer(&mut self, time: i64) -> [Sums; 2] {
-        [self.hour.answer(bound(true, time, HOUR)), self.day.answer(bound(true, time, DAY))]
+        [
+            self.hour.answer(bound(true, time, HOUR)),
+            self.day.answer(bound(true, time, DAY)),
+        ]
     }
 
     #[inline(always)]
@@ -494,7 +545,11 @@ impl<H: Hot> Cards<H> {
     #[inline(always)]
     fn key(&self, handle: u32) -> u64 {
         let (class, id) = ((handle >> 29) as usize, (handle & 0x1fff_ffff) as usize);
-        if class == HOT as usize { self.hot[id].0 } else { self.blocks[class][id / SEGMENT][(id % SEGMENT) << class].0[0] }
+        if class == HOT as usize {
+            self.hot[id].0
+        } else {
+            self.blocks[class][id / SEGMENT][(id % SEGMENT) << class].0[0]
+        }
     }
 
     fn apply(&mut self, events: &[Event], out: &mut [Vec<u64>]) {
@@ -514,7 +569,9 @@ impl<H: Hot> Cards<H> {
                     (0..size_of::<H>().div_ceil(64)).for_each(|line| prefetch(hot.wrapping_add(64 * line)));
                 } else {
                     let at = (id % SEGMENT) << class;
-                    self.blocks[class][id / SEGMENT][at..at + (1 << class.min(2))].iter().for_each(|line| prefetch(line));
+                    self.blocks[class][id / SEGMENT][at..at + (1 << class.min(2))]
+                        .iter()
+                        .for_each(|line| prefetch(line));
                 }
             }
             if let Some(hash) = hashes.get(i + AHEAD_RECORD / 2)
@@ -535,7 +592,9 @@ impl<H: Hot> Cards<H> {
             if handle >> 29 != HOT {
                 handle = self.insert_sparse(bucket, handle, event);
             } else {
-                self.hot[(handle & 0x1fff_ffff) as usize].1.insert(event.time, event.amount);
+                self.hot[(handle & 0x1fff_ffff) as usize]
+                    .1
+                    .insert(event.time, event.amount);
             }
             let sums = if handle >> 29 == HOT {
                 self.hot[(handle & 0x1fff_ffff) as usize].1.answer(event.time)
@@ -568,7 +627,9 @@ impl<H: Hot> Cards<H> {
         let record = self.record(class, id);
         let rows = record[1] as usize;
         let slack = if H::TILED { DAY / 60 } else { 0 };
-        let gone = (0..rows).take_while(|r| record[2 + 2 * r] as i64 <= event.time - DAY - slack).count();
+        let gone = (0..rows)
+            .take_while(|r| record[2 + 2 * r] as i64 <= event.time - DAY - slack)
+            .count();
         if gone > 0 {
             record.copy_within(2 + 2 * gone.., 2);
             record[1] -= gone as u64;
@@ -591,7 +652,9 @@ impl<H: Hot> Cards<H> {
         let word = &mut self.table.buckets[bucket];
         *word = *word & !0xffff_ffff | u64::from(new);
         if new >> 29 == HOT {
-            self.hot[(new & 0x1fff_ffff) as usize].1.insert(event.time, event.amount);
+            self.hot[(new & 0x1fff_ffff) as usize]
+                .1
+                .insert(event.time, event.amount);
             new
         } else {
             self.insert_sparse(bucket, new, event)
@@ -601,7 +664,12 @@ impl<H: Hot> Cards<H> {
 
 #[inline(always)]
 fn scan<H: Hot>(record: &[u64], time: i64) -> [Sums; 2] {
-    let mut sums = Sums { rows: 0, sums: Accumulator::ZERO, min: f64::INFINITY, max: f64::NEG_INFINITY };
+    let mut sums = Sums {
+        rows: 0,
+        sums: Accumulator::ZERO,
+        min: f64::INFINITY,
+        max: f64::NEG_INFINITY,
+    };
     let mut out = [sums; 2];
     let mut at = 2 + 2 * record[1] as usize;
     for (window, width) in [HOUR, DAY].into_iter().enumerate() {
@@ -661,7 +729,10 @@ impl<const TILED: bool> MerchantState for Merchant<TILED> {
                 self.rows.pop_front();
             }
         }
-        (self.all.count(), numeric::mean(&self.all, Scale::Fraction).unwrap_or(0.0))
+        (
+            self.all.count(),
+            numeric::mean(&self.all, Scale::Fraction).unwrap_or(0.0),
+        )
     }
 
     #[inline(always)]
@@ -686,7 +757,11 @@ struct Merchants<M> {
 
 impl<M> Default for Merchants<M> {
     fn default() -> Self {
-        Merchants { table: Table::new(), states: Vec::new(), hashes: Vec::new() }
+        Merchants {
+            table: Table::new(),
+            states: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 }
 

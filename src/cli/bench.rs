@@ -96,23 +96,46 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
                 out: args.out,
                 runs: args.runs,
             })?;
-            if args.json { print_json(&report) } else { print(&windows_text(&report)) }
+            if args.json {
+                print_json(&report)
+            } else {
+                print(&windows_text(&report))
+            }
         }
         BenchCommand::EndToEnd(args) => {
-            let options =
-                end_to_end::Options { events: args.events, workers: args.workers.into(), runs: args.runs };
+            let options = end_to_end::Options {
+                events: args.events,
+                workers: args.workers.into(),
+                runs: args.runs,
+            };
             let report = end_to_end::run(&options)?;
-            if args.json { print_json(&report) } else { print(&end_to_end_text(&report)) }
+            if args.json {
+                print_json(&report)
+            } else {
+                print(&end_to_end_text(&report))
+            }
         }
         BenchCommand::Score(_) => anyhow::bail!("not linked"),
     }
 }
 
 fn windows_text(report: &windows::Report) -> String {
-    let kind = if report.tiled { "tiles of 1/60 of each window" } else { "exact windows" };
+    let kind = if report.tiled {
+        "tiles of 1/60 of each window"
+    } else {
+        "exact windows"
+    };
     let mut rows = vec![
-        vec!["engine".to_owned(), seconds(report.engine_seconds), rate(report.engine_m_events_per_s)],
-        vec!["hand-written loop".to_owned(), seconds(report.baseline_seconds), rate(report.baseline_m_events_per_s)],
+        vec![
+            "engine".to_owned(),
+            seconds(report.engine_seconds),
+            rate(report.engine_m_events_per_s),
+        ],
+        vec![
+            "hand-written loop".to_owned(),
+            seconds(report.baseline_seconds),
+            rate(report.baseline_m_events_per_s),
+        ],
     ];
     if report.same_results.is_none() {
         rows.pop();
@@ -138,10 +161,22 @@ fn windows_text(report: &windows::Report) -> String {
 
 fn end_to_end_text(report: &end_to_end::Report) -> String {
     let rows = vec![
-        vec!["engine".to_owned(), seconds(report.engine_seconds), rate(report.engine_m_events_per_s)],
-        vec!["hand-written loop".to_owned(), seconds(report.baseline_seconds), rate(report.baseline_m_events_per_s)],
+        vec![
+            "engine".to_owned(),
+            seconds(report.engine_seconds),
+            rate(report.engine_m_events_per_s),
+        ],
+        vec![
+            "hand-written loop".to_owned(),
+            seconds(report.baseline_seconds),
+            rate(report.baseline_m_events_per_s),
+        ],
     ];
-    let same = if report.same_results { "the same rows and scores" } else { "DIFFERENT RESULTS" };
+    let same = if report.same_results {
+        "the same rows and scores"
+    } else {
+        "DIFFERENT RESULTS"
+    };
     format!(
         "Parquet to Delta, {} events, {} worker(s), medians\n{}ratio {:.2}, {same} from both\n",
         grouped(report.events),

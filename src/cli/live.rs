@@ -98,7 +98,11 @@ impl View {
     }
 
     fn see(&mut self, snapshot: &Snapshot) {
-        let rows = if snapshot.model.is_some() { snapshot.rows_scored } else { snapshot.rows_in };
+        let rows = if snapshot.model.is_some() {
+            snapshot.rows_scored
+        } else {
+            snapshot.rows_in
+        };
         self.rows.push_back((snapshot.elapsed, rows));
         while self.rows.len() > 2 && self.rows[1].0 + RATE_OVER <= snapshot.elapsed {
             self.rows.pop_front();

@@ -187,7 +187,11 @@ impl Observer {
         self.dead_letters.fetch_add(dead_letters, Relaxed);
         self.tick.fetch_max(info.tick, Relaxed);
         // The last tick releases what was read ahead: its clock says nothing about how far the job had come.
-        let clock = if info.last { info.previous_watermark.min(info.now) } else { info.now };
+        let clock = if info.last {
+            info.previous_watermark.min(info.now)
+        } else {
+            info.now
+        };
         self.watermark.fetch_max(clock, Relaxed);
         lock(&self.latency).cuts.push(self.started.elapsed(), offsets);
         lock(&self.matches).turn_to(info.now);

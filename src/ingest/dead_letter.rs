@@ -281,7 +281,10 @@ mod tests {
             event_time: None,
             ..letter.clone()
         };
-        let beyond = DeadLetter { event_time: Some(i64::MAX), ..letter.clone() };
+        let beyond = DeadLetter {
+            event_time: Some(i64::MAX),
+            ..letter.clone()
+        };
         let batch = dead_letter_batch(&[letter.clone(), blind.clone(), beyond], 9, 4);
         assert!(batch.column(0).is_null(2), "a time that no calendar has");
         assert_eq!(batch.schema(), dead_letter_schema());

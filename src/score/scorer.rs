@@ -7,7 +7,8 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 
 use super::bind::{Binding, Bound};
@@ -42,7 +43,13 @@ impl Engine {
 /// An engine at work on one thread.
 pub(super) enum Running {
     Own(Machine, Vec<usize>),
-    Neural { state: Box<tract_onnx::prelude::TypedSimpleState>, block: usize, inputs: Vec<Tensor>, outputs: Vec<Tensor>, wanted: Vec<usize> },
+    Neural {
+        state: Box<tract_onnx::prelude::TypedSimpleState>,
+        block: usize,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
+        wanted: Vec<usize>,
+    },
 }
 
 impl Running {
@@ -62,7 +69,13 @@ impl Running {
     fn go(&mut self, rows: usize) -> Result<(), String> {
         match self {
             Running::Own(machine, _) => machine.run(),
-            Running::Neural { state, block, inputs, outputs, wanted } => {
+            Running::Neural {
+                state,
+                block,
+                inputs,
+                outputs,
+                wanted,
+            } => {
                 outputs.resize_with(wanted.iter().max().map_or(0, |m| m + 1), Tensor::default);
                 neural::run(state, *block, rows, inputs, outputs)
             }
@@ -111,9 +124,16 @@ pub struct Scorer {
 impl Scorer {
     pub(super) fn new(bound: Arc<Bound>) -> Result<Scorer, ScoreError> {
         let wanted: Vec<usize> = bound.picks.iter().map(|p| p.output).collect();
-        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed { path: bound.model.path().into(), why })?;
+        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed {
+            path: bound.model.path().into(),
+            why,
+        })?;
         let gathered = vec![Tensor::default(); bound.picks.len()];
-        Ok(Scorer { bound, running, gathered })
+        Ok(Scorer {
+            bound,
+            running,
+            gathered,
+        })
     }
 
     /// Scores a batch: the bound columns, in their order, of equal length.
@@ -141,16 +161,32 @@ impl Scorer {
         for (column, array) in bound.columns.iter().zip(columns) {
             if array.null_count() > 0 && !matches!(column.kind, Kind::F32 | Kind::F64) {
                 let nulls = (0..rows).filter(|&row| array.is_null(row));
-                failed.extend(nulls.map(|row| (row, format!("column {} is null, and the model takes {} there", column.name, column.kind.name()))));
+                failed.extend(nulls.map(|row| {
+                    (
+                        row,
+                        format!(
+                            "column {} is null, and the model takes {} there",
+                            column.name,
+                            column.kind.name()
+                        ),
+                    )
+                }));
             }
         }
         for (values, pick) in self.gathered.iter().zip(&bound.picks) {
             let mut bad = |row: usize, v: f64| failed.push((row, format!("{} is {v}", pick.name)));
             match &values.data {
                 Data::F32(v) if v.iter().any(|v| !v.is_finite()) => {
-                    v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, (*v).into()));
+                    v.iter()
+                        .enumerate()
+                        .filter(|(_, v)| !v.is_finite())
+                        .for_each(|(row, v)| bad(row, (*v).into()));
                 }
-                Data::F64(v) => v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, *v)),
+                Data::F64(v) => v
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, v)| !v.is_finite())
+                    .for_each(|(row, v)| bad(row, *v)),
                 _ => {}
             }
         }
@@ -168,18 +204,33 @@ impl Scorer {
 
     fn check(&self, columns: &[ArrayRef], rows: usize) -> Result<(), ScoreError> {
         let bound = &self.bound.columns;
-        let fits = columns.len() == bound.len() && columns.iter().zip(bound).all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
+        let fits = columns.len() == bound.len()
+            && columns
+                .iter()
+                .zip(bound)
+                .all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
         if fits {
             return Ok(());
         }
-        let types: Vec<String> = columns.iter().map(|c| format!("{} × {}", c.len(), c.data_type())).collect();
+        let types: Vec<String> = columns
+            .iter()
+            .map(|c| format!("{} × {}", c.len(), c.data_type()))
+            .collect();
         let wanted: Vec<String> = bound.iter().map(|b| b.data_type.to_string()).collect();
-        Err(ScoreError::Columns { why: format!("columns [{}] where it was bound to [{}]", types.join(", "), wanted.join(", ")) })
+        Err(ScoreError::Columns {
+            why: format!(
+                "columns [{}] where it was bound to [{}]",
+                types.join(", "),
+                wanted.join(", ")
+            ),
+        })
     }
 
     /// Scores some rows; where they fail together, one by one, so that the rows that can be scored are.
     fn run(&mut self, columns: &[ArrayRef], first: usize, rows: usize, failed: &mut Vec<(usize, String)>) {
-        let Err(why) = self.try_run(columns, first, rows) else { return };
+        let Err(why) = self.try_run(columns, first, rows) else {
+            return;
+        };
         if rows == 1 {
             failed.push((first, why));
             return;
@@ -206,13 +257,23 @@ impl Scorer {
                 for (input, (column, dims)) in inputs.iter().enumerate() {
                     let mut shape = vec![rows];
                     shape.extend(dims);
-                    fill(self.running.input(input), self.bound.columns[*column].kind, &shape, 0, 1, &columns[*column], first, rows);
+                    fill(
+                        self.running.input(input),
+                        self.bound.columns[*column].kind,
+                        &shape,
+                        0,
+                        1,
+                        &columns[*column],
+                        first,
+                        rows,
+                    );
                 }
             }
         }
         self.running.go(rows)?;
         for (gathered, pick) in self.gathered.iter_mut().zip(&self.bound.picks) {
-            gather(self.running.output(pick.output), pick.element, gathered, first, rows).map_err(|why| format!("output {} {why}", pick.tensor))?;
+            gather(self.running.output(pick.output), pick.element, gathered, first, rows)
+                .map_err(|why| format!("output {} {why}", pick.tensor))?;
         }
         Ok(())
     }
@@ -233,11 +294,17 @@ fn blank(t: &mut Tensor, kind: Kind, rows: usize) {
 fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: usize) -> Result<(), String> {
     let width = from.width();
     if from.dims.first() != Some(&rows) || element >= width {
-        return Err(format!("has the shape {:?} for {rows} rows, and element {element} was asked for", from.dims));
+        return Err(format!(
+            "has the shape {:?} for {rows} rows, and element {element} was asked for",
+            from.dims
+        ));
     }
     macro_rules! take {
         ($from:expr, $to:expr) => {
-            $from.chunks_exact(width).zip(&mut $to[first..first + rows]).for_each(|(f, t)| t.clone_from(&f[element]))
+            $from
+                .chunks_exact(width)
+                .zip(&mut $to[first..first + rows])
+                .for_each(|(f, t)| t.clone_from(&f[element]))
         };
     }
     match (&from.data, &mut to.data) {
@@ -246,7 +313,12 @@ fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: us
         (Data::I64(f), Data::I64(t)) => take!(f, t),
         (Data::Bool(f), Data::Bool(t)) => take!(f, t),
         (Data::Text(f), Data::Text(t)) => take!(f, t),
-        (f, _) => return Err(format!("turned out to hold {} values", Tensor::new(vec![], f.clone()).kind().name())),
+        (f, _) => {
+            return Err(format!(
+                "turned out to hold {} values",
+                Tensor::new(vec![], f.clone()).kind().name()
+            ));
+        }
     }
     Ok(())
 }
@@ -260,30 +332,49 @@ fn column(t: &mut Tensor, nulls: Option<NullBuffer>) -> ArrayRef {
         Data::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
         Data::Text(v) => match nulls {
             None => Arc::new(StringArray::from_iter_values(v)),
-            Some(n) => Arc::new(StringArray::from_iter(v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)))),
+            Some(n) => Arc::new(StringArray::from_iter(
+                v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)),
+            )),
         },
     }
 }
 
 /// Writes a column's rows into a tensor, at place `at` of every `stride` values.
 #[allow(clippy::too_many_arguments, reason = "one strided copy")]
-fn fill(to: &mut Tensor, kind: Kind, shape: &[usize], at: usize, stride: usize, from: &ArrayRef, first: usize, rows: usize) {
+fn fill(
+    to: &mut Tensor,
+    kind: Kind,
+    shape: &[usize],
+    at: usize,
+    stride: usize,
+    from: &ArrayRef,
+    first: usize,
+    rows: usize,
+) {
     match kind {
         Kind::F32 => {
             let to = to.set_f32(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| to[i * stride + at] = v.map_or(f32::NAN, Number::f32));
+            numbers(from, first, rows, |i, v: Option<Number>| {
+                to[i * stride + at] = v.map_or(f32::NAN, Number::f32)
+            });
         }
         Kind::F64 => {
             let to = to.set_f64(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| to[i * stride + at] = v.map_or(f64::NAN, Number::f64));
+            numbers(from, first, rows, |i, v: Option<Number>| {
+                to[i * stride + at] = v.map_or(f64::NAN, Number::f64)
+            });
         }
         Kind::I64 => {
             let to = to.set_i64(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| to[i * stride + at] = v.map_or(0, Number::i64));
+            numbers(from, first, rows, |i, v: Option<Number>| {
+                to[i * stride + at] = v.map_or(0, Number::i64)
+            });
         }
         Kind::Bool => {
             let to = to.set_bool(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| to[i * stride + at] = v.is_some_and(|v| v.i64() != 0));
+            numbers(from, first, rows, |i, v: Option<Number>| {
+                to[i * stride + at] = v.is_some_and(|v| v.i64() != 0)
+            });
         }
         Kind::Text => {
             let to = to.set_text(shape);
@@ -351,12 +442,21 @@ impl Number {
 #[inline(always)]
 fn numbers(from: &ArrayRef, first: usize, rows: usize, mut f: impl FnMut(usize, Option<Number>)) {
     #[inline(always)]
-    fn each<T: ArrowPrimitiveType>(from: &ArrayRef, first: usize, rows: usize, mut f: impl FnMut(usize, Option<Number>), number: impl Fn(T::Native) -> Number) {
+    fn each<T: ArrowPrimitiveType>(
+        from: &ArrayRef,
+        first: usize,
+        rows: usize,
+        mut f: impl FnMut(usize, Option<Number>),
+        number: impl Fn(T::Native) -> Number,
+    ) {
         let array = from.as_primitive::<T>();
         let values = &array.values()[first..first + rows];
         match array.nulls().filter(|n| n.null_count() > 0) {
             None => values.iter().enumerate().for_each(|(i, v)| f(i, Some(number(*v)))),
-            Some(nulls) => values.iter().enumerate().for_each(|(i, v)| f(i, nulls.is_valid(first + i).then(|| number(*v)))),
+            Some(nulls) => values
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| f(i, nulls.is_valid(first + i).then(|| number(*v)))),
         }
     }
     match from.data_type() {
@@ -368,13 +468,22 @@ fn numbers(from: &ArrayRef, first: usize, rows: usize, mut f: impl FnMut(usize, 
         DataType::Int16 => each::<Int16Type>(from, first, rows, f, |v| Number::Int(v.into())),
         DataType::Int8 => each::<Int8Type>(from, first, rows, f, |v| Number::Int(v.into())),
         // Beyond 2^63 a float stands in; such values lose bits in the model's floats anyhow.
-        DataType::UInt64 => each::<UInt64Type>(from, first, rows, f, |v| i64::try_from(v).map_or(Number::Float(v as f64), Number::Int)),
+        DataType::UInt64 => each::<UInt64Type>(from, first, rows, f, |v| {
+            i64::try_from(v).map_or(Number::Float(v as f64), Number::Int)
+        }),
         DataType::UInt32 => each::<UInt32Type>(from, first, rows, f, |v| Number::Int(v.into())),
         DataType::UInt16 => each::<UInt16Type>(from, first, rows, f, |v| Number::Int(v.into())),
         DataType::UInt8 => each::<UInt8Type>(from, first, rows, f, |v| Number::Int(v.into())),
         _ => {
             let array = from.as_boolean();
-            (0..rows).for_each(|i| f(i, array.is_valid(first + i).then(|| Number::Int(array.value(first + i).into()))));
+            (0..rows).for_each(|i| {
+                f(
+                    i,
+                    array
+                        .is_valid(first + i)
+                        .then(|| Number::Int(array.value(first + i).into())),
+                )
+            });
         }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::layout::Layout;
 use super::inline::Inline;
+use super::layout::Layout;
 use super::slab::{Slab, prefetch};
 use super::tiles::Tiles;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
@@ -232,7 +232,11 @@ impl Dense {
             u64::MAX
         };
         let time = entry[0] as i64;
-        let behind = self.tiles.iter().zip(&layout.tracks).any(|(tiles, track)| tiles.is_behind(track, time));
+        let behind = self
+            .tiles
+            .iter()
+            .zip(&layout.tracks)
+            .any(|(tiles, track)| tiles.is_behind(track, time));
         if at >= self.waiting.saturating_sub(1) && !behind {
             self.absorb::<S>(layout, entry);
         } else {
@@ -351,12 +355,14 @@ impl Dense {
             }
             let bound = bounds[*w];
             let mut cursor = self.inside[i];
+            let from = cursor.at;
             while cursor.at < self.waiting {
                 let entry = self.queue.read::<S>(layout, pool, &mut cursor);
                 if entry[0] as i64 > bound {
                     break;
                 }
-                if cursor.at + 8 < self.waiting && self.queue.time(layout, pool, self.waiting - 1) <= bound {
+                // After a long pause all rows may be gone: then there is no need to take them out one by one.
+                if cursor.at == from + 8 && self.queue.time(layout, pool, self.waiting - 1) <= bound {
                     window.pairs.iter().for_each(|p| self.sums[*p] = Accumulator::ZERO);
                     cursor.at = self.waiting;
                     break;
@@ -382,7 +388,10 @@ impl Dense {
             wedge.expire(self.head.saturating_sub(layout.slack).saturating_sub(spec.reach));
         }
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
-            tiles.evict(track, self.head.saturating_sub(layout.slack).saturating_sub(track.reach));
+            tiles.evict(
+                track,
+                self.head.saturating_sub(layout.slack).saturating_sub(track.reach),
+            );
         }
         let Some(keep) = layout.keep_dense else { return };
         if layout.plain {
@@ -403,7 +412,11 @@ impl Dense {
             let entry = self.queue.get(layout, pool, first);
             let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
             if entry[0] as i64 > cutoff
-                || self.inside.iter().enumerate().any(|(i, inside)| inside.at <= first && trailing(i))
+                || self
+                    .inside
+                    .iter()
+                    .enumerate()
+                    .any(|(i, inside)| inside.at <= first && trailing(i))
                 || (layout.keep_last
                     && (first + 1 == self.waiting || self.queue.time(layout, pool, first + 1) > settled))
             {
@@ -426,7 +439,11 @@ impl Dense {
     pub(super) fn answer(&self, layout: &Layout, pool: &Slab, bounds: &[i64], out: &mut Raw<'_>) {
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
-            out.rows[*w] = if window.width.is_some() { self.waiting - self.inside[i].at } else { self.absorbed };
+            out.rows[*w] = if window.width.is_some() {
+                self.waiting - self.inside[i].at
+            } else {
+                self.absorbed
+            };
             for l in &window.lasts {
                 out.lasts[*l] = self.last(layout, pool, self.waiting, layout.lasts[*l].1, bounds[*w]);
             }
@@ -443,7 +460,10 @@ impl Dense {
                 continue;
             }
             let found = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bounds[e.window]));
-            *out = (found(e.min).map_or(i64::MAX, |f| f.1), found(e.max).map_or(i64::MIN, |f| !f.1));
+            *out = (
+                found(e.min).map_or(i64::MAX, |f| f.1),
+                found(e.max).map_or(i64::MIN, |f| !f.1),
+            );
         }
     }
 
@@ -452,7 +472,11 @@ impl Dense {
             return (0, 0);
         }
         let entry = self.queue.get(layout, pool, end - 1);
-        if entry[0] as i64 > bound { last_of(layout, &layout.inputs[input], entry) } else { (0, 0) }
+        if entry[0] as i64 > bound {
+            last_of(layout, &layout.inputs[input], entry)
+        } else {
+            (0, 0)
+        }
     }
 
     /// Answers for windows that end anywhere, behind the head or after it, and changes nothing.
@@ -486,7 +510,11 @@ impl Dense {
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let term = term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level);
-                if plus { add::<Any>(&mut sums[*p], pair.level, term) } else { remove::<Any>(&mut sums[*p], pair.level, term) }
+                if plus {
+                    add::<Any>(&mut sums[*p], pair.level, term)
+                } else {
+                    remove::<Any>(&mut sums[*p], pair.level, term)
+                }
             }
         };
         let lifetime = window.width.is_none();
@@ -509,7 +537,11 @@ impl Dense {
             }
         }
         let w = layout.exact[i];
-        out.rows[w] = if lifetime { self.absorbed + end - self.waiting } else { end - first };
+        out.rows[w] = if lifetime {
+            self.absorbed + end - self.waiting
+        } else {
+            end - first
+        };
         for l in &window.lasts {
             out.lasts[*l] = self.last(layout, pool, end, layout.lasts[*l].1, bound);
         }
@@ -521,7 +553,10 @@ impl Dense {
             if spec.life.is_none() && end >= self.waiting {
                 // The wedges answer up to the head; what waits is looked at.
                 let kept = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bound));
-                found = (kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1));
+                found = (
+                    kept(spec.min).map_or(i64::MAX, |f| f.1),
+                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
+                );
                 scan_from = self.waiting.max(first);
             } else if spec.life.is_none() {
                 // Behind the head: the wedges' answer holds if it lies in the window.
@@ -563,7 +598,10 @@ impl Dense {
             for e in &window.extrema {
                 let spec = layout.extrema[*e];
                 let kept = |wedge: Option<usize>| wedge.and_then(|x| self.wedges[x].after(bounds[*w]));
-                found.push((kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1)));
+                found.push((
+                    kept(spec.min).map_or(i64::MAX, |f| f.1),
+                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
+                ));
             }
             for at in self.waiting..end.max(self.waiting) {
                 let entry = self.queue.get(layout, pool, at);
@@ -573,7 +611,11 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add::<Any>(&mut out.sums[*p], pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for (e, found) in window.extrema.iter().zip(&mut found) {
                     if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
@@ -606,13 +648,22 @@ impl Dense {
             window.pairs.iter().for_each(|p| out.sums[*p] = Accumulator::ZERO);
             window.extrema.iter().for_each(|e| out.extrema[*e] = NO_EXTREMA);
             let mut rows = 0;
-            for (at, tile) in tiles.heads.iter().enumerate().filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut) {
+            for (at, tile) in tiles
+                .heads
+                .iter()
+                .enumerate()
+                .filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut)
+            {
                 rows += tile.1;
                 for p in &window.pairs {
                     out.sums[*p].merge(&tiles.sums[at * track.inputs.len() + track.place(layout.pairs[*p].input)]);
                 }
                 for e in &window.extrema {
-                    let place = track.extrema.iter().position(|i| *i == layout.extrema[*e].input).unwrap_or(0);
+                    let place = track
+                        .extrema
+                        .iter()
+                        .position(|i| *i == layout.extrema[*e].input)
+                        .unwrap_or(0);
                     let (min, max) = tiles.extrema[at * track.extrema.len() + place];
                     let found = &mut out.extrema[*e];
                     *found = (found.0.min(min), found.1.max(max));
@@ -629,7 +680,11 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add::<Any>(&mut out.sums[*p], pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for e in &window.extrema {
                     if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
@@ -642,7 +697,13 @@ impl Dense {
     }
 
     /// Gives a row new inputs; `false` when the row is not there any more.
-    pub(super) fn revise(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], mut release: impl FnMut(&[u64])) -> bool {
+    pub(super) fn revise(
+        &mut self,
+        layout: &Layout,
+        pool: &mut Slab,
+        entry: &[u64],
+        mut release: impl FnMut(&[u64]),
+    ) -> bool {
         let ord = layout.ord.map_or(0, |o| entry[o]);
         let at = self.queue.search(layout, pool, entry[0] as i64, ord);
         if at == self.queue.end {
@@ -667,8 +728,16 @@ impl Dense {
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let input = &layout.inputs[pair.input];
-                remove::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, &old, pair.level));
-                add::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, entry, pair.level));
+                remove::<Any>(
+                    &mut self.sums[*p],
+                    pair.level,
+                    term::<Any>(layout, input, &old, pair.level),
+                );
+                add::<Any>(
+                    &mut self.sums[*p],
+                    pair.level,
+                    term::<Any>(layout, input, entry, pair.level),
+                );
             }
         }
         let time = entry[0] as i64;
@@ -712,7 +781,11 @@ impl Dense {
             let (mut low, mut high) = (queue.first, queue.end);
             while low < high {
                 let middle = low + (high - low) / 2;
-                if time(middle) <= bound { low = middle + 1 } else { high = middle }
+                if time(middle) <= bound {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
             }
             low
         };
@@ -765,7 +838,11 @@ impl Dense {
                 let mut sums = self.sums[*p];
                 for at in self.queue.first..self.waiting {
                     let entry = self.queue.get(layout, pool, at);
-                    remove::<Any>(&mut sums, pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    remove::<Any>(
+                        &mut sums,
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 sums
             })

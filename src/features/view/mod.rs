@@ -76,7 +76,9 @@ pub enum ViewError {
         what: String,
     },
     /// An aggregate of a type that it cannot take.
-    #[error("view {view}: aggregate {aggregate} cannot take a column of type {data_type}; use a number, or count or last")]
+    #[error(
+        "view {view}: aggregate {aggregate} cannot take a column of type {data_type}; use a number, or count or last"
+    )]
     Unsupported {
         /// The view.
         view: String,

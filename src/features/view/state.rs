@@ -114,7 +114,10 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn new(layout: &Layout) -> Self {
         let windows = layout.windows.len();
-        Bounds { list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
+        Bounds {
+            list: vec![i64::MIN; windows],
+            same: vec![(0, 0); windows],
+        }
     }
 
     #[inline(always)]
@@ -147,15 +150,28 @@ impl ViewState {
             .entity
             .iter()
             .map(|column| {
-                schema.fields().get(*column).map(|f| f.data_type().clone()).ok_or_else(|| ViewError::Column {
-                    view: plan.name.clone(),
-                    what: format!("entity column {column}"),
-                })
+                schema
+                    .fields()
+                    .get(*column)
+                    .map(|f| f.data_type().clone())
+                    .ok_or_else(|| ViewError::Column {
+                        view: plan.name.clone(),
+                        what: format!("entity column {column}"),
+                    })
             })
             .collect::<Result<Vec<DataType>, _>>()?;
-        if layout.inputs.iter().filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned)).count() > 64 {
+        if layout
+            .inputs
+            .iter()
+            .filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned))
+            .count()
+            > 64
+        {
             let what = "more than 64 inputs of 64-bit integers or times".to_owned();
-            return Err(ViewError::Column { view: plan.name.clone(), what });
+            return Err(ViewError::Column {
+                view: plan.name.clone(),
+                what,
+            });
         }
         let mut small = Vec::new();
         let mut words = (layout.entries_at + layout.stride).next_power_of_two().max(8);
@@ -199,7 +215,14 @@ impl ViewState {
         let times = times(batch, 0)?;
         let mut keys = std::mem::take(&mut self.keys);
         let mut entries = std::mem::take(&mut self.entries);
-        let read = self.read(batch, &self.entity_columns(batch, &self.entity)?, times, ords(batch, 1)?, &mut keys, &mut entries);
+        let read = self.read(
+            batch,
+            &self.entity_columns(batch, &self.entity)?,
+            times,
+            ords(batch, 1)?,
+            &mut keys,
+            &mut entries,
+        );
         let mut answers = self.answers.take().unwrap_or_else(|| Answers::new(&self.layout));
         let result = match read {
             Ok(()) => {
@@ -261,7 +284,10 @@ impl ViewState {
         let mut update_answers = updates
             .filter(|u| u.answers)
             .map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
-        let mut answers = self.question_answers.take().unwrap_or_else(|| Answers::new(&self.layout));
+        let mut answers = self
+            .question_answers
+            .take()
+            .unwrap_or_else(|| Answers::new(&self.layout));
         answers.begin(question_times.len());
         if let Some(a) = &mut update_answers {
             a.begin(due.len());
@@ -299,7 +325,8 @@ impl ViewState {
                 if let Some(next) = question_keys.hashes.get(question + AHEAD_RECORD) {
                     let _ = self.prefetch_record(*next);
                 }
-                let key = (!question_keys.is_none(question)).then(|| (question_keys.get(question), question_keys.hashes[question]));
+                let key = (!question_keys.is_none(question))
+                    .then(|| (question_keys.get(question), question_keys.hashes[question]));
                 self.answer(key, question_times[question], &mut answers);
                 question += 1;
             }
@@ -355,7 +382,11 @@ impl ViewState {
             .iter()
             .map(|column| {
                 let what = || format!("there is no entity column {column}");
-                batch.columns().get(*column).cloned().ok_or_else(|| ViewError::Batch { what: what() })
+                batch
+                    .columns()
+                    .get(*column)
+                    .cloned()
+                    .ok_or_else(|| ViewError::Batch { what: what() })
             })
             .collect()
     }
@@ -396,12 +427,25 @@ impl ViewState {
             let (key, hash) = (keys.get(row), keys.hashes[row]);
             let head = time.saturating_sub(self.layout.delay);
             let guess = ahead[row % AHEAD_RING];
-            let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
+            let mut handle = if self.is_current(guess, key) {
+                guess
+            } else {
+                self.find_or_make(key, hash)
+            };
             if insert_first {
                 handle = self.insert_at::<S>(hash, handle, entry, head);
             }
             self.bounds.set(&self.layout, head);
-            let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
+            let Self {
+                layout,
+                small,
+                dense,
+                chunks,
+                texts,
+                scan,
+                bounds,
+                ..
+            } = self;
             let mut raw = answers.row(layout);
             let class = handle >> CLASS_SHIFT;
             if class != DENSE {
@@ -424,8 +468,11 @@ impl ViewState {
             return false;
         }
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let there =
-            if class != DENSE { self.small[class as usize].get(block)[1] != FREE } else { self.dense[block as usize].is_some() };
+        let there = if class != DENSE {
+            self.small[class as usize].get(block)[1] != FREE
+        } else {
+            self.dense[block as usize].is_some()
+        };
         there && self.is_key(handle, key)
     }
 
@@ -434,7 +481,16 @@ impl ViewState {
         let head = time.saturating_sub(self.layout.delay);
         let found = key.and_then(|(key, hash)| self.find(key, hash));
         self.bounds.set(&self.layout, head);
-        let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            texts,
+            scan,
+            bounds,
+            ..
+        } = self;
         let mut raw = answers.row(layout);
         match found {
             None => raw.clear(),
@@ -453,7 +509,9 @@ impl ViewState {
 
     #[inline(always)]
     pub(super) fn find(&self, key: Key<'_>, hash: u64) -> Option<Handle> {
-        self.index.find(hash, |handle| self.is_key(handle, key)).map(|(_, handle)| handle)
+        self.index
+            .find(hash, |handle| self.is_key(handle, key))
+            .map(|(_, handle)| handle)
     }
 
     #[inline(always)]
@@ -478,7 +536,11 @@ impl ViewState {
 
     /// The hash of a record's key.
     pub(super) fn hash_of(&self, key_word: u64) -> u64 {
-        if self.words { Key::Word(key_word).hash() } else { Key::Bytes(self.names.get(key_word)).hash() }
+        if self.words {
+            Key::Word(key_word).hash()
+        } else {
+            Key::Bytes(self.names.get(key_word)).hash()
+        }
     }
 
     #[inline(always)]
@@ -522,7 +584,13 @@ impl ViewState {
     #[inline(always)]
     pub(super) fn insert_at<S: Shape>(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, dense, chunks, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            ..
+        } = self;
         if class != DENSE {
             let record = small[class as usize].get_mut(block);
             if layout.refresh {
@@ -534,7 +602,8 @@ impl ViewState {
             return self.insert_in_full(hash, handle, entry, head);
         }
         if let Some(dense) = &mut dense[block as usize] {
-            if layout.refresh && !std::mem::replace(&mut dense.dirty, true)
+            if layout.refresh
+                && !std::mem::replace(&mut dense.dirty, true)
                 && let Some(refresh) = &mut self.refresh
             {
                 refresh.dirty.push(dense.key);
@@ -548,23 +617,39 @@ impl ViewState {
     #[inline(never)]
     fn insert_in_full(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, texts, .. } = self;
+        let Self {
+            layout, small, texts, ..
+        } = self;
         let record = small[class as usize].get_mut(block);
-        let newest = small::newest(layout, record).unwrap_or(i64::MIN).saturating_sub(layout.delay);
-        let gone = small::expired(layout, record, newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))));
+        let newest = small::newest(layout, record)
+            .unwrap_or(i64::MIN)
+            .saturating_sub(layout.delay);
+        let gone = small::expired(
+            layout,
+            record,
+            newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))),
+        );
         if gone > 0 {
             small::drop_front(layout, record, gone, |entry| release(layout, texts, entry));
             small::insert::<Any>(layout, record, entry);
             return handle;
         }
-        let new = if (class as usize) + 1 < small.len() { self.resize(handle, class + 1) } else { self.thicken(handle, head) };
+        let new = if (class as usize) + 1 < small.len() {
+            self.resize(handle, class + 1)
+        } else {
+            self.thicken(handle, head)
+        };
         self.index.replace(hash, handle, new);
         if new >> CLASS_SHIFT == DENSE {
             if let Some(dense) = &mut self.dense[(new & BLOCK_MASK) as usize] {
                 dense.insert::<Any>(&self.layout, &mut self.chunks, entry, head);
             }
         } else {
-            small::insert::<Any>(&self.layout, self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK), entry);
+            small::insert::<Any>(
+                &self.layout,
+                self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK),
+                entry,
+            );
         }
         new
     }
@@ -574,7 +659,11 @@ impl ViewState {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let new = self.small[to as usize].alloc();
         let (low, high) = self.small.split_at_mut(class.max(to) as usize);
-        let (from, into) = if class < to { (&mut low[class as usize], &mut high[0]) } else { (&mut high[0], &mut low[to as usize]) };
+        let (from, into) = if class < to {
+            (&mut low[class as usize], &mut high[0])
+        } else {
+            (&mut high[0], &mut low[to as usize])
+        };
         let record = from.get_mut(block);
         let used = self.layout.entries_at + small::count(record) * self.layout.stride;
         into.get_mut(new)[..used].copy_from_slice(&record[..used]);
@@ -586,7 +675,9 @@ impl ViewState {
     /// Makes a compact record dense; returns its new handle.
     fn thicken(&mut self, handle: Handle, head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, chunks, .. } = self;
+        let Self {
+            layout, small, chunks, ..
+        } = self;
         let record = small[class as usize].get_mut(block);
         let mut dense = Dense::new(layout, record[0]);
         dense.dirty = record[1] & DIRTY != 0;
@@ -635,13 +726,24 @@ impl ViewState {
             return self.release_texts(entry);
         };
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, dense, chunks, texts, refresh, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            texts,
+            refresh,
+            ..
+        } = self;
         let found = if class != DENSE {
             let record = small[class as usize].get_mut(block);
-            let (at, end) = (layout.entries_at, layout.entries_at + small::count(record) * layout.stride);
-            let place = (at..end).step_by(layout.stride).find(|at| {
-                record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord])
-            });
+            let (at, end) = (
+                layout.entries_at,
+                layout.entries_at + small::count(record) * layout.stride,
+            );
+            let place = (at..end)
+                .step_by(layout.stride)
+                .find(|at| record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord]));
             if let Some(place) = place {
                 let old = &mut record[place..place + layout.stride];
                 release(layout, texts, old);
@@ -652,7 +754,9 @@ impl ViewState {
         } else {
             dense[block as usize].as_mut().is_some_and(|dense| {
                 let found = dense.revise(layout, chunks, entry, |old| release(layout, texts, old));
-                if found && layout.refresh && !std::mem::replace(&mut dense.dirty, true)
+                if found
+                    && layout.refresh
+                    && !std::mem::replace(&mut dense.dirty, true)
                     && let Some(refresh) = refresh
                 {
                     refresh.dirty.push(dense.key);
@@ -673,7 +777,9 @@ impl ViewState {
     /// Asks for a key's record; returns its handle, if a look at the index alone tells.
     #[inline(always)]
     fn prefetch_record(&self, hash: u64) -> Handle {
-        let Some(handle) = self.index.guess(hash) else { return NO_HANDLE };
+        let Some(handle) = self.index.guess(hash) else {
+            return NO_HANDLE;
+        };
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         if class != DENSE {
             self.small[class as usize].prefetch(block, 1 << class.min(2));

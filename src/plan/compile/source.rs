@@ -220,7 +220,12 @@ impl Compiler<'_> {
             if !outside.iter().any(|field| *field.name() == column.0) {
                 let mend = nearest(&column.0, outside.iter().map(|field| field.name().as_str()));
                 let mend = mend.map_or_else(
-                    || format!("it has {}", quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())),
+                    || {
+                        format!(
+                            "it has {}",
+                            quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())
+                        )
+                    },
                     |n| format!("did you mean `{n}`?"),
                 );
                 self.error(&at, format!("the data has no column `{}`", column.0), mend);

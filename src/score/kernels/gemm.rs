@@ -88,7 +88,11 @@ impl Packed {
         for (x, out) in x.by_ref().zip(out.by_ref()) {
             self.panel_rows::<ROWS>(x, bias, out);
         }
-        for (x, out) in x.remainder().chunks_exact(k).zip(out.into_remainder().chunks_exact_mut(n)) {
+        for (x, out) in x
+            .remainder()
+            .chunks_exact(k)
+            .zip(out.into_remainder().chunks_exact_mut(n))
+        {
             self.panel_rows::<1>(x, bias, out);
         }
     }
@@ -110,7 +114,9 @@ impl Packed {
             let taken = PANEL.min(n - first);
             for (r, sums) in sums.iter_mut().enumerate() {
                 if let Some(b) = bias {
-                    sums.iter_mut().zip(&b[first..first + taken]).for_each(|(s, &b)| *s += b);
+                    sums.iter_mut()
+                        .zip(&b[first..first + taken])
+                        .for_each(|(s, &b)| *s += b);
                 }
                 out[r * n + first..][..taken].copy_from_slice(&sums[..taken]);
             }
@@ -130,7 +136,10 @@ impl Packed {
                     *s += x[(done + r) * k + i] * w[0];
                 }
             }
-            out[done..done + SIDE].iter_mut().zip(sums).for_each(|(o, s)| *o = s + bias);
+            out[done..done + SIDE]
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(o, s)| *o = s + bias);
             done += SIDE;
         }
         for (x, out) in x[done * k..].chunks_exact(k).zip(&mut out[done..]) {

@@ -173,7 +173,14 @@ impl OnlineStore {
             });
         }
         let keys = encode(&view.name, &rows.keys)?;
-        self.put_encoded(view, stamp, &keys.iter().collect::<Vec<_>>(), &rows.event_time, &rows.valid_until, &rows.values)
+        self.put_encoded(
+            view,
+            stamp,
+            &keys.iter().collect::<Vec<_>>(),
+            &rows.event_time,
+            &rows.valid_until,
+            &rows.values,
+        )
     }
 
     /// [`put`](Self::put) for entities whose keys are in their [canonical bytes](crate::ops::key) already.
