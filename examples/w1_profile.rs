@@ -114,7 +114,7 @@ fn main() {
     let (mut n, mut pend): (usize, Vec<(i64, u64, i64, i64, f64)>) = (0, vec![]);
     let mut batches = vec![];
     let mut max = i64::MIN;
-    let mut cut = |pend: &mut Vec<(i64, u64, i64, i64, f64)>, w: i64| {
+    let cut = |pend: &mut Vec<(i64, u64, i64, i64, f64)>, w: i64| {
         pend.sort_unstable_by_key(|r| (r.0, r.1));
         let k = pend.partition_point(|r| r.0 < w);
         let out: Vec<_> = pend.drain(..k).collect();

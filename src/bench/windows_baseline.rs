@@ -97,7 +97,7 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     let mut waiting: Vec<Event> = Vec::new();
     let mut order: Vec<u64> = Vec::new();
     let mut ready: Vec<Event> = Vec::new();
-    let mut out: Vec<Vec<u64>> = vec![Vec::with_capacity(2 * BATCH); CARD_COLUMNS + 2];
+    let mut out: Vec<Vec<u64>> = (0..CARD_COLUMNS + 2).map(|_| Vec::with_capacity(2 * BATCH)).collect();
     let mut highest = i64::MIN;
     let mut process = |waiting: &mut Vec<Event>, watermark: i64| {
         release(waiting, &mut order, &mut ready, watermark);

@@ -216,6 +216,10 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
     if tables.is_empty() {
         writeln!(text, "  none: nothing was committed")?;
     }
+    // As this program was called, so that the commands run where it is not on the path.
+    let tidemill = quoted(Path::new(
+        &std::env::args_os().next().unwrap_or_else(|| "tidemill".into()),
+    ));
     let show = |text: &mut String, why: &str, command: &str| writeln!(text, "\n  # {why}\n  {command}");
     write!(text, "\nTo look at them:")?;
     writeln!(text)?;
@@ -242,13 +246,13 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
         show(
             &mut text,
             "what a reader of the online store is served about a customer",
-            &format!("tidemill features get customer customer_id={customer} --online {online}"),
+            &format!("{tidemill} features get customer customer_id={customer} --online {online}"),
         )?;
     }
     show(
         &mut text,
         "the plan of the job that made them",
-        &format!("tidemill check {}", quoted(&place.job)),
+        &format!("{tidemill} check {}", quoted(&place.job)),
     )?;
     Ok(text)
 }

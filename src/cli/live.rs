@@ -47,6 +47,7 @@ impl Live {
                     FRAME.min(view.until_line(&observer))
                 };
                 let last = !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout));
+                view.ended = last;
                 let snapshot = observer.snapshot();
                 step(snapshot.elapsed);
                 view.see(&snapshot);
@@ -78,6 +79,7 @@ struct View {
     curve: VecDeque<f64>,
     curve_at: Duration,
     line_at: Duration,
+    ended: bool,
 }
 
 impl View {
@@ -88,6 +90,7 @@ impl View {
             curve: VecDeque::new(),
             curve_at: Duration::ZERO,
             line_at: LINE,
+            ended: false,
         }
     }
 
@@ -193,9 +196,10 @@ fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<L
 }
 
 fn title_line(view: &View, snapshot: &Snapshot, width: usize) -> Line {
-    let right = format!("{} s   Ctrl-C ends it", snapshot.elapsed.as_secs());
+    let hint = if view.ended { "ended" } else { "Ctrl-C ends it" };
+    let right = format!("{} s   {hint}", snapshot.elapsed.as_secs());
     let gap = width
-        .saturating_sub(view.title.chars().count() + right.len() + 1)
+        .saturating_sub(view.title.chars().count() + right.chars().count() + 1)
         .max(2);
     vec![
         (Ink::Strong, view.title.clone()),
@@ -450,7 +454,7 @@ mod tests {
     #[test]
     fn a_frame_shows_the_job() {
         let expected = "\
-tidemill demo: card_fraud                                12 s   Ctrl-C ends it
+tidemill demo: card_fraud                                 12 s   Ctrl-C ends it
 
   rows/s           1,999   24,000 read   23,988 scored   3 dead letters
   watermark    2026-01-05T00:00:00Z

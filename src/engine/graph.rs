@@ -234,18 +234,16 @@ impl<'s> Graph<'_, 's> {
                 self.done,
             );
         }
-        if let Some(OpenStore { store, generation, .. }) = &self.resources.online {
+        if let Some(open) = &self.resources.online {
             let views = online
                 .into_iter()
                 .map(|(view, rows)| OnlineView { view, rows })
                 .collect();
-            let (store, control) = (Arc::clone(store), self.control.clone());
             online_sink(
                 self.scope,
                 self.shared,
-                store,
-                *generation,
-                control,
+                open,
+                self.control.clone(),
                 views,
                 self.flow,
                 self.done,

@@ -14,6 +14,7 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use super::EngineError;
 use super::background::Background;
 use super::chain::update_schema;
+use super::graph::OpenStore;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{EventTime, Tick};
@@ -78,13 +79,13 @@ pub fn view_schema(plan: &Plan, view: &ViewPlan) -> Result<ViewSchema, EngineErr
 pub fn online_sink<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
-    store: Arc<OnlineStore>,
-    generation: u64,
+    open: &OpenStore,
     control: Control<'s>,
     views: Vec<OnlineView<'s>>,
     flow: &Probe<Tick>,
     done: &Probe<Tick>,
 ) {
+    let (store, generation) = (Arc::clone(&open.store), open.generation);
     let mut builder = OperatorBuilder::new("online".to_owned(), scope);
     let indices: Vec<usize> = views.iter().map(|v| v.view).collect();
     let ports = views.into_iter().map(|v| Port::local(v.rows)).collect();

@@ -78,12 +78,8 @@ pub fn view_stage<'s>(
             if for_logic.failed() {
                 return;
             }
-            let updates = if own {
-                None
-            } else {
-                inputs.pop().and_then(|batches| merged(batches))
-            };
-            let rows = inputs.pop().and_then(|batches| merged(batches));
+            let updates = if own { None } else { inputs.pop().and_then(merged) };
+            let rows = inputs.pop().and_then(merged);
             if let Err(error) = core.tick(info, rows, updates, out) {
                 for_logic.fail(error);
             }
@@ -211,13 +207,12 @@ impl StageCore {
             }
             questions
         };
-        if info.last || info.tick % 64 == 0 {
+        if info.last || info.tick.is_multiple_of(64) {
             self.account();
         }
-        // At the end nothing is gained from dropping what has slid out of the windows.
-        if !info.last {
-            self.state.advance(info.watermark);
-        }
+        // When all sources have ended the watermark is past everything, but the clock stands where it stood: values are
+        // read, and refreshed below, as of the clock.
+        self.state.advance(info.watermark.min(info.now));
         self.shared.note_work(started.elapsed());
         if let Some(rows) = rows {
             out[0].push(Batch(self.widen(&rows, values)?));
@@ -351,8 +346,8 @@ pub fn join_stage<'s>(
     let logic = Box::new(
         move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
             let Some(core) = &mut core else { return };
-            let right = inputs.pop().and_then(|batches| merged(batches));
-            let left = inputs.pop().and_then(|batches| merged(batches));
+            let right = inputs.pop().and_then(merged);
+            let left = inputs.pop().and_then(merged);
             out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
             core.advance(info.watermark);
         },

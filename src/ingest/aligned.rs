@@ -240,7 +240,8 @@ impl Aligned {
         })
     }
 
-    /// Closes the input now: what has been read is cut as the last tick.
+    /// Closes the input now: what has been read is cut as the last tick. Rows that the watermark has not reached are not
+    /// complete, since other partitions stand before them: they are released no more.
     pub fn stop(&mut self, now: Instant) -> Next {
         if self.ended { Next::End } else { self.cut(now, true) }
     }
@@ -307,12 +308,8 @@ impl Aligned {
             .filter(|lane| !lane.done)
             .map(|lane| lane.watermark)
             .min();
-        // Watermarks never go back, and the last tick releases everything.
-        self.watermark = if last {
-            EventTime::MAX
-        } else {
-            previous_watermark.max(lowest.unwrap_or(EventTime::MAX))
-        };
+        // Watermarks never go back; when all partitions have ended, everything is complete.
+        self.watermark = previous_watermark.max(lowest.unwrap_or(EventTime::MAX));
         self.epoch_rows += open.rows;
         let since = *self.epoch_since.get_or_insert(now);
         let epoch_end =

@@ -100,13 +100,13 @@ fn spread(path: &Path, header: Option<&str>, good: impl Fn(usize) -> String, bad
         bytes.extend_from_slice(good(i).as_bytes());
         bytes.push(b'\n');
         offset += 1;
-        if i >= 20 {
-            if let Some(bad) = waiting.next() {
-                bytes.extend_from_slice(&bad.line);
-                bytes.push(b'\n');
-                offsets.push(offset);
-                offset += 1;
-            }
+        if i >= 20
+            && let Some(bad) = waiting.next()
+        {
+            bytes.extend_from_slice(&bad.line);
+            bytes.push(b'\n');
+            offsets.push(offset);
+            offset += 1;
         }
     }
     assert_eq!(waiting.count(), 0, "more bad lines than places");

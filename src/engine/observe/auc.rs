@@ -163,7 +163,8 @@ mod tests {
             window in 1usize..30,
         ) {
             let mut matches = Matches::new(window, usize::MAX);
-            let (mut scores, mut labels): (Vec<(u64, f64, bool)>, Vec<(u64, f64, bool)>) = Default::default();
+            let mut scores: Vec<(u64, f64, bool)> = Vec::new();
+            let mut labels = scores.clone();
             let mut expected = Vec::new();
             for (id, score, label, predicts) in events {
                 let other = |list: &Vec<(u64, f64, bool)>| list.iter().position(|(other, ..)| *other == id);

@@ -24,7 +24,7 @@ impl ViewState {
         let mut out = Writer(Vec::new());
         let mut handles: Vec<Handle> = self.index.slot(slot).collect();
         // By key, so that the bytes do not depend on where records lie.
-        handles.sort_by(|a, b| self.key_bytes(*a).cmp(&self.key_bytes(*b)));
+        handles.sort_by_key(|a| self.key_bytes(*a));
         out.word(VERSION);
         out.word(fingerprint(&self.layout, self.words));
         out.word(handles.len() as u64);

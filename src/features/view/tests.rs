@@ -675,14 +675,14 @@ fn two_workers_see_what_one_sees() {
     let whole = new().apply_own(&batch(&rows, false)).unwrap();
     let mut workers = [new(), new()];
     let worker = |row: &Row| worker_of_slot(slot_of(crate::base::hash_u64(row.key.unwrap() as u64)), 2);
-    for w in 0..2 {
+    for (w, state) in workers.iter_mut().enumerate() {
         let (at, own): (Vec<usize>, Vec<Row>) = rows
             .iter()
             .enumerate()
             .filter(|(_, r)| worker(r) == w)
             .map(|(i, r)| (i, r.clone()))
             .unzip();
-        let answers = workers[w].apply_own(&batch(&own, false)).unwrap();
+        let answers = state.apply_own(&batch(&own, false)).unwrap();
         for (a, b) in whole.iter().zip(&answers) {
             let take = UInt64Array::from(at.iter().map(|i| *i as u64).collect::<Vec<_>>());
             assert_eq!(&arrow::compute::take(a, &take, None).unwrap(), b);

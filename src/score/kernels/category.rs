@@ -108,7 +108,7 @@ fn index<K: std::hash::Hash + Eq>(keys: impl IntoIterator<Item = K>) -> HashMap<
 }
 
 impl LabelEncoder {
-    pub(super) fn new(a: Attributes, opset: i64) -> Made {
+    pub(super) fn make(a: Attributes, opset: i64) -> Made {
         if opset < 2 || a.has("classes_strings") {
             return made(ClassIndex {
                 indices: index(a.texts("classes_strings")?),

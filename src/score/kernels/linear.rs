@@ -10,7 +10,7 @@ use crate::score::tensor::{Data, Tensor};
 /// Coefficients of `n` outputs, packed.
 fn coefficients(a: Attributes, n: usize) -> Result<Packed, String> {
     let w = a.floats("coefficients");
-    if n == 0 || w.is_empty() || w.len() % n != 0 {
+    if n == 0 || w.is_empty() || !w.len().is_multiple_of(n) {
         return Err(format!("has {} coefficients for {n} outputs", w.len()));
     }
     let k = w.len() / n;

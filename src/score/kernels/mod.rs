@@ -109,7 +109,7 @@ pub(crate) fn make(recipe: Recipe) -> Option<Made> {
             "FeatureVectorizer" => made(prepare::FeatureVectorizer::new(a)),
             "ArrayFeatureExtractor" => made(prepare::ArrayFeatureExtractor),
             "OneHotEncoder" => category::OneHot::new(a).and_then(made),
-            "LabelEncoder" => category::LabelEncoder::new(a, recipe.opsets.ml),
+            "LabelEncoder" => category::LabelEncoder::make(a, recipe.opsets.ml),
             "CategoryMapper" => category::mapper(a),
             // Probabilities stay a tensor here: an output column is picked by position.
             "ZipMap" => made(shape::Copy),

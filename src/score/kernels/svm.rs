@@ -29,7 +29,7 @@ struct Similarity {
 impl Similarity {
     /// `count` vectors, one after the other in `values`.
     fn new(a: Attributes, linear: bool, values: &[f32], count: usize) -> Result<Similarity, String> {
-        if count == 0 || values.is_empty() || values.len() % count != 0 {
+        if count == 0 || values.is_empty() || !values.len().is_multiple_of(count) {
             return Err(format!("has {} values for {count} vectors", values.len()));
         }
         let shape = match a.text("kernel_type").transpose()? {

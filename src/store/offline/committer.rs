@@ -196,7 +196,7 @@ impl TableCommitter {
 
     /// Checkpoints are best effort: without one, reopening reads more of the log.
     fn checkpoint(&mut self) {
-        if self.snapshot.version() % CHECKPOINT_INTERVAL != 0 {
+        if !self.snapshot.version().is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
         }
         match self.snapshot.checkpoint(self.engine.as_ref(), None) {

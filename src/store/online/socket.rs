@@ -69,10 +69,13 @@ pub struct SocketGuard {
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// A reader's stream, and the thread that answers it until it is joined.
+type Connection = (UnixStream, Option<JoinHandle<()>>);
+
 #[derive(Default)]
 struct Connections {
     stopping: AtomicBool,
-    open: Mutex<HashMap<u64, (UnixStream, Option<JoinHandle<()>>)>>,
+    open: Mutex<HashMap<u64, Connection>>,
 }
 
 pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {

@@ -102,7 +102,12 @@ impl Job {
             ..RunOptions::default()
         };
         let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
-        Lake { _dir: dir, tables, online, summary }
+        Lake {
+            _dir: dir,
+            tables,
+            online,
+            summary,
+        }
     }
 }
 
