@@ -60,6 +60,11 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
+/// `1 worker`, `2 workers`.
+pub fn workers(n: usize) -> String {
+    if n == 1 { "1 worker".to_owned() } else { format!("{n} workers") }
+}
+
 /// A number of bytes in the unit that reads best: `812 B`, `3.4 MB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::job::JobArgs;
-use super::output::{bytes, columns, grouped, print, print_json};
+use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
 use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle};
 
@@ -70,11 +70,6 @@ pub fn stop_on_interrupt(stop: StopHandle) -> anyhow::Result<()> {
 }
 
 fn text(summary: &RunSummary) -> String {
-    let workers = if summary.workers == 1 {
-        "1 worker".to_owned()
-    } else {
-        format!("{} workers", summary.workers)
-    };
     let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
     let facts = [
         (
@@ -103,9 +98,10 @@ fn text(summary: &RunSummary) -> String {
         );
     }
     format!(
-        "{}: done in {:.1} s on {workers}\n{}\n{}",
+        "{}: done in {:.1} s on {}\n{}\n{}",
         summary.job,
         summary.seconds,
+        workers(summary.workers),
         indent(&columns(&facts, &[])),
         indent(&columns(&sources, &[1, 2, 3, 4, 5]))
     )
