@@ -1,5 +1,7 @@
 //! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
 
+pub mod score;
+pub mod score_models;
 pub mod w1_data;
 pub mod windows;
 pub mod windows_baseline;

@@ -20,6 +20,8 @@ mod post;
 mod proto;
 mod scorer;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use bind::Bound;

@@ -175,6 +175,23 @@ impl Model {
         &self.outputs
     }
 
+    /// The model with its open input widths settled for `columns` columns: all of them for an only input, else one for each. Without open widths, the same model.
+    ///
+    /// # Errors
+    /// As for [`Model::load`] where the model turns out to mix rows.
+    pub fn with_columns(&self, columns: usize) -> Result<Model, ScoreError> {
+        let mut model = self.clone();
+        if model.inputs.iter().all(|i| i.dims.is_some()) {
+            return Ok(model);
+        }
+        let width = if model.inputs.len() == 1 { columns } else { 1 };
+        model.inputs.iter_mut().for_each(|i| {
+            i.dims.get_or_insert_with(|| vec![width]);
+        });
+        model.try_out()?;
+        Ok(model)
+    }
+
     /// Scores a few made-up rows together and one by one: learns the outputs' types and widths, and refuses a model for which the two differ.
     ///
     /// Models with open input widths, and such as fail on made-up values (an unknown category, say), keep what they declare.

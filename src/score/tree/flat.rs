@@ -22,6 +22,7 @@ const BLOCK_BYTES: usize = 24 << 10;
 /// A precision in which trees are evaluated.
 pub(crate) trait Real: Copy + Default + PartialOrd + std::ops::Add<Output = Self> + std::ops::Neg<Output = Self> + Send + Sync + 'static {
     const NAN: Self;
+    const INFINITY: Self;
     fn of_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
     /// The next smaller number; NaN, which nothing is at or below, for −∞.
@@ -33,6 +34,7 @@ macro_rules! real {
     ($t:ty) => {
         impl Real for $t {
             const NAN: $t = <$t>::NAN;
+            const INFINITY: $t = <$t>::INFINITY;
             fn of_f64(x: f64) -> $t {
                 x as $t
             }
@@ -168,17 +170,27 @@ fn equality<T: Real>(feature: usize, t: T, missing_is_true: bool, on_true: Todo<
     ordering(&Test::Leq, feature, t, missing_is_true, second, on_false)
 }
 
+/// A test that no number passes: every number is at or below infinity, a missing input is not.
+fn impossible<T: Real>(feature: usize, missing_is_true: bool, on_true: Todo<T>, on_false: Todo<T>) -> Todo<T> {
+    let on_missing = if missing_is_true { on_true } else { on_false.clone() };
+    ordering(&Test::Leq, feature, T::INFINITY, false, on_false, on_missing)
+}
+
 fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
     let Source::Split(s) = &forest.nodes[i] else { return None };
     let (on_true, on_false) = (Todo::Node(s.on_true), Todo::Node(s.on_false));
     let t = T::of_f64(s.threshold);
     Some(match &s.test {
+        Test::Neq if s.threshold.is_nan() => impossible(s.feature, false, on_false, on_true),
+        Test::Leq | Test::Lt | Test::Gte | Test::Gt | Test::Eq if s.threshold.is_nan() => {
+            impossible(s.feature, s.missing_is_true, on_true, on_false)
+        }
         Test::Eq => equality(s.feature, t, s.missing_is_true, on_true, on_false),
         // A missing input is unlike every number.
         Test::Neq => equality(s.feature, t, false, on_false, on_true),
         Test::Member(values) => {
             let none = match values.is_empty() {
-                true => ordering(&Test::Leq, s.feature, T::NAN, s.missing_is_true, on_true.clone(), on_false),
+                true => impossible(s.feature, s.missing_is_true, on_true.clone(), on_false),
                 false => on_false,
             };
             values.iter().rev().fold(none, |rest, &v| equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest))
