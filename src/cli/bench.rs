@@ -9,9 +9,6 @@ use serde::Serialize;
 use super::output::{columns, grouped, print, print_json, workers};
 use crate::bench::{end_to_end, score, windows};
 
-use super::output::{columns, grouped, print, print_json};
-use crate::bench::{end_to_end, windows};
-
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
 #[command(rename_all = "snake_case")]
@@ -42,9 +39,6 @@ pub struct WindowsArgs {
     /// Read these events instead (`txn_id, card_id, merchant_id, amount, ts`), in event-time order.
     #[arg(long, value_name = "FILE.parquet")]
     input: Option<PathBuf>,
-    /// Measure this many times; the figures are medians.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    runs: usize,
     /// Write every row's features to this file.
     #[arg(long, value_name = "FILE.parquet")]
     out: Option<PathBuf>,
@@ -88,9 +82,6 @@ pub struct EndToEndArgs {
     /// Worker threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// Measure this many times; the figures are medians.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    runs: usize,
     /// Run each side this often, in turn; the figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,

@@ -75,100 +75,21 @@ impl Model {
     /// Everything that does not fit, one message each, naming both sides.
     pub fn bind(&self, columns: &[(&str, DataType)], outputs: &[ModelOutput]) -> Result<Arc<Bound>, Vec<String>> {
         let mut faults = Vec::new();
-        let (binding, kinds) = match self.inputs() {
-            [input] => self.bind_matrix(input, columns, &mut faults),
-            inputs => self.bind_columns(inputs, columns, &mut faults),
+        let model = self.with_columns(columns.len()).map_err(|e| vec![e.to_string()])?;
+        let (binding, kinds) = match model.inputs() {
+            [input] => bind_matrix(input, columns, &mut faults),
+            inputs => bind_columns(inputs, columns, &mut faults),
         };
-        let picks = outputs
-            .iter()
-            .filter_map(|o| self.pick(o).map_err(|why| faults.push(why)).ok())
-            .collect();
+        let picks = outputs.iter().filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok()).collect();
         if !faults.is_empty() {
             return Err(faults);
         }
         let columns = columns
             .iter()
             .zip(kinds)
-            .map(|((name, data_type), kind)| BoundColumn {
-                name: name.to_string(),
-                data_type: data_type.clone(),
-                kind,
-            })
+            .map(|((name, data_type), kind)| BoundColumn { name: name.to_string(), data_type: data_type.clone(), kind })
             .collect();
-        Ok(Arc::new(Bound {
-            model: self.clone(),
-            columns,
-            binding,
-            picks,
-        }))
-    }
-
-    fn bind_matrix(
-        &self,
-        input: &TensorInfo,
-        columns: &[(&str, DataType)],
-        faults: &mut Vec<String>,
-    ) -> (Binding, Vec<Kind>) {
-        if columns.is_empty() {
-            faults.push(format!("the model's input {input} is given no columns"));
-        }
-        if let Some(width) = input.width().filter(|&w| w != columns.len()) {
-            faults.push(format!(
-                "the model's input {input} takes {width} values per row, and there are {} columns",
-                columns.len()
-            ));
-        }
-        let kind = input.element.into();
-        for (name, data_type) in columns {
-            if !accepts(kind, data_type) {
-                faults.push(format!(
-                    "column {name} is {data_type}, which the model's input {input} cannot take"
-                ));
-            }
-        }
-        let dims = input.dims.clone().unwrap_or_else(|| vec![columns.len()]);
-        (Binding::Matrix { dims }, vec![kind; columns.len()])
-    }
-
-    fn bind_columns(
-        &self,
-        inputs: &[TensorInfo],
-        columns: &[(&str, DataType)],
-        faults: &mut Vec<String>,
-    ) -> (Binding, Vec<Kind>) {
-        let mut taken = Vec::new();
-        let mut kinds = vec![None; columns.len()];
-        for input in inputs {
-            let kind: Kind = input.element.into();
-            if input.width().is_some_and(|w| w != 1) {
-                faults.push(format!("the model's input {input} takes several values per row; a model takes one matrix of all columns, or one column per input"));
-                continue;
-            }
-            match columns.iter().position(|(name, _)| *name == input.name) {
-                None => {
-                    let near = hint(nearest(&input.name, columns.iter().map(|(n, _)| *n)));
-                    faults.push(format!("the model's input {input} has no column of its name{near}"));
-                }
-                Some(i) => {
-                    if !accepts(kind, &columns[i].1) {
-                        faults.push(format!(
-                            "column {} is {}, which the model's input {input} cannot take",
-                            columns[i].0, columns[i].1
-                        ));
-                    }
-                    kinds[i] = Some(kind);
-                    taken.push((i, input.dims.clone().unwrap_or_else(|| vec![1])));
-                }
-            }
-        }
-        for ((name, _), _) in columns.iter().zip(&kinds).filter(|(_, k)| k.is_none()) {
-            let near = hint(nearest(name, inputs.iter().map(|i| i.name.as_str())));
-            faults.push(format!("column {name} is no input of the model{near}"));
-        }
-        (
-            Binding::Columns(taken),
-            kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect(),
-        )
+        Ok(Arc::new(Bound { model, columns, binding, picks }))
     }
 
     fn pick(&self, wanted: &ModelOutput) -> Result<Pick, String> {
@@ -190,20 +111,65 @@ impl Model {
                 ));
             }
             (Some(e), Some(w)) if e >= w => {
-                return Err(format!(
-                    "output {name} reads {tensor}[{e}], and {info} has {w} values per row"
-                ));
+                return Err(format!("output {name} reads {tensor}[{e}], and {info} has {w} values per row"));
             }
             (e, _) => e.unwrap_or(0),
         };
-        Ok(Pick {
-            name: name.clone(),
-            tensor: tensor.clone(),
-            output,
-            element,
-            kind: info.element.into(),
-        })
+        Ok(Pick { name: name.clone(), tensor: tensor.clone(), output, element, kind: info.element.into() })
     }
+}
+
+fn bind_matrix(input: &TensorInfo, columns: &[(&str, DataType)], faults: &mut Vec<String>) -> (Binding, Vec<Kind>) {
+    if columns.is_empty() {
+        faults.push(format!("the model's input {input} is given no columns"));
+    }
+    if let Some(width) = input.width().filter(|&w| w != columns.len()) {
+        faults.push(format!(
+            "the model's input {input} takes {width} values per row, and there are {} columns",
+            columns.len()
+        ));
+    }
+    let kind = input.element.into();
+    for (name, data_type) in columns {
+        if !accepts(kind, data_type) {
+            faults.push(format!("column {name} is {data_type}, which the model's input {input} cannot take"));
+        }
+    }
+    let dims = input.dims.clone().unwrap_or_else(|| vec![columns.len()]);
+    (Binding::Matrix { dims }, vec![kind; columns.len()])
+}
+
+fn bind_columns(inputs: &[TensorInfo], columns: &[(&str, DataType)], faults: &mut Vec<String>) -> (Binding, Vec<Kind>) {
+    let mut taken = Vec::new();
+    let mut kinds = vec![None; columns.len()];
+    for input in inputs {
+        let kind: Kind = input.element.into();
+        if input.width().is_some_and(|w| w != 1) {
+            faults.push(format!("the model's input {input} takes several values per row; a model takes one matrix of all columns, or one column per input"));
+            continue;
+        }
+        match columns.iter().position(|(name, _)| *name == input.name) {
+            None => {
+                let near = hint(nearest(&input.name, columns.iter().map(|(n, _)| *n)));
+                faults.push(format!("the model's input {input} has no column of its name{near}"));
+            }
+            Some(i) => {
+                if !accepts(kind, &columns[i].1) {
+                    faults.push(format!(
+                        "column {} is {}, which the model's input {input} cannot take",
+                        columns[i].0, columns[i].1
+                    ));
+                }
+                kinds[i] = Some(kind);
+                taken.push((i, input.dims.clone().unwrap_or_else(|| vec![1])));
+            }
+        }
+    }
+    for ((name, _), _) in columns.iter().zip(&kinds).filter(|(_, k)| k.is_none()) {
+        let near = hint(nearest(name, inputs.iter().map(|i| i.name.as_str())));
+        faults.push(format!("column {name} is no input of the model{near}"));
+    }
+    (Binding::Columns(taken), kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect())
 }
 
 impl Bound {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
@@ -69,13 +67,7 @@ impl Running {
     fn go(&mut self, rows: usize) -> Result<(), String> {
         match self {
             Running::Own(machine, _) => machine.run(),
-            Running::Neural {
-                state,
-                block,
-                inputs,
-                outputs,
-                wanted,
-            } => {
+            Running::Neural { state, block, inputs, outputs, wanted } => {
                 outputs.resize_with(wanted.iter().max().map_or(0, |m| m + 1), Tensor::default);
                 neural::run(state, *block, rows, inputs, outputs)
             }
@@ -119,21 +111,19 @@ pub struct Scorer {
     running: Running,
     /// Values of the declared outputs, gathered over the runs of a batch.
     gathered: Vec<Tensor>,
+    shape: Vec<usize>,
 }
 
 impl Scorer {
     pub(super) fn new(bound: Arc<Bound>) -> Result<Scorer, ScoreError> {
         let wanted: Vec<usize> = bound.picks.iter().map(|p| p.output).collect();
-        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed {
-            path: bound.model.path().into(),
-            why,
-        })?;
+        let running = bound
+            .model
+            .engine
+            .start(&wanted)
+            .map_err(|why| ScoreError::Malformed { path: bound.model.path().into(), why })?;
         let gathered = vec![Tensor::default(); bound.picks.len()];
-        Ok(Scorer {
-            bound,
-            running,
-            gathered,
-        })
+        Ok(Scorer { bound, running, gathered, shape: Vec::new() })
     }
 
     /// Scores a batch: the bound columns, in their order, of equal length.
@@ -162,14 +152,7 @@ impl Scorer {
             if array.null_count() > 0 && !matches!(column.kind, Kind::F32 | Kind::F64) {
                 let nulls = (0..rows).filter(|&row| array.is_null(row));
                 failed.extend(nulls.map(|row| {
-                    (
-                        row,
-                        format!(
-                            "column {} is null, and the model takes {} there",
-                            column.name,
-                            column.kind.name()
-                        ),
-                    )
+                    (row, format!("column {} is null, and the model takes {} there", column.name, column.kind.name()))
                 }));
             }
         }
@@ -177,16 +160,9 @@ impl Scorer {
             let mut bad = |row: usize, v: f64| failed.push((row, format!("{} is {v}", pick.name)));
             match &values.data {
                 Data::F32(v) if v.iter().any(|v| !v.is_finite()) => {
-                    v.iter()
-                        .enumerate()
-                        .filter(|(_, v)| !v.is_finite())
-                        .for_each(|(row, v)| bad(row, (*v).into()));
+                    v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, (*v).into()));
                 }
-                Data::F64(v) => v
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, v)| !v.is_finite())
-                    .for_each(|(row, v)| bad(row, *v)),
+                Data::F64(v) => v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, *v)),
                 _ => {}
             }
         }
@@ -205,24 +181,14 @@ impl Scorer {
     fn check(&self, columns: &[ArrayRef], rows: usize) -> Result<(), ScoreError> {
         let bound = &self.bound.columns;
         let fits = columns.len() == bound.len()
-            && columns
-                .iter()
-                .zip(bound)
-                .all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
+            && columns.iter().zip(bound).all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
         if fits {
             return Ok(());
         }
-        let types: Vec<String> = columns
-            .iter()
-            .map(|c| format!("{} × {}", c.len(), c.data_type()))
-            .collect();
+        let types: Vec<String> = columns.iter().map(|c| format!("{} × {}", c.len(), c.data_type())).collect();
         let wanted: Vec<String> = bound.iter().map(|b| b.data_type.to_string()).collect();
         Err(ScoreError::Columns {
-            why: format!(
-                "columns [{}] where it was bound to [{}]",
-                types.join(", "),
-                wanted.join(", ")
-            ),
+            why: format!("columns [{}] where it was bound to [{}]", types.join(", "), wanted.join(", ")),
         })
     }
 
@@ -243,27 +209,23 @@ impl Scorer {
     }
 
     fn try_run(&mut self, columns: &[ArrayRef], first: usize, rows: usize) -> Result<(), String> {
+        self.shape.clear();
+        self.shape.push(rows);
         match &self.bound.binding {
             Binding::Matrix { dims } => {
-                let kind = self.bound.columns[0].kind;
-                let mut shape = vec![rows];
-                shape.extend(dims);
-                let to = self.running.input(0);
-                for (i, column) in columns.iter().enumerate() {
-                    fill(to, kind, &shape, i, columns.len(), column, first, rows);
-                }
+                self.shape.extend(dims);
+                let columns: Vec<&ArrayRef> = columns.iter().collect();
+                fill(self.running.input(0), self.bound.columns[0].kind, &self.shape, &columns, first, rows);
             }
             Binding::Columns(inputs) => {
                 for (input, (column, dims)) in inputs.iter().enumerate() {
-                    let mut shape = vec![rows];
-                    shape.extend(dims);
+                    self.shape.truncate(1);
+                    self.shape.extend(dims);
                     fill(
                         self.running.input(input),
                         self.bound.columns[*column].kind,
-                        &shape,
-                        0,
-                        1,
-                        &columns[*column],
+                        &self.shape,
+                        &[&columns[*column]],
                         first,
                         rows,
                     );
@@ -294,17 +256,11 @@ fn blank(t: &mut Tensor, kind: Kind, rows: usize) {
 fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: usize) -> Result<(), String> {
     let width = from.width();
     if from.dims.first() != Some(&rows) || element >= width {
-        return Err(format!(
-            "has the shape {:?} for {rows} rows, and element {element} was asked for",
-            from.dims
-        ));
+        return Err(format!("has the shape {:?} for {rows} rows, and element {element} was asked for", from.dims));
     }
     macro_rules! take {
         ($from:expr, $to:expr) => {
-            $from
-                .chunks_exact(width)
-                .zip(&mut $to[first..first + rows])
-                .for_each(|(f, t)| t.clone_from(&f[element]))
+            $from.chunks_exact(width).zip(&mut $to[first..first + rows]).for_each(|(f, t)| t.clone_from(&f[element]))
         };
     }
     match (&from.data, &mut to.data) {
@@ -314,10 +270,7 @@ fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: us
         (Data::Bool(f), Data::Bool(t)) => take!(f, t),
         (Data::Text(f), Data::Text(t)) => take!(f, t),
         (f, _) => {
-            return Err(format!(
-                "turned out to hold {} values",
-                Tensor::new(vec![], f.clone()).kind().name()
-            ));
+            return Err(format!("turned out to hold {} values", Tensor::new(vec![], f.clone()).kind().name()));
         }
     }
     Ok(())
@@ -332,158 +285,145 @@ fn column(t: &mut Tensor, nulls: Option<NullBuffer>) -> ArrayRef {
         Data::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
         Data::Text(v) => match nulls {
             None => Arc::new(StringArray::from_iter_values(v)),
-            Some(n) => Arc::new(StringArray::from_iter(
-                v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)),
-            )),
+            Some(n) => {
+                Arc::new(StringArray::from_iter(v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s))))
+            }
         },
     }
 }
 
-/// Writes a column's rows into a tensor, at place `at` of every `stride` values.
-#[allow(clippy::too_many_arguments, reason = "one strided copy")]
-fn fill(
-    to: &mut Tensor,
-    kind: Kind,
-    shape: &[usize],
-    at: usize,
-    stride: usize,
-    from: &ArrayRef,
-    first: usize,
-    rows: usize,
-) {
+/// Rows of a matrix written at a time, so that what 20 columns write to stays in the first-level cache.
+const FILL_ROWS: usize = 64;
+
+/// Writes columns side by side into a tensor of this shape.
+fn fill(to: &mut Tensor, kind: Kind, shape: &[usize], columns: &[&ArrayRef], first: usize, rows: usize) {
     match kind {
-        Kind::F32 => {
-            let to = to.set_f32(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| {
-                to[i * stride + at] = v.map_or(f32::NAN, Number::f32)
-            });
+        Kind::F32 => fill_numbers(to.set_f32(shape), columns, first, rows),
+        Kind::F64 => fill_numbers(to.set_f64(shape), columns, first, rows),
+        Kind::I64 => fill_numbers(to.set_i64(shape), columns, first, rows),
+        Kind::Bool => fill_numbers(to.set_bool(shape), columns, first, rows),
+        Kind::Text => fill_text(to.set_text(shape), columns, first, rows),
+    }
+}
+
+fn fill_text(to: &mut [String], columns: &[&ArrayRef], first: usize, rows: usize) {
+    for (at, column) in columns.iter().enumerate() {
+        let mut put = |i: usize, s: Option<&str>| s.unwrap_or("").clone_into(&mut to[i * columns.len() + at]);
+        macro_rules! each {
+            ($array:expr) => {{
+                let a = $array;
+                (0..rows).for_each(|i| put(i, a.is_valid(first + i).then(|| a.value(first + i))));
+            }};
         }
-        Kind::F64 => {
-            let to = to.set_f64(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| {
-                to[i * stride + at] = v.map_or(f64::NAN, Number::f64)
-            });
+        match column.data_type() {
+            DataType::Utf8 => each!(column.as_string::<i32>()),
+            DataType::LargeUtf8 => each!(column.as_string::<i64>()),
+            _ => each!(column.as_string_view()),
         }
-        Kind::I64 => {
-            let to = to.set_i64(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| {
-                to[i * stride + at] = v.map_or(0, Number::i64)
-            });
+    }
+}
+
+/// A number that models take.
+trait Number: Copy {
+    const NULL: Self;
+    fn of_int(v: i64) -> Self;
+    fn of_float(v: f64) -> Self;
+}
+
+impl Number for f32 {
+    const NULL: f32 = f32::NAN;
+    fn of_int(v: i64) -> f32 {
+        v as f32
+    }
+    fn of_float(v: f64) -> f32 {
+        v as f32
+    }
+}
+
+impl Number for f64 {
+    const NULL: f64 = f64::NAN;
+    fn of_int(v: i64) -> f64 {
+        v as f64
+    }
+    fn of_float(v: f64) -> f64 {
+        v
+    }
+}
+
+impl Number for i64 {
+    const NULL: i64 = 0;
+    fn of_int(v: i64) -> i64 {
+        v
+    }
+    fn of_float(v: f64) -> i64 {
+        v as i64
+    }
+}
+
+impl Number for bool {
+    const NULL: bool = false;
+    fn of_int(v: i64) -> bool {
+        v != 0
+    }
+    fn of_float(v: f64) -> bool {
+        v != 0.0
+    }
+}
+
+/// Writes number columns side by side, a null as [`Number::NULL`].
+fn fill_numbers<O: Number>(to: &mut [O], columns: &[&ArrayRef], first: usize, rows: usize) {
+    let stride = columns.len();
+    for from in (0..rows).step_by(FILL_ROWS) {
+        let n = FILL_ROWS.min(rows - from);
+        for (at, column) in columns.iter().enumerate() {
+            fill_column(&mut to[from * stride + at..], stride, column, first + from, n);
         }
-        Kind::Bool => {
-            let to = to.set_bool(shape);
-            numbers(from, first, rows, |i, v: Option<Number>| {
-                to[i * stride + at] = v.is_some_and(|v| v.i64() != 0)
-            });
-        }
-        Kind::Text => {
-            let to = to.set_text(shape);
-            let mut put = |i: usize, s: Option<&str>| {
-                let place = &mut to[i * stride + at];
-                place.clear();
-                place.push_str(s.unwrap_or(""));
-            };
-            match from.data_type() {
-                DataType::Utf8 => {
-                    let a = from.as_string::<i32>();
-                    (0..rows).for_each(|i| put(i, a.is_valid(first + i).then(|| a.value(first + i))));
-                }
-                DataType::LargeUtf8 => {
-                    let a = from.as_string::<i64>();
-                    (0..rows).for_each(|i| put(i, a.is_valid(first + i).then(|| a.value(first + i))));
-                }
-                _ => {
-                    let a = from.as_string_view();
-                    (0..rows).for_each(|i| put(i, a.is_valid(first + i).then(|| a.value(first + i))));
+    }
+}
+
+/// Writes rows of a number column to every `stride`-th place.
+fn fill_column<O: Number>(to: &mut [O], stride: usize, from: &ArrayRef, first: usize, rows: usize) {
+    macro_rules! each {
+        ($t:ty, $f:expr) => {{
+            let array = from.as_primitive::<$t>();
+            let values = &array.values()[first..first + rows];
+            let places = to.iter_mut().step_by(stride);
+            match array.nulls().filter(|n| n.null_count() > 0) {
+                None => values.iter().zip(places).for_each(|(v, o)| *o = $f(*v)),
+                Some(nulls) => {
+                    let valid = |i: usize| nulls.is_valid(first + i);
+                    values
+                        .iter()
+                        .zip(places)
+                        .enumerate()
+                        .for_each(|(i, (v, o))| *o = if valid(i) { $f(*v) } else { O::NULL });
                 }
             }
-        }
+        }};
     }
-}
-
-/// A number out of a column, on its way to the model's type.
-#[derive(Clone, Copy)]
-enum Number {
-    Float(f64),
-    Single(f32),
-    Int(i64),
-}
-
-impl Number {
-    #[inline(always)]
-    fn f32(self) -> f32 {
-        match self {
-            Number::Float(v) => v as f32,
-            Number::Single(v) => v,
-            Number::Int(v) => v as f32,
-        }
-    }
-
-    #[inline(always)]
-    fn f64(self) -> f64 {
-        match self {
-            Number::Float(v) => v,
-            Number::Single(v) => v.into(),
-            Number::Int(v) => v as f64,
-        }
-    }
-
-    #[inline(always)]
-    fn i64(self) -> i64 {
-        match self {
-            Number::Float(v) => v as i64,
-            Number::Single(v) => v as i64,
-            Number::Int(v) => v,
-        }
-    }
-}
-
-/// Calls `f(row, value)` for rows of a number column, with `None` for null.
-#[inline(always)]
-fn numbers(from: &ArrayRef, first: usize, rows: usize, mut f: impl FnMut(usize, Option<Number>)) {
-    #[inline(always)]
-    fn each<T: ArrowPrimitiveType>(
-        from: &ArrayRef,
-        first: usize,
-        rows: usize,
-        mut f: impl FnMut(usize, Option<Number>),
-        number: impl Fn(T::Native) -> Number,
-    ) {
-        let array = from.as_primitive::<T>();
-        let values = &array.values()[first..first + rows];
-        match array.nulls().filter(|n| n.null_count() > 0) {
-            None => values.iter().enumerate().for_each(|(i, v)| f(i, Some(number(*v)))),
-            Some(nulls) => values
-                .iter()
-                .enumerate()
-                .for_each(|(i, v)| f(i, nulls.is_valid(first + i).then(|| number(*v)))),
-        }
+    macro_rules! whole {
+        ($t:ty) => {
+            each!($t, |v| O::of_int(i64::from(v)))
+        };
     }
     match from.data_type() {
-        DataType::Float64 => each::<Float64Type>(from, first, rows, f, Number::Float),
-        DataType::Float32 => each::<Float32Type>(from, first, rows, f, Number::Single),
-        DataType::Float16 => each::<Float16Type>(from, first, rows, f, |v| Number::Single(v.into())),
-        DataType::Int64 => each::<Int64Type>(from, first, rows, f, Number::Int),
-        DataType::Int32 => each::<Int32Type>(from, first, rows, f, |v| Number::Int(v.into())),
-        DataType::Int16 => each::<Int16Type>(from, first, rows, f, |v| Number::Int(v.into())),
-        DataType::Int8 => each::<Int8Type>(from, first, rows, f, |v| Number::Int(v.into())),
+        DataType::Float64 => each!(Float64Type, |v: f64| O::of_float(v)),
+        DataType::Float32 => each!(Float32Type, |v: f32| O::of_float(v.into())),
+        DataType::Float16 => each!(Float16Type, |v| O::of_float(f64::from(v))),
+        DataType::Int64 => whole!(Int64Type),
+        DataType::Int32 => whole!(Int32Type),
+        DataType::Int16 => whole!(Int16Type),
+        DataType::Int8 => whole!(Int8Type),
+        DataType::UInt32 => whole!(UInt32Type),
+        DataType::UInt16 => whole!(UInt16Type),
+        DataType::UInt8 => whole!(UInt8Type),
         // Beyond 2^63 a float stands in; such values lose bits in the model's floats anyhow.
-        DataType::UInt64 => each::<UInt64Type>(from, first, rows, f, |v| {
-            i64::try_from(v).map_or(Number::Float(v as f64), Number::Int)
-        }),
-        DataType::UInt32 => each::<UInt32Type>(from, first, rows, f, |v| Number::Int(v.into())),
-        DataType::UInt16 => each::<UInt16Type>(from, first, rows, f, |v| Number::Int(v.into())),
-        DataType::UInt8 => each::<UInt8Type>(from, first, rows, f, |v| Number::Int(v.into())),
+        DataType::UInt64 => each!(UInt64Type, |v: u64| i64::try_from(v).map_or(O::of_float(v as f64), O::of_int)),
         _ => {
             let array = from.as_boolean();
-            (0..rows).for_each(|i| {
-                f(
-                    i,
-                    array
-                        .is_valid(first + i)
-                        .then(|| Number::Int(array.value(first + i).into())),
-                )
-            });
+            for (i, o) in to.iter_mut().step_by(stride).take(rows).enumerate() {
+                *o = if array.is_valid(first + i) { O::of_int(array.value(first + i).into()) } else { O::NULL };
+            }
         }
     }
 }

@@ -127,11 +127,7 @@ fn sums_out_of_range_are_null_and_come_back() {
     let mut a = accumulate(&[1.5]);
     a.add_beyond();
     assert_eq!(
-        (
-            sum(&a, Scale::Fraction),
-            mean(&a, Scale::Fraction),
-            stddev(&a, Scale::Fraction, false)
-        ),
+        (sum(&a, Scale::Fraction), mean(&a, Scale::Fraction), stddev(&a, Scale::Fraction, false)),
         (None, None, None)
     );
     a.remove_beyond();

@@ -232,11 +232,7 @@ impl Dense {
             u64::MAX
         };
         let time = entry[0] as i64;
-        let behind = self
-            .tiles
-            .iter()
-            .zip(&layout.tracks)
-            .any(|(tiles, track)| tiles.is_behind(track, time));
+        let behind = self.tiles.iter().zip(&layout.tracks).any(|(tiles, track)| tiles.is_behind(track, time));
         if at >= self.waiting.saturating_sub(1) && !behind {
             self.absorb::<S>(layout, entry);
         } else {
@@ -388,10 +384,7 @@ impl Dense {
             wedge.expire(self.head.saturating_sub(layout.slack).saturating_sub(spec.reach));
         }
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
-            tiles.evict(
-                track,
-                self.head.saturating_sub(layout.slack).saturating_sub(track.reach),
-            );
+            tiles.evict(track, self.head.saturating_sub(layout.slack).saturating_sub(track.reach));
         }
         let Some(keep) = layout.keep_dense else { return };
         if layout.plain {
@@ -412,11 +405,7 @@ impl Dense {
             let entry = self.queue.get(layout, pool, first);
             let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
             if entry[0] as i64 > cutoff
-                || self
-                    .inside
-                    .iter()
-                    .enumerate()
-                    .any(|(i, inside)| inside.at <= first && trailing(i))
+                || self.inside.iter().enumerate().any(|(i, inside)| inside.at <= first && trailing(i))
                 || (layout.keep_last
                     && (first + 1 == self.waiting || self.queue.time(layout, pool, first + 1) > settled))
             {
@@ -439,11 +428,7 @@ impl Dense {
     pub(super) fn answer(&self, layout: &Layout, pool: &Slab, bounds: &[i64], out: &mut Raw<'_>) {
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
-            out.rows[*w] = if window.width.is_some() {
-                self.waiting - self.inside[i].at
-            } else {
-                self.absorbed
-            };
+            out.rows[*w] = if window.width.is_some() { self.waiting - self.inside[i].at } else { self.absorbed };
             for l in &window.lasts {
                 out.lasts[*l] = self.last(layout, pool, self.waiting, layout.lasts[*l].1, bounds[*w]);
             }
@@ -460,10 +445,7 @@ impl Dense {
                 continue;
             }
             let found = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bounds[e.window]));
-            *out = (
-                found(e.min).map_or(i64::MAX, |f| f.1),
-                found(e.max).map_or(i64::MIN, |f| !f.1),
-            );
+            *out = (found(e.min).map_or(i64::MAX, |f| f.1), found(e.max).map_or(i64::MIN, |f| !f.1));
         }
     }
 
@@ -472,11 +454,7 @@ impl Dense {
             return (0, 0);
         }
         let entry = self.queue.get(layout, pool, end - 1);
-        if entry[0] as i64 > bound {
-            last_of(layout, &layout.inputs[input], entry)
-        } else {
-            (0, 0)
-        }
+        if entry[0] as i64 > bound { last_of(layout, &layout.inputs[input], entry) } else { (0, 0) }
     }
 
     /// Answers for windows that end anywhere, behind the head or after it, and changes nothing.
@@ -537,11 +515,7 @@ impl Dense {
             }
         }
         let w = layout.exact[i];
-        out.rows[w] = if lifetime {
-            self.absorbed + end - self.waiting
-        } else {
-            end - first
-        };
+        out.rows[w] = if lifetime { self.absorbed + end - self.waiting } else { end - first };
         for l in &window.lasts {
             out.lasts[*l] = self.last(layout, pool, end, layout.lasts[*l].1, bound);
         }
@@ -553,10 +527,7 @@ impl Dense {
             if spec.life.is_none() && end >= self.waiting {
                 // The wedges answer up to the head; what waits is looked at.
                 let kept = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bound));
-                found = (
-                    kept(spec.min).map_or(i64::MAX, |f| f.1),
-                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
-                );
+                found = (kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1));
                 scan_from = self.waiting.max(first);
             } else if spec.life.is_none() {
                 // Behind the head: the wedges' answer holds if it lies in the window.
@@ -598,10 +569,7 @@ impl Dense {
             for e in &window.extrema {
                 let spec = layout.extrema[*e];
                 let kept = |wedge: Option<usize>| wedge.and_then(|x| self.wedges[x].after(bounds[*w]));
-                found.push((
-                    kept(spec.min).map_or(i64::MAX, |f| f.1),
-                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
-                ));
+                found.push((kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1)));
             }
             for at in self.waiting..end.max(self.waiting) {
                 let entry = self.queue.get(layout, pool, at);
@@ -631,6 +599,7 @@ impl Dense {
     }
 
     /// Tiles, behind the head: whole tiles are folded, the one that the question cuts is read row by row.
+    #[expect(clippy::too_many_arguments, reason = "one question's whole context, on a hot path")]
     fn peek_tiles_behind(
         &self,
         layout: &Layout,
@@ -648,22 +617,13 @@ impl Dense {
             window.pairs.iter().for_each(|p| out.sums[*p] = Accumulator::ZERO);
             window.extrema.iter().for_each(|e| out.extrema[*e] = NO_EXTREMA);
             let mut rows = 0;
-            for (at, tile) in tiles
-                .heads
-                .iter()
-                .enumerate()
-                .filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut)
-            {
+            for (at, tile) in tiles.heads.iter().enumerate().filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut) {
                 rows += tile.1;
                 for p in &window.pairs {
                     out.sums[*p].merge(&tiles.sums[at * track.inputs.len() + track.place(layout.pairs[*p].input)]);
                 }
                 for e in &window.extrema {
-                    let place = track
-                        .extrema
-                        .iter()
-                        .position(|i| *i == layout.extrema[*e].input)
-                        .unwrap_or(0);
+                    let place = track.extrema.iter().position(|i| *i == layout.extrema[*e].input).unwrap_or(0);
                     let (min, max) = tiles.extrema[at * track.extrema.len() + place];
                     let found = &mut out.extrema[*e];
                     *found = (found.0.min(min), found.1.max(max));
@@ -728,16 +688,8 @@ impl Dense {
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let input = &layout.inputs[pair.input];
-                remove::<Any>(
-                    &mut self.sums[*p],
-                    pair.level,
-                    term::<Any>(layout, input, &old, pair.level),
-                );
-                add::<Any>(
-                    &mut self.sums[*p],
-                    pair.level,
-                    term::<Any>(layout, input, entry, pair.level),
-                );
+                remove::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, &old, pair.level));
+                add::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, entry, pair.level));
             }
         }
         let time = entry[0] as i64;
@@ -781,11 +733,7 @@ impl Dense {
             let (mut low, mut high) = (queue.first, queue.end);
             while low < high {
                 let middle = low + (high - low) / 2;
-                if time(middle) <= bound {
-                    low = middle + 1
-                } else {
-                    high = middle
-                }
+                if time(middle) <= bound { low = middle + 1 } else { high = middle }
             }
             low
         };

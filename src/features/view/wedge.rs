@@ -86,11 +86,7 @@ impl Wedge {
                 return Some(*item);
             }
         }
-        if kept.len() <= NEAR {
-            None
-        } else {
-            self.after_near(bound)
-        }
+        if kept.len() <= NEAR { None } else { self.after_near(bound) }
     }
 
     #[inline(never)]

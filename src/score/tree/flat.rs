@@ -24,6 +24,7 @@ pub(crate) trait Real:
     Copy + Default + PartialOrd + std::ops::Add<Output = Self> + std::ops::Neg<Output = Self> + Send + Sync + 'static
 {
     const NAN: Self;
+    const INFINITY: Self;
     fn of_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
     /// The next smaller number; NaN, which nothing is at or below, for −∞.
@@ -35,6 +36,7 @@ macro_rules! real {
     ($t:ty) => {
         impl Real for $t {
             const NAN: $t = <$t>::NAN;
+            const INFINITY: $t = <$t>::INFINITY;
             fn of_f64(x: f64) -> $t {
                 x as $t
             }
@@ -42,11 +44,7 @@ macro_rules! real {
                 self as f64
             }
             fn below(self) -> $t {
-                if self == <$t>::NEG_INFINITY {
-                    <$t>::NAN
-                } else {
-                    self.next_down()
-                }
+                if self == <$t>::NEG_INFINITY { <$t>::NAN } else { self.next_down() }
             }
             fn divided(self, by: usize) -> $t {
                 self / by as $t
@@ -171,24 +169,20 @@ fn ordering<T: Real>(
         (Test::Gt, true) => (false, t),
         (Test::Eq | Test::Neq | Test::Member(_), _) => unreachable!("not an ordering"),
     };
-    let (on_true, on_false) = if missing_is_true {
-        (on_false, on_true)
-    } else {
-        (on_true, on_false)
-    };
-    Todo::Compare(Box::new(Compare {
-        feature,
-        negate,
-        threshold,
-        on_false,
-        on_true,
-    }))
+    let (on_true, on_false) = if missing_is_true { (on_false, on_true) } else { (on_true, on_false) };
+    Todo::Compare(Box::new(Compare { feature, negate, threshold, on_false, on_true }))
 }
 
 /// `x == t` as `x <= t` and `x >= t`.
 fn equality<T: Real>(feature: usize, t: T, missing_is_true: bool, on_true: Todo<T>, on_false: Todo<T>) -> Todo<T> {
     let second = ordering(&Test::Gte, feature, t, missing_is_true, on_true, on_false.clone());
     ordering(&Test::Leq, feature, t, missing_is_true, second, on_false)
+}
+
+/// A test that no number passes: every number is at or below infinity, a missing input is not.
+fn impossible<T: Real>(feature: usize, missing_is_true: bool, on_true: Todo<T>, on_false: Todo<T>) -> Todo<T> {
+    let on_missing = if missing_is_true { on_true } else { on_false.clone() };
+    ordering(&Test::Leq, feature, T::INFINITY, false, on_false, on_missing)
 }
 
 fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
@@ -198,24 +192,22 @@ fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
     let (on_true, on_false) = (Todo::Node(s.on_true), Todo::Node(s.on_false));
     let t = T::of_f64(s.threshold);
     Some(match &s.test {
+        Test::Neq if s.threshold.is_nan() => impossible(s.feature, false, on_false, on_true),
+        Test::Leq | Test::Lt | Test::Gte | Test::Gt | Test::Eq if s.threshold.is_nan() => {
+            impossible(s.feature, s.missing_is_true, on_true, on_false)
+        }
         Test::Eq => equality(s.feature, t, s.missing_is_true, on_true, on_false),
         // A missing input is unlike every number.
         Test::Neq => equality(s.feature, t, false, on_false, on_true),
         Test::Member(values) => {
             let none = match values.is_empty() {
-                true => ordering(
-                    &Test::Leq,
-                    s.feature,
-                    T::NAN,
-                    s.missing_is_true,
-                    on_true.clone(),
-                    on_false,
-                ),
+                true => impossible(s.feature, s.missing_is_true, on_true.clone(), on_false),
                 false => on_false,
             };
-            values.iter().rev().fold(none, |rest, &v| {
-                equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest)
-            })
+            values
+                .iter()
+                .rev()
+                .fold(none, |rest, &v| equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest))
         }
         test => ordering(test, s.feature, t, s.missing_is_true, on_true, on_false),
     })
@@ -247,19 +239,12 @@ fn steps(forest: &Forest) -> Vec<(usize, usize)> {
 impl<T: Real, L: Link> Layout<T, L> {
     fn new(forest: &Forest, leaf_ids: &HashMap<usize, u32>, one_target: bool) -> Option<Layout<T, L>> {
         let depths = steps(forest);
-        let mut layout = Layout {
-            nodes: Vec::new(),
-            trees: Vec::new(),
-            leaf: Vec::new(),
-        };
+        let mut layout = Layout { nodes: Vec::new(), trees: Vec::new(), leaf: Vec::new() };
         let columns = 1 + 2 * forest.inputs;
         if columns * LANES >= 1 << L::COLUMN_BITS {
             return None;
         }
-        let blank = Node {
-            value: T::NAN,
-            link: L::new(0, 0),
-        };
+        let blank = Node { value: T::NAN, link: L::new(0, 0) };
         for &root in &forest.roots {
             let start = layout.nodes.len();
             let mut laid = HashMap::new();
@@ -289,10 +274,7 @@ impl<T: Real, L: Link> Layout<T, L> {
                     return None;
                 }
                 let column = 1 + compare.feature + if compare.negate { forest.inputs } else { 0 };
-                layout.nodes[at] = Node {
-                    value: compare.threshold,
-                    link: L::new(column, child - start),
-                };
+                layout.nodes[at] = Node { value: compare.threshold, link: L::new(column, child - start) };
                 if let Some(i) = source {
                     laid.insert(i, layout.nodes[at]);
                 }
@@ -378,10 +360,7 @@ fn leaf_node<T: Real, L: Link>(forest: &Forest, i: usize, at: usize, one_target:
         Source::Leaf(w) if one_target => T::of_f64(w[0].1),
         _ => T::NAN,
     };
-    Node {
-        value,
-        link: L::new(0, at),
-    }
+    Node { value, link: L::new(0, at) }
 }
 
 impl<T: Real> Flat<T> {
@@ -405,15 +384,7 @@ impl<T: Real> Flat<T> {
             Some(narrow) => AnyLayout::Narrow(narrow),
             None => AnyLayout::Wide(Layout::new(forest, &leaf_ids, one_target.is_some()).ok_or("is too large")?),
         };
-        Ok(Flat {
-            layout,
-            inputs: forest.inputs,
-            negated,
-            one_target,
-            targets: forest.targets,
-            spans,
-            weights,
-        })
+        Ok(Flat { layout, inputs: forest.inputs, negated, one_target, targets: forest.targets, spans, weights })
     }
 
     /// The target that every leaf weighs once, if there is one: then [`Self::sum`] and [`Self::pick`] do.
@@ -506,11 +477,7 @@ impl<T: Real> Flat<T> {
                 continue;
             }
             let groups = left.div_ceil(LANES).min(groups_max);
-            let groups = if left % LANES <= 2 && left > LANES {
-                groups.min(left / LANES)
-            } else {
-                groups
-            };
+            let groups = if left % LANES <= 2 && left > LANES { groups.min(left / LANES) } else { groups };
             let taken = left.min(groups * LANES);
             self.fill(&x[first * width..], taken, width, groups, block);
             for &tree in &layout.trees {

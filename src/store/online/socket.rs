@@ -95,17 +95,10 @@ pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {
     let shared = Arc::new(Connections::default());
     let acceptor = {
         let shared = shared.clone();
-        std::thread::Builder::new()
-            .name("online-socket".into())
-            .spawn(move || accept(&listener, &store, &shared))
+        std::thread::Builder::new().name("online-socket".into()).spawn(move || accept(&listener, &store, &shared))
     };
     let acceptor = acceptor.map_err(StoreError::io("serve", &path))?;
-    Ok(SocketGuard {
-        path,
-        pointer,
-        shared,
-        acceptor: Some(acceptor),
-    })
+    Ok(SocketGuard { path, pointer, shared, acceptor: Some(acceptor) })
 }
 
 impl Drop for SocketGuard {
@@ -178,9 +171,7 @@ fn converse(stream: &UnixStream, store: &OnlineStore) {
         let whole = line.last() == Some(&b'\n');
         let response = match whole {
             true => respond(&line, store),
-            false => failed(format!(
-                "a request is longer than {REQUEST_BYTES_MAX} bytes or ends early"
-            )),
+            false => failed(format!("a request is longer than {REQUEST_BYTES_MAX} bytes or ends early")),
         };
         if answer(stream, &response).is_err() || !whole {
             return;
@@ -191,18 +182,12 @@ fn converse(stream: &UnixStream, store: &OnlineStore) {
 fn respond(line: &[u8], store: &OnlineStore) -> Response {
     match serde_json::from_slice(line) {
         Err(error) => failed(format!("not a request: {error}")),
-        Ok(Request::Views) => Response {
-            views: store.view_names(),
-            ..Response::default()
-        },
+        Ok(Request::Views) => Response { views: store.view_names(), ..Response::default() },
         Ok(Request::Read { view, keys }) => {
             let schemas = store.schemas(&view);
             if schemas.is_empty() {
                 // The reader words the answer, from the views there are.
-                return Response {
-                    views: store.view_names(),
-                    ..Response::default()
-                };
+                return Response { views: store.view_names(), ..Response::default() };
             }
             let keys = keys.iter().map(|key| unhex(key)).collect::<Option<Vec<_>>>();
             let rows = match keys {
@@ -223,10 +208,7 @@ fn respond(line: &[u8], store: &OnlineStore) -> Response {
 }
 
 fn failed(error: String) -> Response {
-    Response {
-        error: Some(error),
-        ..Response::default()
-    }
+    Response { error: Some(error), ..Response::default() }
 }
 
 fn answer(mut stream: &UnixStream, response: &Response) -> std::io::Result<()> {
@@ -249,10 +231,7 @@ impl Client {
         let stream = UnixStream::connect(&path).ok()?;
         stream.set_read_timeout(Some(CLIENT_TIMEOUT)).ok()?;
         stream.set_write_timeout(Some(CLIENT_TIMEOUT)).ok()?;
-        Some(Client {
-            path,
-            stream: BufReader::new(stream),
-        })
+        Some(Client { path, stream: BufReader::new(stream) })
     }
 
     /// Asks and waits for the answer.
@@ -278,18 +257,12 @@ impl Client {
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS[usize::from(nibble)] as char;
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text
-        .as_bytes()
-        .iter()
-        .map(|c| (*c as char).to_digit(16).map(|d| d as u8))
-        .collect::<Option<Vec<_>>>()?;
+    let digits =
+        text.as_bytes().iter().map(|c| (*c as char).to_digit(16).map(|d| d as u8)).collect::<Option<Vec<_>>>()?;
     let (pairs, []) = digits.as_chunks::<2>() else {
         return None;
     };
