@@ -1,10 +1,13 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
 mod bad_input;
+mod card_fraud;
 mod cli;
+mod delta;
 mod golden_flights;
 mod golden_handbook;
 mod history;
 mod online;
 mod readme;
+mod score_matrix;
 mod support;

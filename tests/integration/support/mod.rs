@@ -36,6 +36,15 @@ pub fn golden_columns(name: &str) -> BTreeMap<String, String> {
     serde_json::from_str(&text).expect("a mapping of names")
 }
 
+/// The Python that has `tests/python/requirements.txt`, as `tests/all` makes it; nothing after saying what is skipped.
+pub fn python(what: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("TIDEMILL_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from);
+    if python.is_none() {
+        println!("skipped: {what}: TIDEMILL_PYTHON names no Python (tests/all makes one)");
+    }
+    python
+}
+
 /// Whether `tests/all --full` asks for the long suites.
 pub fn full() -> bool {
     std::env::var_os("TIDEMILL_TESTS").is_some_and(|v| v == "full")

@@ -13,6 +13,8 @@ use arrow::array::{
 use tidemill::base::{Ord64, Position};
 use tidemill::store::offline::{Outcome, TableCommitter, TableSpec, TableWriter, WriterOptions, table_path};
 
+use crate::support::python;
+
 const DAY: i64 = 86_400_000_000;
 const APRIL: i64 = 17_622 * DAY;
 
@@ -102,10 +104,7 @@ fn write(root: &Path) -> serde_json::Value {
 
 #[test]
 fn python_readers_agree() {
-    let Ok(python) = std::env::var("TIDEMILL_PYTHON") else {
-        println!("skipped: TIDEMILL_PYTHON names no Python with deltalake, pyarrow, pandas and polars");
-        return;
-    };
+    let Some(python) = python("our Delta tables in deltalake, pandas, polars and pyarrow") else { return };
     let root = tempfile::tempdir().unwrap();
     let expected = write(root.path());
     let expected_path = root.path().join("expected.json");
@@ -116,7 +115,7 @@ fn python_readers_agree() {
         .arg(table_path(root.path(), "feature_sets/inputs"))
         .arg(expected_path)
         .output()
-        .unwrap_or_else(|e| panic!("{python} does not start: {e}"));
+        .unwrap_or_else(|e| panic!("{} does not start: {e}", python.display()));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert_eq!(out.lines().count(), 7, "seven readers: {out}");
