@@ -36,11 +36,6 @@ pub fn golden_columns(name: &str) -> BTreeMap<String, String> {
     serde_json::from_str(&text).expect("a mapping of names")
 }
 
-/// Whether `tests/all --full` asks for the long suites.
-pub fn full() -> bool {
-    std::env::var_os("TIDEMILL_TESTS").is_some_and(|v| v == "full")
-}
-
 /// One job to be run: its file, what `${…}` stands for, changes by `--set`, and how it runs.
 #[derive(Clone)]
 pub struct Job {
