@@ -1,7 +1,8 @@
-//! Tidemill: streaming features, in-graph model scores and the tables that prove them, in one program.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod base;
 pub mod bench;
+pub mod cli;
 pub mod engine;
 pub mod features;
 pub mod ingest;

@@ -1,3 +1,7 @@
 //! The `tidemill` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidemill::cli::main()
+}

@@ -24,7 +24,8 @@ pub fn parse_duration(text: &str) -> Result<Micros, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
-    let bad = || format!("`{text}` is not a duration; write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d");
+    let bad =
+        || format!("`{text}` is not a duration; write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d");
     let number: i64 = digits.parse().map_err(|_| bad())?;
     let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale).ok_or_else(bad)?;
     number.checked_mul(scale).ok_or_else(|| format!("`{text}` is longer than 292,000 years"))

@@ -80,7 +80,12 @@ impl W1Data {
         (0..self.events.div_ceil(BATCH)).map(move |batch| {
             let ids = batch * BATCH..((batch + 1) * BATCH).min(data.events);
             let rows = ids.len();
-            let mut columns = (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+            let mut columns = (
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+                Vec::with_capacity(rows),
+            );
             for id in ids.clone() {
                 let arrival = START_MS + (id as i128 * i128::from(data.span_ms) / data.events as i128) as i64;
                 columns.0.push(cards.draw(&mut random));
@@ -157,7 +162,17 @@ impl Draw {
             total += (rank as f64).powf(-exponent);
             total
         };
-        Draw { n, sums: exponent.map_or_else(Vec::new, |e| (1..=n).map({ let mut sum = sum; move |rank| sum(rank, e) }).collect()) }
+        Draw {
+            n,
+            sums: exponent.map_or_else(Vec::new, |e| {
+                (1..=n)
+                    .map({
+                        let mut sum = sum;
+                        move |rank| sum(rank, e)
+                    })
+                    .collect()
+            }),
+        }
     }
 
     fn draw(&self, random: &mut Random) -> i64 {
@@ -201,7 +216,7 @@ mod tests {
                 let cents = batch.column(3).as_primitive::<Float64Type>().value(row) * 100.0;
                 assert!(cents >= 1.0 && (cents - cents.round()).abs() < 1e-6);
                 let ts = batch.column(4).as_primitive::<TimestampMillisecondType>().value(row);
-                assert!(ts > highest - data.disorder_ms, "nothing is late");
+                assert!(ts > highest.saturating_sub(data.disorder_ms), "nothing is late");
                 highest = highest.max(ts);
             }
         }

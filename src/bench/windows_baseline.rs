@@ -93,7 +93,7 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     let mut waiting: Vec<Event> = Vec::new();
     let mut order: Vec<u64> = Vec::new();
     let mut ready: Vec<Event> = Vec::new();
-    let mut out: Vec<Vec<u64>> = vec![Vec::with_capacity(2 * BATCH); CARD_COLUMNS + 2];
+    let mut out: Vec<Vec<u64>> = (0..CARD_COLUMNS + 2).map(|_| Vec::with_capacity(2 * BATCH)).collect();
     let mut highest = i64::MIN;
     let mut process = |waiting: &mut Vec<Event>, watermark: i64| {
         release(waiting, &mut order, &mut ready, watermark);
@@ -105,13 +105,19 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     };
     for batch in reader {
         let batch = batch?;
-        let (card, merchant) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
+        let (card, merchant) =
+            (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
         let amount = batch.column(2).as_primitive::<Float64Type>();
         let ts = batch.column(3).as_primitive::<TimestampMillisecondType>();
         for i in 0..batch.num_rows() {
             let time = ts.value(i) * 1000;
             highest = highest.max(time);
-            waiting.push(Event { time, card: card.value(i), merchant: merchant.value(i), amount: amount.value(i) + 0.0 });
+            waiting.push(Event {
+                time,
+                card: card.value(i),
+                merchant: merchant.value(i),
+                amount: amount.value(i) + 0.0,
+            });
         }
         events += batch.num_rows() as u64;
         process(&mut waiting, highest - DISORDER);
@@ -123,7 +129,9 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
 /// Moves what lies before the watermark to `ready`, by time and then arrival.
 fn release(waiting: &mut Vec<Event>, order: &mut Vec<u64>, ready: &mut Vec<Event>, watermark: i64) {
     ready.clear();
-    let Some(first) = waiting.iter().map(|e| e.time).min() else { return };
+    let Some(first) = waiting.iter().map(|e| e.time).min() else {
+        return;
+    };
     order.clear();
     // Milliseconds since the first, and the place: one word to sort.
     order.extend(waiting.iter().enumerate().map(|(i, e)| ((e.time - first) / 1000) as u64 * (1 << 24) + i as u64));
@@ -494,7 +502,11 @@ impl<H: Hot> Cards<H> {
     #[inline(always)]
     fn key(&self, handle: u32) -> u64 {
         let (class, id) = ((handle >> 29) as usize, (handle & 0x1fff_ffff) as usize);
-        if class == HOT as usize { self.hot[id].0 } else { self.blocks[class][id / SEGMENT][(id % SEGMENT) << class].0[0] }
+        if class == HOT as usize {
+            self.hot[id].0
+        } else {
+            self.blocks[class][id / SEGMENT][(id % SEGMENT) << class].0[0]
+        }
     }
 
     fn apply(&mut self, events: &[Event], out: &mut [Vec<u64>]) {
@@ -514,7 +526,9 @@ impl<H: Hot> Cards<H> {
                     (0..size_of::<H>().div_ceil(64)).for_each(|line| prefetch(hot.wrapping_add(64 * line)));
                 } else {
                     let at = (id % SEGMENT) << class;
-                    self.blocks[class][id / SEGMENT][at..at + (1 << class.min(2))].iter().for_each(|line| prefetch(line));
+                    self.blocks[class][id / SEGMENT][at..at + (1 << class.min(2))]
+                        .iter()
+                        .for_each(|line| prefetch(line));
                 }
             }
             if let Some(hash) = hashes.get(i + AHEAD_RECORD / 2)

@@ -1,1 +1,28 @@
 //! Builds the timely graph from a plan and runs it.
+//!
+//! Entry points, in the order of a job's life: [`load`] reads and compiles a dataflow file, [`check()`] holds it against the
+//! models and tables that it names and describes it, [`run()`] runs it. Inside: `source` cuts ticks, `stage` is a
+//! feature view as an operator, `finish` scores, `offline_sink` and `online_sink` publish.
+
+mod background;
+pub mod chain;
+mod check;
+mod error;
+mod finish;
+mod graph;
+pub mod observe;
+mod offline_sink;
+mod online_sink;
+mod run;
+mod shared;
+mod source;
+mod stage;
+pub mod tables;
+mod ticked;
+mod unscored;
+
+pub use check::{check, load, load_text};
+pub use error::EngineError;
+pub use observe::Observer;
+pub use run::{RunOptions, RunSummary, SourceSummary, Tap, run};
+pub use shared::StopHandle;

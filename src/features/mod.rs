@@ -1,4 +1,5 @@
 //! Windows, aggregates, lookups and joins.
 
+pub mod join;
 pub mod numeric;
 pub mod view;

@@ -14,11 +14,10 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal128Type, DurationMicrosecondType,
-    DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, Time32MillisecondType, Time32SecondType,
-    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 
 use crate::base::{hash_bytes, hash_u64};
@@ -27,9 +26,7 @@ use crate::base::{hash_bytes, hash_u64};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A column's type has no canonical bytes.
-    #[error(
-        "a column of type {0} cannot be an entity key; use integers, text, booleans, dates or timestamps"
-    )]
+    #[error("a column of type {0} cannot be an entity key; use integers, text, booleans, dates or timestamps")]
     Unsupported(DataType),
 }
 
@@ -37,9 +34,7 @@ pub enum KeyError {
 pub fn is_supported(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => is_supported(values),
-        DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => {
-            true
-        }
+        DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => true,
         other => is_text(other) || is_integer(other) || is_temporal(other),
     }
 }
@@ -59,17 +54,11 @@ pub fn hashes(columns: &[ArrayRef], out: &mut Vec<u64>) -> Result<(), KeyError> 
             let start = out.len();
             words(column, out);
             if column.null_count() == 0 {
-                out[start..]
-                    .iter_mut()
-                    .for_each(|word| *word = hash_u64(*word));
+                out[start..].iter_mut().for_each(|word| *word = hash_u64(*word));
             } else {
                 let null = hash_bytes(&[TAG_NULL]);
                 for (i, word) in out[start..].iter_mut().enumerate() {
-                    *word = if column.is_null(i) {
-                        null
-                    } else {
-                        hash_u64(*word)
-                    };
+                    *word = if column.is_null(i) { null } else { hash_u64(*word) };
                 }
             }
         }
@@ -87,13 +76,7 @@ pub fn hashes(columns: &[ArrayRef], out: &mut Vec<u64>) -> Result<(), KeyError> 
 /// When the column is not of integers, see [`is_word`].
 pub fn words(column: &ArrayRef, out: &mut Vec<u64>) {
     match column.data_type() {
-        DataType::Int64 => out.extend(
-            column
-                .as_primitive::<Int64Type>()
-                .values()
-                .iter()
-                .map(|v| *v as u64),
-        ),
+        DataType::Int64 => out.extend(column.as_primitive::<Int64Type>().values().iter().map(|v| *v as u64)),
         DataType::UInt64 => out.extend_from_slice(column.as_primitive::<UInt64Type>().values()),
         _ => each_i64(column, |values| out.extend(values.map(|v| v as u64))),
     }
@@ -124,6 +107,22 @@ impl EncodedKeys {
         &self.bytes[self.offsets[row]..self.offsets[row + 1]]
     }
 
+    /// The rows of several batches, one batch after the other.
+    pub fn concat(parts: &[EncodedKeys]) -> EncodedKeys {
+        let mut all = EncodedKeys { bytes: Vec::new(), offsets: vec![0] };
+        for part in parts {
+            let start = all.bytes.len();
+            all.bytes.extend_from_slice(&part.bytes);
+            all.offsets.extend(part.offsets.iter().skip(1).map(|end| start + end));
+        }
+        all
+    }
+
+    /// Bytes that the keys take.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.offsets.capacity() * size_of::<usize>()
+    }
+
     /// The keys in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.offsets.windows(2).map(|w| &self.bytes[w[0]..w[1]])
@@ -138,18 +137,14 @@ pub fn encode(columns: &[ArrayRef]) -> Result<EncodedKeys, KeyError> {
     let columns: Vec<ArrayRef> = columns.iter().map(plain).collect::<Result<_, _>>()?;
     let rows = columns.first().map_or(0, |c| c.len());
     let mut sizes = vec![0usize; rows + 1];
-    columns
-        .iter()
-        .for_each(|column| add_sizes(column, &mut sizes[1..]));
+    columns.iter().for_each(|column| add_sizes(column, &mut sizes[1..]));
     for row in 0..rows {
         sizes[row + 1] += sizes[row];
     }
     let offsets = sizes;
     let mut bytes = vec![0; offsets[rows]];
     let mut ends = offsets[..rows].to_vec();
-    columns
-        .iter()
-        .for_each(|column| write(column, &mut bytes, &mut ends));
+    columns.iter().for_each(|column| write(column, &mut bytes, &mut ends));
     Ok(EncodedKeys { bytes, offsets })
 }
 
@@ -170,10 +165,7 @@ fn is_temporal(data_type: &DataType) -> bool {
 
 fn is_text(data_type: &DataType) -> bool {
     use DataType::*;
-    matches!(
-        data_type,
-        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_)
-    )
+    matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_))
 }
 
 /// The column in one of the few types that the rest of this file tells apart.
@@ -184,19 +176,14 @@ fn plain(column: &ArrayRef) -> Result<ArrayRef, KeyError> {
             return plain(&cast(column, values).map_err(|_| unsupported())?);
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::LargeUtf8,
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => DataType::LargeBinary,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            DataType::LargeBinary
+        }
         DataType::Float32 => DataType::Float64,
         other if is_supported(other) => return Ok(ArrayRef::clone(column)),
         _ => return Err(unsupported()),
     };
-    if column.data_type() == &to {
-        Ok(ArrayRef::clone(column))
-    } else {
-        cast(column, &to).map_err(|_| unsupported())
-    }
+    if column.data_type() == &to { Ok(ArrayRef::clone(column)) } else { cast(column, &to).map_err(|_| unsupported()) }
 }
 
 fn add_sizes(column: &ArrayRef, sizes: &mut [usize]) {
@@ -218,11 +205,7 @@ fn add_sizes(column: &ArrayRef, sizes: &mut [usize]) {
 
 fn add_lengths(column: &ArrayRef, offsets: &[i64], sizes: &mut [usize]) {
     for (row, (size, ends)) in sizes.iter_mut().zip(offsets.windows(2)).enumerate() {
-        *size += if column.is_null(row) {
-            1
-        } else {
-            5 + (ends[1] - ends[0]) as usize
-        };
+        *size += if column.is_null(row) { 1 } else { 5 + (ends[1] - ends[0]) as usize };
     }
 }
 
@@ -239,23 +222,13 @@ fn write(column: &ArrayRef, bytes: &mut [u8], ends: &mut [usize]) {
     };
     let mut put_bytes = |row: usize, value: Option<&[u8]>| match value {
         None => put(row, TAG_NULL, &[]),
-        Some(value) => put(
-            row,
-            TAG_BYTES,
-            &[&(value.len() as u32).to_le_bytes(), value],
-        ),
+        Some(value) => put(row, TAG_BYTES, &[&(value.len() as u32).to_le_bytes(), value]),
     };
     match column.data_type() {
-        DataType::LargeUtf8 => column
-            .as_string::<i64>()
-            .iter()
-            .enumerate()
-            .for_each(|(i, v)| put_bytes(i, v.map(str::as_bytes))),
-        DataType::LargeBinary => column
-            .as_binary::<i64>()
-            .iter()
-            .enumerate()
-            .for_each(|(i, v)| put_bytes(i, v)),
+        DataType::LargeUtf8 => {
+            column.as_string::<i64>().iter().enumerate().for_each(|(i, v)| put_bytes(i, v.map(str::as_bytes)))
+        }
+        DataType::LargeBinary => column.as_binary::<i64>().iter().enumerate().for_each(|(i, v)| put_bytes(i, v)),
         DataType::Boolean => {
             let values: &BooleanArray = column.as_boolean();
             for (row, value) in values.iter().enumerate() {
@@ -286,11 +259,7 @@ fn write(column: &ArrayRef, bytes: &mut [u8], ends: &mut [usize]) {
                 if column.is_null(row) {
                     put(row, TAG_NULL, &[]);
                 } else {
-                    put(
-                        row,
-                        TAG_INTEGER,
-                        &[&((value as u64) ^ (1 << 63)).to_be_bytes()],
-                    );
+                    put(row, TAG_INTEGER, &[&((value as u64) ^ (1 << 63)).to_be_bytes()]);
                 }
             }
         }),
@@ -298,11 +267,7 @@ fn write(column: &ArrayRef, bytes: &mut [u8], ends: &mut [usize]) {
 }
 
 fn canonical_float(value: f64) -> f64 {
-    if value.is_nan() {
-        f64::NAN
-    } else {
-        value + 0.0
-    }
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
 }
 
 /// Hands the values of an integer or temporal column to `f` as `i64`; nulls come as whatever lies there.
@@ -330,22 +295,12 @@ fn each_i64(column: &ArrayRef, f: impl FnOnce(&mut dyn Iterator<Item = i64>)) {
         DataType::Time64(TimeUnit::Microsecond) => values::<Time64MicrosecondType>(column, |v| v),
         DataType::Time64(_) => values::<Time64NanosecondType>(column, |v| v),
         DataType::Timestamp(TimeUnit::Second, _) => values::<TimestampSecondType>(column, |v| v),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            values::<TimestampMillisecondType>(column, |v| v)
-        }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            values::<TimestampMicrosecondType>(column, |v| v)
-        }
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            values::<TimestampNanosecondType>(column, |v| v)
-        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => values::<TimestampMillisecondType>(column, |v| v),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => values::<TimestampMicrosecondType>(column, |v| v),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => values::<TimestampNanosecondType>(column, |v| v),
         DataType::Duration(TimeUnit::Second) => values::<DurationSecondType>(column, |v| v),
-        DataType::Duration(TimeUnit::Millisecond) => {
-            values::<DurationMillisecondType>(column, |v| v)
-        }
-        DataType::Duration(TimeUnit::Microsecond) => {
-            values::<DurationMicrosecondType>(column, |v| v)
-        }
+        DataType::Duration(TimeUnit::Millisecond) => values::<DurationMillisecondType>(column, |v| v),
+        DataType::Duration(TimeUnit::Microsecond) => values::<DurationMicrosecondType>(column, |v| v),
         DataType::Duration(TimeUnit::Nanosecond) => values::<DurationNanosecondType>(column, |v| v),
         other => unreachable!("{other} is neither an integer nor a time"),
     };
@@ -356,11 +311,11 @@ fn each_i64(column: &ArrayRef, f: impl FnOnce(&mut dyn Iterator<Item = i64>)) {
 mod tests {
     use super::*;
     use arrow::array::{
-        DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray, StringViewArray,
-        UInt64Array,
+        DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray, StringViewArray, UInt64Array,
     };
     use proptest::prelude::*;
     use std::collections::HashMap;
+    use std::slice::from_ref;
     use std::sync::Arc;
 
     fn hash(columns: &[ArrayRef]) -> Vec<u64> {
@@ -378,39 +333,29 @@ mod tests {
             Arc::new(BooleanArray::from(vec![true, false])),
         ])
         .unwrap();
-        assert_eq!(
-            keys.get(0),
-            b"\x01\x7f\xff\xff\xff\xff\xff\xff\xff\x02\x02\0\0\0ab\x03\x01"
-        );
+        assert_eq!(keys.get(0), b"\x01\x7f\xff\xff\xff\xff\xff\xff\xff\x02\x02\0\0\0ab\x03\x01");
         assert_eq!(keys.get(1), b"\0\x02\0\0\0\0\x03\0");
         let words: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(-1), None]));
-        assert_eq!(
-            hash(&[words]),
-            vec![hash_u64(0), hash_u64(u64::MAX), hash_bytes(&[0])]
-        );
+        assert_eq!(hash(&[words]), vec![hash_u64(0), hash_u64(u64::MAX), hash_bytes(&[0])]);
     }
 
     #[test]
     fn the_width_of_a_column_does_not_matter() {
         let narrow: ArrayRef = Arc::new(Int32Array::from(vec![-5, 0, 7]));
         let wide: ArrayRef = Arc::new(Int64Array::from(vec![-5, 0, 7]));
-        assert_eq!(hash(&[narrow.clone()]), hash(&[wide.clone()]));
+        assert_eq!(hash(from_ref(&narrow)), hash(from_ref(&wide)));
         assert_eq!(encode(&[narrow]), encode(&[wide]));
         let text = vec!["fr", "a rather long country name", ""];
         let plain: ArrayRef = Arc::new(StringArray::from(text.clone()));
         let view: ArrayRef = Arc::new(StringViewArray::from(text.clone()));
-        let dictionary: ArrayRef =
-            Arc::new(text.into_iter().collect::<DictionaryArray<Int32Type>>());
-        assert_eq!(encode(&[plain.clone()]), encode(&[view]));
+        let dictionary: ArrayRef = Arc::new(text.into_iter().collect::<DictionaryArray<Int32Type>>());
+        assert_eq!(encode(from_ref(&plain)), encode(&[view]));
         assert_eq!(hash(&[plain]), hash(&[dictionary]));
     }
 
     #[test]
     fn floats_that_are_equal_have_equal_bytes() {
-        let keys = encode(&[
-            Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN])) as ArrayRef,
-        ])
-        .unwrap();
+        let keys = encode(&[Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN])) as ArrayRef]).unwrap();
         assert_eq!(keys.get(0), keys.get(1));
         assert_eq!(keys.get(2), keys.get(3));
     }
@@ -423,18 +368,10 @@ mod tests {
 
     #[test]
     fn lists_are_refused() {
-        let list: ArrayRef = Arc::new(arrow::array::ListArray::from_iter_primitive::<
-            Int32Type,
-            _,
-            _,
-        >([Some(vec![Some(1)]), None]));
+        let list: ArrayRef =
+            Arc::new(arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)]), None]));
         assert!(!is_supported(list.data_type()));
-        assert!(
-            encode(&[list])
-                .unwrap_err()
-                .to_string()
-                .contains("cannot be an entity key")
-        );
+        assert!(encode(&[list]).unwrap_err().to_string().contains("cannot be an entity key"));
     }
 
     proptest! {

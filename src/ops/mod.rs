@@ -1,3 +1,18 @@
 //! Domain-free timely operators and containers.
+//!
+//! Bottom-up: [`Batch`] is the container that every stream of rows carries; [`key`] says what an entity key is in bytes
+//! and which hash it has; [`control`] holds the record that opens and closes a tick on every worker; [`exchange`] moves
+//! rows to the worker that owns their key slot; [`order`] puts rows back into event-time order.
 
+mod batch;
+mod columns;
+pub mod control;
+pub mod exchange;
 pub mod key;
+pub mod order;
+
+pub use batch::{Batch, decode_rows, encode_rows, ords, times};
+pub use columns::slice_bytes;
+
+#[cfg(test)]
+pub(crate) mod tests;

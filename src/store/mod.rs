@@ -1,1 +1,18 @@
-//! Online and offline feature values.
+//! Online and offline feature values: Delta tables, the embedded online store, and point-in-time reads of both.
+//!
+//! * [`offline`] writes Delta tables (parts by any worker, one commit per table and epoch by one of them) and reads them
+//!   back through the Delta log.
+//! * [`online`] keeps the newest value of every entity in an embedded store and serves it to other processes over a
+//!   local socket.
+//! * [`lookup`] is what `tidemill features get` asks: one entity's features now, or as of a past time.
+//!
+//! **Invariants.** Nothing here is recovery state: losing a store loses history, never correctness of what the engine
+//! computes next. A table is changed by its log alone; a file that no commit names is harmless. No code path deletes a
+//! data file.
+
+mod error;
+pub mod lookup;
+pub mod offline;
+pub mod online;
+
+pub use error::StoreError;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray, StringBuilder,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray,
+    StringBuilder, UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
@@ -271,38 +271,53 @@ impl Answers {
                 Source::Count { pair } => {
                     column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
                 }
-                Source::Sum { pair } if output.data_type.is_integer() => column.gather(rows, sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::sum_i64(a).map(|s| s as u64),
-                })),
-                Source::Sum { pair } => column.gather(rows, sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::sum(a, scale).map(f64::to_bits),
-                })),
-                Source::Mean { pair } => column.gather(rows, sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::mean(a, scale).map(f64::to_bits),
-                })),
-                Source::Variance { pair, sample, root } => column.gather(rows, sums(pair).map(|a| {
-                    let variance = || numeric::variance(a, scale, sample);
-                    match a.count() {
+                Source::Sum { pair } if output.data_type.is_integer() => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
                         0 => default,
-                        _ if root => variance().map(|v| v.sqrt().to_bits()),
-                        _ => variance().map(f64::to_bits),
-                    }
-                })),
+                        _ => numeric::sum_i64(a).map(|s| s as u64),
+                    }),
+                ),
+                Source::Sum { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::sum(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Mean { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::mean(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Variance { pair, sample, root } => column.gather(
+                    rows,
+                    sums(pair).map(|a| {
+                        let variance = || numeric::variance(a, scale, sample);
+                        match a.count() {
+                            0 => default,
+                            _ if root => variance().map(|v| v.sqrt().to_bits()),
+                            _ => variance().map(f64::to_bits),
+                        }
+                    }),
+                ),
                 Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
                     let max = matches!(output.source, Source::Max { .. });
                     let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
-                    column.gather(rows, sums(pair).zip(found).map(|(a, e)| {
-                        let key = if max { e.1 } else { e.0 };
-                        match (a.count(), output.kind) {
-                            (0, _) => default,
-                            (_, Kind::Float) => Some(float_of_key(key).to_bits()),
-                            (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
-                            _ => Some(key as u64),
-                        }
-                    }));
+                    column.gather(
+                        rows,
+                        sums(pair).zip(found).map(|(a, e)| {
+                            let key = if max { e.1 } else { e.0 };
+                            match (a.count(), output.kind) {
+                                (0, _) => default,
+                                (_, Kind::Float) => Some(float_of_key(key).to_bits()),
+                                (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
+                                _ => Some(key as u64),
+                            }
+                        }),
+                    );
                 }
                 Source::Last { last } => {
                     let found = self.lasts[last..].iter().step_by(layout.lasts.len()).take(rows);
@@ -313,11 +328,14 @@ impl Answers {
                             _ => Some(texts.get(*word).into()),
                         }));
                     } else {
-                        column.gather(rows, found.map(|(word, state)| match state {
-                            0 => default,
-                            1 => None,
-                            _ => Some(*word),
-                        }));
+                        column.gather(
+                            rows,
+                            found.map(|(word, state)| match state {
+                                0 => default,
+                                1 => None,
+                                _ => Some(*word),
+                            }),
+                        );
                     }
                 }
             }

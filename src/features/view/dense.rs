@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::layout::Layout;
 use super::inline::Inline;
+use super::layout::Layout;
 use super::slab::{Slab, prefetch};
 use super::tiles::Tiles;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
@@ -501,7 +501,11 @@ impl Dense {
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let term = term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level);
-                if plus { add::<Any>(&mut sums[*p], pair.level, term) } else { remove::<Any>(&mut sums[*p], pair.level, term) }
+                if plus {
+                    add::<Any>(&mut sums[*p], pair.level, term)
+                } else {
+                    remove::<Any>(&mut sums[*p], pair.level, term)
+                }
             }
         };
         let lifetime = window.width.is_none();
@@ -588,7 +592,11 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add::<Any>(&mut out.sums[*p], pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for (e, found) in window.extrema.iter().zip(&mut found) {
                     if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
@@ -604,6 +612,7 @@ impl Dense {
     }
 
     /// Tiles, behind the head: whole tiles are folded, the one that the question cuts is read row by row.
+    #[expect(clippy::too_many_arguments, reason = "one question's whole context, on a hot path")]
     fn peek_tiles_behind(
         &self,
         layout: &Layout,
@@ -644,7 +653,11 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add::<Any>(&mut out.sums[*p], pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for e in &window.extrema {
                     if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
@@ -657,7 +670,13 @@ impl Dense {
     }
 
     /// Gives a row new inputs; `false` when the row is not there any more.
-    pub(super) fn revise(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], mut release: impl FnMut(&[u64])) -> bool {
+    pub(super) fn revise(
+        &mut self,
+        layout: &Layout,
+        pool: &mut Slab,
+        entry: &[u64],
+        mut release: impl FnMut(&[u64]),
+    ) -> bool {
         let ord = layout.ord.map_or(0, |o| entry[o]);
         let at = self.queue.search(layout, pool, entry[0] as i64, ord);
         if at == self.queue.end {
@@ -780,7 +799,11 @@ impl Dense {
                 let mut sums = self.sums[*p];
                 for at in self.queue.first..self.waiting {
                     let entry = self.queue.get(layout, pool, at);
-                    remove::<Any>(&mut sums, pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
+                    remove::<Any>(
+                        &mut sums,
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 sums
             })

@@ -18,7 +18,14 @@ impl Dense {
 
     /// Takes in a row and answers for the windows that end at its time.
     #[inline(always)]
-    pub(super) fn step<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], bounds: &[i64], out: &mut Raw<'_>) {
+    pub(super) fn step<S: Shape>(
+        &mut self,
+        layout: &Layout,
+        pool: &mut Slab,
+        entry: &[u64],
+        bounds: &[i64],
+        out: &mut Raw<'_>,
+    ) {
         let time = entry[0] as i64;
         let input = &layout.inputs[0];
         let level = input.level;
@@ -101,7 +108,14 @@ impl Dense {
     }
 
     #[inline(always)]
-    fn step_wedges<S: Shape>(&mut self, layout: &Layout, time: i64, key: Option<i64>, bounds: &[i64], out: &mut Raw<'_>) {
+    fn step_wedges<S: Shape>(
+        &mut self,
+        layout: &Layout,
+        time: i64,
+        key: Option<i64>,
+        bounds: &[i64],
+        out: &mut Raw<'_>,
+    ) {
         for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()) {
             if let Some(key) = key {
                 let at = spec.track.map_or(time, |track| self.tiles[track].heads.back().map_or(time, |head| head.0));

@@ -119,7 +119,9 @@ impl Index {
 
     /// Removes the bucket of a record.
     pub(super) fn remove(&mut self, hash: u64, handle: Handle) {
-        let Some((bucket, _)) = self.find(hash, |found| found == handle) else { return };
+        let Some((bucket, _)) = self.find(hash, |found| found == handle) else {
+            return;
+        };
         let table = &mut self.tables[bucket.slot as usize];
         let mask = table.buckets.len() - 1;
         let mut hole = bucket.at as usize;

@@ -124,7 +124,9 @@ impl WindowSpec {
         match (self.width, self.grain) {
             (None, _) => i64::MIN,
             (Some(width), None) => head.saturating_sub(width),
-            (Some(width), Some(grain)) => (head.saturating_sub(width).div_euclid(grain)).saturating_mul(grain).saturating_sub(1),
+            (Some(width), Some(grain)) => {
+                (head.saturating_sub(width).div_euclid(grain)).saturating_mul(grain).saturating_sub(1)
+            }
         }
     }
 
@@ -314,15 +316,18 @@ impl Layout {
         let exact = reach(&mut layout.exact.iter().map(|w| &layout.windows[*w]));
         let tiles = layout.tracks.iter().map(|t| t.grain).max();
         layout.keep_last = layout.windows.iter().any(|w| w.width.is_none() && !w.lasts.is_empty());
-        layout.keep_dense = match (exact, tiles) {
-            (Some(width), _) => Some(width),
-            (None, Some(_)) if layout.slack == 0 && !layout.keep_last => None,
-            _ if layout.keep_last || layout.slack > 0 || revisable => Some(0),
-            _ => None,
-        }
-        .map(|width| width.max(horizon).saturating_add(layout.slack))
-        // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
-        .map(|width| if layout.slack > 0 { width.max(layout.slack.saturating_add(tiles.unwrap_or(0))) } else { width });
+        layout.keep_dense =
+            match (exact, tiles) {
+                (Some(width), _) => Some(width),
+                (None, Some(_)) if layout.slack == 0 && !layout.keep_last => None,
+                _ if layout.keep_last || layout.slack > 0 || revisable => Some(0),
+                _ => None,
+            }
+            .map(|width| width.max(horizon).saturating_add(layout.slack))
+            // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
+            .map(|width| {
+                if layout.slack > 0 { width.max(layout.slack.saturating_add(tiles.unwrap_or(0))) } else { width }
+            });
         layout.texts = layout.inputs.iter().any(|i| i.kind == Kind::Bytes);
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
@@ -346,7 +351,11 @@ impl Layout {
             && layout.lasts.is_empty();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
-            + if lifetime { 1 + Accumulator::WORDS * layout.life_pairs.len() + 2 * layout.life_extrema.len() } else { 0 };
+            + if lifetime {
+                1 + Accumulator::WORDS * layout.life_pairs.len() + 2 * layout.life_extrema.len()
+            } else {
+                0
+            };
         Ok(layout)
     }
 
@@ -360,7 +369,11 @@ impl Layout {
         let width = match aggregate.window {
             Window::Trailing(width) if width > 0 => Some(width),
             Window::Trailing(width) => {
-                return Err(ViewError::Window { view: plan.name.clone(), aggregate: aggregate.name.clone(), micros: width });
+                return Err(ViewError::Window {
+                    view: plan.name.clone(),
+                    aggregate: aggregate.name.clone(),
+                    micros: width,
+                });
             }
             Window::Lifetime => None,
         };
@@ -432,7 +445,11 @@ impl Layout {
                 let pair = self.pair(window, input, Level::Count);
                 let extrema = self.extremum(window, input);
                 let track = usize::MAX;
-                let wedge = if aggregate.function == F::Min { &mut self.extrema[extrema].min } else { &mut self.extrema[extrema].max };
+                let wedge = if aggregate.function == F::Min {
+                    &mut self.extrema[extrema].min
+                } else {
+                    &mut self.extrema[extrema].max
+                };
                 *wedge = Some(track);
                 if aggregate.function == F::Min { Source::Min { extrema, pair } } else { Source::Max { extrema, pair } }
             }
@@ -632,8 +649,10 @@ impl Layout {
         }
         for chain in &mut self.chains {
             for window in &chain.windows {
-                let pairs = self.windows[*window].pairs.iter().map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
-                let extrema = self.windows[*window].extrema.iter().map(|e| (self.extrema[*e].input, Level::Count, true));
+                let pairs =
+                    self.windows[*window].pairs.iter().map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
+                let extrema =
+                    self.windows[*window].extrema.iter().map(|e| (self.extrema[*e].input, Level::Count, true));
                 for (input, level, extrema) in pairs.chain(extrema) {
                     match chain.inputs.iter_mut().find(|i| i.0 == input) {
                         Some(found) => *found = (input, found.1.max(level), found.2 || extrema),

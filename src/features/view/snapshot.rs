@@ -24,7 +24,7 @@ impl ViewState {
         let mut out = Writer(Vec::new());
         let mut handles: Vec<Handle> = self.index.slot(slot).collect();
         // By key, so that the bytes do not depend on where records lie.
-        handles.sort_by(|a, b| self.key_bytes(*a).cmp(&self.key_bytes(*b)));
+        handles.sort_by_key(|a| self.key_bytes(*a));
         out.word(VERSION);
         out.word(fingerprint(&self.layout, self.words));
         out.word(handles.len() as u64);
@@ -147,7 +147,8 @@ impl ViewState {
     }
 
     fn import_small(&mut self, key: Key<'_>, hash: u64, input: &mut Reader<'_>) -> Result<(), ViewError> {
-        let base = (self.layout.base_at..self.layout.entries_at).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
+        let base =
+            (self.layout.base_at..self.layout.entries_at).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
         let mut handle = self.find_or_make(key, hash);
         if let (Some(class), block) = Self::place(handle) {
             let (from, to) = (self.layout.base_at, self.layout.entries_at);
@@ -236,7 +237,8 @@ impl ViewState {
                     tiles.extrema.push_back(input.pair()?);
                 }
             }
-            for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_some()) {
+            for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_some())
+            {
                 for _ in 0..input.count(16)? {
                     let (time, value) = input.pair()?;
                     wedge.push(time, value);
@@ -275,7 +277,9 @@ impl Dense {
                     super::value::add::<Any>(&mut self.sums[*p], pair.level, term);
                 }
             }
-            for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_none()) {
+            for (spec, wedge) in
+                layout.wedges.iter().zip(self.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_none())
+            {
                 if let Some(key) = sort_key::<Any>(layout, &layout.inputs[spec.input], entry) {
                     wedge.push(entry[0] as i64, if spec.max { !key } else { key });
                 }

@@ -199,7 +199,14 @@ impl ViewState {
         let times = times(batch, 0)?;
         let mut keys = std::mem::take(&mut self.keys);
         let mut entries = std::mem::take(&mut self.entries);
-        let read = self.read(batch, &self.entity_columns(batch, &self.entity)?, times, ords(batch, 1)?, &mut keys, &mut entries);
+        let read = self.read(
+            batch,
+            &self.entity_columns(batch, &self.entity)?,
+            times,
+            ords(batch, 1)?,
+            &mut keys,
+            &mut entries,
+        );
         let mut answers = self.answers.take().unwrap_or_else(|| Answers::new(&self.layout));
         let result = match read {
             Ok(()) => {
@@ -258,9 +265,8 @@ impl ViewState {
             let columns = self.entity_columns(batch, &self.entity)?;
             self.read(batch, &columns, own, ord, &mut keys, &mut entries)?;
         }
-        let mut update_answers = updates
-            .filter(|u| u.answers)
-            .map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
+        let mut update_answers =
+            updates.filter(|u| u.answers).map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
         let mut answers = self.question_answers.take().unwrap_or_else(|| Answers::new(&self.layout));
         answers.begin(question_times.len());
         if let Some(a) = &mut update_answers {
@@ -299,7 +305,8 @@ impl ViewState {
                 if let Some(next) = question_keys.hashes.get(question + AHEAD_RECORD) {
                     let _ = self.prefetch_record(*next);
                 }
-                let key = (!question_keys.is_none(question)).then(|| (question_keys.get(question), question_keys.hashes[question]));
+                let key = (!question_keys.is_none(question))
+                    .then(|| (question_keys.get(question), question_keys.hashes[question]));
                 self.answer(key, question_times[question], &mut answers);
                 question += 1;
             }
@@ -437,8 +444,11 @@ impl ViewState {
             return false;
         }
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let there =
-            if class != DENSE { self.small[class as usize].get(block)[1] != FREE } else { self.dense[block as usize].is_some() };
+        let there = if class != DENSE {
+            self.small[class as usize].get(block)[1] != FREE
+        } else {
+            self.dense[block as usize].is_some()
+        };
         there && self.is_key(handle, key)
     }
 
@@ -566,14 +576,22 @@ impl ViewState {
             small::insert::<Any>(layout, record, entry);
             return handle;
         }
-        let new = if (class as usize) + 1 < small.len() { self.resize(handle, class + 1) } else { self.thicken(handle, head) };
+        let new = if (class as usize) + 1 < small.len() {
+            self.resize(handle, class + 1)
+        } else {
+            self.thicken(handle, head)
+        };
         self.index.replace(hash, handle, new);
         if new >> CLASS_SHIFT == DENSE {
             if let Some(dense) = &mut self.dense[(new & BLOCK_MASK) as usize] {
                 dense.insert::<Any>(&self.layout, &mut self.chunks, entry, head);
             }
         } else {
-            small::insert::<Any>(&self.layout, self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK), entry);
+            small::insert::<Any>(
+                &self.layout,
+                self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK),
+                entry,
+            );
         }
         new
     }
@@ -583,7 +601,8 @@ impl ViewState {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let new = self.small[to as usize].alloc();
         let (low, high) = self.small.split_at_mut(class.max(to) as usize);
-        let (from, into) = if class < to { (&mut low[class as usize], &mut high[0]) } else { (&mut high[0], &mut low[to as usize]) };
+        let (from, into) =
+            if class < to { (&mut low[class as usize], &mut high[0]) } else { (&mut high[0], &mut low[to as usize]) };
         let record = from.get_mut(block);
         let used = self.layout.entries_at + small::count(record) * self.layout.stride;
         into.get_mut(new)[..used].copy_from_slice(&record[..used]);
@@ -648,9 +667,9 @@ impl ViewState {
         let found = if class != DENSE {
             let record = small[class as usize].get_mut(block);
             let (at, end) = (layout.entries_at, layout.entries_at + small::count(record) * layout.stride);
-            let place = (at..end).step_by(layout.stride).find(|at| {
-                record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord])
-            });
+            let place = (at..end)
+                .step_by(layout.stride)
+                .find(|at| record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord]));
             if let Some(place) = place {
                 let old = &mut record[place..place + layout.stride];
                 release(layout, texts, old);
@@ -680,7 +699,9 @@ impl ViewState {
     /// Asks for a key's record; returns its handle, if a look at the index alone tells.
     #[inline(always)]
     fn prefetch_record(&self, hash: u64) -> Handle {
-        let Some(handle) = self.index.guess(hash) else { return NO_HANDLE };
+        let Some(handle) = self.index.guess(hash) else {
+            return NO_HANDLE;
+        };
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         if class != DENSE {
             self.small[class as usize].prefetch(block, 1 << class.min(2));

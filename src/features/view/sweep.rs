@@ -119,7 +119,9 @@ impl ViewState {
 
     fn sweep_dense(&mut self, block: u32, head: i64, bounds: &Bounds) {
         let Self { layout, dense, chunks, texts, .. } = self;
-        let Some(record) = &mut dense[block as usize] else { return };
+        let Some(record) = &mut dense[block as usize] else {
+            return;
+        };
         if head > record.head {
             record.advance::<Any>(layout, chunks, head);
             record.leave::<Any>(layout, chunks, &bounds.list);
@@ -146,7 +148,9 @@ impl ViewState {
     /// Makes a dense record compact.
     fn thin(&mut self, block: u32, handle: Handle) {
         let Self { layout, small, dense, chunks, .. } = self;
-        let Some(mut record) = dense[block as usize].take() else { return };
+        let Some(mut record) = dense[block as usize].take() else {
+            return;
+        };
         self.dense_free.push(block);
         let from = record.first_needed(layout);
         let rows = (record.queue.end - from) as usize;

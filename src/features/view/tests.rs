@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
@@ -71,7 +74,13 @@ fn batch(rows: &[Row], text_key: bool) -> RecordBatch {
     .unwrap()
 }
 
-fn aggregate(function: F, input: Option<usize>, window: Window, resolution: Option<i64>, default: Option<ScalarValue>) -> AggregatePlan {
+fn aggregate(
+    function: F,
+    input: Option<usize>,
+    window: Window,
+    resolution: Option<i64>,
+    default: Option<ScalarValue>,
+) -> AggregatePlan {
     let input_type = input.map(|i| schema(false).field(i).data_type().clone());
     let output_type = match function {
         F::Count => DataType::Int64,
@@ -79,7 +88,16 @@ fn aggregate(function: F, input: Option<usize>, window: Window, resolution: Opti
         F::Min | F::Max | F::Last => input_type.clone().unwrap(),
         _ => DataType::Float64,
     };
-    AggregatePlan { name: format!("v.{function:?}"), function, input, input_type, window, resolution, output_type, default }
+    AggregatePlan {
+        name: format!("v.{function:?}"),
+        function,
+        input,
+        input_type,
+        window,
+        resolution,
+        output_type,
+        default,
+    }
 }
 
 fn plan(aggregates: Vec<AggregatePlan>, delay: i64, include_current: bool, disorder: i64) -> ViewPlan {
@@ -129,7 +147,9 @@ impl Twin {
 
 fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
     let number = |r: &Row| -> Option<f64> { r.x.filter(|x| !x.is_nan()) };
-    let integer = |r: &Row| if a.input == Some(N) { r.n } else { r.small.map(i64::from) };
+    let integer = |r: &Row| {
+        if a.input == Some(N) { r.n } else { r.small.map(i64::from) }
+    };
     let present = match a.input {
         None => rows.len(),
         Some(X) => rows.iter().filter(|r| number(r).is_some()).count(),
@@ -183,7 +203,11 @@ fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
                 ScalarValue::Float64(values.reduce(|a, b| if pick(b.total_cmp(&a)) { b } else { a }))
             } else {
                 let best = rows.iter().filter_map(|r| integer(r)).reduce(|a, b| if pick(b.cmp(&a)) { b } else { a });
-                if data_type == &DataType::Int64 { ScalarValue::Int64(best) } else { ScalarValue::Int32(best.map(|b| b as i32)) }
+                if data_type == &DataType::Int64 {
+                    ScalarValue::Int64(best)
+                } else {
+                    ScalarValue::Int32(best.map(|b| b as i32))
+                }
             }
         }
     }
@@ -197,11 +221,24 @@ fn same(a: &ScalarValue, b: &ScalarValue) -> bool {
     }
 }
 
-fn check(plan: &ViewPlan, answers: &[ArrayRef], row: usize, expected: &[ScalarValue], what: &dyn Fn() -> String) -> Result<(), TestCaseError> {
+fn check(
+    plan: &ViewPlan,
+    answers: &[ArrayRef],
+    row: usize,
+    expected: &[ScalarValue],
+    what: &dyn Fn() -> String,
+) -> Result<(), TestCaseError> {
     for ((a, array), expected) in plan.aggregates.iter().zip(answers).zip(expected) {
         prop_assert_eq!(array.data_type(), &a.output_type);
         let got = ScalarValue::try_from_array(array, row).unwrap();
-        prop_assert!(same(&got, expected), "{:?} {:?} {:?}: {got:?}, not {expected:?}; {}", a.function, a.window, a.resolution, what());
+        prop_assert!(
+            same(&got, expected),
+            "{:?} {:?} {:?}: {got:?}, not {expected:?}; {}",
+            a.function,
+            a.window,
+            a.resolution,
+            what()
+        );
     }
     Ok(())
 }
@@ -214,7 +251,18 @@ fn windows() -> impl Strategy<Value = Window> {
 }
 
 fn aggregates(last: bool, tiles: bool) -> impl Strategy<Value = Vec<AggregatePlan>> {
-    let functions = vec![F::Count, F::Sum, F::Mean, F::Min, F::Max, F::Variance, F::Stddev, F::VarianceSample, F::StddevSample, F::Last];
+    let functions = vec![
+        F::Count,
+        F::Sum,
+        F::Mean,
+        F::Min,
+        F::Max,
+        F::Variance,
+        F::Stddev,
+        F::VarianceSample,
+        F::StddevSample,
+        F::Last,
+    ];
     let one = (
         prop::sample::select(if last { functions } else { functions[..9].to_vec() }),
         prop::sample::select(vec![X, X, X, N, SMALL, TEXT]),
@@ -253,9 +301,8 @@ fn row(keys: i64, spread: i64) -> impl Strategy<Value = Row> {
     ];
     let n = prop_oneof![6 => (-50i64..50).prop_map(Some), 1 => any::<i64>().prop_map(Some), 1 => Just(None)];
     let text = prop::option::of(prop::sample::select(vec!["a".to_string(), "bb".into(), "".into()]));
-    (0..spread, prop::option::weighted(0.97, 0..keys), x, n, prop::option::of(any::<i32>()), text).prop_map(
-        |(time, key, x, n, small, text)| Row { time, ord: 0, key, x, n, small, text },
-    )
+    (0..spread, prop::option::weighted(0.97, 0..keys), x, n, prop::option::of(any::<i32>()), text)
+        .prop_map(|(time, key, x, n, small, text)| Row { time, ord: 0, key, x, n, small, text })
 }
 
 /// Rows whose times are steps from the one before.
@@ -570,10 +617,10 @@ fn two_workers_see_what_one_sees() {
     let whole = new().apply_own(&batch(&rows, false)).unwrap();
     let mut workers = [new(), new()];
     let worker = |row: &Row| worker_of_slot(slot_of(crate::base::hash_u64(row.key.unwrap() as u64)), 2);
-    for w in 0..2 {
+    for (w, state) in workers.iter_mut().enumerate() {
         let (at, own): (Vec<usize>, Vec<Row>) =
             rows.iter().enumerate().filter(|(_, r)| worker(r) == w).map(|(i, r)| (i, r.clone())).unzip();
-        let answers = workers[w].apply_own(&batch(&own, false)).unwrap();
+        let answers = state.apply_own(&batch(&own, false)).unwrap();
         for (a, b) in whole.iter().zip(&answers) {
             let take = UInt64Array::from(at.iter().map(|i| *i as u64).collect::<Vec<_>>());
             assert_eq!(&arrow::compute::take(a, &take, None).unwrap(), b);
@@ -622,12 +669,21 @@ fn texts_and_names_are_given_back() {
 
 #[test]
 fn what_a_view_cannot_do_is_said() {
-    let error = |a: AggregatePlan| ViewState::new(&plan(vec![a], 0, true, 0), &schema(false), options(Order::EventTime)).err().unwrap().to_string();
-    assert!(error(aggregate(F::Mean, Some(TEXT), Window::Lifetime, None, None)).contains("cannot take a column of type Utf8"));
+    let error = |a: AggregatePlan| {
+        ViewState::new(&plan(vec![a], 0, true, 0), &schema(false), options(Order::EventTime)).err().unwrap().to_string()
+    };
+    assert!(
+        error(aggregate(F::Mean, Some(TEXT), Window::Lifetime, None, None))
+            .contains("cannot take a column of type Utf8")
+    );
     assert!(error(aggregate(F::Count, None, Window::Trailing(0), None, None)).contains("longer than nothing"));
     let default = Some(ScalarValue::Utf8(Some("many".into())));
     assert!(error(aggregate(F::Count, None, Window::Lifetime, None, default)).contains("many"));
-    let view = ViewState::new(&plan(vec![aggregate(F::Mean, Some(X), Window::Lifetime, None, None)], 0, true, 0), &schema(false), options(Order::EventTime));
+    let view = ViewState::new(
+        &plan(vec![aggregate(F::Mean, Some(X), Window::Lifetime, None, None)], 0, true, 0),
+        &schema(false),
+        options(Order::EventTime),
+    );
     let short = batch(&simple(|_| 1, 1, 3), false).project(&[0, 1, 2]).unwrap();
     assert!(view.unwrap().apply_own(&short).unwrap_err().to_string().contains("there is no column 3"));
 }
@@ -637,7 +693,8 @@ fn arrays_of_answers_join() {
     let plan = plan(vec![aggregate(F::Sum, Some(N), Window::Trailing(3), None, None)], 0, true, 0);
     let mut view = ViewState::new(&plan, &schema(false), options(Order::EventTime)).unwrap();
     let rows = simple(|_| 1, 1, 6);
-    let parts: Vec<ArrayRef> = rows.chunks(4).map(|rows| view.apply_own(&batch(rows, false)).unwrap().remove(0)).collect();
+    let parts: Vec<ArrayRef> =
+        rows.chunks(4).map(|rows| view.apply_own(&batch(rows, false)).unwrap().remove(0)).collect();
     let all = concat(&[parts[0].as_ref(), parts[1].as_ref()]).unwrap();
     let expected: ArrayRef = Arc::new(Int64Array::from(vec![0, 1, 3, 6, 9, 12]));
     assert_eq!(&all, &expected);

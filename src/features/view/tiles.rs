@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::inline::Inline;
 use super::layout::{Layout, Track};
 use super::slab::prefetch;
-use super::inline::Inline;
 use super::value::{Any, NO_EXTREMA, Shape, add, sort_key, term, widen};
 use crate::features::numeric::Accumulator;
 
@@ -47,7 +47,8 @@ impl Tiles {
     #[inline(always)]
     pub(super) fn is_behind(&self, track: &Track, time: i64) -> bool {
         self.heads.back().is_some_and(|(start, _)| {
-            time < *start || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
+            time < *start
+                || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
         })
     }
 

@@ -1,0 +1,173 @@
+//! `tidemill bench NAME`: the reproducible benchmarks.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::output::{columns, grouped, print, print_json, workers};
+use crate::bench::{end_to_end, score, windows};
+
+/// The benchmarks.
+#[derive(Debug, Subcommand)]
+#[command(rename_all = "snake_case")]
+pub enum BenchCommand {
+    /// Windows by card and by merchant over a stream of transactions.
+    ///
+    /// Per event count, sum, mean, smallest, largest and standard deviation per card over 1 h and 24 h, and count and
+    /// mean per merchant over 1 h, beside a hand-written loop of the same work in the same run.
+    Windows(WindowsArgs),
+    /// Trees, a small neural network and a logistic regression, at batches of 1, 64 and 1024 rows.
+    Score(ScoreArgs),
+    /// Parquet to features to scores to Delta tables.
+    EndToEnd(EndToEndArgs),
+}
+
+/// Arguments of `bench windows`.
+#[derive(Args, Debug)]
+pub struct WindowsArgs {
+    /// Number of events to make up.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, conflicts_with = "input")]
+    events: u64,
+    /// Keep windows as tiles of 1/60 of their length instead of exactly.
+    #[arg(long)]
+    tiled: bool,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Read these events instead (`txn_id, card_id, merchant_id, amount, ts`), in event-time order.
+    #[arg(long, value_name = "FILE.parquet")]
+    input: Option<PathBuf>,
+    /// Write every row's features to this file.
+    #[arg(long, value_name = "FILE.parquet")]
+    out: Option<PathBuf>,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench score`.
+#[derive(Args, Debug)]
+pub struct ScoreArgs {
+    /// Measure each model and batch size for this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    seconds: f64,
+    /// Score rows of a file with this model instead.
+    #[arg(long, value_name = "MODEL.onnx", requires = "input")]
+    model: Option<PathBuf>,
+    /// The rows: all columns, in their order, are the model's inputs.
+    #[arg(long, value_name = "ROWS.parquet", requires = "model")]
+    input: Option<PathBuf>,
+    /// Write the scores to this file.
+    #[arg(long, value_name = "SCORES.parquet", requires = "model")]
+    out: Option<PathBuf>,
+    /// Leave the models and the rows in this directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    keep: Option<PathBuf>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench end_to_end`.
+#[derive(Args, Debug)]
+pub struct EndToEndArgs {
+    /// Number of events to make up.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    events: u64,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a benchmark and prints its figures.
+pub fn run(command: BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Windows(args) => {
+            let report = windows::run(&windows::Options {
+                events: args.events,
+                tiled: args.tiled,
+                workers: usize::from(args.workers),
+                input: args.input,
+                out: args.out,
+                runs: args.runs,
+            })?;
+            show(&report, args.json, windows_text)?;
+            agree(report.same_results.unwrap_or(true))
+        }
+        BenchCommand::Score(args) => match (&args.model, &args.input) {
+            (Some(model), Some(input)) => {
+                show(&score::score_file(model, input, args.out.as_deref())?, args.json, |report| format!("{report}\n"))
+            }
+            _ => {
+                let report = score::run(&score::Options { seconds: args.seconds, keep: args.keep })?;
+                show(&report, args.json, ToString::to_string)
+            }
+        },
+        BenchCommand::EndToEnd(args) => {
+            let workers = usize::from(args.workers);
+            let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
+            show(&report, args.json, end_to_end_text)?;
+            agree(report.same_results)
+        }
+    }
+}
+
+fn show<R: Serialize>(report: &R, json: bool, text: impl Fn(&R) -> String) -> anyhow::Result<()> {
+    if json { print_json(report) } else { print(&text(report)) }
+}
+
+/// A benchmark whose sides disagree measured nothing.
+fn agree(same_results: bool) -> anyhow::Result<()> {
+    ensure!(same_results, "the engine and the hand-written loop computed different values");
+    Ok(())
+}
+
+fn windows_text(report: &windows::Report) -> String {
+    let kind = if report.tiled { "tiles of 1/60 of each window" } else { "exact windows" };
+    let mut sides = vec![side("engine", report.engine_seconds, report.engine_m_events_per_s)];
+    if report.same_results.is_some() {
+        sides.push(side("hand-written loop", report.baseline_seconds, report.baseline_m_events_per_s));
+    }
+    let ratio = match report.same_results {
+        Some(_) => format!("engine / loop {:.2}; ", report.ratio),
+        None => String::new(),
+    };
+    format!(
+        "{} events, {kind}, {}\n{}{ratio}{} keys of {:.0} bytes; longest stall {:.1} ms\n",
+        grouped(report.events),
+        workers(report.workers),
+        columns(&sides, &[1, 2]),
+        grouped(report.keys),
+        report.bytes_per_key,
+        report.longest_stall_ms,
+    )
+}
+
+fn end_to_end_text(report: &end_to_end::Report) -> String {
+    let sides = [
+        side("engine", report.engine_seconds, report.engine_m_events_per_s),
+        side("hand-written loop", report.baseline_seconds, report.baseline_m_events_per_s),
+    ];
+    format!(
+        "{} events from Parquet to scored rows in a Delta table, {}\n{}engine / loop {:.2}\n",
+        grouped(report.events),
+        workers(report.workers),
+        columns(&sides, &[1, 2]),
+        report.ratio,
+    )
+}
+
+fn side(name: &str, seconds: f64, m_events_per_s: f64) -> Vec<String> {
+    vec![name.to_owned(), format!("{seconds:.2} s"), format!("{m_events_per_s:.2} M events/s")]
+}

@@ -1,0 +1,124 @@
+//! The command line: arguments, printing, exit codes. What a command does is in the rooms to the left.
+//!
+//! Exit codes: 0 done, 1 a check or job failed, 2 usage or bad file. Results go to standard output, everything else
+//! (progress, warnings, the one error) to standard error.
+
+mod bench;
+mod check;
+mod demo;
+mod failure;
+mod features;
+mod job;
+mod live;
+mod output;
+mod progress;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Streaming features, in-graph model scores and the tables that prove them, in one program.
+///
+/// A job is a YAML file: sources of events, windows over them by entity, models that score the rows, and the tables
+/// that keep what was computed. Try it without one: `tidemill demo`.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `tidemill::engine=debug`.
+    #[arg(long, global = true, env = "TIDEMILL_LOG", default_value = "warn", value_name = "FILTER")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check or job failed, 2 usage or bad file.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the card fraud job on generated traffic and watch it live.
+    ///
+    /// Computes features, scores payments and compares the scores with the labels that arrive later. Needs nothing; leaves
+    /// Delta tables behind and prints the commands that look at them.
+    Demo(demo::DemoArgs),
+    /// Run one job in the foreground.
+    Run(run::RunArgs),
+    /// Validate a job's file and print its plan: sources, operators, columns with types, state bound.
+    Check(check::CheckArgs),
+    /// Read features.
+    #[command(subcommand)]
+    Features(features::FeaturesCommand),
+    /// Run a benchmark beside a hand-written loop of the same work.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: `tidemill completions bash > ~/.local/share/bash-completion/completions/tidemill`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program: reads the arguments, does the command, prints the error if there is one.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+impl Cli {
+    fn run(self) -> anyhow::Result<()> {
+        start_log(&self.log)?;
+        match self.command {
+            Command::Demo(args) => demo::run(args),
+            Command::Run(args) => run::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Features(command) => features::run(command),
+            Command::Bench(command) => bench::run(command),
+            Command::Completions { shell } => completions(shell),
+        }
+    }
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| failure::usage(format!("--log {filter}: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tidemill", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn walk(command: &clap::Command, missing: &mut Vec<String>) {
+            if command.get_about().is_none() {
+                missing.push(command.get_name().to_owned());
+            }
+            for argument in command.get_arguments() {
+                if argument.get_help().is_none() && !argument.is_hide_set() {
+                    missing.push(format!("{} {}", command.get_name(), argument.get_id()));
+                }
+            }
+            command.get_subcommands().for_each(|c| walk(c, missing));
+        }
+        let mut missing = Vec::new();
+        walk(&Cli::command(), &mut missing);
+        assert!(missing.is_empty(), "no help for {missing:?}: `--help` is the reference");
+    }
+}

@@ -1,0 +1,98 @@
+//! `tidemill run JOB.yaml`: one job in the foreground.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::job::JobArgs;
+use super::output::{bytes, columns, grouped, print, print_json, workers};
+use super::progress::Progress;
+use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle};
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// End at the end of finite sources; without it the job stays and answers readers until it is stopped.
+    #[arg(long)]
+    until_end: bool,
+    /// Keep the tick log in this directory.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a job until it ends, fails, or is interrupted.
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    let plan = args.job.load_and_warn()?;
+    let stop = StopHandle::new();
+    stop_on_interrupt(stop.clone())?;
+    let observer = Arc::new(Observer::new(&plan));
+    let options = RunOptions {
+        workers: usize::from(args.workers),
+        until_end: args.until_end,
+        state_dir: args.state,
+        observer: Some(Arc::clone(&observer)),
+        stop,
+        ..RunOptions::default()
+    };
+    let progress = Progress::watch(&plan, &observer, args.until_end);
+    let result = engine::run(plan, options);
+    progress.finish();
+    let summary = result?;
+    if args.json { print_json(&summary) } else { print(&text(&summary)) }
+}
+
+/// The first interrupt asks the job to finish what it has read; the second ends the process.
+pub fn stop_on_interrupt(stop: StopHandle) -> anyhow::Result<()> {
+    let asked = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping: finishing what was read (interrupt again to end at once)");
+        stop.stop();
+    })
+    .context("cannot listen for interrupts")
+}
+
+fn text(summary: &RunSummary) -> String {
+    let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
+    let facts = [
+        ("rows read", format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64))),
+        ("rows scored", grouped(summary.rows_scored)),
+        ("dead letters", grouped(summary.dead_letters)),
+        ("state", format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes))),
+        ("clock", summary.clock.clone().unwrap_or_else(|| "no events".to_owned())),
+    ];
+    let facts: Vec<Vec<String>> = facts.map(|(name, value)| vec![name.to_owned(), value]).into();
+    let names = ["source", "read", "accepted", "filtered", "late", "dead letters"].map(str::to_owned);
+    let mut sources = vec![names.to_vec()];
+    for source in &summary.sources {
+        let counts = &source.counts;
+        let dead = counts.dead.values().sum();
+        let numbers = [counts.read, counts.accepted, counts.filtered, counts.late_dropped, dead];
+        sources.push(std::iter::once(source.name.clone()).chain(numbers.map(grouped)).collect());
+    }
+    format!(
+        "{}: done in {:.1} s on {}\n{}\n{}",
+        summary.job,
+        summary.seconds,
+        workers(summary.workers),
+        indent(&columns(&facts, &[])),
+        indent(&columns(&sources, &[1, 2, 3, 4, 5]))
+    )
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}

@@ -1,0 +1,95 @@
+//! Loads a dataflow file and holds it against what it names.
+
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, SchemaRef};
+
+use super::chain::chains;
+use super::graph::bind;
+use super::tables::{table_names, tables};
+use crate::base::{Fault, Faults, Severity};
+use crate::ingest::FileCatalog;
+use crate::plan;
+use crate::plan::model::{ModelOutput, Plan};
+use crate::plan::{Catalog, SourceSpec};
+use crate::score::Model;
+
+/// Reads and compiles the dataflow file at `path`, with `key=value` pairs set in it and `${VAR}` looked up by `env`.
+/// Returns the plan and its warnings.
+///
+/// # Errors
+/// Every fault of the file at once.
+pub fn load(
+    path: &Path,
+    sets: &[(String, String)],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Plan, Vec<Fault>), Faults> {
+    plan::load(path, sets, env, &JobCatalog)
+}
+
+/// [`load`] for a text; `name` is what faults call it. Relative paths count from the current directory.
+///
+/// # Errors
+/// Every fault of the text at once.
+pub fn load_text(
+    name: &str,
+    text: &str,
+    sets: &[(String, String)],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Plan, Vec<Fault>), Faults> {
+    let here = Path::new("");
+    plan::compile(name, text, here, sets, env, &JobCatalog)
+}
+
+/// The files, schemas and models of this machine.
+struct JobCatalog;
+
+impl Catalog for JobCatalog {
+    fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
+        FileCatalog.event_schema(source, spec)
+    }
+
+    fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
+        let columns: Vec<(&str, DataType)> = inputs.iter().map(|(name, ty)| (name.as_str(), ty.clone())).collect();
+        match Model::load(path) {
+            Ok(model) => model.bind(&columns, outputs).err().unwrap_or_default(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+}
+
+/// Holds a plan against the tables that it names and describes it.
+///
+/// # Errors
+/// Every table that cannot be.
+pub fn check(plan: &Plan) -> Result<String, Faults> {
+    let mut list = Vec::new();
+    let mut outputs = Vec::new();
+    for model in &plan.models {
+        match bind(plan, model) {
+            Ok(bound) => outputs.push(bound.outputs()),
+            Err(error) => {
+                outputs.push(Vec::new());
+                list.push(fault(&format!("models.{}", model.name), error.to_string(), ""));
+            }
+        }
+    }
+    if let Some(offline) = &plan.offline {
+        let names = table_names(plan);
+        for table in offline.tables.iter().flatten().filter(|table| !names.contains(table)) {
+            list.push(fault(
+                "sinks.offline.tables",
+                format!("the job has no table `{table}`"),
+                &format!("it has {}", names.join(", ")),
+            ));
+        }
+        if let Err(error) = tables(plan, &chains(plan), &outputs) {
+            list.push(fault("sinks.offline", error.to_string(), ""));
+        }
+    }
+    if list.is_empty() { Ok(plan.describe()) } else { Err(Faults { file: plan.job.clone(), list }) }
+}
+
+fn fault(path: &str, what: String, mend: &str) -> Fault {
+    Fault { severity: Severity::Error, line: 0, column: 0, path: path.to_owned(), what, mend: mend.to_owned() }
+}

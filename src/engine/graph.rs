@@ -1,0 +1,315 @@
+//! Builds the dataflow of a job on one worker.
+//!
+//! Per chain: source rows move to the worker of the first view's entity, wait there for the watermark (in event-time
+//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models and
+//! the online store. Updates of views over other streams come the same way into the view's operator.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use timely::dataflow::Scope;
+use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
+use timely::worker::Worker;
+
+use super::EngineError;
+use super::chain::{self, Chain};
+use super::finish;
+use super::offline_sink::{SinkTable, offline_sink};
+use super::online_sink::{OnlineView, online_sink};
+use super::shared::Shared;
+use super::source::{Sources, sources};
+use super::stage::{StageInput, StageOutput, join_stage, view_stage};
+use super::tables::{self, Origin, Table};
+use super::ticked::{Control, Port, Rows, per_tick};
+use crate::base::Tick;
+use crate::ingest::aligned::Aligned;
+use crate::ingest::dead_letter_schema;
+use crate::ops::Batch;
+use crate::ops::order::{Reorder, merge_sorted};
+use crate::plan::model::{Order, Plan, StreamRef};
+use crate::score::{Bound, Model};
+use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
+use crate::store::online::{OnlineStore, SocketGuard};
+
+/// What the workers of a job use together and what must be opened before it starts.
+pub struct Resources {
+    /// The chains of the plan.
+    pub chains: Vec<Chain>,
+    /// The offline tables.
+    pub tables: Vec<Table>,
+    /// The dead-letter tables.
+    pub dead_letters: Vec<TableSpec>,
+    /// The models, bound to their feature sets.
+    pub models: Vec<Arc<Bound>>,
+    /// The online store, the generation that this start writes, and the door that other processes read through.
+    pub online: Option<OpenStore>,
+}
+
+/// An online store open for a running job.
+pub struct OpenStore {
+    /// The store.
+    pub store: Arc<OnlineStore>,
+    /// Newer than any generation in the store.
+    pub generation: u64,
+    _door: SocketGuard,
+}
+
+impl Resources {
+    /// Loads models, opens stores.
+    ///
+    /// # Errors
+    /// When a model does not fit its feature set, or a store cannot be opened.
+    pub fn open(plan: &Plan) -> Result<Self, EngineError> {
+        let chains = chain::chains(plan);
+        let models = plan.models.iter().map(|m| bind(plan, m)).collect::<Result<Vec<_>, _>>()?;
+        let outputs: Vec<Vec<(String, DataType)>> = models.iter().map(|bound| bound.outputs()).collect();
+        let tables = tables::tables(plan, &chains, &outputs)?;
+        let mut dead_letters = Vec::new();
+        if let Some(offline) = &plan.offline {
+            for name in tables::dead_letter_tables(plan) {
+                if tables::wanted(offline, &name) {
+                    let columns = dead_letter_schema();
+                    let columns = columns.fields()[SYSTEM_COLUMNS.len()..]
+                        .iter()
+                        .map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
+                    dead_letters.push(TableSpec::new(name, columns, &[])?);
+                }
+            }
+        }
+        let online = match &plan.online {
+            Some(online) => {
+                let store = OnlineStore::open(&online.path, plan.clock)?;
+                let door = store.serve()?;
+                let generation = store.newest().generation + 1;
+                Some(OpenStore { store: Arc::new(store), generation, _door: door })
+            }
+            None => None,
+        };
+        Ok(Resources { chains, tables, dead_letters, models, online })
+    }
+}
+
+/// Loads a model and binds it to its feature set.
+pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bound>, EngineError> {
+    let loaded = Model::load(&model.path)?;
+    let columns = &plan.sets[model.inputs].columns;
+    let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
+    loaded.bind(&columns, &model.outputs).map_err(|problems| {
+        EngineError::Plan(format!("model `{}` ({}): {}", model.name, model.path.display(), problems.join("; ")))
+    })
+}
+
+/// What [`build`] leaves behind.
+pub struct Built {
+    /// Done when every tick is published.
+    pub done: Probe<Tick>,
+}
+
+/// Builds the job's dataflow on this worker.
+pub fn build(worker: &mut Worker, shared: Arc<Shared>, resources: Arc<Resources>, reader: Option<Aligned>) -> Built {
+    worker.dataflow_named::<Tick, _, _>("job", |scope| {
+        let flow = Probe::new();
+        let done = Probe::new();
+        let Sources { rows, dead, control } = sources(scope, Arc::clone(&shared), reader, flow.clone());
+        let graph = Graph { scope, shared: &shared, resources: &resources, rows, control, flow: &flow, done: &done };
+        graph.build(dead);
+        Built { done }
+    })
+}
+
+struct Graph<'a, 's> {
+    scope: Scope<'s, Tick>,
+    shared: &'a Arc<Shared>,
+    resources: &'a Arc<Resources>,
+    rows: Vec<Rows<'s>>,
+    control: Control<'s>,
+    flow: &'a Probe<Tick>,
+    done: &'a Probe<Tick>,
+}
+
+impl<'s> Graph<'_, 's> {
+    fn build(&self, dead: Vec<Rows<'s>>) {
+        let plan = &self.shared.plan;
+        let joined: Vec<Rows<'s>> = (0..plan.joins.len()).map(|join| self.join(join)).collect();
+        let mut ends = Vec::new();
+        let mut seen = Vec::new();
+        let mut side_rows: Vec<(usize, Rows<'s>)> = Vec::new();
+        let mut online: Vec<(usize, Rows<'s>)> = Vec::new();
+        for chain in &self.resources.chains {
+            let end = self.chain(chain, &joined, &mut seen, &mut side_rows, &mut online);
+            ends.push(self.tapped(end));
+        }
+        let mut unscored = Vec::new();
+        let mut scored = Vec::new();
+        for (model, bound) in self.resources.models.iter().enumerate() {
+            let set = plan.models[model].inputs;
+            let chain =
+                self.resources.chains.iter().position(|c| c.sets.contains(&set)).expect("every set has a chain");
+            let (rows, dead) = finish::score(
+                self.scope,
+                self.control.clone(),
+                ends[chain].clone(),
+                Arc::clone(self.shared),
+                model,
+                bound,
+            );
+            scored.push(rows);
+            unscored.push(dead);
+        }
+        let mut sink_tables = Vec::new();
+        for Table { spec, origin } in &self.resources.tables {
+            let rows = match origin {
+                Origin::Chain(chain) => Some(ends[*chain].clone()),
+                Origin::Model(model) => Some(scored[*model].clone()),
+                Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
+            };
+            if let Some(rows) = rows {
+                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: false });
+            }
+        }
+        for (name, rows) in tables::dead_letter_tables(plan).into_iter().zip(dead) {
+            let rows = if name == tables::DEAD_LETTERS && !unscored.is_empty() {
+                self.scope.concatenate(unscored.drain(..).chain([rows]))
+            } else {
+                rows
+            };
+            match self.resources.dead_letters.iter().find(|spec| spec.name() == name) {
+                Some(spec) => sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: true }),
+                None => self.follow(rows),
+            }
+        }
+        for rows in ends.into_iter().chain(scored) {
+            self.follow(rows);
+        }
+        if let Some(offline) = &plan.offline {
+            let (root, control) = (PathBuf::from(&offline.uri), self.control.clone());
+            offline_sink(self.scope, self.shared, root, control, sink_tables, self.flow, self.done);
+        }
+        if let Some(open) = &self.resources.online {
+            let views = online.into_iter().map(|(view, rows)| OnlineView { view, rows }).collect();
+            online_sink(self.scope, self.shared, open, self.control.clone(), views, self.flow, self.done);
+        }
+    }
+
+    /// Follows rows that may have no sink, so that the sources know how far they have come.
+    fn follow(&self, rows: Rows<'s>) {
+        rows.probe_with(self.flow).probe_with(self.done);
+    }
+
+    /// Rows of a source on the workers of their key, in the plan's order.
+    fn ordered(&self, source: usize, key: Vec<usize>) -> Port<'s> {
+        let rows = self.rows[source].clone();
+        let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key) };
+        if self.shared.plan.order == Order::Arrival {
+            return port;
+        }
+        let mut buffer = Reorder::new();
+        let logic =
+            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+                for Batch(batch) in inputs.into_iter().flatten() {
+                    buffer.push(batch);
+                }
+                out[0].extend(buffer.release(info.watermark).map(Batch));
+            });
+        let name = format!("reorder {}", self.shared.plan.sources[source].name);
+        let mut outputs = per_tick(self.scope, &name, self.control.clone(), vec![port], 1, logic);
+        Port::local(outputs.pop().expect("one output"))
+    }
+
+    fn join(&self, join: usize) -> Rows<'s> {
+        let plan = &self.shared.plan.joins[join];
+        let left = self.ordered(plan.left, vec![plan.left_on]);
+        let right = self.ordered(plan.right, vec![plan.right_on]);
+        join_stage(self.scope, self.shared, self.control.clone(), join, left, right)
+    }
+
+    /// The stages of one chain; returns its rows at the end.
+    fn chain(
+        &self,
+        chain: &Chain,
+        joined: &[Rows<'s>],
+        seen: &mut Vec<usize>,
+        side_rows: &mut Vec<(usize, Rows<'s>)>,
+        online: &mut Vec<(usize, Rows<'s>)>,
+    ) -> Rows<'s> {
+        let plan = &self.shared.plan;
+        let spine = &plan.sources[chain.spine];
+        let mut rows: Option<(Rows<'s>, Vec<usize>)> = None;
+        let mut schema = Arc::clone(&spine.stream_schema);
+        for &view_index in &chain.views {
+            let view = &plan.views[view_index];
+            let key: Vec<usize> = view
+                .entity_names
+                .iter()
+                .map(|name| {
+                    spine.stream_schema.index_of(name).expect("the plan has checked the spine's entity columns")
+                })
+                .collect();
+            let port = match rows.take() {
+                None => self.ordered(chain.spine, key.clone()),
+                // Rows that are where the next view wants them stay.
+                Some((rows, at)) if at == key => Port::local(rows),
+                Some((rows, _)) => Port::keyed(rows, key.clone()),
+            };
+            let updates = match view.stream {
+                StreamRef::Source(source) if source == chain.spine => None,
+                StreamRef::Source(source) => Some(self.ordered(source, view.entity.clone())),
+                StreamRef::Join(join) => Some(Port::keyed(joined[join].clone(), view.entity.clone())),
+            };
+            // A view that two spines read has one state for each; the first speaks for it.
+            let first = !seen.contains(&view_index);
+            seen.push(view_index);
+            let side = updates.is_some()
+                && first
+                && self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index));
+            let input = StageInput {
+                view: view_index,
+                schema: Arc::clone(&schema),
+                key: key.clone(),
+                side,
+                online: first && self.resources.online.is_some(),
+            };
+            schema = chain::schema_after(&schema, view);
+            let StageOutput { rows: next, side_rows: own, online: values } =
+                view_stage(self.scope, self.shared, self.control.clone(), &input, port, updates);
+            side_rows.extend(own.map(|own| (view_index, own)));
+            online.extend(values.map(|values| (view_index, values)));
+            rows = Some((next, key));
+        }
+        match rows {
+            Some((rows, _)) => rows,
+            None => match self.ordered(chain.spine, Vec::new()) {
+                Port { rows, key: None } => self.sorted(rows),
+                Port { rows, .. } => rows,
+            },
+        }
+    }
+
+    /// Shows the rows at the end of a chain to the job's tap, if it has one.
+    fn tapped(&self, rows: Rows<'s>) -> Rows<'s> {
+        let Some(tap) = self.shared.tap.clone() else {
+            return rows;
+        };
+        let logic =
+            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+                for batch in inputs.into_iter().flatten() {
+                    tap(info, &batch.0);
+                    out[0].push(batch);
+                }
+            });
+        let mut outputs = per_tick(self.scope, "tap", self.control.clone(), vec![Port::local(rows)], 1, logic);
+        outputs.pop().expect("one output")
+    }
+
+    /// Rows of each tick merged into one order.
+    fn sorted(&self, rows: Rows<'s>) -> Rows<'s> {
+        let logic = Box::new(|_: &_, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+            let batches: Vec<_> = inputs.into_iter().flatten().map(|b| b.0).collect();
+            out[0].extend(merge_sorted(&batches).map(Batch));
+        });
+        let mut outputs = per_tick(self.scope, "sort", self.control.clone(), vec![Port::local(rows)], 1, logic);
+        outputs.pop().expect("one output")
+    }
+}

@@ -1,0 +1,172 @@
+//! The online sink: values that changed or slid are put into the online store, each tick's after the tick is durable.
+//!
+//! Each worker has a thread that writes; rows of one key come from one worker, in tick order, stamped (generation, tick).
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use timely::dataflow::Scope;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
+
+use super::EngineError;
+use super::background::Background;
+use super::chain::update_schema;
+use super::graph::OpenStore;
+use super::shared::Shared;
+use super::ticked::{Control, Port, Rows, TickBuffer};
+use crate::base::{EventTime, Tick};
+use crate::ops::Batch;
+use crate::plan::model::{Plan, ViewPlan};
+use crate::store::StoreError;
+use crate::store::online::{ColumnSchema, OnlineStore, Stamp, View, ViewSchema};
+
+/// Requests that may wait for the writing thread before its worker waits too.
+const QUEUE: usize = 32;
+
+/// A view's values on their way to the store.
+pub struct OnlineView<'s> {
+    /// The view, by index.
+    pub view: usize,
+    /// Batches as [`online_schema`](super::stage::online_schema) says.
+    pub rows: Rows<'s>,
+}
+
+/// Values of one tick, or only its time.
+struct Request {
+    tick: Tick,
+    now: EventTime,
+    rows: Vec<(usize, RecordBatch)>,
+    last: bool,
+}
+
+/// What the store must know of a view.
+///
+/// # Errors
+/// When a column has a type that the online store does not hold.
+pub fn view_schema(plan: &Plan, view: &ViewPlan) -> Result<ViewSchema, EngineError> {
+    let stream = update_schema(plan, view);
+    let column = |name: &str, data_type: &arrow::datatypes::DataType| {
+        ColumnSchema::new(name, data_type).ok_or_else(|| {
+            EngineError::Plan(format!(
+                "features.{}: the online store does not hold columns of type {data_type} (`{name}`); cast it, or leave the online sink out",
+                view.name
+            ))
+        })
+    };
+    let entity = view.entity.iter().zip(&view.entity_names);
+    let entity =
+        entity.map(|(&index, name)| column(name, stream.field(index).data_type())).collect::<Result<_, _>>()?;
+    let prefix = format!("{}.", view.name);
+    let columns =
+        view.aggregates.iter().map(|a| column(a.name.strip_prefix(&prefix).unwrap_or(&a.name), &a.output_type));
+    Ok(ViewSchema {
+        view: view.name.clone(),
+        entity,
+        columns: columns.collect::<Result<_, _>>()?,
+        ttl: view.ttl,
+        job: plan.job.clone(),
+        job_version: plan.version,
+    })
+}
+
+/// Attaches the online sink.
+pub fn online_sink<'s>(
+    scope: Scope<'s, Tick>,
+    shared: &Arc<Shared>,
+    open: &OpenStore,
+    control: Control<'s>,
+    views: Vec<OnlineView<'s>>,
+    flow: &Probe<Tick>,
+    done: &Probe<Tick>,
+) {
+    let (store, generation) = (Arc::clone(&open.store), open.generation);
+    let mut builder = OperatorBuilder::new("online".to_owned(), scope);
+    let indices: Vec<usize> = views.iter().map(|v| v.view).collect();
+    let ports = views.into_iter().map(|v| Port::local(v.rows)).collect();
+    let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![1]);
+    let (_progress, progress) = builder.new_output::<Vec<()>>();
+    let (_written, written) = builder.new_output::<Vec<()>>();
+    progress.probe_with(flow);
+    written.probe_with(done);
+    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let shared = Arc::clone(shared);
+    let worker = scope.index();
+    builder.build_reschedule(move |capabilities| {
+        drop(capabilities);
+        let thread = {
+            let (shared, indices) = (Arc::clone(&shared), indices.clone());
+            let start = move || writer(shared, store, generation, &indices);
+            Background::spawn(&format!("tidemill-online-{worker}"), QUEUE, wake, start)
+        };
+        let mut waiting: Vec<Capability<Tick>> = Vec::new();
+        move |frontiers| {
+            buffer.pull();
+            while let Some((info, inputs, mut capabilities)) =
+                buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
+            {
+                let rows: Vec<(usize, RecordBatch)> = inputs
+                    .into_iter()
+                    .enumerate()
+                    .flat_map(|(input, batches)| batches.into_iter().map(move |Batch(batch)| (input, batch)))
+                    .collect();
+                // A tick without values needs no trip through the thread, except that the store learns the time.
+                if rows.is_empty() && !info.last && info.tick % 16 != 0 {
+                    continue;
+                }
+                thread.send(Request { tick: info.tick, now: info.now, rows, last: info.last });
+                waiting.extend(capabilities.pop());
+            }
+            while let Some(tick) = thread.try_answer() {
+                waiting.retain(|capability| *capability.time() != tick);
+            }
+            !waiting.is_empty() && !shared.failed()
+        }
+    });
+}
+
+/// The writing thread's work.
+fn writer(
+    shared: Arc<Shared>,
+    store: Arc<OnlineStore>,
+    generation: u64,
+    indices: &[usize],
+) -> impl FnMut(Request) -> Option<Tick> + use<> {
+    let mut views: Vec<View> = Vec::new();
+    for &index in indices {
+        let defined = view_schema(&shared.plan, &shared.plan.views[index])
+            .and_then(|schema| store.define(&schema).map_err(EngineError::Store));
+        match defined {
+            Ok(view) => views.push(view),
+            Err(error) => shared.fail(error),
+        }
+    }
+    move |request| {
+        if shared.failed() || !shared.wait_durable(request.tick) {
+            return None;
+        }
+        let stamp = Stamp { generation, tick: request.tick };
+        let written =
+            request.rows.iter().try_for_each(|(view, batch)| put(&store, &views[*view], stamp, batch)).and_then(|()| {
+                store.set_now(request.now);
+                if request.last { store.flush() } else { Ok(()) }
+            });
+        match written {
+            Ok(()) => Some(request.tick),
+            Err(error) => {
+                shared.fail(EngineError::Store(error));
+                None
+            }
+        }
+    }
+}
+
+fn put(store: &OnlineStore, view: &View, stamp: Stamp, batch: &RecordBatch) -> Result<(), StoreError> {
+    let times = |column: usize| batch.column(column).as_primitive::<Int64Type>().values().to_vec();
+    let keys = batch.column(0).as_binary::<i32>();
+    let keys: Vec<&[u8]> = (0..keys.len()).map(|row| keys.value(row)).collect();
+    store.put_encoded(view, stamp, &keys, &times(1), &times(2), &batch.columns()[3..])?;
+    Ok(())
+}

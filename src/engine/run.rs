@@ -1,0 +1,187 @@
+//! Runs a plan: worker threads, the graph, the end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use serde::Serialize;
+use timely::{CommunicationConfig, Config, WorkerConfig};
+
+use super::EngineError;
+use super::graph::{self, Built};
+use super::observe::Observer;
+use super::shared::{Shared, StopHandle};
+use crate::base::format_time;
+use crate::ingest::aligned::{Aligned, EpochPolicy};
+use crate::ingest::ticks::TickLog;
+use crate::ingest::{Counts, ReaderOptions, SourceReader};
+use crate::ops::control::TickInfo;
+use crate::plan::model::Plan;
+
+/// How a job runs here (what it means is in its file).
+#[derive(Clone, Default)]
+pub struct RunOptions {
+    /// Worker threads; 0 counts as 1.
+    pub workers: usize,
+    /// End when all finite sources have ended; otherwise the job stays, answering readers, until stopped.
+    pub until_end: bool,
+    /// Directory of the tick log; none writes no log.
+    pub state_dir: Option<PathBuf>,
+    /// Who watches.
+    pub observer: Option<Arc<Observer>>,
+    /// The switch that stops the job.
+    pub stop: StopHandle,
+    /// Called with the rows at the end of each chain.
+    pub tap: Option<Tap>,
+}
+
+/// Sees the rows at the end of every chain as they leave the last view: the tick and the batch, in the tick's order, from
+/// any worker's thread.
+pub type Tap = Arc<dyn Fn(&TickInfo, &RecordBatch) + Send + Sync>;
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunSummary {
+    /// Name of the job.
+    pub job: String,
+    /// Worker threads.
+    pub workers: usize,
+    /// Raw rows read from all sources.
+    pub rows_read: u64,
+    /// Rows scored by all models.
+    pub rows_scored: u64,
+    /// Rows turned away to dead letters.
+    pub dead_letters: u64,
+    /// Ticks cut.
+    pub ticks: u64,
+    /// Wall time from the first read to the last commit, in seconds.
+    pub seconds: f64,
+    /// Entity keys held by all views at the end.
+    pub keys: u64,
+    /// Bytes of view state at the end.
+    pub state_bytes: u64,
+    /// Longest time that a view took for the rows of one tick, in milliseconds.
+    pub longest_stall_ms: f64,
+    /// The job's clock at the end.
+    pub clock: Option<String>,
+    /// Per source: name and counts.
+    pub sources: Vec<SourceSummary>,
+}
+
+/// Row counts of one source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceSummary {
+    /// Name of the source.
+    pub name: String,
+    /// Its counts.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Runs `plan` to its end, or until it is stopped.
+///
+/// # Errors
+/// The first failure of any worker: a source that cannot be read, a store that cannot be written.
+pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
+    let workers = options.workers.max(1);
+    let plan = Arc::new(plan);
+    abort_on_panic_in_workers();
+    let tick_log = options.state_dir.as_deref().map(open_tick_log).transpose()?;
+    let mut readers = Vec::with_capacity(plan.sources.len());
+    for index in 0..plan.sources.len() {
+        readers.push(SourceReader::open(&plan.sources[index], ReaderOptions::of(&plan, index))?);
+    }
+    let (interval, rows) = plan.offline.as_ref().map_or((Duration::from_secs(10), u64::MAX), |o| {
+        (Duration::from_micros(o.commit_interval as u64), o.commit_rows as u64)
+    });
+    let reader = Mutex::new(Some(Aligned::new(&plan, readers, EpochPolicy { interval, rows })));
+    let shared =
+        Shared::new(Arc::clone(&plan), tick_log, options.observer.clone(), options.stop.clone(), options.tap.clone());
+    let resources = Arc::new(graph::Resources::open(&plan)?);
+
+    let started = Instant::now();
+    let config = Config {
+        communication: if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) },
+        worker: WorkerConfig::default(),
+    };
+    let for_workers = Arc::clone(&shared);
+    let for_graph = Arc::clone(&resources);
+    let guards = timely::execute(config, move |worker| {
+        let shared = Arc::clone(&for_workers);
+        let reader =
+            if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
+        while !done.done() && !shared.failed() {
+            worker.step_or_park(Some(Duration::from_millis(50)));
+        }
+        if shared.failed() {
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        }
+    })
+    .map_err(EngineError::Workers)?;
+    for guard in guards.join() {
+        guard.map_err(EngineError::Workers)?;
+    }
+    if let Some(error) = shared.take_failure() {
+        return Err(error);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    if !options.until_end {
+        // The sources have ended; the online store goes on answering until the job is stopped.
+        while !options.stop.is_stopped() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    drop(resources);
+    Ok(summary(&shared, workers, seconds))
+}
+
+fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
+    std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
+    TickLog::create(dir).map_err(EngineError::TickLog)
+}
+
+fn summary(shared: &Shared, workers: usize, seconds: f64) -> RunSummary {
+    let clock = shared.watermark.load(Ordering::Relaxed);
+    RunSummary {
+        job: shared.plan.job.clone(),
+        workers,
+        rows_read: shared.rows_read.load(Ordering::Relaxed),
+        rows_scored: shared.rows_scored.load(Ordering::Relaxed),
+        dead_letters: shared.dead_letters.load(Ordering::Relaxed),
+        ticks: shared.ticks.load(Ordering::Relaxed),
+        seconds,
+        keys: shared.keys.load(Ordering::Relaxed),
+        state_bytes: shared.state_bytes.load(Ordering::Relaxed),
+        longest_stall_ms: shared.longest_stall_us.load(Ordering::Relaxed) as f64 / 1e3,
+        clock: (clock != i64::MIN).then(|| format_time(clock)),
+        sources: shared
+            .plan
+            .sources
+            .iter()
+            .zip(shared.counts())
+            .map(|(source, counts)| SourceSummary { name: source.name.clone(), counts })
+            .collect(),
+    }
+}
+
+/// A panic in one worker leaves the others stepping with a frozen frontier, so it ends the process.
+fn abort_on_panic_in_workers() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            previous(info);
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            if name.starts_with("timely:") || name.starts_with("tidemill-") {
+                eprintln!("tidemill: a worker failed by a defect of the program; the process ends so that nothing half-done is published");
+                std::process::abort();
+            }
+        }));
+    });
+}

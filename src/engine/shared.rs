@@ -1,0 +1,191 @@
+//! What all workers of one job share: the plan, the stop switch, the first failure, the counters.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::EngineError;
+use super::observe::Observer;
+use super::run::Tap;
+use crate::base::{EventTime, Tick};
+use crate::ingest::Counts;
+use crate::ingest::aligned::Cut;
+use crate::ingest::ticks::{Durable, TickLog, TickRecord};
+use crate::plan::model::Plan;
+
+/// Asks a running job to stop; clones share one switch.
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle(Arc<AtomicBool>);
+
+impl StopHandle {
+    /// A switch that nobody has thrown.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the job to take in no more events, finish what it has read, and end.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`StopHandle::stop`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// State shared by the workers of one job.
+pub struct Shared {
+    /// The compiled plan.
+    pub plan: Arc<Plan>,
+    /// Who watches the job.
+    pub observer: Option<Arc<Observer>>,
+    /// Who sees the rows at the end of chains.
+    pub tap: Option<Tap>,
+    /// The tick log, where the job has a state directory.
+    tick_log: Option<(Mutex<TickLog>, Durable)>,
+    stop: StopHandle,
+    failure: Mutex<Option<EngineError>>,
+    failed: AtomicBool,
+    /// Raw rows read.
+    pub rows_read: AtomicU64,
+    /// Rows scored.
+    pub rows_scored: AtomicU64,
+    /// Rows turned away.
+    pub dead_letters: AtomicU64,
+    /// Ticks cut.
+    pub ticks: AtomicU64,
+    /// The latest watermark.
+    pub watermark: AtomicI64,
+    /// Keys over all views and workers, and the bytes of their state, as of the end.
+    pub keys: AtomicU64,
+    /// Bytes of state at the end.
+    pub state_bytes: AtomicU64,
+    /// Longest time that a view took for the rows of one tick, in microseconds.
+    pub longest_stall_us: AtomicU64,
+    /// Names this start of the job in table transactions.
+    instance: String,
+    counts: Mutex<Vec<Counts>>,
+}
+
+impl Shared {
+    /// Shared state of a job that is about to start.
+    pub fn new(
+        plan: Arc<Plan>,
+        tick_log: Option<TickLog>,
+        observer: Option<Arc<Observer>>,
+        stop: StopHandle,
+        tap: Option<Tap>,
+    ) -> Arc<Self> {
+        Arc::new(Shared {
+            plan,
+            tick_log: tick_log.map(|log| {
+                let durable = log.handle();
+                (Mutex::new(log), durable)
+            }),
+            observer,
+            stop,
+            tap,
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            rows_read: AtomicU64::new(0),
+            rows_scored: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            watermark: AtomicI64::new(EventTime::MIN),
+            keys: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
+            longest_stall_us: AtomicU64::new(0),
+            instance: instance_id(),
+            counts: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Records the first failure and makes every worker end.
+    pub fn fail(&self, error: EngineError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            *failure = Some(error);
+        }
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether some worker has failed.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Takes the failure out.
+    pub fn take_failure(&self) -> Option<EngineError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the job was asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.is_stopped()
+    }
+
+    /// Notes the input of a tick.
+    pub fn note_cut(&self, cut: &Cut, counts: &[Counts]) {
+        self.rows_read.fetch_add(cut.rows, Ordering::Relaxed);
+        self.dead_letters.fetch_add(cut.dead.len() as u64, Ordering::Relaxed);
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+        self.watermark.store(cut.info.now, Ordering::Relaxed);
+        if let Some(observer) = &self.observer {
+            observer.on_tick(&cut.info, &cut.offsets, cut.rows, cut.dead.len() as u64);
+            for (source, batch) in &cut.batches {
+                observer.on_labels(*source, batch);
+            }
+        }
+        if cut.info.epoch_end {
+            *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts.to_vec();
+        }
+    }
+
+    /// Row counts per source as of the last epoch's end.
+    pub fn counts(&self) -> Vec<Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the time that a view took for a tick.
+    pub fn note_work(&self, took: Duration) {
+        self.longest_stall_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Under which name this start of the job commits to a table: a later start commits anew and never takes its own
+    /// epochs for those of an earlier one.
+    pub fn application_id(&self, table: &str) -> String {
+        format!("{}/{}/{table}", self.plan.job, self.instance)
+    }
+
+    /// Writes a tick's record, where the job keeps a log.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn log_tick(&self, record: &TickRecord) -> Result<(), EngineError> {
+        match &self.tick_log {
+            Some((log, _)) => Ok(log.lock().unwrap_or_else(PoisonError::into_inner).append(record)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the log of `tick` is on disk: nothing may leave the job before. False when the log has failed.
+    pub fn wait_durable(&self, tick: Tick) -> bool {
+        let Some((_, durable)) = &self.tick_log else {
+            return true;
+        };
+        match durable.wait(tick) {
+            Ok(()) => true,
+            Err(error) => {
+                self.fail(error.into());
+                false
+            }
+        }
+    }
+}
+
+/// A name that no other start has: wall-clock nanoseconds and the process.
+fn instance_id() -> String {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{nanos:x}-{:x}", std::process::id())
+}

@@ -1,0 +1,151 @@
+//! The source operator: worker 0 reads all partitions aligned, cuts ticks, writes the tick log and sends rows.
+//!
+//! The operator holds one capability per output at the tick it fills and lets go of it when the last tick is cut. It stops
+//! reading while more ticks are in flight past the probe than the plan allows, so memory is bounded by the plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use timely::container::NoopBuilder;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::probe::Handle as Probe;
+use timely::dataflow::{Scope, Stream};
+
+use super::EngineError;
+use super::shared::Shared;
+use super::tables::{DEAD_LETTERS, dead_letter_tables};
+use super::ticked::{Control, Rows};
+use crate::base::Tick;
+use crate::ingest::aligned::{Aligned, Cut, Next};
+use crate::ingest::ticks::TickRecord;
+use crate::ingest::{DeadLetter, dead_letter_batch};
+use crate::ops::Batch;
+use crate::ops::control::{TickInfo, broadcast};
+
+/// The streams that leave the sources.
+pub struct Sources<'s> {
+    /// One stream of rows per source.
+    pub rows: Vec<Rows<'s>>,
+    /// Rows turned away at ingest, in the form of the dead-letter tables, one stream per table of
+    /// [`dead_letter_tables`].
+    pub dead: Vec<Rows<'s>>,
+    /// Tick records, on every worker.
+    pub control: Control<'s>,
+}
+
+/// Builds the source operator. Only the worker that is given `reader` sends.
+pub fn sources<'s>(
+    scope: Scope<'s, Tick>,
+    shared: Arc<Shared>,
+    mut reader: Option<Aligned>,
+    probe: Probe<Tick>,
+) -> Sources<'s> {
+    let count = shared.plan.sources.len();
+    let mut builder = OperatorBuilder::new("sources".to_owned(), scope);
+    let mut row_outputs = Vec::new();
+    let mut rows = Vec::new();
+    let dead_tables = dead_letter_tables(&shared.plan);
+    for _ in 0..count + dead_tables.len() {
+        let (output, stream) = builder.new_output::<Batch>();
+        row_outputs.push(OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output));
+        rows.push(stream);
+    }
+    let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
+    let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
+    let info = builder.operator_info();
+    let activator = scope.activator_for(info.address);
+    builder.build_reschedule(move |capabilities| {
+        let mut capabilities = Some(capabilities).filter(|_| reader.is_some());
+        let in_flight = shared.plan.ticks.in_flight_max as Tick;
+        move |_frontiers| {
+            let (Some(reader), Some(held)) = (reader.as_mut(), capabilities.as_mut()) else {
+                return false;
+            };
+            // One tick per scheduling: its rows meet the next operators while they are still in the cache.
+            let tick = *held[0].time();
+            if shared.failed() {
+                capabilities = None;
+                return false;
+            }
+            if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
+                // The probe's movement does not schedule this operator, so it looks again soon.
+                activator.activate_after(Duration::from_micros(100));
+                return true;
+            }
+            let now = Instant::now();
+            let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
+            let cut = match next {
+                Ok(Next::Cut(cut)) => *cut,
+                Ok(Next::Wait(wait)) => {
+                    activator.activate_after(wait);
+                    return true;
+                }
+                Ok(Next::End) => {
+                    capabilities = None;
+                    return false;
+                }
+                Err(error) => {
+                    shared.fail(EngineError::from(error));
+                    capabilities = None;
+                    return false;
+                }
+            };
+            shared.note_cut(&cut, reader.counts());
+            let record = TickRecord {
+                tick: cut.info.tick,
+                watermark: cut.info.watermark,
+                offsets: cut.offsets.clone(),
+                epoch_end: cut.info.epoch_end,
+                ..TickRecord::default()
+            };
+            if let Err(error) = shared.log_tick(&record) {
+                shared.fail(error);
+                capabilities = None;
+                return false;
+            }
+            let Cut { info, batches, dead, .. } = cut;
+            let last = info.last;
+            for (source, batch) in batches {
+                row_outputs[source].activate().session_with_builder(&held[source]).give_container(&mut Batch(batch));
+            }
+            for (output, batch) in letters_by_table(&shared, &dead_tables, dead, info.tick) {
+                let output = count + output;
+                row_outputs[output].activate().session_with_builder(&held[output]).give_container(&mut Batch(batch));
+            }
+            let control = count + dead_tables.len();
+            control_output.activate().session_with_builder(&held[control]).give_container(&mut vec![info]);
+            if last {
+                capabilities = None;
+                return false;
+            }
+            for capability in held.iter_mut() {
+                capability.downgrade(&(tick + 1));
+            }
+            activator.activate();
+            true
+        }
+    });
+    let dead = rows.split_off(count);
+    Sources { rows, dead, control: broadcast(control) }
+}
+
+/// The letters of a tick as batches, with the index of the table that takes each.
+fn letters_by_table(
+    shared: &Shared,
+    tables: &[String],
+    letters: Vec<DeadLetter>,
+    tick: Tick,
+) -> impl Iterator<Item = (usize, RecordBatch)> {
+    let mut by_table: BTreeMap<usize, Vec<DeadLetter>> = BTreeMap::new();
+    for letter in letters {
+        let rejected_to = shared.plan.sources.iter().find(|s| *s.name == *letter.source).map(|s| &*s.rejected_to);
+        let name = letter.table(rejected_to.unwrap_or(DEAD_LETTERS));
+        let table = tables.iter().position(|table| table == name).unwrap_or_default();
+        by_table.entry(table).or_default().push(letter);
+    }
+    let version = shared.plan.version;
+    by_table.into_iter().map(move |(table, letters)| (table, dead_letter_batch(&letters, tick, version)))
+}

@@ -1,0 +1,180 @@
+//! Operators that work tick by tick: rows of several inputs are held until the tick is complete, then handed over at once.
+//!
+//! A tick is complete when no input's frontier can still bring it. Ticks are handed over in order, also empty ones: every
+//! worker hears of every tick through the control stream, and the capability under which output leaves is the control
+//! record's own, so an operator keeps no older capability than the tick it works on.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use timely::container::NoopBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+
+use crate::base::Tick;
+use crate::ops::Batch;
+use crate::ops::control::TickInfo;
+use crate::ops::exchange::by_slot;
+
+/// Batches of one logical stream.
+pub type Rows<'s> = Stream<'s, Tick, Batch>;
+
+/// The broadcast tick records.
+pub type Control<'s> = Stream<'s, Tick, Vec<TickInfo>>;
+
+/// An input of a per-tick operator.
+pub struct Port<'s> {
+    /// The stream.
+    pub rows: Rows<'s>,
+    /// Key columns by which rows move to the worker that owns their slot; `None` leaves them where they are.
+    pub key: Option<Vec<usize>>,
+}
+
+impl<'s> Port<'s> {
+    /// An input whose rows stay on their worker.
+    pub fn local(rows: Rows<'s>) -> Self {
+        Port { rows, key: None }
+    }
+
+    /// An input whose rows go to the worker that owns the slot of their key.
+    pub fn keyed(rows: Rows<'s>, key: Vec<usize>) -> Self {
+        Port { rows, key: Some(key) }
+    }
+}
+
+/// What has arrived for one tick.
+struct Pending {
+    /// Batches per input, in order of arrival.
+    inputs: Vec<Vec<Batch>>,
+    /// The control record and, per output, the capability to answer under.
+    control: Option<(TickInfo, Vec<Capability<Tick>>)>,
+}
+
+/// Ticks that have begun to arrive and are not complete.
+pub struct TickBuffer {
+    pending: Rc<RefCell<BTreeMap<Tick, Pending>>>,
+    pulls: Vec<Box<dyn FnMut()>>,
+}
+
+impl TickBuffer {
+    /// Attaches `inputs` and `control` to an operator under construction, before its outputs are added; `retain` are the
+    /// outputs for which each tick's capability is kept.
+    pub fn attach<'s>(
+        builder: &mut OperatorBuilder<'s, Tick>,
+        control: Control<'s>,
+        inputs: Vec<Port<'s>>,
+        retain: Vec<usize>,
+    ) -> Self {
+        let pending: Rc<RefCell<BTreeMap<Tick, Pending>>> = Rc::default();
+        let count = inputs.len();
+        let mut pulls: Vec<Box<dyn FnMut()>> = Vec::with_capacity(count + 1);
+        let entry = move |map: &mut BTreeMap<Tick, Pending>, tick: Tick, fill: &mut dyn FnMut(&mut Pending)| {
+            fill(map.entry(tick).or_insert_with(|| Pending { inputs: vec![Vec::new(); count], control: None }));
+        };
+        for (index, port) in inputs.into_iter().enumerate() {
+            macro_rules! pull_from {
+                ($pact:expr) => {{
+                    let mut handle = builder.new_input(port.rows, $pact);
+                    let pending = Rc::clone(&pending);
+                    pulls.push(Box::new(move || {
+                        let mut pending = pending.borrow_mut();
+                        handle.for_each(|capability, batch| {
+                            let batch = std::mem::take(batch);
+                            entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].push(batch.clone()));
+                        });
+                    }));
+                }};
+            }
+            match port.key {
+                Some(key) => pull_from!(by_slot(key)),
+                None => pull_from!(Pipeline),
+            }
+        }
+        let mut handle = builder.new_input(control, Pipeline);
+        let shared = Rc::clone(&pending);
+        pulls.push(Box::new(move || {
+            let mut pending = shared.borrow_mut();
+            handle.for_each(|capability, records| {
+                for info in records.drain(..) {
+                    let retained = retain.iter().map(|&output| capability.retain(output)).collect();
+                    let mut control = Some((info, retained));
+                    entry(&mut pending, *capability.time(), &mut |p| p.control = control.take());
+                }
+            });
+        }));
+        TickBuffer { pending, pulls }
+    }
+
+    /// Takes in what has arrived.
+    pub fn pull(&mut self) {
+        for pull in &mut self.pulls {
+            pull();
+        }
+    }
+
+    /// The next tick for which `complete` holds, with its rows and the capabilities retained for it.
+    pub fn pop(&mut self, complete: impl Fn(&Tick) -> bool) -> Option<Complete> {
+        let mut pending = self.pending.borrow_mut();
+        let first = pending.first_entry()?;
+        if !complete(first.key()) {
+            return None;
+        }
+        let tick = *first.key();
+        let Pending { inputs, control } = first.remove();
+        let (info, capabilities) =
+            control.unwrap_or_else(|| panic!("tick {tick} is complete without a control record"));
+        Some((info, inputs, capabilities))
+    }
+}
+
+/// A complete tick: its record, the batches per input, and the capabilities retained for it.
+pub type Complete = (TickInfo, Vec<Vec<Batch>>, Vec<Capability<Tick>>);
+
+/// What a per-tick operator computes: the tick, the batches per input, and the batches to send per output.
+pub type Logic = Box<dyn FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])>;
+
+/// Builds an operator that applies `logic` to each complete tick, in order.
+pub fn per_tick<'s>(
+    scope: Scope<'s, Tick>,
+    name: &str,
+    control: Control<'s>,
+    inputs: Vec<Port<'s>>,
+    outputs: usize,
+    mut logic: Logic,
+) -> Vec<Rows<'s>> {
+    let mut builder = OperatorBuilder::new(name.to_owned(), scope);
+    let mut buffer = TickBuffer::attach(&mut builder, control, inputs, (0..outputs).collect());
+    let mut sessions = Vec::with_capacity(outputs);
+    let mut streams = Vec::with_capacity(outputs);
+    for _ in 0..outputs {
+        let (output, stream) = builder.new_output::<Batch>();
+        sessions.push(OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output));
+        streams.push(stream);
+    }
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        let mut out: Vec<Vec<Batch>> = vec![Vec::new(); outputs];
+        move |frontiers| {
+            buffer.pull();
+            while let Some((info, rows, capabilities)) =
+                buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
+            {
+                logic(&info, rows, &mut out);
+                for ((session, batches), capability) in sessions.iter_mut().zip(&mut out).zip(&capabilities) {
+                    let mut session = session.activate();
+                    let mut session = session.session_with_builder(capability);
+                    for mut batch in batches.drain(..) {
+                        if batch.0.num_rows() > 0 {
+                            session.give_container(&mut batch);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    streams
+}

@@ -1,0 +1,317 @@
+//! Reads a source, partition by partition: decode, check, and hand on what is sound.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+
+use super::IngestError;
+use super::checks::{Checks, Counts, count_kinds};
+use super::dead_letter::{DeadLetter, DeadLetterKind};
+use super::decode::{Offsets, Originals, RawChunk};
+use super::dedup::{Kept, Scout, can_be_id, ids};
+use super::file::RawReader;
+use super::file::parquet::ParquetReader;
+use super::file::text::TextReader;
+use super::generator::Generator;
+use super::lateness::Lateness;
+use super::rows::{Bad, Rows};
+use crate::base::{EventTime, format_time};
+use crate::plan::model::{Connector, FileFormat, Plan, SourcePlan, StreamRef};
+
+/// What a reader must know besides its own plan.
+#[derive(Clone, Debug, Default)]
+pub struct ReaderOptions {
+    /// Rank of the source in the plan: the highest byte of `_ord`.
+    pub rank: u8,
+    /// Columns of [`SourcePlan::schema`] that name an entity or a join key: a row in which one is null is a dead letter.
+    pub keys: Vec<usize>,
+    /// Next offset of each partition; `None` starts at the beginning.
+    pub resume: Option<Vec<u64>>,
+}
+
+impl ReaderOptions {
+    /// The options of source `source` of a plan, from the beginning.
+    ///
+    /// Keys are the entities of the views over the source's stream, of the views over a join whose left side it is, and
+    /// the join key where it is the right side (a label without an id is nobody's).
+    pub fn of(plan: &Plan, source: usize) -> ReaderOptions {
+        let mut names: Vec<&str> = Vec::new();
+        for view in &plan.views {
+            let reads = match view.stream {
+                StreamRef::Source(s) => s == source,
+                StreamRef::Join(j) => plan.joins[j].left == source,
+            };
+            if reads {
+                names.extend(view.entity_names.iter().map(String::as_str));
+            }
+        }
+        let schema = &plan.sources[source];
+        let rights = plan.joins.iter().filter(|join| join.right == source);
+        names.extend(rights.map(|join| schema.stream_schema.field(join.right_on).name().as_str()));
+        let mut keys: Vec<usize> = names.iter().filter_map(|name| schema.schema.index_of(name).ok()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        ReaderOptions { rank: u8::try_from(source).unwrap_or(u8::MAX), keys, resume: None }
+    }
+}
+
+/// What one read of one partition brought.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The sound rows, in [`SourcePlan::stream_schema`], in the order of their offsets; may have fewer rows than were read.
+    pub batch: RecordBatch,
+    /// The rows that were turned away, in the order in which the checks found them.
+    pub dead: Vec<DeadLetter>,
+    /// Raw rows read.
+    pub rows_read: u64,
+    /// Offset of the first raw row that was not read.
+    pub next_offset: u64,
+    /// Size of the decoded rows, as values, without the slack of buffers.
+    pub bytes: usize,
+    /// The partition's watermark after these rows; `i64::MIN` before its first sound row.
+    pub watermark: EventTime,
+    /// What became of the raw rows.
+    pub counts: Counts,
+}
+
+/// Reads the partitions of one source.
+///
+/// What it hands on depends on the partitions' rows alone: not on `rows_max`, and not on which partition is read when.
+pub struct SourceReader {
+    name: String,
+    rank: u8,
+    checks: Arc<Checks>,
+    stream: SchemaRef,
+    partitions: Vec<Partition>,
+    dedup: Dedup,
+}
+
+/// How duplicates are found.
+enum Dedup {
+    /// They are not looked for.
+    Off,
+    /// In one partition, the order of its rows says which was kept: by the id in this column.
+    InOrder(usize, Kept),
+    /// Over several partitions, whatever was decided ahead.
+    Ahead(Box<Scout>),
+}
+
+struct Partition {
+    raw: Box<dyn RawReader>,
+    lateness: Lateness,
+    next_offset: u64,
+}
+
+impl SourceReader {
+    /// Opens every partition of a source.
+    ///
+    /// # Errors
+    /// When a file cannot be opened, is damaged as a whole, or has other columns than the plan.
+    pub fn open(plan: &SourcePlan, options: ReaderOptions) -> Result<SourceReader, IngestError> {
+        let refuse = |what| IngestError::source(&plan.name, what);
+        let checks = Arc::new(Checks::new(plan, options.keys.clone()).map_err(refuse)?);
+        let offset = |partition: usize| options.resume.as_ref().and_then(|r| r.get(partition)).copied().unwrap_or(0);
+        let raws = open_partitions(plan, &offset)?;
+        if raws.len() > usize::from(u16::MAX) + 1 {
+            return Err(refuse(format!("it has {} files; 65,536 is the most, so merge some", raws.len())));
+        }
+        if options.resume.as_ref().is_some_and(|resume| resume.len() != raws.len()) {
+            let was = options.resume.as_ref().map_or(0, Vec::len);
+            return Err(refuse(format!("it had {was} partitions and now has {}; put the files back", raws.len())));
+        }
+        let lateness = Lateness::new(plan.disorder);
+        let dedup = match (plan.dedup, plan.id) {
+            (None, _) => Dedup::Off,
+            (Some(_), None) => {
+                return Err(refuse("`dedup` needs to know the `id` of a row; name its column".into()));
+            }
+            (Some(_), Some(id)) if !can_be_id(plan.schema.field(id).data_type()) => {
+                let field = plan.schema.field(id);
+                let (name, data_type) = (field.name(), field.data_type());
+                return Err(refuse(format!(
+                    "`dedup` cannot compare ids of type {data_type}, as in `{name}`; ids are whole numbers, text or times"
+                )));
+            }
+            (Some(horizon), Some(id)) if raws.len() == 1 => Dedup::InOrder(id, Kept::new(horizon)),
+            (Some(horizon), Some(id)) => {
+                let ahead = open_partitions(plan, &offset)?.into_iter().enumerate();
+                let ahead = ahead.map(|(p, raw)| (raw, lateness, offset(p))).collect();
+                Dedup::Ahead(Box::new(Scout::new(&plan.name, checks.clone(), id, horizon, ahead)))
+            }
+        };
+        let partitions =
+            raws.into_iter().enumerate().map(|(p, raw)| Partition { raw, lateness, next_offset: offset(p) });
+        Ok(SourceReader {
+            name: plan.name.clone(),
+            rank: options.rank,
+            checks,
+            stream: plan.stream_schema.clone(),
+            partitions: partitions.collect(),
+            dedup,
+        })
+    }
+
+    /// Number of partitions: one per file.
+    pub fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Offset of the first raw row of a partition that has not been read.
+    pub fn next_offset(&self, partition: usize) -> u64 {
+        self.partitions[partition].next_offset
+    }
+
+    /// A partition's watermark: rows with event time below it are complete. `i64::MIN` before the first sound row; a
+    /// partition that has come to its end no longer counts, which the caller knows from [`SourceReader::read`].
+    pub fn watermark(&self, partition: usize) -> EventTime {
+        self.partitions[partition].lateness.watermark()
+    }
+
+    /// Raises a partition's watermark, as when a job resumes: the rows before the offset are not read again.
+    pub fn raise_watermark(&mut self, partition: usize, watermark: EventTime) {
+        self.partitions[partition].lateness.raise(watermark);
+        if let Dedup::Ahead(scout) = &mut self.dedup {
+            scout.raise(partition, watermark);
+        }
+    }
+
+    /// Reads the next `min(rows_max, remaining)` raw rows of a partition; `None` at its end. Never 0 raw rows.
+    ///
+    /// # Errors
+    /// When the partition cannot be read on. Bad rows are in [`Decoded::dead`].
+    pub fn read(&mut self, partition: usize, rows_max: usize) -> Result<Option<Decoded>, IngestError> {
+        let state = &mut self.partitions[partition];
+        let Some(mut chunk) = state.raw.read(rows_max.max(1))? else {
+            return Ok(None);
+        };
+        state.next_offset = chunk.next_offset;
+        let number = partition as u16;
+        let internal = |e| IngestError::internal(&self.name, e);
+        let mut checked = self.checks.run(&mut chunk, number, &mut state.lateness).map_err(internal)?;
+        let watermark = state.lateness.watermark();
+        let duplicates = self.dedup.find(&self.name, partition, &checked.rows, &chunk, watermark)?;
+        checked.rows.reject(duplicates, &chunk, &mut checked.letters).map_err(internal)?;
+        let batch = self.checks.emit(checked.rows, &chunk, &self.stream, self.rank, number).map_err(internal)?;
+        let dead = count_kinds(&checked.letters);
+        let counted = batch.num_rows() as u64 + checked.filtered + checked.late_dropped + chunk.blank;
+        let letters = checked.letters.list.len() as u64;
+        let counts = Counts {
+            read: chunk.rows,
+            accepted: batch.num_rows() as u64,
+            filtered: checked.filtered,
+            late_dropped: checked.late_dropped,
+            blank: chunk.blank,
+            lost: chunk.rows.saturating_sub(counted + letters),
+            dead,
+        };
+        Ok(Some(Decoded {
+            bytes: value_bytes(&batch),
+            batch,
+            dead: checked.letters.list,
+            rows_read: chunk.rows,
+            next_offset: chunk.next_offset,
+            watermark: state.lateness.watermark(),
+            counts,
+        }))
+    }
+}
+
+impl Dedup {
+    /// The duplicates among rows that passed every other check.
+    fn find(
+        &mut self,
+        source: &str,
+        partition: usize,
+        rows: &Rows,
+        chunk: &RawChunk,
+        watermark: EventTime,
+    ) -> Result<Vec<Bad>, IngestError> {
+        let bad = |row: usize, kept: EventTime| Bad {
+            row,
+            kind: DeadLetterKind::Duplicate,
+            reason: format!("a row with the same id and event time {} was kept", format_time(kept)),
+        };
+        Ok(match self {
+            Dedup::Off => Vec::new(),
+            Dedup::InOrder(id, kept) => {
+                let ids = ids(rows.batch.column(*id)).map_err(|e| IngestError::internal(source, e))?;
+                let found = ids.into_iter().enumerate().filter_map(|(row, id)| {
+                    let first = kept.offer(id, rows.time(row)?)?;
+                    Some(bad(row, first))
+                });
+                let found = found.collect();
+                kept.advance(watermark);
+                found
+            }
+            Dedup::Ahead(scout) => {
+                let mut duplicates = scout.duplicates(partition, chunk.next_offset)?.into_iter().peekable();
+                let mut found = Vec::new();
+                for row in 0..rows.len() {
+                    let offset = chunk.offsets.get(rows.place(row));
+                    if let Some((_, kept)) = duplicates.next_if(|(at, _)| *at == offset) {
+                        found.push(bad(row, kept));
+                    }
+                }
+                found
+            }
+        })
+    }
+}
+
+fn open_partitions(plan: &SourcePlan, offset: &dyn Fn(usize) -> u64) -> Result<Vec<Box<dyn RawReader>>, IngestError> {
+    match &plan.connector {
+        Connector::File(file) => {
+            let files = file.files.iter().enumerate();
+            let open = files.map(|(p, path)| -> Result<Box<dyn RawReader>, IngestError> {
+                match file.format {
+                    FileFormat::Parquet => {
+                        Ok(Box::new(ParquetReader::open(&plan.name, path, &plan.schema, offset(p))?))
+                    }
+                    FileFormat::Ndjson | FileFormat::Csv => {
+                        Ok(Box::new(TextReader::open(&plan.name, path, file.format, &plan.schema, offset(p))?))
+                    }
+                }
+            });
+            open.collect()
+        }
+        Connector::Generator(generator) => {
+            let made = Generator::new(generator, &plan.schema);
+            let mut made = made.map_err(|e| IngestError::source(&plan.name, e.to_string()))?;
+            made.seek(offset(0));
+            Ok(vec![Box::new(made)])
+        }
+    }
+}
+
+impl RawReader for Generator {
+    fn read(&mut self, rows_max: usize) -> Result<Option<RawChunk>, IngestError> {
+        let first = self.offset();
+        let Some(batch) = Generator::read(self, rows_max) else {
+            return Ok(None);
+        };
+        Ok(Some(RawChunk {
+            offsets: Offsets::From(first),
+            originals: Originals::Columns,
+            failed: Vec::new(),
+            blank: 0,
+            rows: batch.num_rows() as u64,
+            next_offset: first + batch.num_rows() as u64,
+            batch,
+        }))
+    }
+}
+
+/// Bytes of the values of a batch.
+fn value_bytes(batch: &RecordBatch) -> usize {
+    let rows = batch.num_rows();
+    let column = |column: &arrow::array::ArrayRef| match column.data_type() {
+        DataType::Utf8 => column
+            .as_string::<i32>()
+            .value_offsets()
+            .last()
+            .map_or(0, |end| *end as usize - column.as_string::<i32>().value_offsets()[0] as usize + 4 * rows),
+        other => other.primitive_width().map_or(rows.div_ceil(8), |width| width * rows),
+    };
+    batch.columns().iter().map(column).sum()
+}

@@ -1,0 +1,8 @@
+//! Tests of whole sources: files in, batches and dead letters out.
+
+mod bad_input;
+mod equal;
+mod job;
+pub(crate) mod kit;
+mod parquet;
+mod throughput;

@@ -1,0 +1,350 @@
+//! The tick log: where worker 0 cut each tick, so that a restart and a proof cut alike.
+//!
+//! The log is a directory of segments `ticks-<first tick>.log`. A segment begins with eight bytes that name the format,
+//! then holds records, each a length and a CRC-32 (four bytes each, little-endian) and that many bytes of JSON. Ticks are
+//! dense: a record's tick is one more than that of the record before.
+//!
+//! [`TickLog::append`] hands a record to the log's own thread, which writes and syncs whatever has gathered since its last
+//! sync (group commit) and then advances [`Durable::ticks`]; no output may leave before its tick is below that. A write
+//! that fails, on a full disk say, ends the log: nothing more becomes durable and every later call returns the error.
+//!
+//! A crash leaves at most a torn tail: records of the last segment that were never durable. Reading stops before the
+//! first of them. A broken record in any earlier segment is damage, since a segment is synced before the next begins.
+
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+
+use self::segments::{Disk, Segments};
+use crate::base::{Blame, EventTime, Tick};
+
+/// Where one tick was cut, and what steered it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickRecord {
+    /// The tick.
+    pub tick: Tick,
+    /// Rows with an event time before this are complete with this tick.
+    pub watermark: EventTime,
+    /// For each source, for each of its partitions: the offset of the next row, which is not in this tick.
+    pub offsets: Vec<Vec<u64>>,
+    /// Partitions, as `(source, partition)`, that held no watermark back because they were silent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle: Vec<(u32, u32)>,
+    /// Commands that take effect with this tick, in order, each as its own room writes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+    /// Whether the tick is its epoch's last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub epoch_end: bool,
+}
+
+/// Why the tick log cannot be written or read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TickLogError {
+    /// A file or directory of the log failed; a full disk among others.
+    #[error("tick log {}: cannot {action}: {source}; every tick below {durable} is safe: mend the disk and restart", path.display())]
+    Io {
+        /// What was attempted, such as `append`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Ticks below this had become durable.
+        durable: Tick,
+        /// What the operating system says.
+        source: Arc<std::io::Error>,
+    },
+    /// The directory holds a log already.
+    #[error("{} holds a tick log already; resume from it, or name another state directory", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A record that had been durable cannot be read.
+    #[error("tick log {} is damaged at byte {at}: {what}; restore the file from a copy or restart from a savepoint", path.display())]
+    Damaged {
+        /// The segment.
+        path: PathBuf,
+        /// Where the broken record begins.
+        at: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Ticks must follow one another.
+    #[error("tick {got} was to be logged where {expected} comes next; this is a defect of tidemill")]
+    Gap {
+        /// The tick that comes next.
+        expected: Tick,
+        /// The tick that came.
+        got: Tick,
+    },
+}
+
+impl TickLogError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            TickLogError::Io { .. } | TickLogError::Damaged { .. } => Blame::Outside,
+            TickLogError::Exists { .. } => Blame::User,
+            TickLogError::Gap { .. } => Blame::Ours,
+        }
+    }
+}
+
+/// What a log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TickLogContents {
+    /// The records, in order.
+    pub records: Vec<TickRecord>,
+    /// The tail that a crash tore, if any; its records had not been durable.
+    pub torn: Option<TornTail>,
+}
+
+/// Bytes at the end of the last segment that are no whole record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where the tail begins.
+    pub at: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Reads a log. A directory that holds none, or is not there, has no records.
+///
+/// # Errors
+/// When a file cannot be read, and when a record is broken that is not part of a torn tail.
+pub fn read(dir: &Path) -> Result<TickLogContents, TickLogError> {
+    segments::read(dir)
+}
+
+/// What has become of the log, for those who wait for it; cheap to clone and to ask.
+#[derive(Clone, Debug)]
+pub struct Durable(Arc<Shared>);
+
+impl Durable {
+    /// All ticks below this are durable.
+    pub fn ticks(&self) -> Tick {
+        self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// Waits until `tick` is durable.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn wait(&self, tick: Tick) -> Result<(), TickLogError> {
+        if self.ticks() > tick {
+            return Ok(());
+        }
+        let mut state = self.0.lock();
+        while state.failure.is_none() && self.ticks() <= tick {
+            state = self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Why nothing more becomes durable, once the log has failed.
+    pub fn failure(&self) -> Option<TickLogError> {
+        self.0.lock().failure.clone()
+    }
+}
+
+/// Called with the new [`Durable::ticks`] whenever it grows, and once more when the log has failed.
+type Listener = Box<dyn Fn(Tick) + Send>;
+
+/// Shared with the log's thread.
+struct Shared {
+    durable: AtomicU64,
+    state: Mutex<State>,
+    /// There is something to write, or the log closes.
+    work: Condvar,
+    /// Something has become durable, or the log has failed.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whole records, encoded, that wait to be written.
+    pending: Vec<u8>,
+    /// The first tick in `pending`.
+    pending_from: Tick,
+    /// The tick that comes next.
+    next: Tick,
+    failure: Option<TickLogError>,
+    closing: bool,
+    listener: Option<Listener>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every statement, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}
+
+/// The writing end of a tick log. Dropping it writes what is pending.
+#[derive(Debug)]
+pub struct TickLog {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TickLog {
+    /// Begins a log in a directory, made if absent, whose first record is tick 0.
+    ///
+    /// # Errors
+    /// When the directory holds a log already or cannot be written.
+    pub fn create(dir: &Path) -> Result<TickLog, TickLogError> {
+        Self::start(Box::new(Segments::create(dir)?), 0)
+    }
+
+    /// Continues the log of a directory behind its last whole record, and returns what it holds. A torn tail is cut off.
+    /// Where there is no log, one begins.
+    ///
+    /// # Errors
+    /// As [`read`], and when the directory cannot be written.
+    pub fn resume(dir: &Path) -> Result<(TickLog, TickLogContents), TickLogError> {
+        let contents = read(dir)?;
+        let next = contents.records.last().map_or(0, |record| record.tick + 1);
+        let log = Self::start(Box::new(Segments::resume(dir, &contents)?), next)?;
+        Ok((log, contents))
+    }
+
+    fn start(disk: Box<dyn Disk>, next: Tick) -> Result<TickLog, TickLogError> {
+        let path = disk.path();
+        let shared = Arc::new(Shared {
+            durable: AtomicU64::new(next),
+            state: Mutex::new(State { next, ..State::default() }),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread =
+            std::thread::Builder::new().name("tick-log".into()).spawn(move || write_until_closed(&theirs, disk));
+        let error =
+            |source| TickLogError::Io { action: "start its thread", path, durable: next, source: Arc::new(source) };
+        Ok(TickLog { shared, thread: Some(thread.map_err(error)?) })
+    }
+
+    /// Takes a record in; it is durable once [`Durable::ticks`] is above its tick. Does not wait for the disk.
+    ///
+    /// # Errors
+    /// When the log has failed, or when the record's tick is not the next one.
+    pub fn append(&mut self, record: &TickRecord) -> Result<(), TickLogError> {
+        let mut state = self.shared.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if record.tick != state.next {
+            return Err(TickLogError::Gap { expected: state.next, got: record.tick });
+        }
+        if state.pending.is_empty() {
+            state.pending_from = record.tick;
+        }
+        segments::encode(record, &mut state.pending);
+        state.next += 1;
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Waits until all records so far are durable.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn sync(&self) -> Result<(), TickLogError> {
+        let mut state = self.shared.lock();
+        while state.failure.is_none() && self.shared.durable.load(Ordering::Acquire) < state.next {
+            state = self.shared.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// All ticks below this are durable.
+    pub fn durable(&self) -> Tick {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// A handle for those who wait for ticks to become durable.
+    pub fn handle(&self) -> Durable {
+        Durable(Arc::clone(&self.shared))
+    }
+
+    /// Has `listener` called from the log's thread with the new [`Durable::ticks`] whenever it grows, and once more when
+    /// the log has failed; it replaces any listener before it and must not call the log.
+    pub fn on_durable(&self, listener: impl Fn(Tick) + Send + 'static) {
+        self.shared.lock().listener = Some(Box::new(listener));
+    }
+
+    /// Writes what is pending and ends the log.
+    ///
+    /// # Errors
+    /// When the log has failed.
+    pub fn close(mut self) -> Result<(), TickLogError> {
+        self.stop();
+        self.shared.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    fn stop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // The thread does not panic short of a defect, and then its panic has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for TickLog {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
+    let mut writing = Vec::new();
+    loop {
+        let mut state = shared.lock();
+        while state.pending.is_empty() && !state.closing {
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.pending.is_empty() {
+            return;
+        }
+        writing.clear();
+        std::mem::swap(&mut writing, &mut state.pending);
+        let (from, next) = (state.pending_from, state.next);
+        drop(state);
+
+        let written = disk.append(from, &writing);
+        let mut state = shared.lock();
+        match written {
+            Ok(()) => shared.durable.store(next, Ordering::Release),
+            Err(source) => {
+                let (path, durable) = (disk.path(), shared.durable.load(Ordering::Acquire));
+                let failure = TickLogError::Io { action: "append", path, durable, source: Arc::new(source) };
+                tracing::error!(error = %failure, "the tick log has failed");
+                state.failure = Some(failure);
+            }
+        }
+        shared.done.notify_all();
+        if let Some(listener) = &state.listener {
+            listener(shared.durable.load(Ordering::Acquire));
+        }
+        if state.failure.is_some() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The tick log on a real directory, on disks that fail, and after crashes of every kind.
+
+use std::fs;
+use std::io;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+fn record(tick: Tick) -> TickRecord {
+    TickRecord {
+        tick,
+        watermark: if tick == 5 { i64::MAX } else { tick as i64 * 1_000 - 3_000 },
+        offsets: vec![vec![tick * 3, tick], vec![], vec![u64::MAX - tick]],
+        idle: if tick.is_multiple_of(2) { vec![] } else { vec![(0, 1), (2, 0)] },
+        commands: if tick.is_multiple_of(3) { vec!["{\"swap\": \"fraud\"}".into()] } else { vec![] },
+        epoch_end: tick % 4 == 3,
+    }
+}
+
+fn records(ticks: std::ops::Range<Tick>) -> Vec<TickRecord> {
+    ticks.map(record).collect()
+}
+
+fn write(log: &mut TickLog, ticks: std::ops::Range<Tick>) {
+    ticks.for_each(|tick| log.append(&record(tick)).unwrap());
+}
+
+fn filled(ticks: Tick) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = TickLog::create(dir.path()).unwrap();
+    write(&mut log, 0..ticks);
+    log.close().unwrap();
+    let path = dir.path().join("ticks-00000000000000000000.log");
+    (dir, path)
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let nested = dir.path().join("state/ticks");
+    let mut log = TickLog::create(&nested).unwrap();
+    assert_eq!(log.durable(), 0);
+    write(&mut log, 0..10);
+    log.sync().unwrap();
+    assert_eq!(log.durable(), 10);
+    write(&mut log, 10..20);
+    drop(log);
+    assert_eq!(read(&nested).unwrap(), TickLogContents { records: records(0..20), torn: None });
+}
+
+#[test]
+fn a_log_is_not_begun_twice_but_resumed() {
+    let (dir, _) = filled(7);
+    let refused = TickLog::create(dir.path()).unwrap_err();
+    assert!(matches!(refused, TickLogError::Exists { .. }), "{refused}");
+    let (mut log, contents) = TickLog::resume(dir.path()).unwrap();
+    assert_eq!(contents.records, records(0..7));
+    assert_eq!(log.durable(), 7);
+    assert!(matches!(log.append(&record(9)), Err(TickLogError::Gap { expected: 7, got: 9 })));
+    write(&mut log, 7..9);
+    log.close().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..9));
+}
+
+#[test]
+fn an_absent_directory_has_no_records_and_can_be_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("none");
+    assert_eq!(read(&absent).unwrap(), TickLogContents::default());
+    let (mut log, _) = TickLog::resume(&absent).unwrap();
+    write(&mut log, 0..1);
+    log.close().unwrap();
+    assert_eq!(read(&absent).unwrap().records, records(0..1));
+}
+
+/// Wherever a crash cuts the file, the whole records before the cut are read, and the log goes on behind them.
+#[test]
+fn every_cut_is_a_torn_tail() {
+    let (dir, path) = filled(6);
+    let bytes = fs::read(&path).unwrap();
+    let mut ends = vec![8];
+    while let Some(length) = bytes.get(ends[ends.len() - 1]..).filter(|b| !b.is_empty()) {
+        ends.push(ends[ends.len() - 1] + 8 + u32::from_le_bytes(length[..4].try_into().unwrap()) as usize);
+    }
+    for cut in 0..bytes.len() {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let whole = ends.iter().skip(1).filter(|end| **end <= cut).count() as Tick;
+        let contents = read(dir.path()).unwrap();
+        assert_eq!(contents.records, records(0..whole), "cut at {cut}");
+        assert_eq!(contents.torn.is_none(), ends.contains(&cut), "cut at {cut}");
+        let (mut log, _) = TickLog::resume(dir.path()).unwrap();
+        write(&mut log, whole..8);
+        log.close().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), TickLogContents { records: records(0..8), torn: None }, "cut at {cut}");
+    }
+}
+
+proptest! {
+    /// A flipped bit anywhere never yields a record that was not written.
+    #[test]
+    fn a_flipped_bit_ends_the_records(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let (dir, path) = filled(6);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        fs::write(&path, &bytes).unwrap();
+        match read(dir.path()) {
+            Ok(contents) => {
+                prop_assert!(contents.records.len() < 6);
+                prop_assert_eq!(&contents.records, &records(0..contents.records.len() as Tick));
+                prop_assert!(contents.torn.is_some());
+            }
+            Err(error) => prop_assert!(at < 8, "{}", error),
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let (dir, path) = filled(1);
+        let mut whole = fs::read(&path).unwrap();
+        whole.extend(bytes);
+        fs::write(&path, &whole).unwrap();
+        prop_assert_eq!(read(dir.path()).unwrap().records, records(0..1));
+    }
+}
+
+/// What another segment follows had been durable: if it is broken, it is damage and not a crash.
+#[test]
+fn damage_before_the_last_segment_is_an_error() {
+    let (dir, path) = filled(6);
+    let mut later = segments::FORMAT.to_vec();
+    (6..9).for_each(|tick| segments::encode(&record(tick), &mut later));
+    fs::write(dir.path().join("ticks-00000000000000000006.log"), &later).unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..9));
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let error = read(dir.path()).unwrap_err();
+    assert!(matches!(error, TickLogError::Damaged { .. }), "{error}");
+    assert!(TickLog::resume(dir.path()).is_err());
+    // A segment that is missing altogether.
+    fs::remove_file(&path).unwrap();
+    fs::write(dir.path().join("ticks-00000000000000000003.log"), &bytes).unwrap();
+    assert!(read(dir.path()).unwrap_err().to_string().contains("damaged"));
+}
+
+/// Has room for so many bytes.
+struct SmallDisk {
+    room: usize,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Disk for SmallDisk {
+    fn append(&mut self, _: Tick, records: &[u8]) -> io::Result<()> {
+        if records.len() > self.room {
+            return Err(io::Error::from_raw_os_error(28));
+        }
+        self.room -= records.len();
+        self.written.lock().unwrap().extend_from_slice(records);
+        Ok(())
+    }
+
+    fn path(&self) -> PathBuf {
+        "small/ticks".into()
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_log_with_a_plain_error() {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let mut log = TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0).unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    log.on_durable(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let failed_at = (0..100)
+        .find(|tick| {
+            let error = log.append(&record(*tick)).and_then(|()| log.sync()).err();
+            if let Some(error) = &error {
+                let text = error.to_string();
+                assert!(text.contains("small/ticks") && text.contains("append") && text.contains("restart"), "{text}");
+                assert!(text.contains(&format!("every tick below {tick} is safe")), "{text}");
+                assert_eq!(error.blame(), Blame::Outside);
+            }
+            error.is_some()
+        })
+        .unwrap();
+    assert_eq!(log.durable(), failed_at);
+    assert_eq!(calls.load(Ordering::Relaxed), failed_at + 1);
+    assert!(log.handle().failure().is_some());
+    assert!(log.append(&record(failed_at + 1)).is_err(), "the log does not go on after a gap");
+    let mut expected = Vec::new();
+    (0..failed_at).for_each(|tick| segments::encode(&record(tick), &mut expected));
+    assert_eq!(*written.lock().unwrap(), expected);
+    assert!(log.close().is_err());
+}
+
+/// A slow disk gets what has gathered meanwhile in one write.
+#[test]
+fn commits_are_grouped() {
+    struct SlowDisk(Arc<AtomicU64>);
+    impl Disk for SlowDisk {
+        fn append(&mut self, _: Tick, _: &[u8]) -> io::Result<()> {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn path(&self) -> PathBuf {
+            PathBuf::new()
+        }
+    }
+    let writes = Arc::new(AtomicU64::new(0));
+    let mut log = TickLog::start(Box::new(SlowDisk(Arc::clone(&writes))), 0).unwrap();
+    let durable = log.handle();
+    write(&mut log, 0..1_000);
+    log.sync().unwrap();
+    assert_eq!(durable.ticks(), 1_000);
+    assert!(writes.load(Ordering::Relaxed) < 500, "{} writes", writes.load(Ordering::Relaxed));
+}

@@ -1,0 +1,198 @@
+//! The reorder buffer: holds rows until the watermark has passed them and lets them go in the order of `(_time, _ord)`.
+//!
+//! Rows wait in *runs*, each sorted once when it is made; a release takes the front of every run. The runs' lengths
+//! fall by more than half from one to the next, since a run that grows beyond half of its predecessor is merged into it;
+//! so a row is copied a logarithmic number of times however far the disorder reaches beyond a tick. When the disorder is
+//! a small part of a tick, as is common, a row is sorted once and copied once.
+
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+
+use super::sort::{Sorted, Sorter, Span};
+use crate::base::{EventTime, SLOTS, slot_of};
+use crate::ops::columns::{Pick, collect, compact, slice_bytes};
+use crate::ops::{decode_rows, encode_rows, key, times};
+
+/// Rows not yet sorted that make a run of their own though none is due.
+const FRESH_MAX: usize = 1 << 17;
+
+/// Rows that wait in order.
+#[derive(Debug)]
+struct Run {
+    rows: RecordBatch,
+    /// Rows of the buffers that `rows` is a slice of.
+    backing: usize,
+}
+
+/// The core of the reorder operator.
+///
+/// Any input order. State: the rows at or after the watermark. What it holds can be [exported](Reorder::export_slots) by key slot.
+#[derive(Debug)]
+pub struct Reorder {
+    runs: Vec<Run>,
+    /// Batches as they came since the last release that found something to do.
+    fresh: Vec<RecordBatch>,
+    fresh_rows: usize,
+    fresh_span: Span,
+    sorter: Sorter,
+}
+
+impl Default for Reorder {
+    fn default() -> Self {
+        Reorder {
+            runs: Vec::new(),
+            fresh: Vec::new(),
+            fresh_rows: 0,
+            fresh_span: Span::NONE,
+            sorter: Sorter::default(),
+        }
+    }
+}
+
+impl Reorder {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes rows in, in any order. All batches of a buffer have one schema.
+    pub fn push(&mut self, rows: RecordBatch) {
+        if rows.num_rows() == 0 {
+            return;
+        }
+        self.fresh_span = self.fresh_span.with(&rows);
+        self.fresh_rows += rows.num_rows();
+        self.fresh.push(rows);
+    }
+
+    /// Takes out all rows with a time before the watermark, sorted by `(_time, _ord)`; `None` when there are none.
+    pub fn release(&mut self, watermark: EventTime) -> Option<RecordBatch> {
+        let mut sources: Vec<RecordBatch> = self.runs.iter_mut().filter_map(|run| run.take_before(watermark)).collect();
+        self.runs.retain(|run| run.rows.num_rows() > 0);
+        let mut span = sources.iter().fold(Span::NONE, Span::with_sorted);
+        if self.fresh_span.min < watermark {
+            span = span.join(std::mem::replace(&mut self.fresh_span, Span::NONE));
+            sources.append(&mut self.fresh);
+            self.fresh_rows = 0;
+        }
+        let released = (!sources.is_empty()).then(|| {
+            let Sorted { rows, due } = self.sorter.sort(&sources, span, watermark);
+            drop(sources);
+            self.hold(&rows, due..rows.num_rows());
+            rows.slice(0, due)
+        });
+        if self.fresh_rows >= FRESH_MAX {
+            self.sort_fresh();
+        }
+        self.merge_runs();
+        released
+    }
+
+    /// Number of rows held.
+    pub fn len(&self) -> usize {
+        self.fresh_rows + self.runs.iter().map(|run| run.rows.num_rows()).sum::<usize>()
+    }
+
+    /// Whether no row is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that the held rows and the sorting buffers take.
+    pub fn memory_bytes(&self) -> usize {
+        let runs: usize = self.runs.iter().map(|run| slice_bytes(&run.rows)).sum();
+        runs + self.fresh.iter().map(slice_bytes).sum::<usize>() + self.sorter.memory_bytes()
+    }
+
+    /// The rows held, grouped by the slot of their key, each slot's as bytes for [`Reorder::import`]; slots in order,
+    /// without those that have no rows. The buffer keeps its rows.
+    ///
+    /// # Errors
+    /// When a key column's type cannot be a key.
+    pub fn export_slots(&self, key_columns: &[usize]) -> Result<Vec<(usize, Vec<u8>)>, key::KeyError> {
+        let mut slots: Vec<Vec<(RecordBatch, Pick)>> = (0..SLOTS).map(|_| Vec::new()).collect();
+        for rows in self.runs.iter().map(|run| &run.rows).chain(&self.fresh) {
+            let columns: Vec<_> = key_columns.iter().map(|c| rows.column(*c).clone()).collect();
+            let mut hashes = Vec::new();
+            key::hashes(&columns, &mut hashes)?;
+            let mut picked = vec![Vec::new(); SLOTS];
+            hashes.iter().enumerate().for_each(|(row, hash)| picked[slot_of(*hash)].push(row as u32));
+            for (slot, picked) in picked.into_iter().enumerate().filter(|(_, picked)| !picked.is_empty()) {
+                slots[slot].push((rows.clone(), Pick::Rows(picked)));
+            }
+        }
+        let filled = slots.into_iter().enumerate().filter(|(_, parts)| !parts.is_empty());
+        Ok(filled.map(|(slot, parts)| (slot, encode_rows(&collect(&parts)))).collect())
+    }
+
+    /// Takes in a slot that another buffer has exported.
+    ///
+    /// # Errors
+    /// When the bytes are not such a slot.
+    pub fn import(&mut self, slot: &[u8]) -> Result<(), ArrowError> {
+        self.push(decode_rows(slot)?);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn backing_rows(&self) -> usize {
+        self.fresh_rows + self.runs.iter().map(|run| run.backing).sum::<usize>()
+    }
+
+    /// Makes a run of sorted rows, in memory of its own when most of the rows are not part of it.
+    fn hold(&mut self, sorted: &RecordBatch, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        let mut run = Run { rows: sorted.slice(range.start, range.len()), backing: sorted.num_rows() };
+        run.compact();
+        self.runs.push(run);
+    }
+
+    fn sort_fresh(&mut self) {
+        let Sorted { rows, .. } = self.sorter.sort(&self.fresh, self.fresh_span, EventTime::MIN);
+        self.fresh.clear();
+        self.fresh_rows = 0;
+        self.fresh_span = Span::NONE;
+        self.hold(&rows, 0..rows.num_rows());
+    }
+
+    fn merge_runs(&mut self) {
+        while let [.., longer, shorter] = &self.runs[..]
+            && shorter.rows.num_rows() * 2 > longer.rows.num_rows()
+        {
+            let pair = [longer.rows.clone(), shorter.rows.clone()];
+            let span = pair.iter().fold(Span::NONE, Span::with_sorted);
+            let rows = self.sorter.sort(&pair, span, EventTime::MIN).rows;
+            self.runs.truncate(self.runs.len() - 2);
+            self.hold(&rows, 0..rows.num_rows());
+        }
+    }
+}
+
+impl Run {
+    fn take_before(&mut self, watermark: EventTime) -> Option<RecordBatch> {
+        let due = times(&self.rows).partition_point(|t| *t < watermark);
+        if due == 0 {
+            return None;
+        }
+        let taken = self.rows.slice(0, due);
+        self.rows = self.rows.slice(due, self.rows.num_rows() - due);
+        self.compact();
+        Some(taken)
+    }
+
+    fn compact(&mut self) {
+        if self.rows.num_rows() * 2 < self.backing {
+            self.rows = compact(&self.rows);
+            self.backing = self.rows.num_rows();
+        }
+    }
+}

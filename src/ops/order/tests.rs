@@ -1,0 +1,321 @@
+//! The reorder buffer and its operator against sorting everything at once.
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use proptest::prelude::*;
+use timely::CommunicationConfig;
+use timely::dataflow::operators::{Input, InspectCore, Probe};
+
+use super::*;
+use crate::ops::control::broadcast;
+use crate::ops::exchange::by_slot;
+use crate::ops::tests::{rows, rows_with_strings};
+use crate::ops::{ords, times};
+
+type At = (i64, u64);
+
+fn at(rows: &RecordBatch) -> Vec<At> {
+    times(rows).iter().copied().zip(ords(rows).iter().copied()).collect()
+}
+
+/// The naive twin: a list.
+#[derive(Default)]
+struct Twin(Vec<At>);
+
+impl Twin {
+    fn release(&mut self, watermark: i64) -> Vec<At> {
+        let (mut due, rest) = self.0.iter().partition::<Vec<At>, _>(|row| row.0 < watermark);
+        self.0 = rest;
+        due.sort_unstable();
+        due
+    }
+}
+
+/// One step: batches of times, then how far the watermark moves.
+#[derive(Clone, Debug)]
+struct Step {
+    batches: Vec<Vec<i64>>,
+    advance: i64,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let time = prop_oneof![
+        8 => 0i64..50,
+        2 => 0i64..5_000,
+        1 => Just(i64::MAX / 2),
+        1 => Just(i64::MIN / 2),
+    ];
+    let batch = prop::collection::vec(time, 0..60);
+    let step = (prop::collection::vec(batch, 0..4), prop_oneof![Just(0i64), 0i64..40, 0i64..4_000])
+        .prop_map(|(batches, advance)| Step { batches, advance });
+    prop::collection::vec(step, 1..12)
+}
+
+/// Runs the steps; ordinals run against the order of arrival within ties, as those of several partitions do.
+fn check(steps: Vec<Step>, moved_at: usize) {
+    let (mut twin, mut buffer, mut watermark, mut number) = (Twin::default(), Reorder::new(), 0i64, 0u64);
+    for (i, step) in steps.into_iter().enumerate() {
+        for batch in step.batches {
+            let batch: Vec<At> = batch
+                .into_iter()
+                .map(|offset| {
+                    number += 1;
+                    (watermark.saturating_add(offset), (number % 3) << 40 | number)
+                })
+                .collect();
+            twin.0.extend(&batch);
+            buffer.push(rows_with_strings(&batch));
+        }
+        if i == moved_at {
+            buffer = move_through_slots(&buffer);
+        }
+        watermark += step.advance;
+        assert_release(&mut buffer, &mut twin, watermark);
+    }
+    assert_release(&mut buffer, &mut twin, i64::MAX);
+    assert!(buffer.is_empty());
+}
+
+fn assert_release(buffer: &mut Reorder, twin: &mut Twin, watermark: i64) {
+    let expected = twin.release(watermark);
+    match buffer.release(watermark) {
+        None => assert_eq!(expected, vec![]),
+        Some(released) => {
+            assert_eq!(at(&released), expected);
+            assert_eq!(released, rows_with_strings(&expected), "columns moved otherwise than their rows");
+        }
+    }
+    assert_eq!(buffer.len(), twin.0.len());
+}
+
+fn move_through_slots(buffer: &Reorder) -> Reorder {
+    let mut moved = Reorder::new();
+    for (_, bytes) in buffer.export_slots(&[2]).unwrap().into_iter().rev() {
+        moved.import(&bytes).unwrap();
+    }
+    moved
+}
+
+proptest! {
+    #[test]
+    fn releases_what_a_list_would(steps in steps(), moved_at in 0usize..12) {
+        check(steps, moved_at);
+    }
+
+    #[test]
+    fn merges_like_a_list(batches in prop::collection::vec(prop::collection::vec((0i64..100, 0u64..100), 0..80), 0..6)) {
+        let merged = merge_sorted(&batches.iter().map(|b| rows_with_strings(b)).collect::<Vec<_>>());
+        let mut expected: Vec<At> = batches.into_iter().flatten().collect();
+        expected.sort_unstable();
+        prop_assert_eq!(merged.map(|m| at(&m)).unwrap_or_default(), expected);
+    }
+}
+
+/// A row far ahead of all others puts them all into one bucket.
+#[test]
+fn an_outlier_does_not_break_the_buckets() {
+    let mut list: Vec<At> = (0..5_000u64).map(|i| ((i as i64 * 7919) % 5_000, i)).collect();
+    list.push((1 << 43, 5_000));
+    let mut buffer = Reorder::new();
+    buffer.push(rows(&list));
+    let released = buffer.release(i64::MAX).unwrap();
+    list.sort_unstable();
+    assert_eq!(at(&released), list);
+}
+
+/// Rows that wait long are merged a logarithmic number of times and let their buffers go.
+#[test]
+fn a_deep_buffer_keeps_few_runs_and_little_memory() {
+    let (disorder, tick) = (200_000u64, 1_000u64);
+    let mut buffer = Reorder::new();
+    let mut released = 0;
+    for start in (0..1_000_000).step_by(tick as usize) {
+        let list: Vec<At> = (start..start + tick).map(|i| ((i ^ 1) as i64, i)).collect();
+        buffer.push(rows_with_strings(&list));
+        released += buffer.release(start as i64 - disorder as i64).map_or(0, |r| r.num_rows());
+        assert!(buffer.runs() < 20, "{} runs", buffer.runs());
+    }
+    let held = buffer.len();
+    assert_eq!(released + held, 1_000_000);
+    assert!(buffer.backing_rows() < 3 * held, "{} rows of memory for {held}", buffer.backing_rows());
+    assert!(buffer.memory_bytes() < 100 * held);
+}
+
+fn threads(communication: &CommunicationConfig) -> usize {
+    match communication {
+        CommunicationConfig::Process(threads) | CommunicationConfig::ProcessBinary(threads) => *threads,
+        other => panic!("{other:?} is not of one process"),
+    }
+}
+
+/// What one worker sent, container by container.
+type Sent = Vec<(u64, Vec<At>)>;
+
+/// What a run of the operator on several workers sent, by worker.
+fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Sent> {
+    let workers = threads(&communication);
+    let sent: Arc<Vec<Mutex<Sent>>> = Arc::new((0..workers).map(|_| Mutex::default()).collect());
+    let log = Arc::clone(&sent);
+    let config = timely::Config { communication, worker: timely::WorkerConfig::default() };
+    timely::execute(config, move |worker| {
+        let (log, index) = (Arc::clone(&log), worker.index());
+        let (mut input, mut control, probe) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, rows) = scope.new_input_with_builder::<NoopBuilder<Batch>>();
+            let (control, records) = scope.new_input::<Vec<TickInfo>>();
+            let routed = rows.unary::<NoopBuilder<Batch>, _, _, _>(by_slot(vec![2]), "route", |_, _| {
+                |input, output| input.for_each(|tick, batch| output.session_with_builder(&tick).give_container(batch))
+            });
+            let (probe, _) = reorder_with(routed, broadcast(records), hold, Rc::default())
+                .inspect_container(move |event| {
+                    if let Ok((tick, batch)) = event {
+                        assert!(batch.0.num_rows() <= ROWS_MAX);
+                        log[index].lock().unwrap().push((*tick, at(&batch.0)));
+                    }
+                })
+                .probe();
+            (input, control, probe)
+        });
+        let mut previous_watermark = i64::MIN;
+        for (tick, (batches, watermark)) in ticks.iter().enumerate() {
+            let tick = tick as u64;
+            if index == 0 {
+                batches.iter().for_each(|b| input.send_batch(&mut Batch(rows_with_strings(b))));
+                let (watermark, last) = (*watermark, tick as usize + 1 == ticks.len());
+                control.send(TickInfo {
+                    tick,
+                    watermark,
+                    previous_watermark,
+                    now: watermark,
+                    epoch: 0,
+                    epoch_end: last,
+                    last,
+                });
+                previous_watermark = watermark;
+            }
+            input.advance_to(tick + 1);
+            control.advance_to(tick + 1);
+            // Some ticks pile up before the workers get to run.
+            if tick % 3 == 2 {
+                worker.step_while(|| probe.less_than(&(tick + 1)));
+            }
+        }
+    })
+    .unwrap()
+    .join()
+    .into_iter()
+    .for_each(|r| r.unwrap());
+    Arc::try_unwrap(sent).unwrap().into_iter().map(|m| m.into_inner().unwrap()).collect()
+}
+
+#[test]
+fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
+    let ticks: Vec<(Vec<Vec<At>>, i64)> = (0..10u64)
+        .map(|t| {
+            let batch = |b: u64| {
+                (0..500).map(|i| ((t * 1000 + (i * 37 + b * 11) % 1400) as i64, (t * 3 + b) * 500 + i)).collect()
+            };
+            ((0..3).map(batch).collect(), if t == 9 { i64::MAX } else { t as i64 * 1000 })
+        })
+        .collect();
+    let mut all: Vec<At> = ticks.iter().flat_map(|(b, _)| b.iter().flatten().copied()).collect();
+    all.sort_unstable();
+    for hold in [Hold::UntilWatermark, Hold::UntilTickEnds] {
+        let mut by_tick: Option<Vec<Vec<At>>> = None;
+        // As threads that share memory, and as threads that send one another bytes as processes do.
+        let sharing = [1, 2, 3].map(CommunicationConfig::Process);
+        for communication in sharing.into_iter().chain([CommunicationConfig::ProcessBinary(2)]) {
+            let workers = threads(&communication);
+            let sent = run(communication, ticks.clone(), hold);
+            assert_eq!(sent.iter().filter(|s| !s.is_empty()).count(), workers);
+            let mut ticks = vec![Vec::new(); 10];
+            for (tick, rows) in sent.iter().flatten() {
+                assert!(rows.is_sorted());
+                ticks[*tick as usize].extend(rows);
+            }
+            ticks.iter_mut().for_each(|t| t.sort_unstable());
+            let flat: Vec<At> = ticks.iter().flatten().copied().collect();
+            match hold {
+                Hold::UntilWatermark => assert_eq!(flat, all),
+                Hold::UntilTickEnds => assert!(ticks.iter().all(|t| t.len() == 1500)),
+            }
+            assert_eq!(by_tick.get_or_insert_with(|| ticks.clone()), &ticks, "{workers} workers");
+        }
+    }
+}
+
+#[test]
+fn large_releases_leave_in_pieces() {
+    let n = ROWS_MAX as u64 * 2 + 5;
+    let sent = run(
+        CommunicationConfig::Process(1),
+        vec![(vec![(0..n).map(|i| (i as i64, i)).collect()], i64::MAX)],
+        Hold::UntilWatermark,
+    );
+    assert_eq!(sent[0].iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>(), vec![ROWS_MAX, ROWS_MAX, 5]);
+}
+
+/// Prints what a row costs; the figure is a measurement, not a check.
+#[test]
+fn cost_per_row() {
+    let rounds: u64 = std::env::var("TIDEMILL_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
+    for (name, parts) in [("one batch per tick", 1), ("eight batches per tick", 8)] {
+        let ticks: Vec<Vec<RecordBatch>> = (0..4).map(|t| nearly_sorted(t, 65_536, parts)).collect();
+        let total = rounds * 4 * 65_536;
+        let mut best = f64::INFINITY;
+        let mut naive = f64::INFINITY;
+        for _ in 0..rounds {
+            let mut buffer = Reorder::new();
+            let start = std::time::Instant::now();
+            let mut released = 0;
+            for (t, tick) in ticks.iter().enumerate() {
+                tick.iter().for_each(|b| buffer.push(b.clone()));
+                released += buffer.release(tick_watermark(t as u64)).map_or(0, |r| r.num_rows());
+            }
+            best = best.min(start.elapsed().as_nanos() as f64 / released as f64);
+
+            let start = std::time::Instant::now();
+            for tick in &ticks {
+                let joined = concat_batches(&tick[0].schema(), tick).unwrap();
+                let mut order: Vec<u32> = (0..joined.num_rows() as u32).collect();
+                let (times, ords) = (times(&joined), ords(&joined));
+                order.sort_unstable_by_key(|i| (times[*i as usize], ords[*i as usize]));
+                let order = arrow::array::UInt32Array::from(order);
+                std::hint::black_box(arrow::compute::take_record_batch(&joined, &order).unwrap());
+            }
+            naive = naive.min(start.elapsed().as_nanos() as f64 / (4 * 65_536) as f64);
+        }
+        println!("reorder, {name}: {best:.1} ns per row; concat, sort and take: {naive:.1} ns ({total} rows)");
+    }
+}
+
+fn tick_watermark(tick: u64) -> i64 {
+    ((tick + 1) * 65_536) as i64 * 25_920 - 5_000_000
+}
+
+/// A tick of the windows benchmark: 38.6 events per second, up to five seconds of disorder, two keys and three numbers.
+fn nearly_sorted(tick: u64, n: u64, parts: u64) -> Vec<RecordBatch> {
+    use arrow::array::{ArrayRef, Float64Array, Int64Array};
+    let batch = |part: u64| {
+        let numbers = (tick * n + part * n / parts)..(tick * n + (part + 1) * n / parts);
+        let list: Vec<At> =
+            numbers.map(|i| (i as i64 * 25_920 - (crate::base::hash_u64(i) % 5_000_000) as i64, i)).collect();
+        let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+        let base = rows(&list);
+        for (field, column) in base.schema().fields().iter().zip(base.columns()) {
+            columns.push((field.name().clone(), column.clone()));
+        }
+        for c in 0..2 {
+            columns.push((
+                format!("k{c}"),
+                Arc::new(list.iter().map(|r| Some(r.1 as i64 % 1000)).collect::<Int64Array>()),
+            ));
+        }
+        for c in 0..3 {
+            columns.push((format!("v{c}"), Arc::new(list.iter().map(|r| Some(r.1 as f64)).collect::<Float64Array>())));
+        }
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    (0..parts).map(batch).collect()
+}

@@ -1,0 +1,70 @@
+//! What compiling a plan asks of the rooms to the right, which `plan` cannot import.
+
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, SchemaRef};
+
+use super::model::{FileFormat, GeneratorStream, ModelOutput};
+
+/// What a source says about where its events come from and how they are described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// Where from.
+    pub connector: ConnectorSpec,
+    /// The declared schema, an `.avsc` file.
+    pub schema: Option<PathBuf>,
+}
+
+/// Where a source's events come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectorSpec {
+    /// Files.
+    File {
+        /// Path, directory or glob, relative to the current directory or absolute.
+        path: String,
+        /// The encoding, when the file names it; else each file's extension tells, see [`format_of`].
+        format: Option<FileFormat>,
+    },
+    /// A stream of the built-in generator.
+    Generator(GeneratorStream),
+}
+
+/// Knows the outside world: files, schemas, models.
+pub trait Catalog {
+    /// The schema of a source's events with the types that its data has (any order-preserving projection of it can be
+    /// read), and its files in the order in which they are numbered as partitions; no files for the generator.
+    ///
+    /// # Errors
+    /// A sentence, lowercase and without full stop, such as ``no file matches `/data/*.parquet` ``.
+    fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String>;
+
+    /// What forbids scoring `inputs` (names in tables and types, in order) with the model at `path` and reading `outputs`
+    /// from it; empty when nothing does. The default looks only whether the file is there.
+    fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
+        let _ = (inputs, outputs);
+        if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
+    }
+}
+
+/// The encoding that a file's extension tells.
+pub fn format_of(path: &Path) -> Option<FileFormat> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "parquet" | "pq" => Some(FileFormat::Parquet),
+        "ndjson" | "jsonl" | "json" => Some(FileFormat::Ndjson),
+        "csv" => Some(FileFormat::Csv),
+        _ => None,
+    }
+}
+
+/// Where a path of the job's file leads: relative paths start at the current directory, else, when nothing is there, at
+/// the job file's directory.
+pub(super) fn locate(path: &str, directory: &Path) -> String {
+    let there = |p: &str| Path::new(p).exists() || glob::glob(p).is_ok_and(|mut matches| matches.next().is_some());
+    if Path::new(path).is_absolute() || there(path) {
+        return path.to_string();
+    }
+    match directory.join(path).to_str() {
+        Some(beside) if there(beside) => beside.to_string(),
+        _ => path.to_string(),
+    }
+}

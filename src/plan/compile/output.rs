@@ -1,0 +1,268 @@
+//! Models, labels and stores.
+
+use std::path::PathBuf;
+
+use super::Compiler;
+use super::join::same_keys;
+use super::set::Set;
+use super::source::{DEAD_LETTERS, Source};
+use crate::base::Micros;
+use crate::plan::catalog::locate;
+use crate::plan::config::{JobConfig, ModelConfig};
+use crate::plan::faults::Path;
+use crate::plan::model::{LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlan, SourcePlan};
+use crate::plan::nearest;
+
+/// The tables that a job has.
+pub(super) struct Tables(Vec<String>);
+
+impl Tables {
+    pub fn of(config: &JobConfig) -> Tables {
+        let mut tables: Vec<String> = config.features.0.iter().map(|(n, _)| format!("features/{n}")).collect();
+        tables.extend(config.feature_sets.0.iter().map(|(n, _)| format!("feature_sets/{n}")));
+        tables.extend(config.models.0.iter().map(|(n, _)| format!("predictions/{n}")));
+        tables.push(DEAD_LETTERS.to_string());
+        for (_, source) in &config.sources.0 {
+            if let Some(rejected) = &source.on_invalid
+                && !tables.contains(&rejected.dead_letter.0)
+            {
+                tables.push(rejected.dead_letter.0.clone());
+            }
+        }
+        Tables(tables)
+    }
+}
+
+/// A label declaration on its way to a [`LabelPlan`].
+pub(super) struct Label {
+    model: usize,
+    from: usize,
+    id: String,
+    value: String,
+    within: Micros,
+}
+
+impl Label {
+    pub fn finish(self, sources: &[SourcePlan]) -> Option<LabelPlan> {
+        let schema = &sources[self.from].stream_schema;
+        Some(LabelPlan {
+            model: self.model,
+            from: self.from,
+            id: schema.index_of(&self.id).ok()?,
+            value: schema.index_of(&self.value).ok()?,
+            within: self.within,
+        })
+    }
+}
+
+impl Compiler<'_> {
+    pub(super) fn models(&mut self, config: &JobConfig, sets: &[Set]) -> Vec<ModelPlan> {
+        config.models.0.iter().filter_map(|(name, c)| self.model(name, c, sets)).collect()
+    }
+
+    fn model(&mut self, name: &str, config: &ModelConfig, sets: &[Set]) -> Option<ModelPlan> {
+        let path = Path::of(&["models", name]);
+        let at = path.key("versions");
+        match config.versions.0.as_slice() {
+            [_] => {}
+            // A version that was cut away has its own fault.
+            [] => {
+                let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("versions"));
+                if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty())
+                {
+                    self.error(&at, "the model has no version", "add `champion: FILE.onnx`");
+                }
+            }
+            [_, (second, _), ..] => {
+                self.error_at_key(&at.key(second), "a second version of a model is not built yet", "name one version");
+            }
+        }
+        if config.outputs.0.is_empty() {
+            let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("outputs"));
+            if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty()) {
+                self.error(&path.key("outputs"), "the model has no outputs", "add `score: \"probabilities[1]\"`");
+            }
+        }
+        let mut outputs = Vec::new();
+        for (column, text) in &config.outputs.0 {
+            match output(column, &text.0) {
+                Some(output) => outputs.push(output),
+                None => self.error(
+                    &path.key("outputs").key(column),
+                    format!("`{}` is not an output", text.0),
+                    "write the output's name, with an element where it has several: \"probabilities[1]\"",
+                ),
+            }
+        }
+        let inputs = sets.iter().position(|s| s.plan.name == config.inputs.0);
+        if inputs.is_none() {
+            self.undeclared(&path.key("inputs"), &config.inputs.0, "feature set", &["feature_sets"]);
+        }
+        let (inputs, (version, file)) = (inputs?, config.versions.0.first()?);
+        for (column, _) in &config.outputs.0 {
+            if sets[inputs].plan.columns.iter().any(|c| c.name == *column) {
+                let what = format!("`{column}` is a column of `{}` already, and both go to one table", config.inputs.0);
+                self.error_at_key(&path.key("outputs").key(column), what, "choose another name");
+            }
+        }
+        let file = PathBuf::from(locate(&file.0, self.directory));
+        // A set that has lost columns to faults would be blamed for their number.
+        if sets[inputs].sound && outputs.len() == config.outputs.0.len() {
+            let columns: Vec<_> =
+                sets[inputs].plan.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect();
+            for what in self.catalog.check_model(&file, &columns, &outputs) {
+                self.errors(&at.key(version), &what);
+            }
+        } else if !file.is_file() {
+            self.error(&at.key(version), format!("there is no file `{}`", file.display()), "");
+        }
+        Some(ModelPlan { name: name.to_string(), version: version.clone(), path: file, inputs, outputs })
+    }
+
+    pub(super) fn labels(
+        &mut self,
+        config: &JobConfig,
+        models: &[ModelPlan],
+        sets: &[Set],
+        sources: &mut [Source],
+    ) -> Vec<Label> {
+        let mut labels = Vec::new();
+        for (name, c) in &config.labels.0 {
+            let path = Path::of(&["labels", name]);
+            let model = models.iter().position(|m| m.name == *name);
+            if model.is_none() && !self.declared("models", name) {
+                let names: Vec<&str> = config.models.0.iter().map(|(n, _)| n.as_str()).collect();
+                let mend = nearest(name, names.iter().copied()).map(|n| format!("did you mean `{n}`?"));
+                self.error_at_key(
+                    &path,
+                    format!("there is no model `{name}`"),
+                    mend.unwrap_or("labels are named by their model".into()),
+                );
+            }
+            let from = sources.iter().position(|s| s.name == c.from.0);
+            let Some(from) = from else {
+                self.undeclared(&path.key("from"), &c.from.0, "source", &["sources"]);
+                continue;
+            };
+            let id_type = self.source_column(&path.key("prediction"), &c.prediction.0, &sources[from]);
+            let value_type = self.source_column(&path.key("value"), &c.value.0, &sources[from]);
+            if let Some(t) = &value_type
+                && !(t.is_numeric() || *t == arrow::datatypes::DataType::Boolean)
+            {
+                let mend = "a label is a number or a truth value";
+                self.error(&path.key("value"), format!("`{}` is of type {t}", c.value.0), mend);
+            }
+            let Some(model) = model else { continue };
+            let spine = &sources[sets[models[model].inputs].plan.spine];
+            let written =
+                self.tree.get("sources").and_then(|s| s.get(&spine.name)).is_some_and(|s| s.get("id").is_some());
+            match (&spine.id, &id_type) {
+                (None, _) if !written => {
+                    let spine = spine.name.clone();
+                    self.error(
+                        &path.key("prediction"),
+                        format!("labels find predictions by the event's id, and `{spine}` names none"),
+                        format!("add `id: COLUMN` to `sources.{spine}`"),
+                    );
+                }
+                (Some(id), Some(found)) => {
+                    if let Some(wanted) = spine.column(id)
+                        && !same_keys(wanted, found)
+                    {
+                        let what = format!(
+                            "`{}` is of type {found}; the id `{id}` of `{}` is of type {wanted}",
+                            c.prediction.0, spine.name
+                        );
+                        self.error(&path.key("prediction"), what, "both must be integers, or of one type");
+                    }
+                }
+                _ => {}
+            }
+            for column in [&c.prediction.0, &c.value.0] {
+                sources[from].note_column(column);
+            }
+            labels.push(Label {
+                model,
+                from,
+                id: c.prediction.0.clone(),
+                value: c.value.0.clone(),
+                within: c.within.0,
+            });
+        }
+        labels
+    }
+
+    pub(super) fn online(&mut self, config: &JobConfig) -> Option<OnlinePlan> {
+        let online = config.sinks.online.as_ref()?;
+        let path = Path::of(&["sinks", "online"]);
+        if config.features.0.is_empty() {
+            self.error_at_key(&path, "the online store would be empty: the job has no feature views", "remove it");
+        }
+        if online.refresh.as_ref().is_some_and(|r| r.0 == 0) {
+            self.error(
+                &path.key("refresh"),
+                "`refresh: 0s` would rewrite without end",
+                "give a length of time such as 100ms",
+            );
+        }
+        let directory = online.embedded.as_ref().and_then(|e| e.path.as_ref());
+        let directory = directory.map_or_else(|| format!("./online/{}", config.job.0), |p| p.0.clone());
+        Some(OnlinePlan {
+            path: PathBuf::from(self.local(&path.key("embedded").key("path"), &directory)?),
+            refresh: online.refresh.as_ref().map_or(1_000_000, |r| r.0),
+        })
+    }
+
+    pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
+        let path = Path::of(&["sinks", "offline"]);
+        let Some(offline) = &config.sinks.offline else {
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
+                let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
+                self.warn(&Path::of(&["models"]), "predictions are computed and kept nowhere", mend);
+            }
+            return None;
+        };
+        for (i, table) in offline.tables.iter().flatten().enumerate() {
+            if known.0.contains(&table.0) {
+                continue;
+            }
+            let mend = match nearest(&table.0, known.0.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the tables are {}", known.0.join(", ")),
+            };
+            self.error(&path.key("tables").item(i), format!("the job has no table `{}`", table.0), mend);
+        }
+        let uri = self.local(&path.key("delta").key("uri"), &offline.delta.uri.0)?;
+        Some(OfflinePlan {
+            uri: std::path::absolute(&uri).ok()?.to_str()?.to_string(),
+            tables: offline.tables.as_ref().map(|list| list.iter().map(|t| t.0.clone()).collect()),
+            commit_interval: offline.commit_interval.as_ref().map_or(10_000_000, |d| d.0),
+            commit_rows: offline.commit_rows.map_or(1_000_000, |n| n as usize),
+        })
+    }
+
+    /// A local directory; other places are refused by name.
+    fn local(&mut self, path: &Path, uri: &str) -> Option<String> {
+        match uri.split_once("://") {
+            None => Some(uri.to_string()),
+            Some(("file", rest)) => Some(rest.to_string()),
+            Some((scheme, _)) => {
+                self.error(path, format!("`{scheme}://` is not built yet"), "give a local directory");
+                None
+            }
+        }
+    }
+}
+
+/// Reads `tensor` or `tensor[element]`.
+fn output(column: &str, text: &str) -> Option<ModelOutput> {
+    let (tensor, element) = match text.split_once('[') {
+        None => (text, None),
+        Some((tensor, rest)) => (tensor, Some(rest.strip_suffix(']')?.parse().ok()?)),
+    };
+    let tensor = tensor.trim();
+    if tensor.is_empty() || tensor.contains(']') {
+        return None;
+    }
+    Some(ModelOutput { name: column.to_string(), tensor: tensor.to_string(), element })
+}

@@ -1,0 +1,398 @@
+//! The dataflow file's types: what may be written, and what each key means. These comments are the reference manual and
+//! the descriptions in `schemas/dataflow.schema.json`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::values::{ByColumn, ByName, Duration, Literal, Name, Rate, Resolution, Sql, Text, Time, Windows};
+
+/// A job: sources of events, features over them, models that score them, and where it all goes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobConfig {
+    /// Name of the job.
+    pub job: Name,
+    /// Version of the job, written beside every row; raise it when the meaning of a column changes.
+    #[serde(default = "one")]
+    pub version: u32,
+    /// What "now" means for refresh, ttl and staleness: `event` is the watermark, `wall` the wall clock.
+    #[serde(default)]
+    pub clock: ClockConfig,
+    /// Order in which rows meet the state. `event_time` holds rows until the watermark passes them, so that results depend
+    /// on no cut, no worker count and no arrival; it is the default when every source is finite and unpaced. `arrival`
+    /// applies each tick as it comes; it is the default when any source is paced or endless.
+    pub order: Option<OrderConfig>,
+    /// When ticks are cut.
+    #[serde(default)]
+    pub tick: TickConfig,
+    /// Where events come from. Their order breaks ties between events of equal time.
+    pub sources: ByName<SourceConfig>,
+    /// Streams made of sources.
+    #[serde(default)]
+    pub streams: ByName<StreamConfig>,
+    /// Feature views: aggregates of one stream by one entity.
+    #[serde(default)]
+    pub features: ByName<ViewConfig>,
+    /// Sets of features, read as of each event of one source.
+    #[serde(default)]
+    pub feature_sets: ByName<SetConfig>,
+    /// Where feature values and predictions go.
+    #[serde(default)]
+    pub sinks: SinksConfig,
+    /// Models that score a feature set.
+    #[serde(default)]
+    pub models: ByName<ModelConfig>,
+    /// Labels of the models' predictions.
+    #[serde(default)]
+    pub labels: ByName<LabelConfig>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What "now" means.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ClockConfig {
+    /// The watermark.
+    #[default]
+    Event,
+    /// The wall clock.
+    Wall,
+}
+
+/// Order in which rows meet the state.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OrderConfig {
+    /// By event time, behind the watermark.
+    EventTime,
+    /// Tick by tick.
+    Arrival,
+}
+
+/// When a tick, the unit of progress, is cut.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TickConfig {
+    /// Cut after this long. Only paced and live sources are cut by time. Default 20ms.
+    pub interval: Option<Duration>,
+    /// Cut after this many rows. Default 65536.
+    #[schemars(range(min = 1))]
+    pub rows: Option<u32>,
+    /// Cut after this many bytes of decoded input. Default 16777216.
+    #[schemars(range(min = 1))]
+    pub bytes: Option<u64>,
+    /// Ticks in flight before sources pause. Default 8.
+    #[schemars(range(min = 1))]
+    pub in_flight: Option<u32>,
+}
+
+/// A source of events; exactly one of `file` and `generator` says where from.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceConfig {
+    /// Files.
+    pub file: Option<FileConfig>,
+    /// The built-in generator of card traffic.
+    pub generator: Option<GeneratorConfig>,
+    /// The events' Avro schema, an `.avsc` file. Needed for NDJSON and CSV; Parquet and the generator bring their own.
+    pub schema: Option<Text>,
+    /// Read these columns only. Without it all can be used, and those that nothing uses are not read.
+    pub columns: Option<Vec<Text>>,
+    /// Keep the events for which this is true.
+    #[serde(rename = "where")]
+    pub filter: Option<Sql>,
+    /// Column that identifies an event.
+    pub id: Option<Text>,
+    /// Event time: a column or an expression of a timestamp type. Timestamps without a zone are read as UTC.
+    pub event_time: Sql,
+    /// How much out of order events may come: the watermark is the highest event time seen in a partition, less this. Default 0s.
+    pub disorder: Option<Duration>,
+    /// A silent live partition stops holding the watermark back after this long. Finite sources never do.
+    pub idle_after: Option<Duration>,
+    /// What happens to an event behind the watermark. Default `dead_letter`.
+    #[serde(default)]
+    pub on_late: OnLateConfig,
+    /// Checks of values, by column; a row that fails one is rejected.
+    #[serde(default)]
+    pub validate: ByColumn<RuleConfig>,
+    /// Where rejected rows go. Default: the table `dead_letters`.
+    pub on_invalid: Option<RejectConfig>,
+    /// Remove events whose `id` was seen within this event time, and count them.
+    pub dedup: Option<Duration>,
+}
+
+/// Files: one partition each, in the order of their names.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileConfig {
+    /// A file, a directory or a glob. Relative paths start at the current directory, else at the job file's.
+    pub path: Text,
+    /// How the files are encoded. Default: by their extension.
+    pub format: Option<FormatConfig>,
+    /// How fast they are read: `max`, `real_time` (at the pace of event time), or events per second. Default `max`.
+    pub rate: Option<Rate>,
+}
+
+/// Encodings of files.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FormatConfig {
+    /// Apache Parquet.
+    Parquet,
+    /// One JSON object per line.
+    Ndjson,
+    /// Comma-separated values under a header line.
+    Csv,
+}
+
+/// The built-in world of card traffic. Sources of one job with equal settings see one and the same world.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GeneratorConfig {
+    /// Which of the world's streams.
+    pub stream: GeneratorStreamConfig,
+    /// Seed of the world and of its traffic. Default 42.
+    pub seed: Option<u64>,
+    /// Number of customers. Default 5000.
+    #[schemars(range(min = 1))]
+    pub customers: Option<u32>,
+    /// Number of terminals. Default 10000.
+    #[schemars(range(min = 1))]
+    pub terminals: Option<u32>,
+    /// First event time. Default 2026-01-01.
+    pub start: Option<Time>,
+    /// Length of event time generated. Without it the stream never ends.
+    pub duration: Option<Duration>,
+    /// Time from a transaction until its label is known. Default 7d.
+    pub label_delay: Option<Duration>,
+    /// Event time, after `start`, at which the distributions drift. Without it they never do.
+    pub drift_after: Option<Duration>,
+    /// How fast events are produced: `max`, `real_time` (at the pace of event time), or events per second. Default `max`.
+    pub rate: Option<Rate>,
+}
+
+/// The generator's streams.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GeneratorStreamConfig {
+    /// Card transactions, at their own time.
+    Transactions,
+    /// Fraud labels, at the time they become known.
+    Labels,
+}
+
+/// What happens to an event behind the watermark. It is counted either way.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnLateConfig {
+    /// Kept as a dead letter.
+    #[default]
+    DeadLetter,
+    /// Dropped.
+    Drop,
+}
+
+/// Checks of one column. Null passes all but `required`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleConfig {
+    /// Smallest allowed value.
+    pub min: Option<f64>,
+    /// Largest allowed value.
+    pub max: Option<f64>,
+    /// The allowed values.
+    #[serde(rename = "in")]
+    pub allowed: Option<Vec<Literal>>,
+    /// Whether null is refused. Default false.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// Where rejected rows go.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RejectConfig {
+    /// Table of dead letters that takes them.
+    pub dead_letter: Name,
+}
+
+/// A stream made of sources.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamConfig {
+    /// Adds to each event of one source what another source tells about it later.
+    pub join: JoinConfig,
+}
+
+/// A left join in the left event's time. What the right side tells becomes visible at its own time; until then the left
+/// event counts, with nulls in the right columns. Names that both sides have are written `left.NAME` and `right.NAME`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JoinConfig {
+    /// Source of the events.
+    pub left: Text,
+    /// Source of what is told later, such as labels.
+    pub right: Text,
+    /// Column that both have.
+    pub on: Text,
+    /// What the right side tells later than this after the event is not joined.
+    pub within: Duration,
+}
+
+/// A feature view: aggregates of one stream by one entity. Each event of the stream sees its entity's windows as of its own time.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ViewConfig {
+    /// The source or stream that is aggregated.
+    pub from: Text,
+    /// Columns that name the entity. A spine that reads the view has columns of the same names.
+    #[schemars(length(min = 1))]
+    pub entity: Vec<Text>,
+    /// Shifts every window into the past: `(t − delay − window, t − delay]`. Default 0s.
+    pub delay: Option<Duration>,
+    /// Whether an event sees itself. Default true.
+    #[serde(default = "yes")]
+    pub include_current: bool,
+    /// Columns computed from the event, by name; later ones may read earlier ones.
+    #[serde(default)]
+    pub derive: ByName<Sql>,
+    /// Aggregates, by name. The column is `<name>_<window>`, or `<name>` over a lifetime.
+    #[serde(default)]
+    pub aggregates: ByName<AggregateConfig>,
+    /// Columns computed from the aggregates and the event, by name; later ones may read earlier ones.
+    #[serde(default)]
+    pub post: ByName<Sql>,
+    /// Values of aggregates whose window is empty, by the aggregate's name or its column's. Without it counts are 0 and
+    /// all else is null.
+    #[serde(default)]
+    pub default: ByName<Literal>,
+    /// An online value older than this is not served.
+    pub ttl: Option<Duration>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One function of one column over one window or several. Nulls and NaN are skipped, except by `last`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AggregateConfig {
+    /// Number of rows (`"*"`), or of those in which a column is not null.
+    pub count: Option<Text>,
+    /// Exact sum of a column.
+    pub sum: Option<Text>,
+    /// Mean of a column.
+    pub mean: Option<Text>,
+    /// Smallest value of a column.
+    pub min: Option<Text>,
+    /// Largest value of a column.
+    pub max: Option<Text>,
+    /// Population variance of a column.
+    pub variance: Option<Text>,
+    /// Population standard deviation of a column.
+    pub stddev: Option<Text>,
+    /// Sample variance of a column, null below two rows.
+    pub variance_sample: Option<Text>,
+    /// Sample standard deviation of a column, null below two rows.
+    pub stddev_sample: Option<Text>,
+    /// The latest row's value of a column, null included.
+    pub last: Option<Text>,
+    /// Length of the trailing window, a list of lengths, or `lifetime`. Needed by all but `last`.
+    pub over: Option<Windows>,
+    /// Keep rows as tiles of this width instead of one by one: a length of time, or a fraction of each window such as `1/60`.
+    /// A window may then reach up to one tile further back.
+    pub resolution: Option<Resolution>,
+}
+
+/// Features read as of each event of one source, the spine.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetConfig {
+    /// The spine: a source.
+    pub on: Text,
+    /// The set's columns in order: columns of the spine, `view.column`, or `view.*` for all of a view.
+    #[schemars(length(min = 1))]
+    pub take: Vec<Text>,
+}
+
+/// Where feature values and predictions go.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SinksConfig {
+    /// The latest values by entity, for reads at any time.
+    pub online: Option<OnlineConfig>,
+    /// Tables of everything that was computed.
+    pub offline: Option<OfflineConfig>,
+}
+
+/// The online store.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnlineConfig {
+    /// A store in the job's own process. The default.
+    pub embedded: Option<EmbeddedConfig>,
+    /// A value is rewritten at most this long, on the job's clock, after it would change. Default 1s.
+    pub refresh: Option<Duration>,
+}
+
+/// The embedded store.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EmbeddedConfig {
+    /// Directory. Default `./online/<job>`.
+    pub path: Option<Text>,
+}
+
+/// The offline store.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfflineConfig {
+    /// Delta tables under one directory.
+    pub delta: DeltaConfig,
+    /// Write these tables only, such as `predictions/fraud` or `features/customer`. Default: all.
+    pub tables: Option<Vec<Text>>,
+    /// A commit closes at the first tick after this long on the wall clock. Default 10s.
+    pub commit_interval: Option<Duration>,
+    /// ... or after this many rows of input. Default 1000000.
+    #[schemars(range(min = 1))]
+    pub commit_rows: Option<u64>,
+}
+
+/// Delta tables.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeltaConfig {
+    /// Directory of the tables. Relative paths start at the current directory.
+    pub uri: Text,
+}
+
+/// A model that scores a feature set.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelConfig {
+    /// ONNX files by version name; one, such as `champion`. Relative paths start at the current directory, else at the job file's.
+    pub versions: ByName<Text>,
+    /// The feature set whose columns, in order, are the model's inputs.
+    pub inputs: Text,
+    /// Columns of the prediction, by name: an output of the model, with the element that is taken where it has several, such
+    /// as `"probabilities[1]"`.
+    pub outputs: ByName<Text>,
+}
+
+/// Labels of a model's predictions.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LabelConfig {
+    /// Source of the labels.
+    pub from: Text,
+    /// Its column that holds the `id` of the scored event.
+    pub prediction: Text,
+    /// Its column that holds the label.
+    pub value: Text,
+    /// A label later than this after the event is not joined.
+    pub within: Duration,
+}
