@@ -65,7 +65,7 @@ impl Queue {
 
     /// The entry at a cursor, which must not be at the end.
     #[inline(always)]
-    fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
+    pub(super) fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
         let number = (cursor.at >> CHUNK_LOG2) as u32 + 1;
         if cursor.number != number {
             cursor.number = number;
@@ -173,6 +173,8 @@ pub(super) struct Dense {
     pub(super) absorbed: u64,
     pub(super) queue: Queue,
     pub(super) wedges: Inline<Wedge, 2>,
+    /// Where the answers of each extrema's wedges were last found.
+    pub(super) guesses: Inline<(u32, u32), 2>,
     pub(super) tiles: Vec<Tiles>,
     pub(super) dirty: bool,
     /// Time of the next refresh.
@@ -196,6 +198,7 @@ impl Dense {
             inside: Inline::of(&Cursor::default(), layout.exact.len()),
             sums: Inline::of(&Accumulator::ZERO, layout.pairs.len()),
             wedges: Inline::of(&Wedge::default(), layout.wedges.len()),
+            guesses: Inline::of(&(0, 0), layout.extrema.len()),
             tiles: layout.tracks.iter().map(Tiles::new).collect(),
             life: vec![NO_EXTREMA; layout.life_extrema.len()],
             base: vec![NO_EXTREMA; layout.life_extrema.len()],
@@ -388,14 +391,19 @@ impl Dense {
         }
         let Some(keep) = layout.keep_dense else { return };
         if layout.plain {
-            // In order and of trailing windows only: what the widest window has left is left for good.
-            let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
-            if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
-                self.queue.drop_to(pool, first);
-            }
-            return;
+            return self.forget_rows(layout, pool);
         }
         self.evict_slowly(layout, pool, self.head.saturating_sub(keep), release);
+    }
+
+    /// Lets go of the rows that every window has left: in order and of trailing windows only, they have left for good.
+    #[inline(always)]
+    pub(super) fn forget_rows(&mut self, layout: &Layout, pool: &mut Slab) {
+        debug_assert!(layout.plain);
+        let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
+        if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
+            self.queue.drop_to(pool, first);
+        }
     }
 
     fn evict_slowly(&mut self, layout: &Layout, pool: &mut Slab, cutoff: i64, mut release: impl FnMut(&[u64])) {
@@ -439,6 +447,11 @@ impl Dense {
             }
         }
         out.sums.copy_from_slice(&self.sums);
+        self.answer_extrema(layout, bounds, out);
+    }
+
+    #[inline(always)]
+    pub(super) fn answer_extrema(&self, layout: &Layout, bounds: &[i64], out: &mut Raw<'_>) {
         for (e, out) in layout.extrema.iter().zip(&mut *out.extrema) {
             if let Some(life) = e.life {
                 *out = self.life[life];

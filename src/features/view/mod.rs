@@ -23,6 +23,7 @@
 
 mod columns;
 mod dense;
+mod fused;
 mod index;
 mod inline;
 mod keys;
