@@ -29,13 +29,20 @@ fn cases() -> Vec<Case> {
     list.as_array()
         .expect("a list")
         .iter()
-        .map(|v| Case { name: text(v, "name"), inputs: text(v, "inputs"), tolerance: v["tolerance"].as_f64().unwrap_or(1e-6) })
+        .map(|v| Case {
+            name: text(v, "name"),
+            inputs: text(v, "inputs"),
+            tolerance: v["tolerance"].as_f64().unwrap_or(1e-6),
+        })
         .collect()
 }
 
 fn read(path: &Path) -> RecordBatch {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file").build().expect("readable");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("a Parquet file")
+        .build()
+        .expect("readable");
     let batches: Vec<RecordBatch> = reader.map(|b| b.expect("decodable")).collect();
     arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one schema")
 }
@@ -47,7 +54,11 @@ fn outputs(expected: &Schema) -> Vec<ModelOutput> {
         .iter()
         .map(|f| {
             let (tensor, element) = f.name().rsplit_once('.').expect("<tensor>.<element>");
-            ModelOutput { name: f.name().clone(), tensor: tensor.into(), element: Some(element.parse().expect("a number")) }
+            ModelOutput {
+                name: f.name().clone(),
+                tensor: tensor.into(),
+                element: Some(element.parse().expect("a number")),
+            }
         })
         .collect()
 }
@@ -55,8 +66,14 @@ fn outputs(expected: &Schema) -> Vec<ModelOutput> {
 fn bind(case: &Case, input: &RecordBatch, expected: &RecordBatch) -> Result<Arc<Bound>, String> {
     let model = Model::load(folder().join(format!("{}.onnx", case.name))).map_err(|e| e.to_string())?;
     let schema = input.schema();
-    let columns: Vec<(&str, DataType)> = schema.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect();
-    model.bind(&columns, &outputs(&expected.schema())).map_err(|e| e.join("; "))
+    let columns: Vec<(&str, DataType)> = schema
+        .fields()
+        .iter()
+        .map(|f| (f.name().as_str(), f.data_type().clone()))
+        .collect();
+    model
+        .bind(&columns, &outputs(&expected.schema()))
+        .map_err(|e| e.join("; "))
 }
 
 /// How far two numbers are apart, relative above 1; NaN and equal infinities are no distance.
@@ -74,13 +91,21 @@ fn compare(case: &Case) -> Result<(), String> {
     let bound = bind(case, &input, &expected)?;
     let mut scorer = bound.scorer().map_err(|e| e.to_string())?;
     let scores = scorer.score(input.columns()).map_err(|e| e.to_string())?;
-    for ((name, data_type), (ours, theirs)) in bound.outputs().iter().zip(scores.columns.iter().zip(expected.columns())) {
+    for ((name, data_type), (ours, theirs)) in bound
+        .outputs()
+        .iter()
+        .zip(scores.columns.iter().zip(expected.columns()))
+    {
         if ours.data_type() != data_type {
             return Err(format!("{name}: announced {data_type}, gave {}", ours.data_type()));
         }
         let number = |t: &DataType| t.is_floating();
         if number(ours.data_type()) != number(theirs.data_type()) {
-            return Err(format!("{name}: {} instead of {}", ours.data_type(), theirs.data_type()));
+            return Err(format!(
+                "{name}: {} instead of {}",
+                ours.data_type(),
+                theirs.data_type()
+            ));
         }
         if number(theirs.data_type()) {
             let wide = |a: &ArrayRef| cast(a, &DataType::Float64).expect("numbers");
@@ -90,7 +115,9 @@ fn compare(case: &Case) -> Result<(), String> {
                 // A score that is no number fails the row.
                 let failed = scores.failed.iter().any(|(r, _)| *r == row);
                 if failed {
-                    let any_bad = expected.columns().iter().any(|c| c.data_type().is_floating() && !wide(c).as_primitive::<Float64Type>().value(row).is_finite());
+                    let any_bad = expected.columns().iter().any(|c| {
+                        c.data_type().is_floating() && !wide(c).as_primitive::<Float64Type>().value(row).is_finite()
+                    });
                     if !any_bad {
                         return Err(format!("row {row} failed: {:?}", scores.failed));
                     }
@@ -98,7 +125,11 @@ fn compare(case: &Case) -> Result<(), String> {
                 }
                 let d = distance(ours.value(row), theirs.value(row));
                 if d > case.tolerance {
-                    return Err(format!("{name}, row {row}: {} instead of {} ({d:.1e} apart)", ours.value(row), theirs.value(row)));
+                    return Err(format!(
+                        "{name}, row {row}: {} instead of {} ({d:.1e} apart)",
+                        ours.value(row),
+                        theirs.value(row)
+                    ));
                 }
             }
         } else {
@@ -132,7 +163,12 @@ fn every_model_agrees_with_onnxruntime() {
             wrong.push(format!("{}: {why}", case.name));
         }
     }
-    assert!(wrong.is_empty(), "{} of {seen} models differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {seen} models differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(seen > 0);
 }
 
@@ -154,7 +190,9 @@ fn scores_do_not_depend_on_the_batch() {
         }
         let input = read(&folder().join(format!("inputs_{}.parquet", case.inputs)));
         let expected = read(&folder().join(format!("{}.parquet", case.name)));
-        let Ok(bound) = bind(&case, &input, &expected) else { continue };
+        let Ok(bound) = bind(&case, &input, &expected) else {
+            continue;
+        };
         let mut scorer = bound.scorer().expect("starts");
         let whole = scorer.score(input.columns()).expect("scores");
         for size in [1, 2, 3, 7, 8, 9, 33] {
@@ -170,7 +208,12 @@ fn scores_do_not_depend_on_the_batch() {
             }
             for (whole, parts) in whole.columns.iter().zip(parts) {
                 let parts: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
-                assert_eq!(&concat(&parts).expect("one type"), whole, "{} in batches of {size}", case.name);
+                assert_eq!(
+                    &concat(&parts).expect("one type"),
+                    whole,
+                    "{} in batches of {size}",
+                    case.name
+                );
             }
             assert_eq!(failed, whole.failed, "{} in batches of {size}", case.name);
         }

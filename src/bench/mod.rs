@@ -1,7 +1,9 @@
 //! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
 
+pub mod end_to_end;
+mod end_to_end_baseline;
 pub mod score;
-pub mod score_models;
+mod score_models;
 pub mod w1_data;
 pub mod windows;
 pub mod windows_baseline;

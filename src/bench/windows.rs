@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 
-use super::{w1_data, windows_baseline};
+use super::w1_data::W1Data;
+use super::windows_baseline::{self, Checksum};
 use crate::engine::{self, RunOptions, RunSummary, Tap};
 use crate::ops::order::merge_sorted;
 
@@ -63,8 +64,8 @@ pub struct Report {
     pub bytes_per_key: f64,
     /// Longest time between two ticks leaving the last view, in milliseconds.
     pub longest_stall_ms: f64,
-    /// Whether both sides computed the same values.
-    pub same_results: bool,
+    /// Whether both sides computed the same bits; not known for given data.
+    pub same_results: Option<bool>,
 }
 
 /// Names of the output columns, in order.
@@ -127,41 +128,61 @@ feature_sets:
 /// # Errors
 /// When files cannot be read or written, or the input lacks a column.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let (input, made) = match &options.input {
-        Some(input) => (input.clone(), None),
-        None => {
-            let dir = std::env::temp_dir().join("tidemill-bench");
-            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            (w1_data::file(&dir, options.events)?, Some(dir))
-        }
+    let input = match &options.input {
+        Some(input) => input.clone(),
+        None => made_up(options.events)?,
     };
-    let _ = made;
     let shape = InputShape::read(&input)?;
     let text = job(&input, shape.event_time, shape.disorder_us, options.tiled);
     let compile = || {
-        engine::load_text("bench windows", &text, &[], &|_| None).map(|(plan, _)| plan).map_err(anyhow::Error::from)
+        engine::load_text("bench windows", &text, &[], &|_| None)
+            .map(|(plan, _)| plan)
+            .map_err(anyhow::Error::from)
     };
     if let Some(out) = &options.out {
         let rows = Collected::default();
         engine::run(compile()?, run_options(options.workers, Some(rows.tap())))?;
         rows.write(out)?;
     }
+    // The baseline knows the shape of made-up data alone.
+    let with_baseline = options.input.is_none();
     let mut pairs = Vec::new();
     let mut last = None;
     let mut same_results = true;
     for _ in 0..options.runs.max(1) {
-        let check = Checksum::default();
-        let summary = engine::run(compile()?, run_options(options.workers, Some(check.tap())))?;
-        let baseline = windows_baseline::run(&input, shape.disorder_us, options.tiled)?;
-        same_results &= check.take() == (baseline.rows, baseline.checksum);
-        pairs.push((summary.seconds, baseline.seconds));
+        let values = Values::new(options.workers);
+        let summary = engine::run(compile()?, run_options(options.workers, Some(values.tap())))?;
+        let mut baseline_seconds = f64::NAN;
+        if with_baseline {
+            let baseline = windows_baseline::run(&input, options.tiled)?;
+            same_results &= values.checksum()? == baseline.checksum && summary.rows_read == baseline.events;
+            baseline_seconds = baseline.seconds;
+        }
+        pairs.push((summary.seconds, baseline_seconds));
         last = Some(summary);
     }
     let Some(summary) = last else { bail!("no run was made") };
-    Ok(report(options, &summary, pairs, same_results))
+    Ok(report(options, &summary, pairs, with_baseline.then_some(same_results)))
 }
 
-fn report(options: &Options, summary: &RunSummary, pairs: Vec<(f64, f64)>, same_results: bool) -> Report {
+/// A file of made-up events, kept between runs.
+fn made_up(events: u64) -> anyhow::Result<PathBuf> {
+    let dir = std::env::temp_dir().join("tidemill-bench");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join(format!("w1-{events}.parquet"));
+    if !path.exists() {
+        let unfinished = dir.join(format!("w1-{events}-{}.part", std::process::id()));
+        W1Data {
+            events: events as usize,
+            ..W1Data::default()
+        }
+        .write(&unfinished)?;
+        std::fs::rename(&unfinished, &path)?;
+    }
+    Ok(path)
+}
+
+fn report(options: &Options, summary: &RunSummary, pairs: Vec<(f64, f64)>, same_results: Option<bool>) -> Report {
     let events = summary.rows_read;
     let median = |mut list: Vec<f64>| {
         list.sort_by(f64::total_cmp);
@@ -186,7 +207,12 @@ fn report(options: &Options, summary: &RunSummary, pairs: Vec<(f64, f64)>, same_
 }
 
 fn run_options(workers: usize, tap: Option<Tap>) -> RunOptions {
-    RunOptions { workers, until_end: true, tap, ..RunOptions::default() }
+    RunOptions {
+        workers,
+        until_end: true,
+        tap,
+        ..RunOptions::default()
+    }
 }
 
 /// What of the input's shape the job's text depends on.
@@ -216,7 +242,10 @@ impl InputShape {
         for batch in builder.with_projection(mask).build()? {
             let batch = batch?;
             let column = if is_time {
-                cast(batch.column(0), &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?
+                cast(
+                    batch.column(0),
+                    &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None),
+                )?
             } else {
                 Arc::clone(batch.column(0))
             };
@@ -228,28 +257,103 @@ impl InputShape {
             }
         }
         let event_time = if is_time { "ts" } else { "to_timestamp_millis(ts)" };
-        Ok(InputShape { event_time, disorder_us: disorder })
+        Ok(InputShape {
+            event_time,
+            disorder_us: disorder,
+        })
     }
 }
 
-/// Rows and checksum of all output values, independent of the rows' order.
-#[derive(Clone, Default)]
-struct Checksum(Arc<Mutex<(u64, u64)>>);
+/// The output columns in the order in which the baseline sums them.
+const SUMMED: [&str; 14] = [
+    "card.count_1h",
+    "card.sum_1h",
+    "card.mean_1h",
+    "card.min_1h",
+    "card.max_1h",
+    "card.stddev_1h",
+    "card.count_24h",
+    "card.sum_24h",
+    "card.mean_24h",
+    "card.min_24h",
+    "card.max_24h",
+    "card.stddev_24h",
+    "merchant.count_1h",
+    "merchant.mean_1h",
+];
 
-impl Checksum {
-    fn tap(&self) -> Tap {
-        let state = Arc::clone(&self.0);
-        Arc::new(move |_, batch| {
-            let columns: Vec<&ArrayRef> = (batch.num_columns() - OUTPUTS.len()..batch.num_columns()).map(|i| batch.column(i)).collect();
-            let sum = windows_baseline::checksum(&columns);
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.0 += batch.num_rows() as u64;
-            state.1 = state.1.wrapping_add(sum);
-        })
+/// Takes every output value in: one worker sums them as they come, as the baseline does; the rows of several are put in
+/// order after the run.
+#[derive(Clone)]
+enum Values {
+    Summed(Arc<Mutex<Checksum>>),
+    Collected(Collected),
+}
+
+impl Values {
+    fn new(workers: usize) -> Self {
+        if workers <= 1 {
+            Values::Summed(Arc::default())
+        } else {
+            Values::Collected(Collected::default())
+        }
     }
 
-    fn take(&self) -> (u64, u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tap(&self) -> Tap {
+        match self {
+            Values::Collected(collected) => collected.tap(),
+            Values::Summed(sum) => {
+                let sum = Arc::clone(sum);
+                Arc::new(move |_, batch| add(&mut sum.lock().unwrap_or_else(PoisonError::into_inner), batch))
+            }
+        }
+    }
+
+    fn checksum(&self) -> anyhow::Result<u64> {
+        match self {
+            Values::Summed(sum) => Ok(sum.lock().unwrap_or_else(PoisonError::into_inner).value()),
+            Values::Collected(collected) => {
+                let mut sum = Checksum::default();
+                add(&mut sum, &collected.in_order()?);
+                Ok(sum.value())
+            }
+        }
+    }
+}
+
+fn add(sum: &mut Checksum, batch: &RecordBatch) {
+    let columns: Vec<Vec<u64>> = SUMMED
+        .iter()
+        .filter_map(|name| batch.column_by_name(name))
+        .map(words)
+        .collect();
+    let columns: Vec<&[u64]> = columns.iter().map(Vec::as_slice).collect();
+    sum.add(&columns);
+}
+
+/// The 64-bit words of a column, nulls as 0.
+fn words(column: &ArrayRef) -> Vec<u64> {
+    let nulls = column.nulls();
+    let word = |row: usize, word: u64| {
+        if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            0
+        } else {
+            word
+        }
+    };
+    match column.data_type() {
+        DataType::Float64 => {
+            let values = column.as_primitive::<Float64Type>().values();
+            values
+                .iter()
+                .enumerate()
+                .map(|(row, v)| word(row, v.to_bits()))
+                .collect()
+        }
+        _ => {
+            let values = column.as_primitive::<Int64Type>().values();
+            values.iter().enumerate().map(|(row, v)| word(row, *v as u64)).collect()
+        }
     }
 }
 
@@ -263,21 +367,34 @@ impl Collected {
         Arc::new(move |_, batch| rows.lock().unwrap_or_else(PoisonError::into_inner).push(batch.clone()))
     }
 
+    /// All rows in event-time order.
+    fn in_order(&self) -> anyhow::Result<RecordBatch> {
+        let batches = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        merge_sorted(&batches).context("the input has no rows")
+    }
+
     /// Writes the rows in event-time order.
     fn write(self, out: &Path) -> anyhow::Result<()> {
-        let batches = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some(all) = merge_sorted(&batches) else { bail!("the input has no rows") };
-        let mut fields = vec![Field::new("txn_id", all.column_by_name("txn_id").context("no txn_id")?.data_type().clone(), true)];
+        let all = self.in_order()?;
+        let mut fields = vec![Field::new(
+            "txn_id",
+            all.column_by_name("txn_id").context("no txn_id")?.data_type().clone(),
+            true,
+        )];
         let mut columns = vec![Arc::clone(all.column_by_name("txn_id").context("no txn_id")?)];
         for name in OUTPUTS {
             let engine = name.replacen('_', ".", 1);
-            let column = all.column_by_name(&engine).with_context(|| format!("no column {engine}"))?;
+            let column = all
+                .column_by_name(&engine)
+                .with_context(|| format!("no column {engine}"))?;
             fields.push(Field::new(name, column.data_type().clone(), column.null_count() > 0));
             columns.push(Arc::clone(column));
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         let file = File::create(out).with_context(|| format!("cannot create {}", out.display()))?;
-        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
         let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties))?;
         writer.write(&rows)?;
         writer.close()?;

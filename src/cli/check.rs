@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::failure::tally;
 use super::job::JobArgs;
 use super::output::{print, print_json};
-use crate::engine;
 use crate::base::{Faults, Severity};
+use crate::engine;
 use crate::plan::model::Plan;
 
 /// Arguments of `check`.

@@ -17,8 +17,8 @@ use clap::Args;
 use super::job::load;
 use super::live::Live;
 use super::output::{grouped, print};
-use crate::engine::{self, RunOptions, RunSummary, StopHandle};
 use crate::engine::observe::{Observer, Snapshot};
+use crate::engine::{self, RunOptions, RunSummary, StopHandle};
 use crate::ingest::generator::{Generator, schema};
 use crate::plan::model::{Connector, Plan};
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::usage;
-use crate::engine;
 use crate::base::{Fault, Faults};
+use crate::engine;
 use crate::plan::model::Plan;
 
 /// The job's file and what is changed in it for this run.

@@ -25,22 +25,32 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Watches a job on standard error, when that is a terminal.
-    pub fn watch(plan: &Plan, observer: &Arc<Observer>) -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Progress { thread: None };
-        }
+    /// Watches a job: draws a bar where standard error is a terminal, and says when a job that stays (`until_end` is not
+    /// set) has read everything.
+    pub fn watch(plan: &Plan, observer: &Arc<Observer>, until_end: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
         let (finished, wait) = mpsc::channel();
         let (observer, job, rows) = (Arc::clone(observer), plan.job.clone(), rows_of_files(plan));
         let draw = move || {
             if wait.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = bar(rows).with_message(job);
+            let bar = if terminal {
+                bar(rows).with_message(job)
+            } else {
+                ProgressBar::hidden()
+            };
             while wait.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
                 let snapshot = observer.snapshot();
                 bar.set_position(snapshot.rows_in);
                 bar.set_prefix(describe(&snapshot));
+                if !until_end && snapshot.watermark == Some(EventTime::MAX) {
+                    bar.finish_and_clear();
+                    eprintln!(
+                        "all sources have ended; readers are answered until an interrupt (--until-end ends here)"
+                    );
+                    return;
+                }
             }
             bar.finish_and_clear();
         };

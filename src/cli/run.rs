@@ -43,9 +43,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         state_dir: args.state,
         observer: Some(Arc::clone(&observer)),
         stop,
-        tap: None,
+        ..RunOptions::default()
     };
-    let progress = Progress::watch(&plan, &observer);
+    let progress = Progress::watch(&plan, &observer, args.until_end);
     let result = engine::run(plan, options);
     progress.finish();
     let summary = result?;
@@ -70,33 +70,44 @@ pub fn stop_on_interrupt(stop: StopHandle) -> anyhow::Result<()> {
 }
 
 fn text(summary: &RunSummary) -> String {
-    let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
-    let mut rows = vec![
-        vec![
-            "rows read".to_owned(),
-            format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64)),
-        ],
-        vec!["rows scored".to_owned(), grouped(summary.rows_scored)],
-        vec!["dead letters".to_owned(), grouped(summary.dead_letters)],
-        vec!["ticks".to_owned(), grouped(summary.ticks)],
-        vec![
-            "state".to_owned(),
-            format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes)),
-        ],
-    ];
-    if let Some(clock) = &summary.clock {
-        rows.push(vec!["clock".to_owned(), clock.clone()]);
-    }
     let workers = if summary.workers == 1 {
         "1 worker".to_owned()
     } else {
         format!("{} workers", summary.workers)
     };
+    let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
+    let facts = [
+        (
+            "rows read",
+            format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64)),
+        ),
+        ("rows scored", grouped(summary.rows_scored)),
+        ("dead letters", grouped(summary.dead_letters)),
+        (
+            "state",
+            format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes)),
+        ),
+        ("clock", summary.clock.clone().unwrap_or_else(|| "no events".to_owned())),
+    ];
+    let facts: Vec<Vec<String>> = facts.map(|(name, value)| vec![name.to_owned(), value]).into();
+    let names = ["source", "read", "accepted", "filtered", "late", "dead letters"].map(str::to_owned);
+    let mut sources = vec![names.to_vec()];
+    for source in &summary.sources {
+        let counts = &source.counts;
+        let dead = counts.dead.values().sum();
+        let numbers = [counts.read, counts.accepted, counts.filtered, counts.late_dropped, dead];
+        sources.push(
+            std::iter::once(source.name.clone())
+                .chain(numbers.map(grouped))
+                .collect(),
+        );
+    }
     format!(
-        "{}: done in {:.1} s on {workers}\n{}",
+        "{}: done in {:.1} s on {workers}\n{}\n{}",
         summary.job,
         summary.seconds,
-        indent(&columns(&rows, &[]))
+        indent(&columns(&facts, &[])),
+        indent(&columns(&sources, &[1, 2, 3, 4, 5]))
     )
 }
 

@@ -8,10 +8,10 @@ use super::chain::chains;
 use super::graph::bind;
 use super::tables::{table_names, tables};
 use crate::base::{Fault, Faults, Severity};
-use crate::ingest::{FileCatalog, format_of};
+use crate::ingest::FileCatalog;
 use crate::plan;
-use crate::plan::model::{FileFormat, ModelOutput, Plan};
-use crate::plan::{Catalog, ConnectorSpec, SourceSpec};
+use crate::plan::model::{ModelOutput, Plan};
+use crate::plan::{Catalog, SourceSpec};
 use crate::score::Model;
 
 /// Reads and compiles the dataflow file at `path`, with `key=value` pairs set in it and `${VAR}` looked up by `env`.
@@ -24,7 +24,7 @@ pub fn load(
     sets: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
-    plan::load(path, sets, env, &JobCatalog(FileCatalog::for_job(path)))
+    plan::load(path, sets, env, &JobCatalog)
 }
 
 /// [`load`] for a text; `name` is what faults call it. Relative paths count from the current directory.
@@ -38,23 +38,15 @@ pub fn load_text(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
     let here = Path::new("");
-    plan::compile(name, text, here, sets, env, &JobCatalog(FileCatalog::for_job(here)))
+    plan::compile(name, text, here, sets, env, &JobCatalog)
 }
 
 /// The files, schemas and models of this machine.
-struct JobCatalog(FileCatalog);
+struct JobCatalog;
 
 impl Catalog for JobCatalog {
-    fn event_schema(&self, _source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
-        match &spec.connector {
-            ConnectorSpec::Generator(stream) => Ok((self.0.generator_schema(*stream), Vec::new())),
-            ConnectorSpec::File { path, format } => {
-                let format = format.or_else(|| format_of(path)).unwrap_or(FileFormat::Parquet);
-                let files = self.0.files(path, format)?;
-                let schema = spec.schema.as_ref().map(|path| path.display().to_string());
-                Ok((self.0.file_schema(&files, format, schema.as_deref())?, files))
-            }
-        }
+    fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
+        FileCatalog.event_schema(source, spec)
     }
 
     fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
@@ -95,9 +87,23 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
             list.push(fault("sinks.offline", error.to_string(), ""));
         }
     }
-    if list.is_empty() { Ok(format!("{}\n", plan.job)) } else { Err(Faults { file: plan.job.clone(), list }) }
+    if list.is_empty() {
+        Ok(plan.describe())
+    } else {
+        Err(Faults {
+            file: plan.job.clone(),
+            list,
+        })
+    }
 }
 
 fn fault(path: &str, what: String, mend: &str) -> Fault {
-    Fault { severity: Severity::Error, line: 0, column: 0, path: path.to_owned(), what, mend: mend.to_owned() }
+    Fault {
+        severity: Severity::Error,
+        line: 0,
+        column: 0,
+        path: path.to_owned(),
+        what,
+        mend: mend.to_owned(),
+    }
 }

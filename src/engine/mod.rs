@@ -24,5 +24,5 @@ mod unscored;
 pub use check::{check, load, load_text};
 pub use error::EngineError;
 pub use observe::Observer;
-pub use run::{RunOptions, RunSummary, SourceSummary, run};
+pub use run::{RunOptions, RunSummary, SourceSummary, Tap, run};
 pub use shared::StopHandle;

@@ -186,7 +186,13 @@ impl Observer {
         self.rows_in.fetch_add(rows, Relaxed);
         self.dead_letters.fetch_add(dead_letters, Relaxed);
         self.tick.fetch_max(info.tick, Relaxed);
-        self.watermark.fetch_max(info.now, Relaxed);
+        // The last tick releases what was read ahead: its clock says nothing about how far the job had come.
+        let clock = if info.last {
+            info.previous_watermark.min(info.now)
+        } else {
+            info.now
+        };
+        self.watermark.fetch_max(clock, Relaxed);
         lock(&self.latency).cuts.push(self.started.elapsed(), offsets);
         lock(&self.matches).turn_to(info.now);
     }

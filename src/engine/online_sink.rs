@@ -56,9 +56,14 @@ pub fn view_schema(plan: &Plan, view: &ViewPlan) -> Result<ViewSchema, EngineErr
         })
     };
     let entity = view.entity.iter().zip(&view.entity_names);
-    let entity = entity.map(|(&index, name)| column(name, stream.field(index).data_type())).collect::<Result<_, _>>()?;
+    let entity = entity
+        .map(|(&index, name)| column(name, stream.field(index).data_type()))
+        .collect::<Result<_, _>>()?;
     let prefix = format!("{}.", view.name);
-    let columns = view.aggregates.iter().map(|a| column(a.name.strip_prefix(&prefix).unwrap_or(&a.name), &a.output_type));
+    let columns = view
+        .aggregates
+        .iter()
+        .map(|a| column(a.name.strip_prefix(&prefix).unwrap_or(&a.name), &a.output_type));
     Ok(ViewSchema {
         view: view.name.clone(),
         entity,
@@ -88,7 +93,9 @@ pub fn online_sink<'s>(
     let (_written, written) = builder.new_output::<Vec<()>>();
     progress.probe_with(flow);
     written.probe_with(done);
-    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let wake = scope
+        .worker()
+        .sync_activator_for(builder.operator_info().address.to_vec());
     let shared = Arc::clone(shared);
     let worker = scope.index();
     builder.build_reschedule(move |capabilities| {
@@ -113,7 +120,12 @@ pub fn online_sink<'s>(
                 if rows.is_empty() && !info.last && info.tick % 16 != 0 {
                     continue;
                 }
-                thread.send(Request { tick: info.tick, now: info.now, rows, last: info.last });
+                thread.send(Request {
+                    tick: info.tick,
+                    now: info.now,
+                    rows,
+                    last: info.last,
+                });
                 waiting.extend(capabilities.pop());
             }
             while let Some(tick) = thread.try_answer() {
@@ -125,7 +137,12 @@ pub fn online_sink<'s>(
 }
 
 /// The writing thread's work.
-fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, generation: u64, indices: &[usize]) -> impl FnMut(Request) -> Option<Tick> + use<> {
+fn writer(
+    shared: Arc<Shared>,
+    store: Arc<OnlineStore>,
+    generation: u64,
+    indices: &[usize],
+) -> impl FnMut(Request) -> Option<Tick> + use<> {
     let mut views: Vec<View> = Vec::new();
     for &index in indices {
         let defined = view_schema(&shared.plan, &shared.plan.views[index])
@@ -139,7 +156,10 @@ fn writer(shared: Arc<Shared>, store: Arc<OnlineStore>, generation: u64, indices
         if shared.failed() || !shared.wait_durable(request.tick) {
             return None;
         }
-        let stamp = Stamp { generation, tick: request.tick };
+        let stamp = Stamp {
+            generation,
+            tick: request.tick,
+        };
         let written = request
             .rows
             .iter()

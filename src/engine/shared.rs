@@ -149,7 +149,8 @@ impl Shared {
 
     /// Notes the time that a view took for a tick.
     pub fn note_work(&self, took: Duration) {
-        self.longest_stall_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+        self.longest_stall_us
+            .fetch_max(took.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Under which name this start of the job commits to a table: a later start commits anew and never takes its own
@@ -171,7 +172,9 @@ impl Shared {
 
     /// Waits until the log of `tick` is on disk: nothing may leave the job before. False when the log has failed.
     pub fn wait_durable(&self, tick: Tick) -> bool {
-        let Some((_, durable)) = &self.tick_log else { return true };
+        let Some((_, durable)) = &self.tick_log else {
+            return true;
+        };
         match durable.wait(tick) {
             Ok(()) => true,
             Err(error) => {
@@ -184,6 +187,8 @@ impl Shared {
 
 /// A name that no other start has: wall-clock nanoseconds and the process.
 fn instance_id() -> String {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
     format!("{nanos:x}-{:x}", std::process::id())
 }

@@ -73,7 +73,10 @@ impl TickBuffer {
         let count = inputs.len();
         let mut pulls: Vec<Box<dyn FnMut()>> = Vec::with_capacity(count + 1);
         let entry = move |map: &mut BTreeMap<Tick, Pending>, tick: Tick, fill: &mut dyn FnMut(&mut Pending)| {
-            fill(map.entry(tick).or_insert_with(|| Pending { inputs: vec![Vec::new(); count], control: None }));
+            fill(map.entry(tick).or_insert_with(|| Pending {
+                inputs: vec![Vec::new(); count],
+                control: None,
+            }));
         };
         for (index, port) in inputs.into_iter().enumerate() {
             macro_rules! pull_from {
@@ -84,7 +87,9 @@ impl TickBuffer {
                         let mut pending = pending.borrow_mut();
                         handle.for_each(|capability, batch| {
                             let batch = std::mem::take(batch);
-                            entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].push(batch.clone()));
+                            entry(&mut pending, *capability.time(), &mut |p| {
+                                p.inputs[index].push(batch.clone())
+                            });
                         });
                     }));
                 }};
@@ -128,7 +133,8 @@ impl TickBuffer {
         }
         let tick = *first.key();
         let Pending { inputs, control } = first.remove();
-        let (info, capabilities) = control.unwrap_or_else(|| panic!("tick {tick} is complete without a control record"));
+        let (info, capabilities) =
+            control.unwrap_or_else(|| panic!("tick {tick} is complete without a control record"));
         Some((info, inputs, capabilities))
     }
 }

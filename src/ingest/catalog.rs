@@ -8,64 +8,58 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::avsc::read_avsc;
 use super::decode::normalise::converts;
-use super::file::{parquet, paths};
+use super::file::{parquet, paths::expand};
 use super::generator;
 use crate::plan::expr::engine_type;
-use crate::plan::model::{FileFormat, GeneratorStream};
+use crate::plan::model::FileFormat;
+use crate::plan::{Catalog, ConnectorSpec, SourceSpec, format_of};
 
 /// Finds files and schemas on this machine.
-#[derive(Clone, Debug)]
-pub struct FileCatalog {
-    /// Where relative paths are looked up, in this order: the current directory, then the dataflow file's.
-    pub bases: Vec<PathBuf>,
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileCatalog;
 
-impl FileCatalog {
-    /// A catalog for a dataflow file: relative paths count from the current directory, else from the file's.
-    pub fn for_job(job: &Path) -> FileCatalog {
-        let mut bases = vec![PathBuf::new()];
-        bases.extend(job.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned));
-        FileCatalog { bases }
-    }
-
-    /// The files of a source, sorted: a path, a directory or a glob.
-    ///
-    /// # Errors
-    /// A sentence that says what is missing and how to mend it.
-    pub fn files(&self, path: &str, format: FileFormat) -> Result<Vec<PathBuf>, String> {
-        paths::expand(path, format, &self.bases)
-    }
-
-    /// The columns of a source of files, in the engine's types; columns of types that the engine has no use for keep their
-    /// own. With a `schema` (an `.avsc` file) it is what that says, and Parquet files are held against it; without one,
-    /// which only Parquet can do, it is what all the files say alike.
-    ///
-    /// # Errors
-    /// Sentences, one per line, that name the file and what is wrong.
-    pub fn file_schema(&self, files: &[PathBuf], format: FileFormat, schema: Option<&str>) -> Result<SchemaRef, String> {
-        let given = schema.map(|path| self.avsc(path)).transpose()?;
-        match (format, given) {
-            (FileFormat::Parquet, Some(given)) => {
-                let faults: Vec<String> = files.iter().filter_map(|file| misfit(file, &given).transpose()).map(|f| {
-                    f.unwrap_or_else(|unreadable| unreadable)
-                }).collect();
-                if faults.is_empty() { Ok(given) } else { Err(faults.join("\n")) }
+impl Catalog for FileCatalog {
+    /// Columns of types that the engine has no use for keep their own type. With a schema (an `.avsc` file) the columns are
+    /// what that says, and Parquet files are held against it; without one, which only Parquet can do, they are what all
+    /// the files say alike. The fields' nullability and metadata matter to the decoders: they belong in
+    /// [`SourcePlan::schema`](crate::plan::model::SourcePlan::schema).
+    fn event_schema(&self, _source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
+        let given = spec.schema.as_deref().map(read_avsc).transpose()?;
+        match &spec.connector {
+            ConnectorSpec::Generator(stream) => match given {
+                None => Ok((generator::schema(*stream), Vec::new())),
+                // The reader makes these very columns, so a file that describes them can only agree.
+                Some(given) => match differences(&generator::schema(*stream), &given) {
+                    None => Ok((generator::schema(*stream), Vec::new())),
+                    Some(what) => Err(format!("the generator's columns are not what `schema` says: {what}")),
+                },
+            },
+            ConnectorSpec::File { path, format } => {
+                let files = expand(path, *format)?;
+                let schema = file_schema(&files, *format, given)?;
+                Ok((schema, files))
             }
-            (FileFormat::Parquet, None) => common_schema(files),
-            (_, Some(given)) => Ok(given),
-            (_, None) => Err("text files do not say their columns' types; add `schema: FILE.avsc`".into()),
         }
     }
+}
 
-    /// The columns of a stream of the built-in generator.
-    pub fn generator_schema(&self, stream: GeneratorStream) -> SchemaRef {
-        generator::schema(stream)
-    }
-
-    fn avsc(&self, path: &str) -> Result<SchemaRef, String> {
-        let candidates: Vec<PathBuf> = self.bases.iter().map(|base| base.join(path)).collect();
-        let found = candidates.iter().find(|p| p.exists()).or_else(|| candidates.first());
-        read_avsc(found.map_or(Path::new(path), PathBuf::as_path))
+fn file_schema(files: &[PathBuf], format: Option<FileFormat>, given: Option<SchemaRef>) -> Result<SchemaRef, String> {
+    let format = format.or_else(|| files.first().and_then(|file| format_of(file)));
+    match (format, given) {
+        (Some(FileFormat::Parquet), Some(given)) => {
+            let faults = files
+                .iter()
+                .filter_map(|file| misfit(file, &given).err())
+                .collect::<Vec<_>>();
+            if faults.is_empty() {
+                Ok(given)
+            } else {
+                Err(faults.join("; "))
+            }
+        }
+        (Some(FileFormat::Parquet), None) => common_schema(files),
+        (_, Some(given)) => Ok(given),
+        (_, None) => Err("text files do not say their columns' types; add `schema: FILE.avsc`".into()),
     }
 }
 
@@ -111,7 +105,10 @@ fn common_schema(files: &[PathBuf]) -> Result<SchemaRef, String> {
             };
             fields.push(field.as_ref().clone().with_nullable(nullable));
         }
-        let more = schema.fields().iter().filter(|f| common.field_with_name(f.name()).is_err());
+        let more = schema
+            .fields()
+            .iter()
+            .filter(|f| common.field_with_name(f.name()).is_err());
         differences.extend(more.map(|f| format!("it has `{}` besides", f.name())));
         if !differences.is_empty() {
             let (file, first) = (file.display(), first.display());
@@ -122,33 +119,56 @@ fn common_schema(files: &[PathBuf]) -> Result<SchemaRef, String> {
         }
         common = Schema::new(fields);
     }
-    if faults.is_empty() { Ok(Arc::new(common)) } else { Err(faults.join("\n")) }
+    if faults.is_empty() {
+        Ok(Arc::new(common))
+    } else {
+        Err(faults.join("; "))
+    }
 }
 
-/// What a Parquet file has other than `given` says.
-fn misfit(file: &Path, given: &Schema) -> Result<Option<String>, String> {
+/// Holds a Parquet file against a schema.
+fn misfit(file: &Path, given: &Schema) -> Result<(), String> {
     let opened = File::open(file).map_err(|e| format!("{}: cannot open it: {e}", file.display()))?;
     let metadata = parquet::load_metadata(&opened).map_err(|what| format!("{}: {what}", file.display()))?;
-    let faults = given.fields().iter().filter_map(|field| match metadata.schema().field_with_name(field.name()) {
-        Err(_) => Some(format!("it lacks `{}`", field.name())),
-        Ok(found) if converts(found.data_type(), field) => None,
-        Ok(found) => {
-            Some(format!("its `{}` is {}, which does not become {}", field.name(), found.data_type(), field.data_type()))
-        }
-    });
+    match differences(metadata.schema(), given) {
+        None => Ok(()),
+        Some(what) => Err(format!("{} is not what `schema` says: {what}", file.display())),
+    }
+}
+
+/// What of `given` the columns that there are do not serve.
+fn differences(there: &Schema, given: &Schema) -> Option<String> {
+    let faults = given
+        .fields()
+        .iter()
+        .filter_map(|field| match there.field_with_name(field.name()) {
+            Err(_) => Some(format!("it lacks `{}`", field.name())),
+            Ok(found) if converts(found.data_type(), field) => None,
+            Ok(found) => {
+                let (name, is, wanted) = (field.name(), found.data_type(), field.data_type());
+                Some(format!("its `{name}` is {is}, which does not become {wanted}"))
+            }
+        });
     let faults: Vec<String> = faults.collect();
-    Ok((!faults.is_empty()).then(|| format!("{} is not what `schema` says: {}", file.display(), faults.join(", "))))
+    (!faults.is_empty()).then(|| faults.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ingest::tests::kit::{Dir, data};
+    use crate::plan::model::GeneratorStream;
     use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, TimestampNanosecondArray};
     use arrow::datatypes::DataType;
 
-    fn catalog(dir: &Dir) -> FileCatalog {
-        FileCatalog { bases: vec![dir.path().to_owned()] }
+    fn schema(dir: &Dir, path: &str, avsc: Option<&str>) -> Result<SchemaRef, String> {
+        let path = dir.path().join(path).to_str().unwrap().to_owned();
+        let schema = avsc.map(|name| dir.path().join(name));
+        let spec = SourceSpec {
+            connector: ConnectorSpec::File { path, format: None },
+            schema,
+        };
+        FileCatalog.event_schema("tx", &spec).map(|(schema, _)| schema)
     }
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -159,18 +179,30 @@ mod tests {
     fn parquet_files_that_agree_say_their_columns() {
         let dir = Dir::new();
         let ts: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1]));
-        dir.parquet("a.parquet", &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![1])))]), 1);
-        dir.parquet("b.parquet", &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![2])))]), 1);
-        let files = catalog(&dir).files("*.parquet", FileFormat::Parquet).unwrap();
-        let schema = catalog(&dir).file_schema(&files, FileFormat::Parquet, None).unwrap();
-        assert_eq!(schema.field(0).data_type(), &crate::plan::expr::time_type());
-        assert_eq!(schema.field(1).data_type(), &DataType::Int32);
+        dir.parquet(
+            "a.parquet",
+            &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![1])))]),
+            1,
+        );
+        dir.parquet(
+            "b.parquet",
+            &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![2])))]),
+            1,
+        );
+        let found = schema(&dir, "*.parquet", None).unwrap();
+        assert_eq!(found.field(0).data_type(), &crate::plan::expr::time_type());
+        assert_eq!(found.field(1).data_type(), &DataType::Int32);
 
-        let other = batch(vec![("x", Arc::new(Float64Array::from(vec![2.0]))), ("y", Arc::new(Int32Array::from(vec![2])))]);
+        let other = batch(vec![
+            ("x", Arc::new(Float64Array::from(vec![2.0]))),
+            ("y", Arc::new(Int32Array::from(vec![2]))),
+        ]);
         dir.parquet("c.parquet", &other, 1);
-        let files = catalog(&dir).files(".", FileFormat::Parquet).unwrap();
-        let error = catalog(&dir).file_schema(&files, FileFormat::Parquet, None).unwrap_err();
-        assert!(error.contains("it lacks `ts`, its `x` is Float64 and not Int32, it has `y` besides"), "{error}");
+        let error = schema(&dir, ".", None).unwrap_err();
+        assert!(
+            error.contains("it lacks `ts`, its `x` is Float64 and not Int32, it has `y` besides"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -186,31 +218,74 @@ mod tests {
             ("x", Arc::new(Int32Array::from(vec![1]))),
             ("more", Arc::new(Int32Array::from(vec![1]))),
         ];
-        let a = dir.parquet("a.parquet", &batch(good), 1);
-        let schema = catalog(&dir).file_schema(&[a], FileFormat::Parquet, Some("tx.avsc")).unwrap();
-        assert_eq!(schema.field(0).data_type(), &DataType::Int64);
-        let b = dir.parquet("b.parquet", &batch(vec![("x", Arc::new(Float64Array::from(vec![1.0])))]), 1);
-        let error = catalog(&dir).file_schema(&[b], FileFormat::Parquet, Some("tx.avsc")).unwrap_err();
-        assert!(error.contains("its `x` is Float64, which does not become Int64, it lacks `ts`"), "{error}");
-        let error = catalog(&dir).file_schema(&[], FileFormat::Csv, None).unwrap_err();
+        dir.parquet("a.parquet", &batch(good), 1);
+        let found = schema(&dir, "a.parquet", Some("tx.avsc")).unwrap();
+        assert_eq!(found.field(0).data_type(), &DataType::Int64);
+        dir.parquet(
+            "b.parquet",
+            &batch(vec![("x", Arc::new(Float64Array::from(vec![1.0])))]),
+            1,
+        );
+        let error = schema(&dir, "b.parquet", Some("tx.avsc")).unwrap_err();
+        assert!(
+            error.contains("its `x` is Float64, which does not become Int64, it lacks `ts`"),
+            "{error}"
+        );
+        dir.text("c.csv", "");
+        let error = schema(&dir, "c.csv", None).unwrap_err();
         assert!(error.contains("add `schema: FILE.avsc`"), "{error}");
-        let error = catalog(&dir).file_schema(&[], FileFormat::Csv, Some("none.avsc")).unwrap_err();
+        let error = schema(&dir, "c.csv", Some("none.avsc")).unwrap_err();
         assert!(error.contains("cannot read"), "{error}");
+        assert!(schema(&dir, "d.csv", None).unwrap_err().contains("there is no file"));
     }
 
     #[test]
-    fn relative_paths_count_from_here_and_then_from_the_job() {
-        let dir = Dir::new();
-        dir.text("x.csv", b"");
-        let found = FileCatalog::for_job(&dir.path().join("job.yaml")).files("x.csv", FileFormat::Csv).unwrap();
-        assert_eq!(found, [dir.path().join("x.csv")]);
-        assert_eq!(FileCatalog::for_job(Path::new("job.yaml")).bases, [PathBuf::new()]);
+    fn the_generators_columns_need_no_schema_and_agree_with_ours() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pairs = [
+            (GeneratorStream::Transactions, "transaction.avsc"),
+            (GeneratorStream::Labels, "fraud_label.avsc"),
+        ];
+        for (stream, name) in pairs {
+            for schema in [None, Some(root.join("schemas").join(name))] {
+                let spec = SourceSpec {
+                    connector: ConnectorSpec::Generator(stream),
+                    schema,
+                };
+                assert_eq!(
+                    FileCatalog.event_schema("tx", &spec),
+                    Ok((generator::schema(stream), vec![]))
+                );
+            }
+        }
+        let labels = Some(root.join("schemas/fraud_label.avsc"));
+        let spec = SourceSpec {
+            connector: ConnectorSpec::Generator(GeneratorStream::Transactions),
+            schema: labels,
+        };
+        assert!(
+            FileCatalog
+                .event_schema("tx", &spec)
+                .unwrap_err()
+                .contains("it lacks `known_at`")
+        );
     }
 
     #[test]
     fn the_flights_say_their_columns() {
-        let Some(path) = data("flights/flights.parquet") else { return };
-        let schema = FileCatalog { bases: vec![] }.file_schema(&[path], FileFormat::Parquet, None).unwrap();
-        assert_eq!(schema.field_with_name("arr_utc").unwrap().data_type(), &crate::plan::expr::time_type());
+        let Some(path) = data("flights/flights.parquet") else {
+            return;
+        };
+        let path = path.to_str().unwrap().to_owned();
+        let spec = SourceSpec {
+            connector: ConnectorSpec::File { path, format: None },
+            schema: None,
+        };
+        let (schema, files) = FileCatalog.event_schema("flights", &spec).unwrap();
+        assert_eq!(
+            schema.field_with_name("arr_utc").unwrap().data_type(),
+            &crate::plan::expr::time_type()
+        );
+        assert_eq!(files.len(), 1);
     }
 }

@@ -172,12 +172,16 @@ pub fn dead_letter_schema() -> SchemaRef {
 /// Dead letters as rows of [`dead_letter_schema`], in the order given.
 pub fn dead_letter_batch(letters: &[DeadLetter], tick: Tick, job_version: u32) -> RecordBatch {
     const DAY: i64 = 86_400_000_000;
+    const YEAR_1: i64 = -719_162 * DAY;
+    const YEAR_10000: i64 = 2_932_897 * DAY;
     let days = |time: i64| i32::try_from(time.div_euclid(DAY)).unwrap_or(0);
-    let times = TimestampMicrosecondArray::from_iter(letters.iter().map(|l| l.event_time));
+    // Times outside of the calendar that readers of tables know (years 1 to 9999) are in the original alone.
+    let time = |l: &DeadLetter| l.event_time.filter(|t| (YEAR_1..YEAR_10000).contains(t));
+    let times = TimestampMicrosecondArray::from_iter(letters.iter().map(time));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.with_timezone(UTC.clone())),
         Arc::new(Date32Array::from_iter_values(
-            letters.iter().map(|l| l.event_time.map_or(0, days)),
+            letters.iter().map(|l| time(l).map_or(0, days)),
         )),
         Arc::new(Int64Array::from_value(tick.cast_signed(), letters.len())),
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.source))),
@@ -277,7 +281,12 @@ mod tests {
             event_time: None,
             ..letter.clone()
         };
-        let batch = dead_letter_batch(&[letter.clone(), blind.clone()], 9, 4);
+        let beyond = DeadLetter {
+            event_time: Some(i64::MAX),
+            ..letter.clone()
+        };
+        let batch = dead_letter_batch(&[letter.clone(), blind.clone(), beyond], 9, 4);
+        assert!(batch.column(0).is_null(2), "a time that no calendar has");
         assert_eq!(batch.schema(), dead_letter_schema());
         assert_eq!(
             String::from_utf8(row_json(&batch, 0)).unwrap(),

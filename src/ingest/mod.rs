@@ -9,8 +9,8 @@ mod avsc;
 mod catalog;
 mod checks;
 mod dead_letter;
-mod dedup;
 pub mod decode;
+mod dedup;
 mod error;
 mod file;
 pub mod generator;
@@ -30,7 +30,7 @@ pub use dead_letter::{
     DEAD_LETTERS, DeadLetter, DeadLetterKind, KindCounts, dead_letter_batch, dead_letter_schema, row_json,
 };
 pub use error::IngestError;
-pub use file::paths::{expand, format_of};
+pub use file::paths::expand;
 pub use lateness::Lateness;
 pub use reader::{Decoded, ReaderOptions, SourceReader};
 pub use shield::is_shielded;

@@ -8,8 +8,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use super::IngestError;
 use super::checks::{Checks, Counts, count_kinds};
 use super::dead_letter::{DeadLetter, DeadLetterKind};
-use super::dedup::{Kept, Scout, can_be_id, ids};
 use super::decode::{Offsets, Originals, RawChunk};
+use super::dedup::{Kept, Scout, can_be_id, ids};
 use super::file::RawReader;
 use super::file::parquet::ParquetReader;
 use super::file::text::TextReader;
@@ -143,7 +143,11 @@ impl SourceReader {
         let lateness = Lateness::new(plan.disorder);
         let dedup = match (plan.dedup, plan.id) {
             (None, _) => Dedup::Off,
-            (Some(_), None) => return Err(refuse("`dedup` needs to know the `id` of a row; name its column".into())),
+            (Some(_), None) => {
+                return Err(refuse(
+                    "`dedup` needs to know the `id` of a row; name its column".into(),
+                ));
+            }
             (Some(_), Some(id)) if !can_be_id(plan.schema.field(id).data_type()) => {
                 let field = plan.schema.field(id);
                 let (name, data_type) = (field.name(), field.data_type());
@@ -203,15 +207,28 @@ impl SourceReader {
     /// When the partition cannot be read on. Bad rows are in [`Decoded::dead`].
     pub fn read(&mut self, partition: usize, rows_max: usize) -> Result<Option<Decoded>, IngestError> {
         let state = &mut self.partitions[partition];
-        let Some(mut chunk) = state.raw.read(rows_max.max(1))? else { return Ok(None) };
+        let Some(mut chunk) = state.raw.read(rows_max.max(1))? else {
+            return Ok(None);
+        };
         state.next_offset = chunk.next_offset;
         let number = partition as u16;
         let internal = |e| IngestError::internal(&self.name, e);
-        let mut checked = self.checks.run(&mut chunk, number, &mut state.lateness).map_err(internal)?;
+        let mut checked = self
+            .checks
+            .run(&mut chunk, number, &mut state.lateness)
+            .map_err(internal)?;
         let watermark = state.lateness.watermark();
-        let duplicates = self.dedup.find(&self.name, partition, &checked.rows, &chunk, watermark)?;
-        checked.rows.reject(duplicates, &chunk, &mut checked.letters).map_err(internal)?;
-        let batch = self.checks.emit(checked.rows, &chunk, &self.stream, self.rank, number).map_err(internal)?;
+        let duplicates = self
+            .dedup
+            .find(&self.name, partition, &checked.rows, &chunk, watermark)?;
+        checked
+            .rows
+            .reject(duplicates, &chunk, &mut checked.letters)
+            .map_err(internal)?;
+        let batch = self
+            .checks
+            .emit(checked.rows, &chunk, &self.stream, self.rank, number)
+            .map_err(internal)?;
         let dead = count_kinds(&checked.letters);
         let counted = batch.num_rows() as u64 + checked.filtered + checked.late_dropped + chunk.blank;
         let letters = checked.letters.list.len() as u64;

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_panic_inside_becomes_an_error_and_the_flag_falls_back() {
-        assert_eq!(shielded(|| is_shielded()), Ok(true));
+        assert_eq!(shielded(is_shielded), Ok(true));
         assert_eq!(shielded(|| -> () { panic!("page {}", 3) }), Err("page 3".into()));
         assert!(!is_shielded());
     }

@@ -100,7 +100,7 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
 }
 
 /// Applies `--set path.to.key=value`: makes what is missing on the way, replaces what is there. `path.0` is a list's first item.
-pub(super) fn set(root: &mut Node, key: &str, value: &str, env: Env, faults: &mut Collector) {
+pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collector) {
     let place = Place {
         set: Some(Arc::from(format!("{key}={value}"))),
         ..Place::default()
@@ -116,7 +116,7 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, env: Env, faults: &mu
         );
         return;
     }
-    let mut node = match parse_value(if value.trim().is_empty() { "''" } else { value }, &place) {
+    let node = match parse_value(if value.trim().is_empty() { "''" } else { value }, &place) {
         Ok(node) => node,
         // `--set where=a: b` is no YAML scalar but surely meant as text.
         Err(_) => Node {
@@ -127,7 +127,6 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, env: Env, faults: &mu
             }),
         },
     };
-    expand(&mut node, env, &path, faults);
     if let Err((what, mend)) = insert(root, &keys, node, &place) {
         faults.error(&place, &path, what, mend);
     }
@@ -226,8 +225,9 @@ mod tests {
         let mut faults = Collector::default();
         let mut node = parse("a: {b: 1, l: [1, 2]}", &mut faults).unwrap();
         for (key, value) in [("a.b", "x"), ("a.c.d", "[1, 2]"), ("a.l.1", "${N}"), ("e", "")] {
-            set(&mut node, key, value, &env, &mut faults);
+            set(&mut node, key, value, &mut faults);
         }
+        expand(&mut node, &env, &Path::root(), &mut faults);
         assert!(faults.list.is_empty(), "{:?}", faults.list);
         let text = |n: &Node| match &n.data {
             Data::Scalar(s) => s.text.clone(),
@@ -243,7 +243,7 @@ mod tests {
         };
         assert_eq!(text(&l[1]), "12");
         for bad in ["a.b.c", "a.l.7", "a..b"] {
-            set(&mut node, bad, "1", &env, &mut faults);
+            set(&mut node, bad, "1", &mut faults);
         }
         let whats: Vec<_> = faults.list.iter().map(|f| f.what.as_str()).collect();
         assert_eq!(

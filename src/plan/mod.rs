@@ -97,10 +97,11 @@ fn stages(
     faults: &mut Collector,
 ) -> Option<Plan> {
     let mut tree = yaml::parse(text, faults)?;
-    expand::expand(&mut tree, env, &faults::Path::root(), faults);
     for (key, value) in sets {
-        expand::set(&mut tree, key, value, env, faults);
+        expand::set(&mut tree, key, value, faults);
     }
+    // Afterwards, so that an assignment can stand in for a variable that is not set.
+    expand::expand(&mut tree, env, &faults::Path::root(), faults);
     let schema = schema::schema();
     let mut validator = validate::Validator { schema, faults };
     let sound = validator.check(&tree, schema, &faults::Path::root())?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::faults::{Collector, Path};
 use super::nearest;
 use super::values::{self, KIND};
-use super::yaml::{Data, Kind, Node, shorten};
+use super::yaml::{Data, Key, Kind, Node, Scalar, shorten};
 
 /// Options of the design that this version does not have: type of the mapping (or of the value), key (or value), mend.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
@@ -73,6 +73,9 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("ModelConfig", "shadow", "name one version"),
 ];
 
+/// Type of the whole file.
+const ROOT: &str = "JobConfig";
+
 fn not_built(holder: &str, key: &str) -> Option<&'static str> {
     NOT_BUILT
         .iter()
@@ -89,7 +92,7 @@ pub(super) struct Validator<'a> {
 impl Validator<'_> {
     /// The sound part of the tree; `None` when nothing of it can be used.
     pub fn check(&mut self, node: &Node, schema: &Value, path: &Path) -> Option<Node> {
-        self.node(node, schema, "", path)
+        self.node(node, schema, ROOT, path)
     }
 
     /// `holder` is the name of the schema's type, where it has one.
@@ -140,7 +143,7 @@ impl Validator<'_> {
             let keys = keys_of(schema);
             let mend = match keys.is_empty() {
                 true => "write NAME: VALUE, one per line or in { }".to_string(),
-                false => format!("write {{{}: …}}; the keys are {}", keys[0], keys.join(", ")),
+                false => format!("write KEY: VALUE; the keys are {}", keys.join(", ")),
             };
             self.fault(
                 node,
@@ -151,6 +154,7 @@ impl Validator<'_> {
             return None;
         };
         let properties = schema["properties"].as_object();
+        let mut meant: Vec<String> = Vec::new();
         let mut sound = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let path = path.key(&key.text);
@@ -159,7 +163,7 @@ impl Validator<'_> {
                 Some(inner) => inner,
                 None if schema["additionalProperties"].is_object() => {
                     if schema["propertyNames"]["pattern"].is_string() {
-                        let name = super::yaml::Scalar {
+                        let name = Scalar {
                             text: key.text.clone(),
                             plain: true,
                         };
@@ -171,7 +175,7 @@ impl Validator<'_> {
                     &schema["additionalProperties"]
                 }
                 None => {
-                    self.unknown_key(key, schema, holder, &path);
+                    meant.extend(self.unknown_key(key, schema, holder, &path));
                     continue;
                 }
             };
@@ -182,7 +186,8 @@ impl Validator<'_> {
         let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut complete = true;
         for name in required.iter().filter_map(Value::as_str) {
-            if !entries.iter().any(|(k, _)| k.text == name) {
+            // A key that is there with a slip in it has its fault already.
+            if !entries.iter().any(|(k, _)| k.text == name) && !meant.iter().any(|m| m == name) {
                 self.fault(
                     node,
                     path,
@@ -192,26 +197,53 @@ impl Validator<'_> {
             }
             complete &= sound.iter().any(|(k, _)| k.text == name);
         }
+        if holder == ROOT && !complete {
+            // The rest of the file deserves its faults too.
+            complete = true;
+            let stand_ins = [
+                (
+                    "job",
+                    Data::Scalar(Scalar {
+                        text: "job".into(),
+                        plain: true,
+                    }),
+                ),
+                ("sources", Data::Map(Vec::new())),
+            ];
+            for (name, data) in stand_ins {
+                if !sound.iter().any(|(k, _)| k.text == name) {
+                    let place = node.place.clone();
+                    let key = Key {
+                        text: name.into(),
+                        place: place.clone(),
+                    };
+                    sound.push((key, Node { place, data }));
+                }
+            }
+        }
         complete.then(|| Node {
             place: node.place.clone(),
             data: Data::Map(sound),
         })
     }
 
-    fn unknown_key(&mut self, key: &super::yaml::Key, schema: &Value, holder: &str, path: &Path) {
+    /// Reports an unknown key; returns the key that it was most likely meant to be.
+    fn unknown_key(&mut self, key: &Key, schema: &Value, holder: &str, path: &Path) -> Option<String> {
         let name = &key.text;
         if let Some(mend) = not_built(holder, name) {
             self.faults
                 .error(&key.place, path, format!("`{name}` is not built yet"), mend);
-            return;
+            return None;
         }
         let keys = keys_of(schema);
-        let mend = match nearest(name, keys.iter().map(String::as_str)) {
+        let near = nearest(name, keys.iter().map(String::as_str)).map(str::to_string);
+        let mend = match &near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the keys here are {}", keys.join(", ")),
         };
         self.faults
             .error(&key.place, path, format!("unknown key `{name}`"), mend);
+        near
     }
 
     fn list(&mut self, node: &Node, schema: &Value, path: &Path) -> Option<Node> {

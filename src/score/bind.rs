@@ -55,7 +55,11 @@ fn accepts(kind: Kind, column: &DataType) -> bool {
 }
 
 fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates.map(|c| (strsim::jaro_winkler(name, c), c)).filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, c)| c)
+    candidates
+        .map(|c| (strsim::jaro_winkler(name, c), c))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -76,12 +80,28 @@ impl Model {
             [input] => bind_matrix(input, columns, &mut faults),
             inputs => bind_columns(inputs, columns, &mut faults),
         };
-        let picks = outputs.iter().filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok()).collect();
+        let picks = outputs
+            .iter()
+            .filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok())
+            .collect();
         if !faults.is_empty() {
             return Err(faults);
         }
-        let columns = columns.iter().zip(kinds).map(|((name, data_type), kind)| BoundColumn { name: name.to_string(), data_type: data_type.clone(), kind }).collect();
-        Ok(Arc::new(Bound { model, columns, binding, picks }))
+        let columns = columns
+            .iter()
+            .zip(kinds)
+            .map(|((name, data_type), kind)| BoundColumn {
+                name: name.to_string(),
+                data_type: data_type.clone(),
+                kind,
+            })
+            .collect();
+        Ok(Arc::new(Bound {
+            model,
+            columns,
+            binding,
+            picks,
+        }))
     }
 
     fn pick(&self, wanted: &ModelOutput) -> Result<Pick, String> {
@@ -89,17 +109,33 @@ impl Model {
         let Some(output) = self.outputs().iter().position(|o| o.name == *tensor) else {
             let all: Vec<String> = self.outputs().iter().map(ToString::to_string).collect();
             let near = hint(nearest(tensor, self.outputs().iter().map(|o| o.name.as_str())));
-            return Err(format!("output {name} reads {tensor}, which the model does not give; it gives {}{near}", all.join(", ")));
+            return Err(format!(
+                "output {name} reads {tensor}, which the model does not give; it gives {}{near}",
+                all.join(", ")
+            ));
         };
         let info = &self.outputs()[output];
         let element = match (wanted.element, info.width()) {
             (None, Some(w)) if w != 1 => {
-                return Err(format!("output {name} reads {tensor}, which has {w} values per row; say which, as in {tensor}[{}]", w.saturating_sub(1)));
+                return Err(format!(
+                    "output {name} reads {tensor}, which has {w} values per row; say which, as in {tensor}[{}]",
+                    w.saturating_sub(1)
+                ));
             }
-            (Some(e), Some(w)) if e >= w => return Err(format!("output {name} reads {tensor}[{e}], and {info} has {w} values per row")),
+            (Some(e), Some(w)) if e >= w => {
+                return Err(format!(
+                    "output {name} reads {tensor}[{e}], and {info} has {w} values per row"
+                ));
+            }
             (e, _) => e.unwrap_or(0),
         };
-        Ok(Pick { name: name.clone(), tensor: tensor.clone(), output, element, kind: info.element.into() })
+        Ok(Pick {
+            name: name.clone(),
+            tensor: tensor.clone(),
+            output,
+            element,
+            kind: info.element.into(),
+        })
     }
 }
 
@@ -108,12 +144,17 @@ fn bind_matrix(input: &TensorInfo, columns: &[(&str, DataType)], faults: &mut Ve
         faults.push(format!("the model's input {input} is given no columns"));
     }
     if let Some(width) = input.width().filter(|&w| w != columns.len()) {
-        faults.push(format!("the model's input {input} takes {width} values per row, and there are {} columns", columns.len()));
+        faults.push(format!(
+            "the model's input {input} takes {width} values per row, and there are {} columns",
+            columns.len()
+        ));
     }
     let kind = input.element.into();
     for (name, data_type) in columns {
         if !accepts(kind, data_type) {
-            faults.push(format!("column {name} is {data_type}, which the model's input {input} cannot take"));
+            faults.push(format!(
+                "column {name} is {data_type}, which the model's input {input} cannot take"
+            ));
         }
     }
     let dims = input.dims.clone().unwrap_or_else(|| vec![columns.len()]);
@@ -136,7 +177,10 @@ fn bind_columns(inputs: &[TensorInfo], columns: &[(&str, DataType)], faults: &mu
             }
             Some(i) => {
                 if !accepts(kind, &columns[i].1) {
-                    faults.push(format!("column {} is {}, which the model's input {input} cannot take", columns[i].0, columns[i].1));
+                    faults.push(format!(
+                        "column {} is {}, which the model's input {input} cannot take",
+                        columns[i].0, columns[i].1
+                    ));
                 }
                 kinds[i] = Some(kind);
                 taken.push((i, input.dims.clone().unwrap_or_else(|| vec![1])));
@@ -147,7 +191,10 @@ fn bind_columns(inputs: &[TensorInfo], columns: &[(&str, DataType)], faults: &mu
         let near = hint(nearest(name, inputs.iter().map(|i| i.name.as_str())));
         faults.push(format!("column {name} is no input of the model{near}"));
     }
-    (Binding::Columns(taken), kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect())
+    (
+        Binding::Columns(taken),
+        kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect(),
+    )
 }
 
 impl Bound {

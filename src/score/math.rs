@@ -145,7 +145,12 @@ mod tests {
     fn ends_of_the_range() {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && logistic(f32::NAN).is_nan() && exp_m1(f32::NAN).is_nan());
+        assert!(
+            exp(f32::NAN).is_nan()
+                && tanh(f32::NAN).is_nan()
+                && logistic(f32::NAN).is_nan()
+                && exp_m1(f32::NAN).is_nan()
+        );
         assert_eq!(logistic(f32::INFINITY), 1.0);
         assert_eq!(logistic(f32::NEG_INFINITY), 0.0);
         assert_eq!((tanh(f32::INFINITY), tanh(-1e9)), (1.0, -1.0));
@@ -154,7 +159,15 @@ mod tests {
 
     #[test]
     fn erf_at_known_points() {
-        for (x, y) in [(0.0, 0.0), (0.5, 0.5204998778), (1.0, 0.8427007929), (2.0, 0.9953222650), (2.999, 0.9999777823), (3.5, 0.9999992569), (9.0, 1.0)] {
+        for (x, y) in [
+            (0.0, 0.0),
+            (0.5, 0.5204998778),
+            (1.0, 0.8427007929),
+            (2.0, 0.9953222650),
+            (2.999, 0.9999777823),
+            (3.5, 0.9999992569),
+            (9.0, 1.0),
+        ] {
             assert!((f64::from(erf(x)) - y).abs() < 1e-7, "erf {x} = {}", erf(x));
             assert_eq!(erf(-x), -erf(x));
         }

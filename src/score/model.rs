@@ -102,7 +102,12 @@ pub struct Model {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Model").field("path", &self.path).field("hash", &self.hash).field("inputs", &self.inputs).field("outputs", &self.outputs).finish()
+        f.debug_struct("Model")
+            .field("path", &self.path)
+            .field("hash", &self.hash)
+            .field("inputs", &self.inputs)
+            .field("outputs", &self.outputs)
+            .finish()
     }
 }
 
@@ -114,7 +119,10 @@ impl Model {
     /// trial on a few rows shows that the model mixes the rows of a batch.
     pub fn load(path: impl AsRef<Path>) -> Result<Model, ScoreError> {
         let path = path.as_ref().to_path_buf();
-        let bytes = std::fs::read(&path).map_err(|source| ScoreError::Read { path: path.clone(), source })?;
+        let bytes = std::fs::read(&path).map_err(|source| ScoreError::Read {
+            path: path.clone(),
+            source,
+        })?;
         Model::from_bytes(path, &bytes)
     }
 
@@ -123,20 +131,40 @@ impl Model {
     /// # Errors
     /// As for [`Model::load`].
     pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Model, ScoreError> {
-        let malformed = |why: String| ScoreError::Malformed { path: path.clone(), why };
-        let proto = tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| malformed(format!("{e:#}")))?;
-        let graph = proto.graph.as_ref().ok_or_else(|| malformed("it has no graph".into()))?;
+        let malformed = |why: String| ScoreError::Malformed {
+            path: path.clone(),
+            why,
+        };
+        let proto = tract_onnx::onnx()
+            .proto_model_for_read(&mut &*bytes)
+            .map_err(|e| malformed(format!("{e:#}")))?;
+        let graph = proto
+            .graph
+            .as_ref()
+            .ok_or_else(|| malformed("it has no graph".into()))?;
         if !proto.functions.is_empty() {
-            return Err(malformed("it defines functions of its own; export it with them inlined".into()));
+            return Err(malformed(
+                "it defines functions of its own; export it with them inlined".into(),
+            ));
         }
         let given = |name: &str| graph.initializer.iter().any(|t| t.name == name);
-        let declared: Vec<Declared> = graph.input.iter().filter(|i| !given(&i.name)).map(declared).collect::<Result<_, _>>().map_err(malformed)?;
+        let declared: Vec<Declared> = graph
+            .input
+            .iter()
+            .filter(|i| !given(&i.name))
+            .map(declared)
+            .collect::<Result<_, _>>()
+            .map_err(malformed)?;
         if declared.is_empty() || graph.output.is_empty() {
             return Err(malformed("it has no inputs or no outputs".into()));
         }
         let single_rows = declared.iter().any(|d| d.rows == Some(1));
         if let Some(d) = declared.iter().find(|d| d.rows.is_some_and(|n| n != 1)) {
-            return Err(malformed(format!("input {:?} takes batches of exactly {} rows; export it with a free first dimension", d.info.name, d.rows.unwrap_or(0))));
+            return Err(malformed(format!(
+                "input {:?} takes batches of exactly {} rows; export it with a free first dimension",
+                d.info.name,
+                d.rows.unwrap_or(0)
+            )));
         }
         let inputs: Vec<TensorInfo> = declared.into_iter().map(|d| d.info).collect();
         let engine = compile(&path, &proto, graph, &inputs, single_rows)?;
@@ -146,11 +174,22 @@ impl Model {
             .map(|o| {
                 // A ZipMap's output is declared as dictionaries; here it is the tensor that went into it.
                 let found = declared_output(o);
-                TensorInfo { name: o.name.clone(), element: found.0.into(), dims: found.1 }
+                TensorInfo {
+                    name: o.name.clone(),
+                    element: found.0.into(),
+                    dims: found.1,
+                }
             })
             .collect();
         let hash = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        let mut model = Model { path, hash, inputs, outputs, single_rows, engine };
+        let mut model = Model {
+            path,
+            hash,
+            inputs,
+            outputs,
+            single_rows,
+            engine,
+        };
         model.try_out()?;
         Ok(model)
     }
@@ -197,9 +236,18 @@ impl Model {
     /// Models with open input widths, and such as fail on made-up values (an unknown category, say), keep what they declare.
     fn try_out(&mut self) -> Result<(), ScoreError> {
         const ROWS: usize = 5;
-        let Some(rows) = self.inputs.iter().map(|i| made_up(i, ROWS)).collect::<Option<Vec<Tensor>>>() else { return Ok(()) };
+        let Some(rows) = self
+            .inputs
+            .iter()
+            .map(|i| made_up(i, ROWS))
+            .collect::<Option<Vec<Tensor>>>()
+        else {
+            return Ok(());
+        };
         let wanted: Vec<usize> = (0..self.outputs.len()).collect();
-        let Ok(mut run) = self.engine.start(&wanted) else { return Ok(()) };
+        let Ok(mut run) = self.engine.start(&wanted) else {
+            return Ok(());
+        };
         let mut singles = Vec::new();
         for row in 0..ROWS {
             let one: Vec<Tensor> = rows.iter().map(|x| row_of(x, row)).collect();
@@ -218,14 +266,23 @@ impl Model {
         if self.single_rows {
             return Ok(());
         }
-        let mixes = |why: String| ScoreError::MixesRows { path: self.path.clone(), why };
+        let mixes = |why: String| ScoreError::MixesRows {
+            path: self.path.clone(),
+            why,
+        };
         let together = run.run(&rows, ROWS).map_err(mixes)?;
         for (o, info) in self.outputs.iter().enumerate() {
             if together[o].dims.first() != Some(&ROWS) {
-                return Err(mixes(format!("output {:?} has the shape {:?} for {ROWS} rows", info.name, together[o].dims)));
+                return Err(mixes(format!(
+                    "output {:?} has the shape {:?} for {ROWS} rows",
+                    info.name, together[o].dims
+                )));
             }
             if (0..ROWS).any(|row| !same_bits(&row_of(&together[o], row), &singles[row][o])) {
-                return Err(mixes(format!("output {:?} of a row differs with the batch it is in", info.name)));
+                return Err(mixes(format!(
+                    "output {:?} of a row differs with the batch it is in",
+                    info.name
+                )));
             }
         }
         Ok(())
@@ -242,11 +299,23 @@ fn declared(input: &ValueInfoProto) -> Result<Declared, String> {
     let Some(type_proto::Value::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
         return Err(format!("input {name:?} is not a tensor"));
     };
-    let kind = Kind::of_onnx(t.elem_type).ok_or_else(|| format!("input {name:?} has element type {}, which is not supported", t.elem_type))?;
+    let kind = Kind::of_onnx(t.elem_type).ok_or_else(|| {
+        format!(
+            "input {name:?} has element type {}, which is not supported",
+            t.elem_type
+        )
+    })?;
     let dims = shape(t);
     let rows = dims.as_ref().and_then(|d| d.first().copied().flatten());
     let rest = dims.and_then(|d| d.into_iter().skip(1).collect::<Option<Vec<usize>>>());
-    Ok(Declared { info: TensorInfo { name: name.clone(), element: kind.into(), dims: rest }, rows })
+    Ok(Declared {
+        info: TensorInfo {
+            name: name.clone(),
+            element: kind.into(),
+            dims: rest,
+        },
+        rows,
+    })
 }
 
 fn declared_output(output: &ValueInfoProto) -> (Kind, Option<Vec<usize>>) {
@@ -273,7 +342,13 @@ fn shape(t: &type_proto::Tensor) -> Option<Vec<Option<usize>>> {
 }
 
 /// Finds what runs the graph: our kernels if they know every operator, else the neural engine if it does.
-fn compile(path: &Path, proto: &ModelProto, graph: &GraphProto, inputs: &[TensorInfo], single_rows: bool) -> Result<Engine, ScoreError> {
+fn compile(
+    path: &Path,
+    proto: &ModelProto,
+    graph: &GraphProto,
+    inputs: &[TensorInfo],
+    single_rows: bool,
+) -> Result<Engine, ScoreError> {
     let opsets = Opsets::of(proto);
     let nodes = || graph.node.iter();
     let plain = |domain: &str| matches!(domain, "" | "ai.onnx");
@@ -283,30 +358,51 @@ fn compile(path: &Path, proto: &ModelProto, graph: &GraphProto, inputs: &[Tensor
     let lacking: Vec<_> = nodes().filter(|n| !ours(n)).collect();
     if lacking.is_empty() {
         let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
-        return Graph::compile(graph, &names, opsets).map(|g| Engine::Own(Arc::new(g))).map_err(|fault| match fault {
-            Fault::Node { node, why } => ScoreError::Node { path: path.into(), node, why },
-            Fault::Graph(why) => ScoreError::Malformed { path: path.into(), why },
-        });
+        return Graph::compile(graph, &names, opsets)
+            .map(|g| Engine::Own(Arc::new(g)))
+            .map_err(|fault| match fault {
+                Fault::Node { node, why } => ScoreError::Node {
+                    path: path.into(),
+                    node,
+                    why,
+                },
+                Fault::Graph(why) => ScoreError::Malformed { path: path.into(), why },
+            });
     }
     let neural = |n: &&tract_onnx::pb::NodeProto| plain(&n.domain) && neural::has(&n.op_type);
     let nobodys: Vec<String> = lacking.iter().filter(|n| !neural(n)).map(|n| label(n)).collect();
-    let unknown = |operators: String| ScoreError::UnknownOperators { path: path.into(), operators };
+    let unknown = |operators: String| ScoreError::UnknownOperators {
+        path: path.into(),
+        operators,
+    };
     if !nobodys.is_empty() {
         return Err(unknown(nobodys.join(", ")));
     }
     let apart: Vec<String> = nodes().filter(|n| !neural(n)).map(label).collect();
     if !apart.is_empty() {
         let lacking: Vec<String> = lacking.iter().map(|n| label(n)).collect();
-        return Err(unknown(format!("{} (in one graph with {})", lacking.join(", "), apart.join(", "))));
+        return Err(unknown(format!(
+            "{} (in one graph with {})",
+            lacking.join(", "),
+            apart.join(", ")
+        )));
     }
     let shapes = inputs
         .iter()
-        .map(|i| i.dims.clone().map(|d| (i.element.into(), d)).ok_or_else(|| format!("input {:?} has an open width", i.name)))
+        .map(|i| {
+            i.dims
+                .clone()
+                .map(|d| (i.element.into(), d))
+                .ok_or_else(|| format!("input {:?} has an open width", i.name))
+        })
         .collect::<Result<Vec<_>, _>>();
     shapes
         .and_then(|shapes| Neural::compile(proto, &shapes, if single_rows { 1 } else { neural::BLOCK }))
         .map(|n| Engine::Neural(Arc::new(n)))
-        .map_err(|why| ScoreError::Malformed { path: path.into(), why: format!("the neural engine cannot take it: {why}") })
+        .map_err(|why| ScoreError::Malformed {
+            path: path.into(),
+            why: format!("the neural engine cannot take it: {why}"),
+        })
 }
 
 /// Rows to try a model on, the same ones every time.
@@ -314,7 +410,14 @@ fn made_up(input: &TensorInfo, rows: usize) -> Option<Tensor> {
     let mut dims = vec![rows];
     dims.extend(input.dims.as_ref()?);
     let n: usize = dims.iter().product();
-    let noise = |i: usize| (i as u32).wrapping_mul(2654435761).wrapping_add(0x9e37_79b9).rotate_left(13).wrapping_mul(0x85eb_ca6b) >> 8;
+    let noise = |i: usize| {
+        (i as u32)
+            .wrapping_mul(2654435761)
+            .wrapping_add(0x9e37_79b9)
+            .rotate_left(13)
+            .wrapping_mul(0x85eb_ca6b)
+            >> 8
+    };
     let float = |i: usize| f64::from(noise(i)) / f64::from(1 << 22) - 2.0;
     let data = match input.element {
         Element::Float => Data::F32((0..n).map(|i| float(i) as f32).collect()),
@@ -349,4 +452,3 @@ fn same_bits(a: &Tensor, b: &Tensor) -> bool {
             (a, b) => a == b,
         }
 }
-

@@ -29,7 +29,10 @@ pub(crate) struct Neural {
 impl Neural {
     /// Compiles a model; each input has the given type and, after the rows, dimensions.
     pub(crate) fn compile(model: &ModelProto, inputs: &[(Kind, Vec<usize>)], block: usize) -> Result<Neural, String> {
-        let mut graph = tract_onnx::onnx().with_ignore_output_shapes(true).model_for_proto_model(model).map_err(|e| format!("{e:#}"))?;
+        let mut graph = tract_onnx::onnx()
+            .with_ignore_output_shapes(true)
+            .model_for_proto_model(model)
+            .map_err(|e| format!("{e:#}"))?;
         for (i, (kind, dims)) in inputs.iter().enumerate() {
             let kind = match kind {
                 Kind::F32 => f32::datum_type(),
@@ -39,9 +42,14 @@ impl Neural {
                 Kind::Text => return Err("takes text, which the neural engine cannot".into()),
             };
             let shape: Vec<usize> = std::iter::once(block).chain(dims.iter().copied()).collect();
-            graph.set_input_fact(i, InferenceFact::dt_shape(kind, shape)).map_err(|e| format!("{e:#}"))?;
+            graph
+                .set_input_fact(i, InferenceFact::dt_shape(kind, shape))
+                .map_err(|e| format!("{e:#}"))?;
         }
-        let plan = graph.into_optimized().and_then(|g| g.into_runnable()).map_err(|e| format!("{e:#}"))?;
+        let plan = graph
+            .into_optimized()
+            .and_then(|g| g.into_runnable())
+            .map_err(|e| format!("{e:#}"))?;
         Ok(Neural { plan, block })
     }
 
@@ -52,11 +60,20 @@ impl Neural {
 }
 
 /// Runs `rows` rows in blocks; the outputs are those of the model, with their rows first.
-pub(crate) fn run(state: &mut TypedSimpleState, block: usize, rows: usize, inputs: &[Tensor], outputs: &mut [Tensor]) -> Result<(), String> {
+pub(crate) fn run(
+    state: &mut TypedSimpleState,
+    block: usize,
+    rows: usize,
+    inputs: &[Tensor],
+    outputs: &mut [Tensor],
+) -> Result<(), String> {
     let mut first = 0;
     while first < rows || first == 0 {
         let taken = block.min(rows - first);
-        let fed: TVec<TValue> = inputs.iter().map(|x| part(x, first, taken, block).map(TValue::from)).collect::<Result<_, _>>()?;
+        let fed: TVec<TValue> = inputs
+            .iter()
+            .map(|x| part(x, first, taken, block).map(TValue::from))
+            .collect::<Result<_, _>>()?;
         let given = state.run(fed).map_err(|e| format!("{e:#}"))?;
         for (out, value) in outputs.iter_mut().zip(&given) {
             store(out, value, first, taken, block, rows)?;
@@ -86,7 +103,14 @@ fn part(x: &Tensor, first: usize, taken: usize, block: usize) -> Result<tract_on
     }
 }
 
-fn store(out: &mut Tensor, value: &TValue, first: usize, taken: usize, block: usize, rows: usize) -> Result<(), String> {
+fn store(
+    out: &mut Tensor,
+    value: &TValue,
+    first: usize,
+    taken: usize,
+    block: usize,
+    rows: usize,
+) -> Result<(), String> {
     let shape = value.shape();
     if shape.first() != Some(&block) {
         return Err(format!("gave the shape {shape:?} for {block} rows"));

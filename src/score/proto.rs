@@ -16,9 +16,16 @@ pub(crate) struct Opsets {
 impl Opsets {
     pub(crate) fn of(model: &ModelProto) -> Opsets {
         let version = |names: &[&str], default| {
-            model.opset_import.iter().find(|o| names.contains(&o.domain.as_str())).map_or(default, |o| o.version)
+            model
+                .opset_import
+                .iter()
+                .find(|o| names.contains(&o.domain.as_str()))
+                .map_or(default, |o| o.version)
         };
-        Opsets { plain: version(&["", "ai.onnx"], 17), ml: version(&["ai.onnx.ml"], 3) }
+        Opsets {
+            plain: version(&["", "ai.onnx"], 17),
+            ml: version(&["ai.onnx.ml"], 3),
+        }
     }
 }
 
@@ -40,7 +47,8 @@ impl<'a> Attributes<'a> {
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<Result<&'a str, String>> {
-        self.find(name).map(|a| std::str::from_utf8(&a.s).map_err(|_| format!("attribute {name} is not UTF-8")))
+        self.find(name)
+            .map(|a| std::str::from_utf8(&a.s).map_err(|_| format!("attribute {name} is not UTF-8")))
     }
 
     pub(crate) fn floats(&self, name: &str) -> &'a [f32] {
@@ -88,10 +96,17 @@ pub(crate) fn tensor(t: &TensorProto) -> Result<Tensor, String> {
     if t.data_location == Some(tensor_proto::DataLocation::External as i32) {
         return Err("keeps its values in another file; save the model as one file".into());
     }
-    let kind = Kind::of_onnx(t.data_type).ok_or_else(|| format!("has element type {}, which is not supported", t.data_type))?;
-    let dims: Vec<usize> =
-        t.dims.iter().map(|&d| usize::try_from(d).map_err(|_| format!("has the dimension {d}"))).collect::<Result<_, _>>()?;
-    let n = dims.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).ok_or("is too large")?;
+    let kind = Kind::of_onnx(t.data_type)
+        .ok_or_else(|| format!("has element type {}, which is not supported", t.data_type))?;
+    let dims: Vec<usize> = t
+        .dims
+        .iter()
+        .map(|&d| usize::try_from(d).map_err(|_| format!("has the dimension {d}")))
+        .collect::<Result<_, _>>()?;
+    let n = dims
+        .iter()
+        .try_fold(1usize, |a, &b| a.checked_mul(b))
+        .ok_or("is too large")?;
     let raw = !t.raw_data.is_empty();
     let data = match kind {
         Kind::F32 if raw => Data::F32(little_endian(&t.raw_data, f32::from_le_bytes)),
@@ -121,7 +136,11 @@ pub(crate) fn tensor(t: &TensorProto) -> Result<Tensor, String> {
     };
     let tensor = Tensor::new(dims, data);
     if tensor.len() != n {
-        return Err(format!("holds {} values where its shape {:?} needs {n}", tensor.len(), tensor.dims));
+        return Err(format!(
+            "holds {} values where its shape {:?} needs {n}",
+            tensor.len(),
+            tensor.dims
+        ));
     }
     Ok(tensor)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int64Array, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
 };
 
 use super::bind::{Binding, Bound};
@@ -40,7 +41,13 @@ impl Engine {
 /// An engine at work on one thread.
 pub(super) enum Running {
     Own(Machine, Vec<usize>),
-    Neural { state: Box<tract_onnx::prelude::TypedSimpleState>, block: usize, inputs: Vec<Tensor>, outputs: Vec<Tensor>, wanted: Vec<usize> },
+    Neural {
+        state: Box<tract_onnx::prelude::TypedSimpleState>,
+        block: usize,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
+        wanted: Vec<usize>,
+    },
 }
 
 impl Running {
@@ -60,7 +67,13 @@ impl Running {
     fn go(&mut self, rows: usize) -> Result<(), String> {
         match self {
             Running::Own(machine, _) => machine.run(),
-            Running::Neural { state, block, inputs, outputs, wanted } => {
+            Running::Neural {
+                state,
+                block,
+                inputs,
+                outputs,
+                wanted,
+            } => {
                 outputs.resize_with(wanted.iter().max().map_or(0, |m| m + 1), Tensor::default);
                 neural::run(state, *block, rows, inputs, outputs)
             }
@@ -110,9 +123,17 @@ pub struct Scorer {
 impl Scorer {
     pub(super) fn new(bound: Arc<Bound>) -> Result<Scorer, ScoreError> {
         let wanted: Vec<usize> = bound.picks.iter().map(|p| p.output).collect();
-        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed { path: bound.model.path().into(), why })?;
+        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed {
+            path: bound.model.path().into(),
+            why,
+        })?;
         let gathered = vec![Tensor::default(); bound.picks.len()];
-        Ok(Scorer { bound, running, gathered, shape: Vec::new() })
+        Ok(Scorer {
+            bound,
+            running,
+            gathered,
+            shape: Vec::new(),
+        })
     }
 
     /// Scores a batch: the bound columns, in their order, of equal length.
@@ -140,16 +161,32 @@ impl Scorer {
         for (column, array) in bound.columns.iter().zip(columns) {
             if array.null_count() > 0 && !matches!(column.kind, Kind::F32 | Kind::F64) {
                 let nulls = (0..rows).filter(|&row| array.is_null(row));
-                failed.extend(nulls.map(|row| (row, format!("column {} is null, and the model takes {} there", column.name, column.kind.name()))));
+                failed.extend(nulls.map(|row| {
+                    (
+                        row,
+                        format!(
+                            "column {} is null, and the model takes {} there",
+                            column.name,
+                            column.kind.name()
+                        ),
+                    )
+                }));
             }
         }
         for (values, pick) in self.gathered.iter().zip(&bound.picks) {
             let mut bad = |row: usize, v: f64| failed.push((row, format!("{} is {v}", pick.name)));
             match &values.data {
                 Data::F32(v) if v.iter().any(|v| !v.is_finite()) => {
-                    v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, (*v).into()));
+                    v.iter()
+                        .enumerate()
+                        .filter(|(_, v)| !v.is_finite())
+                        .for_each(|(row, v)| bad(row, (*v).into()));
                 }
-                Data::F64(v) => v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, *v)),
+                Data::F64(v) => v
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, v)| !v.is_finite())
+                    .for_each(|(row, v)| bad(row, *v)),
                 _ => {}
             }
         }
@@ -167,18 +204,33 @@ impl Scorer {
 
     fn check(&self, columns: &[ArrayRef], rows: usize) -> Result<(), ScoreError> {
         let bound = &self.bound.columns;
-        let fits = columns.len() == bound.len() && columns.iter().zip(bound).all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
+        let fits = columns.len() == bound.len()
+            && columns
+                .iter()
+                .zip(bound)
+                .all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
         if fits {
             return Ok(());
         }
-        let types: Vec<String> = columns.iter().map(|c| format!("{} × {}", c.len(), c.data_type())).collect();
+        let types: Vec<String> = columns
+            .iter()
+            .map(|c| format!("{} × {}", c.len(), c.data_type()))
+            .collect();
         let wanted: Vec<String> = bound.iter().map(|b| b.data_type.to_string()).collect();
-        Err(ScoreError::Columns { why: format!("columns [{}] where it was bound to [{}]", types.join(", "), wanted.join(", ")) })
+        Err(ScoreError::Columns {
+            why: format!(
+                "columns [{}] where it was bound to [{}]",
+                types.join(", "),
+                wanted.join(", ")
+            ),
+        })
     }
 
     /// Scores some rows; where they fail together, one by one, so that the rows that can be scored are.
     fn run(&mut self, columns: &[ArrayRef], first: usize, rows: usize, failed: &mut Vec<(usize, String)>) {
-        let Err(why) = self.try_run(columns, first, rows) else { return };
+        let Err(why) = self.try_run(columns, first, rows) else {
+            return;
+        };
         if rows == 1 {
             failed.push((first, why));
             return;
@@ -197,19 +249,34 @@ impl Scorer {
             Binding::Matrix { dims } => {
                 self.shape.extend(dims);
                 let columns: Vec<&ArrayRef> = columns.iter().collect();
-                fill(self.running.input(0), self.bound.columns[0].kind, &self.shape, &columns, first, rows);
+                fill(
+                    self.running.input(0),
+                    self.bound.columns[0].kind,
+                    &self.shape,
+                    &columns,
+                    first,
+                    rows,
+                );
             }
             Binding::Columns(inputs) => {
                 for (input, (column, dims)) in inputs.iter().enumerate() {
                     self.shape.truncate(1);
                     self.shape.extend(dims);
-                    fill(self.running.input(input), self.bound.columns[*column].kind, &self.shape, &[&columns[*column]], first, rows);
+                    fill(
+                        self.running.input(input),
+                        self.bound.columns[*column].kind,
+                        &self.shape,
+                        &[&columns[*column]],
+                        first,
+                        rows,
+                    );
                 }
             }
         }
         self.running.go(rows)?;
         for (gathered, pick) in self.gathered.iter_mut().zip(&self.bound.picks) {
-            gather(self.running.output(pick.output), pick.element, gathered, first, rows).map_err(|why| format!("output {} {why}", pick.tensor))?;
+            gather(self.running.output(pick.output), pick.element, gathered, first, rows)
+                .map_err(|why| format!("output {} {why}", pick.tensor))?;
         }
         Ok(())
     }
@@ -230,11 +297,17 @@ fn blank(t: &mut Tensor, kind: Kind, rows: usize) {
 fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: usize) -> Result<(), String> {
     let width = from.width();
     if from.dims.first() != Some(&rows) || element >= width {
-        return Err(format!("has the shape {:?} for {rows} rows, and element {element} was asked for", from.dims));
+        return Err(format!(
+            "has the shape {:?} for {rows} rows, and element {element} was asked for",
+            from.dims
+        ));
     }
     macro_rules! take {
         ($from:expr, $to:expr) => {
-            $from.chunks_exact(width).zip(&mut $to[first..first + rows]).for_each(|(f, t)| t.clone_from(&f[element]))
+            $from
+                .chunks_exact(width)
+                .zip(&mut $to[first..first + rows])
+                .for_each(|(f, t)| t.clone_from(&f[element]))
         };
     }
     match (&from.data, &mut to.data) {
@@ -243,7 +316,12 @@ fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: us
         (Data::I64(f), Data::I64(t)) => take!(f, t),
         (Data::Bool(f), Data::Bool(t)) => take!(f, t),
         (Data::Text(f), Data::Text(t)) => take!(f, t),
-        (f, _) => return Err(format!("turned out to hold {} values", Tensor::new(vec![], f.clone()).kind().name())),
+        (f, _) => {
+            return Err(format!(
+                "turned out to hold {} values",
+                Tensor::new(vec![], f.clone()).kind().name()
+            ));
+        }
     }
     Ok(())
 }
@@ -257,7 +335,9 @@ fn column(t: &mut Tensor, nulls: Option<NullBuffer>) -> ArrayRef {
         Data::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
         Data::Text(v) => match nulls {
             None => Arc::new(StringArray::from_iter_values(v)),
-            Some(n) => Arc::new(StringArray::from_iter(v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)))),
+            Some(n) => Arc::new(StringArray::from_iter(
+                v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)),
+            )),
         },
     }
 }
@@ -362,7 +442,11 @@ fn fill_column<O: Number>(to: &mut [O], stride: usize, from: &ArrayRef, first: u
                 None => values.iter().zip(places).for_each(|(v, o)| *o = $f(*v)),
                 Some(nulls) => {
                     let valid = |i: usize| nulls.is_valid(first + i);
-                    values.iter().zip(places).enumerate().for_each(|(i, (v, o))| *o = if valid(i) { $f(*v) } else { O::NULL });
+                    values
+                        .iter()
+                        .zip(places)
+                        .enumerate()
+                        .for_each(|(i, (v, o))| *o = if valid(i) { $f(*v) } else { O::NULL });
                 }
             }
         }};
@@ -384,11 +468,16 @@ fn fill_column<O: Number>(to: &mut [O], stride: usize, from: &ArrayRef, first: u
         DataType::UInt16 => whole!(UInt16Type),
         DataType::UInt8 => whole!(UInt8Type),
         // Beyond 2^63 a float stands in; such values lose bits in the model's floats anyhow.
-        DataType::UInt64 => each!(UInt64Type, |v: u64| i64::try_from(v).map_or(O::of_float(v as f64), O::of_int)),
+        DataType::UInt64 => each!(UInt64Type, |v: u64| i64::try_from(v)
+            .map_or(O::of_float(v as f64), O::of_int)),
         _ => {
             let array = from.as_boolean();
             for (i, o) in to.iter_mut().step_by(stride).take(rows).enumerate() {
-                *o = if array.is_valid(first + i) { O::of_int(array.value(first + i).into()) } else { O::NULL };
+                *o = if array.is_valid(first + i) {
+                    O::of_int(array.value(first + i).into())
+                } else {
+                    O::NULL
+                };
             }
         }
     }

@@ -12,6 +12,7 @@ two, and writes the trees as one ai.onnx.ml.TreeEnsembleClassifier: `input` floa
 """
 
 import argparse
+import json
 import pathlib
 import subprocess
 import tempfile
@@ -33,9 +34,18 @@ SIZE_MAX = 300_000
 AUC_MIN = 0.93
 
 
+class Yaml12(yaml.SafeLoader):
+    """In YAML 1.2 the key `on` is a word, not a truth value."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def run_job(tidemill: str, seed: int, directory: pathlib.Path) -> pathlib.Path:
     """Computes the features of one world; returns the directory of its tables."""
-    job = yaml.safe_load((ROOT / "dataflows" / "card_fraud.yaml").read_text())
+    job = yaml.load((ROOT / "dataflows" / "card_fraud.yaml").read_text(), Loader=Yaml12)
     for source in job["sources"].values():
         source["generator"] |= {"seed": seed, "duration": "24d", "rate": "max"}
     # The model that is to be made is not there yet, so the labels arrive as a set of their own.
@@ -44,7 +54,7 @@ def run_job(tidemill: str, seed: int, directory: pathlib.Path) -> pathlib.Path:
     lake = directory / f"lake_{seed}"
     job["sinks"]["offline"] = {"delta": {"uri": str(lake)}}
     file = directory / f"card_fraud_{seed}.yaml"
-    file.write_text(yaml.safe_dump(job, sort_keys=False))
+    file.write_text(json.dumps(job, indent=1))  # JSON is YAML
     subprocess.run([tidemill, "run", str(file), "--until-end", "--state", str(directory / f"state_{seed}")], check=True, cwd=ROOT)
     return lake
 
@@ -59,10 +69,9 @@ def read_lake(lake: pathlib.Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
     """Features (float32, in the set's order), labels and the day of each row."""
     rows = read_table(lake / "feature_sets" / "fraud_inputs")
     known = read_table(lake / "feature_sets" / "known")[["tx_id", "is_fraud"]]
-    # The generator numbers payments by their offset.
-    rows = rows.merge(known, left_on="_offset", right_on="tx_id").sort_values("_offset", ignore_index=True)
-    system = {"event_time", "event_date", "tx_id", "is_fraud"}
-    features = [c for c in rows.columns if c not in system and not c.startswith("_")]
+    rows = rows.merge(known, on="tx_id", validate="one_to_one").sort_values("tx_id", ignore_index=True)
+    other = {"event_time", "event_date", "tx_id", "customer_id", "terminal_id", "is_fraud"}
+    features = [c for c in rows.columns if c not in other and not c.startswith("_")]
     day = (rows["event_time"] - rows["event_time"].min()).dt.days
     # The engine hands the model 32-bit floats; trees fitted on others would flip rows at their thresholds.
     return rows[features].astype("float32"), rows["is_fraud"], day

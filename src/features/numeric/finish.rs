@@ -5,29 +5,30 @@ use super::fixed::{Accumulator, Scale};
 /// The sum, correctly rounded. `None` when nothing was added or the sum is out of range.
 #[inline(always)]
 pub fn sum(a: &Accumulator, scale: Scale) -> Option<f64> {
-    (a.count != 0 && a.in_range()).then(|| {
-        let (high, low) = split(a.sum.unsigned_abs());
-        sign(a.sum, high + low) * scale.unit()
-    })
+    (a.count != 0 && a.in_range()).then(|| parts(a.sum, scale).0)
 }
 
 /// The sum of integers. `None` when nothing was added or the sum does not fit.
 #[inline(always)]
 pub fn sum_i64(a: &Accumulator) -> Option<i64> {
-    if a.count != 0 && a.in_range() { i64::try_from(a.sum).ok() } else { None }
+    if a.count != 0 && a.in_range() {
+        i64::try_from(a.sum).ok()
+    } else {
+        None
+    }
 }
 
 /// The mean. `None` when nothing was added or the sum is out of range.
 #[inline(always)]
 pub fn mean(a: &Accumulator, scale: Scale) -> Option<f64> {
     (a.count != 0 && a.in_range()).then(|| {
-        let (high, low) = split(a.sum.unsigned_abs());
-        let n = a.count as f64;
-        let near = (high + low) / n;
-        // One Newton step on the exact remainder: high + low − near·n, the product in two parts (Dekker).
+        let (high, low) = parts(a.sum, scale);
+        let n = a.count as i64 as f64;
+        let inverse = 1.0 / n;
+        let near = high * inverse;
+        // One Newton step on the exact remainder: high + low − near·n, the product in two parts.
         let (product, error) = exact_product(near, n);
-        let rest = ((high - product) - error) + low;
-        sign(a.sum, near + rest / n) * scale.unit()
+        near + (((high - product) - error) + low) * inverse
     })
 }
 
@@ -50,31 +51,51 @@ pub fn stddev(a: &Accumulator, scale: Scale, sample: bool) -> Option<f64> {
     variance(a, scale, sample).map(f64::sqrt)
 }
 
+/// A sum as its nearest float and the rest, itself rounded to 53 bits.
 #[inline(always)]
-fn sign(of: i128, magnitude: f64) -> f64 {
-    f64::from_bits(magnitude.to_bits() | ((of >> 127) as u64 & 1 << 63))
+fn parts(sum: i128, scale: Scale) -> (f64, f64) {
+    let whole = (sum >> 64) as i64;
+    // Below 2^42 the whole part and the two halves of the fraction add up without loss: the conversions are exact, the
+    // first addition's error is a multiple of 2^-32 below 2^-11, and what the last digits add to it fits beside it.
+    if scale == Scale::Fraction && whole.unsigned_abs() < 1 << 42 {
+        const UNIT_32: f64 = 1.0 / 4_294_967_296.0;
+        let upper = (sum as u64 >> 32) as i64 as f64 * UNIT_32;
+        let lower = i64::from(sum as u32) as f64 * (UNIT_32 * UNIT_32);
+        let (near, error) = exact_sum(whole as f64, upper);
+        return exact_sum(near, error + lower);
+    }
+    wide_parts(sum, scale)
 }
 
-/// A magnitude as the sum of two floats: 53 leading bits, and the next 53 with all that follow folded into the last, so
-/// that the floating sum of the two is the magnitude correctly rounded.
-#[inline(always)]
-fn split(a: u128) -> (f64, f64) {
-    if a == 0 {
+/// [`parts`] of any sum.
+#[inline(never)]
+fn wide_parts(sum: i128, scale: Scale) -> (f64, f64) {
+    let magnitude = sum.unsigned_abs();
+    if magnitude == 0 {
         return (0.0, 0.0);
     }
-    let zeros = a.leading_zeros();
-    let a = a << zeros;
-    let (top, bottom) = ((a >> 64) as u64, a as u64);
+    let zeros = magnitude.leading_zeros();
+    let aligned = magnitude << zeros;
+    let (top, bottom) = ((aligned >> 64) as u64, aligned as u64);
+    // 53 leading bits; then the next 53 with all that follow folded into the last: their sum rounds as the whole does.
     let next = (top & 0x7ff) << 42 | bottom >> 22 | u64::from(bottom & ((1 << 22) - 1) != 0);
-    // Both leading factors are below 2^53, so the conversions are exact.
-    let unit = f64::from_bits(u64::from(1023 + 22 - zeros) << 52);
-    let high = (top >> 11) as i64 as f64 * (unit * TWO_53);
-    (high, next as i64 as f64 * unit)
+    let unit = f64::from_bits(u64::from(1023 + 22 - zeros) << 52) * scale.unit() * if sum < 0 { -1.0 } else { 1.0 };
+    exact_sum(
+        (top >> 11) as f64 * (unit * 9_007_199_254_740_992.0),
+        next as f64 * unit,
+    )
 }
 
-const TWO_53: f64 = 9_007_199_254_740_992.0;
+/// `a + b` rounded, and its exact error.
+/// Source: D. E. Knuth, "The Art of Computer Programming", volume 2, section 4.2.2.
+#[inline(always)]
+fn exact_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
+}
 
-/// `a·b` as a rounded product and its exact error, without a fused multiply-add so that every processor gives the same.
+/// `a·b` rounded and its exact error, without a fused multiply-add so that every processor gives the same.
 /// Source: T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
 #[inline(always)]
 fn exact_product(a: f64, b: f64) -> (f64, f64) {

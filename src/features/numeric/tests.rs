@@ -126,7 +126,14 @@ fn quantising_rounds_half_to_even() {
 fn sums_out_of_range_are_null_and_come_back() {
     let mut a = accumulate(&[1.5]);
     a.add_beyond();
-    assert_eq!((sum(&a, Scale::Fraction), mean(&a, Scale::Fraction), stddev(&a, Scale::Fraction, false)), (None, None, None));
+    assert_eq!(
+        (
+            sum(&a, Scale::Fraction),
+            mean(&a, Scale::Fraction),
+            stddev(&a, Scale::Fraction, false)
+        ),
+        (None, None, None)
+    );
     a.remove_beyond();
     assert_eq!(sum(&a, Scale::Fraction), Some(1.5));
     let big = quantise(FLOAT_LIMIT.next_down()).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray, StringBuilder,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray,
+    StringBuilder, UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
@@ -58,7 +58,9 @@ pub(super) fn times(batch: &RecordBatch, column: usize) -> Result<&ScalarBuffer<
         .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>())
         .filter(|c| c.null_count() == 0)
         .map(PrimitiveArray::values)
-        .ok_or_else(|| ViewError::Batch { what: format!("column {column} is not a time without nulls") })
+        .ok_or_else(|| ViewError::Batch {
+            what: format!("column {column} is not a time without nulls"),
+        })
 }
 
 /// The position column of a batch.
@@ -69,7 +71,9 @@ pub(super) fn ords(batch: &RecordBatch, column: usize) -> Result<&ScalarBuffer<u
         .and_then(|c| c.as_primitive_opt::<UInt64Type>())
         .filter(|c| c.null_count() == 0)
         .map(PrimitiveArray::values)
-        .ok_or_else(|| ViewError::Batch { what: format!("column {column} is not a position without nulls") })
+        .ok_or_else(|| ViewError::Batch {
+            what: format!("column {column} is not a position without nulls"),
+        })
 }
 
 /// The rows of a batch as entries, one after another in `entries`. Texts are acquired.
@@ -86,10 +90,9 @@ pub(super) fn read_entries(
         .inputs
         .iter()
         .map(|input| {
-            let column = batch
-                .columns()
-                .get(input.column)
-                .ok_or_else(|| ViewError::Batch { what: format!("there is no column {}", input.column) })?;
+            let column = batch.columns().get(input.column).ok_or_else(|| ViewError::Batch {
+                what: format!("there is no column {}", input.column),
+            })?;
             let found = match column.data_type() {
                 DataType::Dictionary(_, values) => values.as_ref(),
                 other => other,
@@ -118,7 +121,11 @@ pub(super) fn read_entries(
             Kind::Float => {
                 for (entry, value) in rows.zip(column.as_primitive::<Float64Type>().values()) {
                     // Adding zero turns −0.0 into 0.0.
-                    entry[at] = if value.is_nan() { NULL_FLOAT } else { (value + 0.0).to_bits() };
+                    entry[at] = if value.is_nan() {
+                        NULL_FLOAT
+                    } else {
+                        (value + 0.0).to_bits()
+                    };
                 }
             }
             Kind::Narrow | Kind::Wide => {
@@ -134,11 +141,18 @@ pub(super) fn read_entries(
             Kind::Bytes => {
                 let column = column.as_binary::<i32>();
                 for (row, entry) in rows.enumerate() {
-                    entry[at] = if column.is_null(row) { NULL_TEXT } else { texts.acquire(column.value(row)) };
+                    entry[at] = if column.is_null(row) {
+                        NULL_TEXT
+                    } else {
+                        texts.acquire(column.value(row))
+                    };
                 }
             }
         }
-        if let Some(nulls) = column.nulls().filter(|n| n.null_count() > 0 && input.kind != Kind::Bytes) {
+        if let Some(nulls) = column
+            .nulls()
+            .filter(|n| n.null_count() > 0 && input.kind != Kind::Bytes)
+        {
             for (entry, valid) in entries.chunks_exact_mut(stride).zip(nulls) {
                 if !valid {
                     match (input.kind, layout.mask) {
@@ -160,7 +174,10 @@ pub(super) fn read_entries(
 
 /// A default as the word (or text) in which an output is gathered. The error says that it does not fit.
 pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Result<u64, Vec<u8>>, ()> {
-    let array = value.cast_to(&output.data_type).and_then(|v| v.to_array()).map_err(|_| ())?;
+    let array = value
+        .cast_to(&output.data_type)
+        .and_then(|v| v.to_array())
+        .map_err(|_| ())?;
     if array.is_null(0) {
         return Err(());
     }
@@ -171,7 +188,10 @@ pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Res
         Source::Rows { .. } | Source::Count { .. } | Source::Sum { .. } => Kind::Wide,
         _ => output.kind,
     };
-    let input = if matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. }) {
+    let input = if matches!(
+        output.source,
+        Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
+    ) {
         cast(&array, &output.input_type).map_err(|_| ())?
     } else if floats {
         cast(&array, &DataType::Float64).map_err(|_| ())?
@@ -266,43 +286,61 @@ impl Answers {
             match output.source {
                 Source::Rows { window } => {
                     let counts = self.rows[window..].iter().step_by(windows).take(rows);
-                    column.gather(counts.map(|n| if *n == 0 { default } else { Some(*n) }));
+                    column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
                 }
                 Source::Count { pair } => {
-                    column.gather(sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
+                    column.gather(
+                        rows,
+                        sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }),
+                    );
                 }
-                Source::Sum { pair } if output.data_type.is_integer() => column.gather(sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::sum_i64(a).map(|s| s as u64),
-                })),
-                Source::Sum { pair } => column.gather(sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::sum(a, scale).map(f64::to_bits),
-                })),
-                Source::Mean { pair } => column.gather(sums(pair).map(|a| match a.count() {
-                    0 => default,
-                    _ => numeric::mean(a, scale).map(f64::to_bits),
-                })),
-                Source::Variance { pair, sample, root } => column.gather(sums(pair).map(|a| {
-                    let variance = || numeric::variance(a, scale, sample);
-                    match a.count() {
+                Source::Sum { pair } if output.data_type.is_integer() => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
                         0 => default,
-                        _ if root => variance().map(|v| v.sqrt().to_bits()),
-                        _ => variance().map(f64::to_bits),
-                    }
-                })),
+                        _ => numeric::sum_i64(a).map(|s| s as u64),
+                    }),
+                ),
+                Source::Sum { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::sum(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Mean { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::mean(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Variance { pair, sample, root } => column.gather(
+                    rows,
+                    sums(pair).map(|a| {
+                        let variance = || numeric::variance(a, scale, sample);
+                        match a.count() {
+                            0 => default,
+                            _ if root => variance().map(|v| v.sqrt().to_bits()),
+                            _ => variance().map(f64::to_bits),
+                        }
+                    }),
+                ),
                 Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
                     let max = matches!(output.source, Source::Max { .. });
                     let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
-                    column.gather(sums(pair).zip(found).map(|(a, e)| {
-                        let key = if max { e.1 } else { e.0 };
-                        match (a.count(), output.kind) {
-                            (0, _) => default,
-                            (_, Kind::Float) => Some(float_of_key(key).to_bits()),
-                            (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
-                            _ => Some(key as u64),
-                        }
-                    }));
+                    column.gather(
+                        rows,
+                        sums(pair).zip(found).map(|(a, e)| {
+                            let key = if max { e.1 } else { e.0 };
+                            match (a.count(), output.kind) {
+                                (0, _) => default,
+                                (_, Kind::Float) => Some(float_of_key(key).to_bits()),
+                                (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
+                                _ => Some(key as u64),
+                            }
+                        }),
+                    );
                 }
                 Source::Last { last } => {
                     let found = self.lasts[last..].iter().step_by(layout.lasts.len()).take(rows);
@@ -313,11 +351,14 @@ impl Answers {
                             _ => Some(texts.get(*word).into()),
                         }));
                     } else {
-                        column.gather(found.map(|(word, state)| match state {
-                            0 => default,
-                            1 => None,
-                            _ => Some(*word),
-                        }));
+                        column.gather(
+                            rows,
+                            found.map(|(word, state)| match state {
+                                0 => default,
+                                1 => None,
+                                _ => Some(*word),
+                            }),
+                        );
                     }
                 }
             }
@@ -329,18 +370,25 @@ impl Answers {
         if self.gathered > 0 {
             self.finish_block(layout, texts);
         }
-        layout.outputs.iter().zip(&mut self.columns).map(|(output, column)| column.finish(output)).collect()
+        layout
+            .outputs
+            .iter()
+            .zip(&mut self.columns)
+            .map(|(output, column)| column.finish(output))
+            .collect()
     }
 }
 
 impl Gathered {
     #[inline(always)]
-    fn gather(&mut self, values: impl Iterator<Item = Option<u64>>) {
-        for value in values {
-            if value.is_none() {
-                self.nulls.push(self.words.len() as u32);
+    fn gather(&mut self, rows: usize, values: impl Iterator<Item = Option<u64>>) {
+        let start = self.words.len();
+        self.words.resize(start + rows, 0);
+        for (row, (word, value)) in self.words[start..].iter_mut().zip(values).enumerate() {
+            match value {
+                Some(value) => *word = value,
+                None => self.nulls.push((start + row) as u32),
             }
-            self.words.push(value.unwrap_or(0));
         }
     }
 
@@ -357,14 +405,19 @@ impl Gathered {
         }
         let floats = matches!(output.source, Source::Mean { .. } | Source::Variance { .. })
             || (matches!(output.source, Source::Sum { .. }) && !to.is_integer())
-            || (matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
-                && output.kind == Kind::Float);
+            || (matches!(
+                output.source,
+                Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
+            ) && output.kind == Kind::Float);
         // The words are the values' bits, so the buffer is used as it is.
         let buffer = arrow::buffer::Buffer::from_vec(words);
         let array: ArrayRef = if floats {
             Arc::new(Float64Array::new(buffer.into(), nulls))
         } else if output.kind == Kind::Unsigned
-            && matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
+            && matches!(
+                output.source,
+                Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
+            )
         {
             Arc::new(UInt64Array::new(buffer.into(), nulls))
         } else {
@@ -380,7 +433,9 @@ fn restore(array: ArrayRef, to: &DataType) -> Result<ArrayRef, ViewError> {
         return Ok(array);
     }
     let reinterpret = |array: ArrayRef| -> Result<ArrayRef, ViewError> {
-        Ok(arrow::array::make_array(array.to_data().into_builder().data_type(to.clone()).build()?))
+        Ok(arrow::array::make_array(
+            array.to_data().into_builder().data_type(to.clone()).build()?,
+        ))
     };
     match to {
         DataType::Timestamp(..) | DataType::Date64 | DataType::Time64(_) | DataType::Duration(_) => reinterpret(array),
@@ -402,9 +457,15 @@ fn text_array(texts: Vec<Option<Box<[u8]>>>, to: &DataType) -> Result<ArrayRef, 
         _ => {
             let mut builder = StringBuilder::new();
             // The bytes came from a text column, so they are text.
-            texts.iter().for_each(|t| builder.append_option(t.as_deref().and_then(|t| std::str::from_utf8(t).ok())));
+            texts
+                .iter()
+                .for_each(|t| builder.append_option(t.as_deref().and_then(|t| std::str::from_utf8(t).ok())));
             Arc::new(builder.finish())
         }
     };
-    if array.data_type() == to { Ok(array) } else { Ok(cast(&array, to)?) }
+    if array.data_type() == to {
+        Ok(array)
+    } else {
+        Ok(cast(&array, to)?)
+    }
 }

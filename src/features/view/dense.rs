@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 
+use super::inline::Inline;
 use super::layout::Layout;
-use super::slab::Slab;
+use super::slab::{Slab, prefetch};
 use super::tiles::Tiles;
-use super::value::{NO_EXTREMA, Raw, Term, add, last_of, remove, sort_key, term, widen};
+use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
 use super::wedge::Wedge;
 use crate::features::numeric::Accumulator;
 
@@ -29,49 +30,85 @@ pub(super) struct Queue {
     /// Chunk number of the first of `chunks`.
     base: u64,
     chunks: VecDeque<u32>,
+    /// The newest chunk, as the last of `chunks`.
+    newest: u32,
+}
+
+/// A place in a queue that remembers its chunk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    /// Number of the entry.
+    pub(super) at: u64,
+    /// A chunk's number plus one, and the chunk.
+    number: u32,
+    chunk: u32,
 }
 
 impl Queue {
     #[inline(always)]
-    fn place(&self, layout: &Layout, at: u64) -> (u32, usize) {
+    fn place<S: Shape>(&self, layout: &Layout, at: u64) -> (u32, usize) {
         let chunk = self.chunks[((at >> CHUNK_LOG2) - self.base) as usize];
-        (chunk, (at & ((1 << CHUNK_LOG2) - 1)) as usize * layout.stride)
+        (chunk, (at & ((1 << CHUNK_LOG2) - 1)) as usize * S::stride(layout))
     }
 
     #[inline(always)]
     pub(super) fn get<'a>(&self, layout: &Layout, pool: &'a Slab, at: u64) -> &'a [u64] {
-        let (chunk, word) = self.place(layout, at);
+        let (chunk, word) = self.place::<Any>(layout, at);
         &pool.get(chunk)[word..word + layout.stride]
     }
 
     #[inline(always)]
     fn time(&self, layout: &Layout, pool: &Slab, at: u64) -> i64 {
-        let (chunk, word) = self.place(layout, at);
+        let (chunk, word) = self.place::<Any>(layout, at);
         pool.get(chunk)[word] as i64
+    }
+
+    /// The entry at a cursor, which must not be at the end.
+    #[inline(always)]
+    fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
+        let number = (cursor.at >> CHUNK_LOG2) as u32 + 1;
+        if cursor.number != number {
+            cursor.number = number;
+            cursor.chunk = self.chunks[((cursor.at >> CHUNK_LOG2) - self.base) as usize];
+        }
+        let word = (cursor.at & ((1 << CHUNK_LOG2) - 1)) as usize * S::stride(layout);
+        &pool.get(cursor.chunk)[word..word + S::stride(layout)]
     }
 
     #[inline(always)]
     fn put(&self, layout: &Layout, pool: &mut Slab, at: u64, entry: &[u64]) {
-        let (chunk, word) = self.place(layout, at);
+        let (chunk, word) = self.place::<Any>(layout, at);
         pool.get_mut(chunk)[word..word + layout.stride].copy_from_slice(entry);
     }
 
     #[inline(always)]
-    pub(super) fn push(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64]) {
-        if (self.end >> CHUNK_LOG2) - self.base == self.chunks.len() as u64 {
-            self.chunks.push_back(pool.alloc());
+    pub(super) fn push<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64]) {
+        let within = (self.end & ((1 << CHUNK_LOG2) - 1)) as usize;
+        if within == 0 || self.chunks.is_empty() {
+            self.newest = pool.alloc();
+            self.chunks.push_back(self.newest);
         }
-        self.put(layout, pool, self.end, entry);
+        let stride = S::stride(layout);
+        pool.get_mut(self.newest)[within * stride..(within + 1) * stride].copy_from_slice(&entry[..stride]);
         self.end += 1;
     }
 
-    /// Inserts in order; returns the new entry's number.
+    /// Inserts in order; returns the new entry's number. `last` is the time of the newest entry.
     #[inline(always)]
-    fn insert(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64]) -> u64 {
-        self.push(layout, pool, entry);
+    fn insert<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], last: i64) -> u64 {
+        self.push::<S>(layout, pool, entry);
+        if self.end - self.first == 1 || last < entry[0] as i64 {
+            return self.end - 1;
+        }
+        self.sink(layout, pool, entry)
+    }
+
+    /// Moves the last entry to where it belongs.
+    #[inline(never)]
+    fn sink(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64]) -> u64 {
         let mut at = self.end - 1;
-        while at > self.first && layout.is_after(self.get(layout, pool, at - 1), entry) {
-            let (from, to) = (self.place(layout, at - 1), self.place(layout, at));
+        while at > self.first && layout.is_after::<Any>(self.get(layout, pool, at - 1), entry) {
+            let (from, to) = (self.place::<Any>(layout, at - 1), self.place::<Any>(layout, at));
             for i in 0..layout.stride {
                 let word = pool.get(from.0)[from.1 + i];
                 pool.get_mut(to.0)[to.1 + i] = word;
@@ -119,6 +156,7 @@ impl Queue {
 
 /// A busy key's state.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Dense {
     pub(super) key: u64,
     pub(super) dirty: bool,
@@ -134,10 +172,10 @@ pub(super) struct Dense {
     /// Number of the first row that waits.
     pub(super) waiting: u64,
     /// First row inside, per exact window.
-    pub(super) inside: Vec<u64>,
+    pub(super) inside: Inline<Cursor, 2>,
     /// Running sums per pair.
-    pub(super) sums: Vec<Accumulator>,
-    pub(super) wedges: Vec<Wedge>,
+    pub(super) sums: Inline<Accumulator, 2>,
+    pub(super) wedges: Inline<Wedge, 2>,
     pub(super) tiles: Vec<Tiles>,
     /// Extrema of all rows absorbed, per lifetime extrema; and of those no longer in the queue.
     pub(super) life: Vec<(i64, i64)>,
@@ -155,9 +193,9 @@ impl Dense {
             absorbed: 0,
             queue: Queue::default(),
             waiting: 0,
-            inside: vec![0; layout.exact.len()],
-            sums: vec![Accumulator::ZERO; layout.pairs.len()],
-            wedges: vec![Wedge::default(); layout.wedges.len()],
+            inside: Inline::of(&Cursor::default(), layout.exact.len()),
+            sums: Inline::of(&Accumulator::ZERO, layout.pairs.len()),
+            wedges: Inline::of(&Wedge::default(), layout.wedges.len()),
             tiles: layout.tracks.iter().map(Tiles::new).collect(),
             life: vec![NO_EXTREMA; layout.life_extrema.len()],
             base: vec![NO_EXTREMA; layout.life_extrema.len()],
@@ -167,24 +205,26 @@ impl Dense {
     pub(super) fn bytes(&self) -> usize {
         size_of::<Dense>()
             + self.queue.chunks.capacity() * 4
-            + self.inside.len() * 8
-            + self.sums.len() * size_of::<Accumulator>()
-            + self.wedges.iter().map(|w| size_of::<Wedge>() + w.bytes()).sum::<usize>()
+            + self.inside.len().saturating_sub(2) * size_of::<Cursor>()
+            + self.sums.len().saturating_sub(2) * size_of::<Accumulator>()
+            + self.wedges.len().saturating_sub(2) * size_of::<Wedge>()
+            + self.wedges.iter().map(Wedge::bytes).sum::<usize>()
             + self.tiles.iter().map(|t| size_of::<Tiles>() + t.bytes()).sum::<usize>()
             + self.life.len() * 32
     }
 
     /// Takes in a row. `head`: no later question ends before it.
     #[inline(always)]
-    pub(super) fn insert(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], head: i64) {
-        self.advance(layout, pool, head);
-        self.newest = self.newest.max(entry[0] as i64);
+    pub(super) fn insert<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], head: i64) {
+        self.advance::<S>(layout, pool, head);
+        let last = self.newest;
+        self.newest = last.max(entry[0] as i64);
         if entry[0] as i64 > self.head {
-            self.queue.insert(layout, pool, entry);
+            self.queue.insert::<S>(layout, pool, entry, last);
             return;
         }
         let at = if layout.keep_dense.is_some() {
-            let at = self.queue.insert(layout, pool, entry);
+            let at = self.queue.insert::<S>(layout, pool, entry, last);
             self.waiting += 1;
             at
         } else {
@@ -192,9 +232,13 @@ impl Dense {
             u64::MAX
         };
         let time = entry[0] as i64;
-        let behind = self.tiles.iter().zip(&layout.tracks).any(|(tiles, track)| tiles.is_behind(track, time));
+        let behind = self
+            .tiles
+            .iter()
+            .zip(&layout.tracks)
+            .any(|(tiles, track)| tiles.is_behind(track, time));
         if at >= self.waiting.saturating_sub(1) && !behind {
-            self.absorb(layout, entry);
+            self.absorb::<S>(layout, entry);
         } else {
             self.absorb_behind(layout, entry, at);
         }
@@ -202,25 +246,25 @@ impl Dense {
 
     /// Adds a row to all sums, as the newest of those absorbed.
     #[inline(always)]
-    fn absorb(&mut self, layout: &Layout, entry: &[u64]) {
+    fn absorb<S: Shape>(&mut self, layout: &Layout, entry: &[u64]) {
         let time = entry[0] as i64;
         self.absorbed += 1;
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
             let tile = tiles.at(track, time);
-            tiles.add(layout, track, tile, entry);
+            tiles.add::<S>(layout, track, tile, entry);
         }
         for input in &layout.inputs {
-            let term = term(layout, input, entry, input.level);
+            let term = term::<S>(layout, input, entry, input.level);
             if let Term::Null = term {
                 continue;
             }
             for p in &input.pairs {
-                add(&mut self.sums[*p], layout.pairs[*p].level, term);
+                add::<S>(&mut self.sums[*p], layout.pairs[*p].level, term);
             }
             if input.wedges.is_empty() && input.life_extrema.is_empty() {
                 continue;
             }
-            if let Some(key) = sort_key(layout, input, entry) {
+            if let Some(key) = sort_key::<S>(layout, input, entry) {
                 for w in &input.wedges {
                     let spec = &layout.wedges[*w];
                     let time = match spec.track {
@@ -245,7 +289,7 @@ impl Dense {
         let time = entry[0] as i64;
         self.absorbed += 1;
         let mut holds = vec![true; layout.windows.len()];
-        for (i, first) in self.inside.iter_mut().enumerate() {
+        for (i, Cursor { at: first, .. }) in self.inside.iter_mut().enumerate() {
             let w = layout.exact[i];
             if at < *first && layout.windows[w].width.is_some() {
                 *first += 1;
@@ -255,20 +299,20 @@ impl Dense {
         let mut starts = vec![0; layout.tracks.len()];
         for (t, (track, tiles)) in layout.tracks.iter().zip(&mut self.tiles).enumerate() {
             let tile = tiles.at(track, time);
-            tiles.add(layout, track, tile, entry);
+            tiles.add::<Any>(layout, track, tile, entry);
             starts[t] = tiles.heads[tile].0;
             for (i, w) in track.windows.iter().enumerate() {
                 holds[*w] = tile >= tiles.inside[i].0;
             }
         }
         for input in &layout.inputs {
-            let term = term(layout, input, entry, input.level);
+            let term = term::<Any>(layout, input, entry, input.level);
             for p in &input.pairs {
                 if holds[layout.pairs[*p].window] {
-                    add(&mut self.sums[*p], layout.pairs[*p].level, term);
+                    add::<Any>(&mut self.sums[*p], layout.pairs[*p].level, term);
                 }
             }
-            if let Some(key) = sort_key(layout, input, entry) {
+            if let Some(key) = sort_key::<Any>(layout, input, entry) {
                 for w in &input.wedges {
                     let spec = &layout.wedges[*w];
                     let time = spec.track.map_or(time, |track| starts[track]);
@@ -286,7 +330,7 @@ impl Dense {
 
     /// Moves the head on and absorbs what waited for it.
     #[inline(always)]
-    pub(super) fn advance(&mut self, layout: &Layout, pool: &mut Slab, head: i64) {
+    pub(super) fn advance<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, head: i64) {
         if head <= self.head {
             return;
         }
@@ -294,7 +338,7 @@ impl Dense {
         while self.waiting < self.queue.end && self.queue.time(layout, pool, self.waiting) <= head {
             let entry = self.queue.get(layout, pool, self.waiting);
             self.waiting += 1;
-            self.absorb(layout, entry);
+            self.absorb::<S>(layout, entry);
         }
         if layout.keep_dense.is_none() && self.queue.first < self.waiting {
             self.queue.drop_to(pool, self.waiting);
@@ -303,29 +347,34 @@ impl Dense {
 
     /// Moves the windows' first rows on to the bounds of the head.
     #[inline(always)]
-    pub(super) fn leave(&mut self, layout: &Layout, pool: &Slab, bounds: &[i64]) {
+    pub(super) fn leave<S: Shape>(&mut self, layout: &Layout, pool: &Slab, bounds: &[i64]) {
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
             if window.width.is_none() {
                 continue;
             }
             let bound = bounds[*w];
-            while self.inside[i] < self.waiting {
-                let entry = self.queue.get(layout, pool, self.inside[i]);
+            let mut cursor = self.inside[i];
+            let from = cursor.at;
+            while cursor.at < self.waiting {
+                let entry = self.queue.read::<S>(layout, pool, &mut cursor);
                 if entry[0] as i64 > bound {
                     break;
                 }
-                if self.inside[i] + 8 < self.waiting && self.queue.time(layout, pool, self.waiting - 1) <= bound {
+                // After a long pause all rows may be gone: then there is no need to take them out one by one.
+                if cursor.at == from + 8 && self.queue.time(layout, pool, self.waiting - 1) <= bound {
                     window.pairs.iter().for_each(|p| self.sums[*p] = Accumulator::ZERO);
-                    self.inside[i] = self.waiting;
+                    cursor.at = self.waiting;
                     break;
                 }
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    remove(&mut self.sums[*p], pair.level, term(layout, &layout.inputs[pair.input], entry, pair.level));
+                    let term = term::<S>(layout, &layout.inputs[pair.input], entry, pair.level);
+                    remove::<S>(&mut self.sums[*p], pair.level, term);
                 }
-                self.inside[i] += 1;
+                cursor.at += 1;
             }
+            self.inside[i] = cursor;
         }
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
             tiles.leave(layout, track, bounds, &mut self.sums);
@@ -335,16 +384,19 @@ impl Dense {
     /// Lets go of rows, tiles and extrema that no question from the head on can need. The windows must have moved on.
     #[inline(always)]
     pub(super) fn evict(&mut self, layout: &Layout, pool: &mut Slab, release: impl FnMut(&[u64])) {
-        for (spec, wedge) in layout.wedges.iter().zip(&mut self.wedges) {
+        for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()) {
             wedge.expire(self.head.saturating_sub(layout.slack).saturating_sub(spec.reach));
         }
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
-            tiles.evict(track, self.head.saturating_sub(layout.slack).saturating_sub(track.reach));
+            tiles.evict(
+                track,
+                self.head.saturating_sub(layout.slack).saturating_sub(track.reach),
+            );
         }
         let Some(keep) = layout.keep_dense else { return };
         if layout.plain {
             // In order and of trailing windows only: what the widest window has left is left for good.
-            let first = self.inside.iter().copied().min().unwrap_or(self.waiting);
+            let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
             if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
                 self.queue.drop_to(pool, first);
             }
@@ -360,14 +412,18 @@ impl Dense {
             let entry = self.queue.get(layout, pool, first);
             let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
             if entry[0] as i64 > cutoff
-                || self.inside.iter().enumerate().any(|(i, inside)| *inside <= first && trailing(i))
+                || self
+                    .inside
+                    .iter()
+                    .enumerate()
+                    .any(|(i, inside)| inside.at <= first && trailing(i))
                 || (layout.keep_last
                     && (first + 1 == self.waiting || self.queue.time(layout, pool, first + 1) > settled))
             {
                 return;
             }
             for (e, base) in layout.life_extrema.iter().zip(&mut self.base) {
-                if let Some(key) = sort_key(layout, &layout.inputs[layout.extrema[*e].input], entry) {
+                if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
                     widen(base, key);
                 }
             }
@@ -383,13 +439,17 @@ impl Dense {
     pub(super) fn answer(&self, layout: &Layout, pool: &Slab, bounds: &[i64], out: &mut Raw<'_>) {
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
-            out.rows[*w] = if window.width.is_some() { self.waiting - self.inside[i] } else { self.absorbed };
+            out.rows[*w] = if window.width.is_some() {
+                self.waiting - self.inside[i].at
+            } else {
+                self.absorbed
+            };
             for l in &window.lasts {
                 out.lasts[*l] = self.last(layout, pool, self.waiting, layout.lasts[*l].1, bounds[*w]);
             }
         }
         for (track, tiles) in layout.tracks.iter().zip(&self.tiles) {
-            for (w, (_, rows)) in track.windows.iter().zip(&tiles.inside) {
+            for (w, (_, rows)) in track.windows.iter().zip(tiles.inside.iter()) {
                 out.rows[*w] = *rows;
             }
         }
@@ -400,7 +460,10 @@ impl Dense {
                 continue;
             }
             let found = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bounds[e.window]));
-            *out = (found(e.min).map_or(i64::MAX, |f| f.1), found(e.max).map_or(i64::MIN, |f| !f.1));
+            *out = (
+                found(e.min).map_or(i64::MAX, |f| f.1),
+                found(e.max).map_or(i64::MIN, |f| !f.1),
+            );
         }
     }
 
@@ -409,7 +472,11 @@ impl Dense {
             return (0, 0);
         }
         let entry = self.queue.get(layout, pool, end - 1);
-        if entry[0] as i64 > bound { last_of(layout, &layout.inputs[input], entry) } else { (0, 0) }
+        if entry[0] as i64 > bound {
+            last_of(layout, &layout.inputs[input], entry)
+        } else {
+            (0, 0)
+        }
     }
 
     /// Answers for windows that end anywhere, behind the head or after it, and changes nothing.
@@ -442,12 +509,16 @@ impl Dense {
             let entry = queue.get(layout, pool, at);
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
-                let term = term(layout, &layout.inputs[pair.input], entry, pair.level);
-                if plus { add(&mut sums[*p], pair.level, term) } else { remove(&mut sums[*p], pair.level, term) }
+                let term = term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level);
+                if plus {
+                    add::<Any>(&mut sums[*p], pair.level, term)
+                } else {
+                    remove::<Any>(&mut sums[*p], pair.level, term)
+                }
             }
         };
         let lifetime = window.width.is_none();
-        let inside = if lifetime { queue.first } else { self.inside[i] };
+        let inside = if lifetime { queue.first } else { self.inside[i].at };
         for at in self.waiting..end {
             apply(out.sums, at, true);
         }
@@ -466,7 +537,11 @@ impl Dense {
             }
         }
         let w = layout.exact[i];
-        out.rows[w] = if lifetime { self.absorbed + end - self.waiting } else { end - first };
+        out.rows[w] = if lifetime {
+            self.absorbed + end - self.waiting
+        } else {
+            end - first
+        };
         for l in &window.lasts {
             out.lasts[*l] = self.last(layout, pool, end, layout.lasts[*l].1, bound);
         }
@@ -478,7 +553,10 @@ impl Dense {
             if spec.life.is_none() && end >= self.waiting {
                 // The wedges answer up to the head; what waits is looked at.
                 let kept = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bound));
-                found = (kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1));
+                found = (
+                    kept(spec.min).map_or(i64::MAX, |f| f.1),
+                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
+                );
                 scan_from = self.waiting.max(first);
             } else if spec.life.is_none() {
                 // Behind the head: the wedges' answer holds if it lies in the window.
@@ -493,7 +571,7 @@ impl Dense {
                 }
             }
             for at in scan_from..end {
-                if let Some(key) = sort_key(layout, input, queue.get(layout, pool, at)) {
+                if let Some(key) = sort_key::<Any>(layout, input, queue.get(layout, pool, at)) {
                     widen(&mut found, key);
                 }
             }
@@ -520,7 +598,10 @@ impl Dense {
             for e in &window.extrema {
                 let spec = layout.extrema[*e];
                 let kept = |wedge: Option<usize>| wedge.and_then(|x| self.wedges[x].after(bounds[*w]));
-                found.push((kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1)));
+                found.push((
+                    kept(spec.min).map_or(i64::MAX, |f| f.1),
+                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
+                ));
             }
             for at in self.waiting..end.max(self.waiting) {
                 let entry = self.queue.get(layout, pool, at);
@@ -530,10 +611,14 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add(&mut out.sums[*p], pair.level, term(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for (e, found) in window.extrema.iter().zip(&mut found) {
-                    if let Some(key) = sort_key(layout, &layout.inputs[layout.extrema[*e].input], entry) {
+                    if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
                         widen(found, key);
                     }
                 }
@@ -563,13 +648,22 @@ impl Dense {
             window.pairs.iter().for_each(|p| out.sums[*p] = Accumulator::ZERO);
             window.extrema.iter().for_each(|e| out.extrema[*e] = NO_EXTREMA);
             let mut rows = 0;
-            for (at, tile) in tiles.heads.iter().enumerate().filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut) {
+            for (at, tile) in tiles
+                .heads
+                .iter()
+                .enumerate()
+                .filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut)
+            {
                 rows += tile.1;
                 for p in &window.pairs {
                     out.sums[*p].merge(&tiles.sums[at * track.inputs.len() + track.place(layout.pairs[*p].input)]);
                 }
                 for e in &window.extrema {
-                    let place = track.extrema.iter().position(|i| *i == layout.extrema[*e].input).unwrap_or(0);
+                    let place = track
+                        .extrema
+                        .iter()
+                        .position(|i| *i == layout.extrema[*e].input)
+                        .unwrap_or(0);
                     let (min, max) = tiles.extrema[at * track.extrema.len() + place];
                     let found = &mut out.extrema[*e];
                     *found = (found.0.min(min), found.1.max(max));
@@ -586,10 +680,14 @@ impl Dense {
                 rows += 1;
                 for p in &window.pairs {
                     let pair = layout.pairs[*p];
-                    add(&mut out.sums[*p], pair.level, term(layout, &layout.inputs[pair.input], entry, pair.level));
+                    add::<Any>(
+                        &mut out.sums[*p],
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 for e in &window.extrema {
-                    if let Some(key) = sort_key(layout, &layout.inputs[layout.extrema[*e].input], entry) {
+                    if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
                         widen(&mut out.extrema[*e], key);
                     }
                 }
@@ -599,7 +697,13 @@ impl Dense {
     }
 
     /// Gives a row new inputs; `false` when the row is not there any more.
-    pub(super) fn revise(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64], mut release: impl FnMut(&[u64])) -> bool {
+    pub(super) fn revise(
+        &mut self,
+        layout: &Layout,
+        pool: &mut Slab,
+        entry: &[u64],
+        mut release: impl FnMut(&[u64]),
+    ) -> bool {
         let ord = layout.ord.map_or(0, |o| entry[o]);
         let at = self.queue.search(layout, pool, entry[0] as i64, ord);
         if at == self.queue.end {
@@ -618,20 +722,28 @@ impl Dense {
         }
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
-            if window.width.is_some() && at < self.inside[i] {
+            if window.width.is_some() && at < self.inside[i].at {
                 continue;
             }
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let input = &layout.inputs[pair.input];
-                remove(&mut self.sums[*p], pair.level, term(layout, input, &old, pair.level));
-                add(&mut self.sums[*p], pair.level, term(layout, input, entry, pair.level));
+                remove::<Any>(
+                    &mut self.sums[*p],
+                    pair.level,
+                    term::<Any>(layout, input, &old, pair.level),
+                );
+                add::<Any>(
+                    &mut self.sums[*p],
+                    pair.level,
+                    term::<Any>(layout, input, entry, pair.level),
+                );
             }
         }
         let time = entry[0] as i64;
         for (w, spec) in layout.wedges.iter().enumerate() {
             let input = &layout.inputs[spec.input];
-            let key = |e: &[u64]| sort_key(layout, input, e).map(|key| if spec.max { !key } else { key });
+            let key = |e: &[u64]| sort_key::<Any>(layout, input, e).map(|key| if spec.max { !key } else { key });
             let (before, after) = (key(&old), key(entry));
             if before == after {
                 continue;
@@ -652,7 +764,7 @@ impl Dense {
             self.life[i] = self.base[i];
             let input = &layout.inputs[layout.extrema[*e].input];
             for at in self.queue.first..self.waiting {
-                if let Some(key) = sort_key(layout, input, self.queue.get(layout, pool, at)) {
+                if let Some(key) = sort_key::<Any>(layout, input, self.queue.get(layout, pool, at)) {
                     widen(&mut self.life[i], key);
                 }
             }
@@ -669,7 +781,11 @@ impl Dense {
             let (mut low, mut high) = (queue.first, queue.end);
             while low < high {
                 let middle = low + (high - low) / 2;
-                if time(middle) <= bound { low = middle + 1 } else { high = middle }
+                if time(middle) <= bound {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
             }
             low
         };
@@ -703,7 +819,7 @@ impl Dense {
 impl Dense {
     /// Number of the first row that is still needed: without lifetime sums, rows before every window are not.
     pub(super) fn first_needed(&self, layout: &Layout) -> u64 {
-        let inside = self.inside.iter().copied().min().filter(|_| layout.plain);
+        let inside = self.inside.iter().map(|c| c.at).min().filter(|_| layout.plain);
         inside.unwrap_or(self.queue.first).max(self.queue.first)
     }
 
@@ -722,7 +838,11 @@ impl Dense {
                 let mut sums = self.sums[*p];
                 for at in self.queue.first..self.waiting {
                     let entry = self.queue.get(layout, pool, at);
-                    remove(&mut sums, pair.level, term(layout, &layout.inputs[pair.input], entry, pair.level));
+                    remove::<Any>(
+                        &mut sums,
+                        pair.level,
+                        term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+                    );
                 }
                 sums
             })
@@ -734,34 +854,26 @@ impl Dense {
     pub(super) fn prefetch(&self) {
         let at = std::ptr::from_ref(self).cast::<u8>();
         for line in 0..size_of::<Dense>().div_ceil(64) {
-            super::slab::prefetch(at.wrapping_add(line * 64));
+            prefetch(at.wrapping_add(line * 64));
         }
     }
 
-    /// Asks for what the next row will touch: sums, the queue's end, and each window's first rows.
+    /// Asks for what the next row will touch: the queue's end, each window's first rows, the ends of wedges and tiles.
     #[inline(always)]
-    pub(super) fn prefetch_inside(&self, layout: &Layout, pool: &Slab) {
-        for sums in &self.sums {
-            super::slab::prefetch(sums);
+    pub(super) fn prefetch_inside<S: Shape>(&self, layout: &Layout, pool: &Slab) {
+        let stride = S::stride(layout);
+        let word = |at: u64| (at & ((1 << CHUNK_LOG2) - 1)) as usize * stride;
+        if !self.queue.chunks.is_empty() {
+            pool.prefetch_word(self.queue.newest, word(self.queue.end));
         }
-        let place = |at: u64| {
-            if let Some(chunk) = self.queue.chunks.get(((at >> CHUNK_LOG2) - self.queue.base) as usize) {
-                let word = (at & ((1 << CHUNK_LOG2) - 1)) as usize * layout.stride;
-                super::slab::prefetch(&pool.get(*chunk)[word]);
-            }
-        };
-        if self.queue.end >> CHUNK_LOG2 >= self.queue.base {
-            place(self.queue.end);
+        for cursor in self.inside.iter().filter(|cursor| cursor.number > 0) {
+            pool.prefetch_word(cursor.chunk, word(cursor.at));
         }
-        for first in &self.inside {
-            if *first >= self.queue.first {
-                place(*first);
-            }
+        for wedge in self.wedges.iter() {
+            wedge.prefetch();
         }
-        for wedge in &self.wedges {
-            if let Some(tail) = wedge.tail() {
-                super::slab::prefetch(tail);
-            }
+        for tiles in &self.tiles {
+            tiles.prefetch();
         }
     }
 }

@@ -34,7 +34,10 @@ pub(super) struct Bucket {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Index { tables: (0..SLOTS).map(|_| Table::default()).collect(), len: 0 }
+        Index {
+            tables: (0..SLOTS).map(|_| Table::default()).collect(),
+            len: 0,
+        }
     }
 
     /// Number of keys.
@@ -51,7 +54,12 @@ impl Index {
     #[inline(always)]
     pub(super) fn prefetch(&self, hash: u64) {
         let table = &self.tables[slot_of(hash)];
-        prefetch(table.buckets.as_ptr().wrapping_add(hash as usize & table.buckets.len().wrapping_sub(1)));
+        prefetch(
+            table
+                .buckets
+                .as_ptr()
+                .wrapping_add(hash as usize & table.buckets.len().wrapping_sub(1)),
+        );
     }
 
     /// The handle of the first bucket with this hash, without a look at the record.
@@ -91,14 +99,20 @@ impl Index {
                 return None;
             }
             if bucket >> 32 == hash & 0xffff_ffff && is_it(bucket as u32) {
-                return Some((Bucket { slot: slot as u32, at: at as u32 }, bucket as u32));
+                return Some((
+                    Bucket {
+                        slot: slot as u32,
+                        at: at as u32,
+                    },
+                    bucket as u32,
+                ));
             }
             at = (at + 1) & mask;
         }
     }
 
     /// Adds a record whose key is not there yet.
-    pub(super) fn insert(&mut self, hash: u64, handle: Handle) -> Bucket {
+    pub(super) fn insert(&mut self, hash: u64, handle: Handle) {
         let slot = slot_of(hash);
         let table = &mut self.tables[slot];
         if (table.len as usize + 1) * 4 > table.buckets.len() * 3 {
@@ -106,25 +120,22 @@ impl Index {
         }
         table.len += 1;
         self.len += 1;
-        Bucket { slot: slot as u32, at: table.place((hash & 0xffff_ffff) << 32 | u64::from(handle)) as u32 }
-    }
-
-    /// Points a bucket at another record.
-    pub(super) fn set(&mut self, bucket: Bucket, handle: Handle) {
-        let word = &mut self.tables[bucket.slot as usize].buckets[bucket.at as usize];
-        *word = *word & !0xffff_ffff | u64::from(handle);
+        table.place((hash & 0xffff_ffff) << 32 | u64::from(handle));
     }
 
     /// Points the bucket of a record at another.
     pub(super) fn replace(&mut self, hash: u64, old: Handle, new: Handle) {
         if let Some((bucket, _)) = self.find(hash, |handle| handle == old) {
-            self.set(bucket, new);
+            let word = &mut self.tables[bucket.slot as usize].buckets[bucket.at as usize];
+            *word = *word & !0xffff_ffff | u64::from(new);
         }
     }
 
     /// Removes the bucket of a record.
     pub(super) fn remove(&mut self, hash: u64, handle: Handle) {
-        let Some((bucket, _)) = self.find(hash, |found| found == handle) else { return };
+        let Some((bucket, _)) = self.find(hash, |found| found == handle) else {
+            return;
+        };
         let table = &mut self.tables[bucket.slot as usize];
         let mask = table.buckets.len() - 1;
         let mut hole = bucket.at as usize;
@@ -152,7 +163,11 @@ impl Index {
 
     /// The handles of a slot.
     pub(super) fn slot(&self, slot: usize) -> impl Iterator<Item = Handle> {
-        self.tables[slot].buckets.iter().filter(|bucket| **bucket != EMPTY).map(|bucket| *bucket as u32)
+        self.tables[slot]
+            .buckets
+            .iter()
+            .filter(|bucket| **bucket != EMPTY)
+            .map(|bucket| *bucket as u32)
     }
 }
 
@@ -165,13 +180,12 @@ impl Table {
         }
     }
 
-    fn place(&mut self, word: u64) -> usize {
+    fn place(&mut self, word: u64) {
         let mask = self.buckets.len() - 1;
         let mut at = (word >> 32) as usize & mask;
         while self.buckets[at] != EMPTY {
             at = (at + 1) & mask;
         }
         self.buckets[at] = word;
-        at
     }
 }

@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::ViewError;
 use super::columns::word_of_scalar;
+use super::value::Shape;
 use crate::base::Micros;
 use crate::features::numeric::{Accumulator, Scale};
 use crate::plan::model::{AggregateFunction, Order, ViewPlan, Window};
@@ -45,7 +46,11 @@ impl Kind {
     }
 
     pub(super) fn scale(self) -> Scale {
-        if self == Kind::Float { Scale::Fraction } else { Scale::One }
+        if self == Kind::Float {
+            Scale::Fraction
+        } else {
+            Scale::One
+        }
     }
 }
 
@@ -123,7 +128,9 @@ impl WindowSpec {
         match (self.width, self.grain) {
             (None, _) => i64::MIN,
             (Some(width), None) => head.saturating_sub(width),
-            (Some(width), Some(grain)) => (head.saturating_sub(width).div_euclid(grain)).saturating_mul(grain).saturating_sub(1),
+            (Some(width), Some(grain)) => (head.saturating_sub(width).div_euclid(grain))
+                .saturating_mul(grain)
+                .saturating_sub(1),
         }
     }
 
@@ -132,9 +139,9 @@ impl WindowSpec {
         match (self.width, self.grain) {
             (None, _) => i64::MAX,
             (Some(width), None) => time.saturating_add(width),
-            (Some(width), Some(grain)) => {
-                (time.div_euclid(grain).saturating_add(1)).saturating_mul(grain).saturating_add(width)
-            }
+            (Some(width), Some(grain)) => (time.div_euclid(grain).saturating_add(1))
+                .saturating_mul(grain)
+                .saturating_add(width),
         }
     }
 
@@ -246,6 +253,8 @@ pub(super) struct Layout {
     pub(super) texts: bool,
     /// Some window is lifetime, or last values are kept: a key is never dropped.
     pub(super) forever: bool,
+    /// The level of all sums, when the only input is one float and entries are a time and that float.
+    pub(super) solo: Option<Level>,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -281,13 +290,18 @@ impl Layout {
             outputs: Vec::new(),
             delay: plan.delay.max(0),
             include_current: plan.include_current,
-            slack: if order == Order::Arrival { plan.disorder.max(0) } else { 0 },
+            slack: if order == Order::Arrival {
+                plan.disorder.max(0)
+            } else {
+                0
+            },
             keep: 0,
             keep_dense: None,
             keep_last: false,
             plain: false,
             texts: false,
             forever: false,
+            solo: None,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -314,14 +328,34 @@ impl Layout {
         }
         .map(|width| width.max(horizon).saturating_add(layout.slack))
         // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
-        .map(|width| if layout.slack > 0 { width.max(layout.slack.saturating_add(tiles.unwrap_or(0))) } else { width });
+        .map(|width| {
+            if layout.slack > 0 {
+                width.max(layout.slack.saturating_add(tiles.unwrap_or(0)))
+            } else {
+                width
+            }
+        });
         layout.texts = layout.inputs.iter().any(|i| i.kind == Kind::Bytes);
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
         layout.plain = !layout.texts && !lifetime && !layout.keep_last && layout.slack == 0 && horizon == 0;
+        if let [input] = layout.inputs.as_slice()
+            && input.kind == Kind::Float
+            && layout.stride == 2
+            && layout.life_extrema.is_empty()
+            && input.level > Level::Count
+            && layout.chains.len() == 1
+        {
+            // A pair that needs less may keep more.
+            layout.solo = Some(input.level);
+        }
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
-            + if lifetime { 1 + Accumulator::WORDS * layout.life_pairs.len() + 2 * layout.life_extrema.len() } else { 0 };
+            + if lifetime {
+                1 + Accumulator::WORDS * layout.life_pairs.len() + 2 * layout.life_extrema.len()
+            } else {
+                0
+            };
         Ok(layout)
     }
 
@@ -335,7 +369,11 @@ impl Layout {
         let width = match aggregate.window {
             Window::Trailing(width) if width > 0 => Some(width),
             Window::Trailing(width) => {
-                return Err(ViewError::Window { view: plan.name.clone(), aggregate: aggregate.name.clone(), micros: width });
+                return Err(ViewError::Window {
+                    view: plan.name.clone(),
+                    aggregate: aggregate.name.clone(),
+                    micros: width,
+                });
             }
             Window::Lifetime => None,
         };
@@ -356,7 +394,10 @@ impl Layout {
         };
         let Some(column) = aggregate.input else {
             if aggregate.function != F::Count {
-                return Err(ViewError::Input { view: plan.name.clone(), aggregate: aggregate.name.clone() });
+                return Err(ViewError::Input {
+                    view: plan.name.clone(),
+                    aggregate: aggregate.name.clone(),
+                });
             }
             return self.push_output(plan, aggregate, Source::Rows { window }, Kind::Wide, DataType::Int64);
         };
@@ -395,9 +436,15 @@ impl Layout {
             }
         };
         let source = match aggregate.function {
-            F::Count => Source::Count { pair: self.pair(window, input, Level::Count) },
-            F::Sum => Source::Sum { pair: self.pair(window, input, Level::Sum) },
-            F::Mean => Source::Mean { pair: self.pair(window, input, Level::Sum) },
+            F::Count => Source::Count {
+                pair: self.pair(window, input, Level::Count),
+            },
+            F::Sum => Source::Sum {
+                pair: self.pair(window, input, Level::Sum),
+            },
+            F::Mean => Source::Mean {
+                pair: self.pair(window, input, Level::Sum),
+            },
             F::Variance | F::VarianceSample | F::Stddev | F::StddevSample => Source::Variance {
                 pair: self.pair(window, input, Level::Squares),
                 sample: matches!(aggregate.function, F::VarianceSample | F::StddevSample),
@@ -407,11 +454,21 @@ impl Layout {
                 let pair = self.pair(window, input, Level::Count);
                 let extrema = self.extremum(window, input);
                 let track = usize::MAX;
-                let wedge = if aggregate.function == F::Min { &mut self.extrema[extrema].min } else { &mut self.extrema[extrema].max };
+                let wedge = if aggregate.function == F::Min {
+                    &mut self.extrema[extrema].min
+                } else {
+                    &mut self.extrema[extrema].max
+                };
                 *wedge = Some(track);
-                if aggregate.function == F::Min { Source::Min { extrema, pair } } else { Source::Max { extrema, pair } }
+                if aggregate.function == F::Min {
+                    Source::Min { extrema, pair }
+                } else {
+                    Source::Max { extrema, pair }
+                }
             }
-            F::Last => Source::Last { last: self.last(window, input) },
+            F::Last => Source::Last {
+                last: self.last(window, input),
+            },
         };
         self.push_output(plan, aggregate, source, kind, data_type)
     }
@@ -468,7 +525,13 @@ impl Layout {
         if let Some(at) = self.extrema.iter().position(|e| e.window == window && e.input == input) {
             return at;
         }
-        self.extrema.push(Extrema { window, input, min: None, max: None, life: None });
+        self.extrema.push(Extrema {
+            window,
+            input,
+            min: None,
+            max: None,
+            life: None,
+        });
         self.windows[window].extrema.push(self.extrema.len() - 1);
         self.extrema.len() - 1
     }
@@ -488,7 +551,11 @@ impl Layout {
             self.ord = Some(word);
             word += 1;
         }
-        if self.inputs.iter().any(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned)) {
+        if self
+            .inputs
+            .iter()
+            .any(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned))
+        {
             self.mask = Some(word);
             word += 1;
         }
@@ -554,7 +621,9 @@ impl Layout {
                 self.life_pairs.extend(&self.windows[at].pairs);
                 for e in self.windows[at].extrema.clone() {
                     self.extrema[e].life = Some(self.life_extrema.len());
-                    self.inputs[self.extrema[e].input].life_extrema.push(self.life_extrema.len());
+                    self.inputs[self.extrema[e].input]
+                        .life_extrema
+                        .push(self.life_extrema.len());
                     self.life_extrema.push(e);
                 }
             }
@@ -576,7 +645,12 @@ impl Layout {
                 let wedge = match self.wedges.iter().position(spec) {
                     Some(wedge) => wedge,
                     None => {
-                        self.wedges.push(WedgeSpec { track, input: e.input, max, reach: 0 });
+                        self.wedges.push(WedgeSpec {
+                            track,
+                            input: e.input,
+                            max,
+                            reach: 0,
+                        });
                         self.inputs[e.input].wedges.push(self.wedges.len() - 1);
                         if let Some(track) = track {
                             self.tracks[track].wedges.push(self.wedges.len() - 1);
@@ -598,17 +672,32 @@ impl Layout {
         for at in windows {
             // The wider window holds the narrower at every head when its width covers the narrower one's rounded start.
             let holds = |inner: usize| {
-                self.windows[at].width.is_none_or(|width| self.windows[inner].reach().is_some_and(|r| r <= width))
+                self.windows[at]
+                    .width
+                    .is_none_or(|width| self.windows[inner].reach().is_some_and(|r| r <= width))
             };
-            match self.chains.iter_mut().find(|c| c.windows.last().is_some_and(|w| holds(*w))) {
+            match self
+                .chains
+                .iter_mut()
+                .find(|c| c.windows.last().is_some_and(|w| holds(*w)))
+            {
                 Some(chain) => chain.windows.push(at),
-                None => self.chains.push(Chain { windows: vec![at], inputs: Vec::new() }),
+                None => self.chains.push(Chain {
+                    windows: vec![at],
+                    inputs: Vec::new(),
+                }),
             }
         }
         for chain in &mut self.chains {
             for window in &chain.windows {
-                let pairs = self.windows[*window].pairs.iter().map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
-                let extrema = self.windows[*window].extrema.iter().map(|e| (self.extrema[*e].input, Level::Count, true));
+                let pairs = self.windows[*window]
+                    .pairs
+                    .iter()
+                    .map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
+                let extrema = self.windows[*window]
+                    .extrema
+                    .iter()
+                    .map(|e| (self.extrema[*e].input, Level::Count, true));
                 for (input, level, extrema) in pairs.chain(extrema) {
                     match chain.inputs.iter_mut().find(|i| i.0 == input) {
                         Some(found) => *found = (input, found.1.max(level), found.2 || extrema),
@@ -621,8 +710,11 @@ impl Layout {
 
     /// Order of entries: time, then position where it is kept.
     #[inline(always)]
-    pub(super) fn is_after(&self, a: &[u64], b: &[u64]) -> bool {
+    pub(super) fn is_after<S: Shape>(&self, a: &[u64], b: &[u64]) -> bool {
         let (x, y) = (a[0] as i64, b[0] as i64);
+        if S::KIND.is_some() {
+            return x > y;
+        }
         x > y || (x == y && self.ord.is_some_and(|ord| a[ord] > b[ord]))
     }
 }

@@ -24,6 +24,7 @@
 mod columns;
 mod dense;
 mod index;
+mod inline;
 mod keys;
 mod layout;
 mod refresh;
@@ -75,7 +76,9 @@ pub enum ViewError {
         what: String,
     },
     /// An aggregate of a type that it cannot take.
-    #[error("view {view}: aggregate {aggregate} cannot take a column of type {data_type}; use a number, or count or last")]
+    #[error(
+        "view {view}: aggregate {aggregate} cannot take a column of type {data_type}; use a number, or count or last"
+    )]
     Unsupported {
         /// The view.
         view: String,

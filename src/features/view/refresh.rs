@@ -11,6 +11,7 @@ use super::index::Handle;
 use super::keys::bytes_of_word;
 use super::small::{self, DIRTY};
 use super::state::{Bounds, ViewState};
+use super::value::Any;
 use crate::base::EventTime;
 
 /// Keys to look at.
@@ -71,7 +72,11 @@ impl ViewState {
                 continue;
             }
             let next = self.tell(handle, head, &bounds, &mut answers);
-            let next = if next == i64::MAX { next } else { next.saturating_add(self.layout.delay) };
+            let next = if next == i64::MAX {
+                next
+            } else {
+                next.saturating_add(self.layout.delay)
+            };
             // A timer that stands and is not later serves; else a new one takes its place.
             let stands = due.is_none() && planned <= next;
             if !stands && next != i64::MAX {
@@ -90,7 +95,13 @@ impl ViewState {
         let more = !refresh.dirty.is_empty() || refresh.timers.peek().is_some_and(|Reverse((due, _))| *due <= now);
         self.refresh = self.layout.refresh.then_some(refresh);
         let values = answers.finish(&self.layout, &self.texts)?;
-        Ok(Refreshed { keys: keys.finish(), values, event_times, valid_until, more })
+        Ok(Refreshed {
+            keys: keys.finish(),
+            values,
+            event_times,
+            valid_until,
+            more,
+        })
     }
 
     fn handle_of(&self, key: u64) -> Option<Handle> {
@@ -98,7 +109,9 @@ impl ViewState {
             return None;
         }
         let hash = self.hash_of(key);
-        self.index.find(hash, |handle| self.key_word(handle) == key).map(|(_, handle)| handle)
+        self.index
+            .find(hash, |handle| self.key_word(handle) == key)
+            .map(|(_, handle)| handle)
     }
 
     /// Whether a record is dirty, and the time of its timer.
@@ -108,7 +121,9 @@ impl ViewState {
                 let record = self.small[class].get(block);
                 (record[1] & DIRTY != 0, record[2] as i64)
             }
-            (None, block) => self.dense[block as usize].as_ref().map_or((false, i64::MAX), |d| (d.dirty, d.due)),
+            (None, block) => self.dense[block as usize]
+                .as_ref()
+                .map_or((false, i64::MAX), |d| (d.dirty, d.due)),
         }
     }
 
@@ -143,7 +158,7 @@ impl ViewState {
             (Some(class), block) => {
                 let record = self.small[class].get(block);
                 let mut scan = small::ScanScratch::new(layout);
-                small::query(layout, record, head, &bounds.list, &mut scan, &mut raw);
+                small::query::<Any>(layout, record, head, &bounds.list, &mut scan, &mut raw);
                 small::next_change(layout, record, head, &bounds.list)
             }
             (None, block) => match &self.dense[block as usize] {

@@ -24,7 +24,13 @@ impl Slab {
     pub(super) fn new(words: usize) -> Self {
         let words = words.next_multiple_of(8);
         let shift = SEGMENT_BYTES_LOG2.saturating_sub((words * 8).next_power_of_two().trailing_zeros());
-        Slab { words, shift, segments: Vec::new(), free: Vec::new(), next: 0 }
+        Slab {
+            words,
+            shift,
+            segments: Vec::new(),
+            free: Vec::new(),
+            next: 0,
+        }
     }
 
     /// A block; its words are what they were.
@@ -68,7 +74,10 @@ impl Slab {
 
     #[inline(always)]
     fn place(&self, id: u32) -> (usize, usize) {
-        ((id >> self.shift) as usize, (id & ((1 << self.shift) - 1)) as usize * (self.words / 8))
+        (
+            (id >> self.shift) as usize,
+            (id & ((1 << self.shift) - 1)) as usize * (self.words / 8),
+        )
     }
 
     /// A block's words.
@@ -91,6 +100,17 @@ impl Slab {
     pub(super) fn prefetch(&self, id: u32, lines: usize) {
         let (segment, line) = self.place(id);
         for line in &self.segments[segment][line..line + lines] {
+            prefetch(line);
+        }
+    }
+}
+
+impl Slab {
+    /// Asks for the cache line of a block's word.
+    #[inline(always)]
+    pub(super) fn prefetch_word(&self, id: u32, word: usize) {
+        let (segment, line) = self.place(id);
+        if let Some(line) = self.segments.get(segment).and_then(|s| s.get(line + word / 8)) {
             prefetch(line);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Words: key, state, (time of the next refresh), (lifetime sums of rows let go), entries from the oldest.
 
-use super::layout::Layout;
-use super::value::{NO_EXTREMA, Raw, add, last_of, sort_key, term, widen};
+use super::layout::{Layout, Level};
+use super::value::{Any, NO_EXTREMA, Raw, Shape, add, last_of, sort_key, term, widen};
 use crate::features::numeric::Accumulator;
 
 const COUNT: u64 = 0xffff;
@@ -60,14 +60,14 @@ pub(super) fn newest(layout: &Layout, record: &[u64]) -> Option<i64> {
 
 /// Inserts an entry in order; `false` when the block is full.
 #[inline(always)]
-pub(super) fn insert(layout: &Layout, record: &mut [u64], entry: &[u64]) -> bool {
-    let (stride, count) = (layout.stride, count(record));
-    if count == capacity(layout, record.len()) {
+pub(super) fn insert<S: Shape>(layout: &Layout, record: &mut [u64], entry: &[u64]) -> bool {
+    let (stride, count) = (S::stride(layout), count(record));
+    let end = layout.entries_at + count * stride;
+    if end + stride > record.len() {
         return false;
     }
-    let end = layout.entries_at + count * stride;
     let mut at = end;
-    while at > layout.entries_at && layout.is_after(&record[at - stride..at], entry) {
+    while at > layout.entries_at && layout.is_after::<S>(&record[at - stride..at], entry) {
         at -= stride;
     }
     if at < end {
@@ -118,12 +118,16 @@ fn absorb(layout: &Layout, base: &mut [u64], entry: &[u64]) {
     for (i, pair) in layout.life_pairs.iter().enumerate() {
         let pair = layout.pairs[*pair];
         let mut sums = base_sums(layout, base, i);
-        add(&mut sums, pair.level, term(layout, &layout.inputs[pair.input], entry, pair.level));
+        add::<Any>(
+            &mut sums,
+            pair.level,
+            term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
+        );
         set_base_sums(layout, base, i, sums);
     }
     for (i, extrema) in layout.life_extrema.iter().enumerate() {
         let input = &layout.inputs[layout.extrema[*extrema].input];
-        if let Some(key) = sort_key(layout, input, entry) {
+        if let Some(key) = sort_key::<Any>(layout, input, entry) {
             let mut found = base_extrema(layout, base, i);
             widen(&mut found, key);
             set_base_extrema(layout, base, i, found);
@@ -169,13 +173,64 @@ pub(super) fn set_base_extrema(layout: &Layout, record: &mut [u64], i: usize, ex
 
 /// Answers for the windows that end at `head`.
 #[inline(always)]
-pub(super) fn query(layout: &Layout, record: &[u64], head: i64, bounds: &[i64], scratch: &mut ScanScratch, out: &mut Raw<'_>) {
-    let stride = layout.stride;
-    let entries = entries(layout, record);
+pub(super) fn query<S: Shape>(
+    layout: &Layout,
+    record: &[u64],
+    head: i64,
+    bounds: &[i64],
+    scratch: &mut ScanScratch,
+    out: &mut Raw<'_>,
+) {
+    let stride = S::stride(layout);
+    let entries = &record[layout.entries_at..layout.entries_at + count(record) * stride];
     let mut end = entries.len();
     while end > 0 && entries[end - stride] as i64 > head {
         end -= stride;
     }
+    if S::KIND.is_some() {
+        query_float::<S>(layout, &entries[..end], bounds, out);
+    } else {
+        query_chains(layout, &entries[..end], bounds, scratch, out);
+    }
+    if layout.forever {
+        add_base(layout, record, out);
+    }
+}
+
+/// One chain of windows over one float.
+#[inline(always)]
+fn query_float<S: Shape>(layout: &Layout, entries: &[u64], bounds: &[i64], out: &mut Raw<'_>) {
+    let input = &layout.inputs[0];
+    let mut sums = Accumulator::ZERO;
+    let mut extrema = NO_EXTREMA;
+    let widens = !layout.extrema.is_empty();
+    let mut at = entries.len();
+    for &w in &layout.chains[0].windows {
+        let window = &layout.windows[w];
+        while at >= 2 && entries[at - 2] as i64 > bounds[w] {
+            let entry = &entries[at - 2..at];
+            at -= 2;
+            add::<S>(
+                &mut sums,
+                Level::Squares,
+                term::<S>(layout, input, entry, Level::Squares),
+            );
+            if widens && let Some(key) = sort_key::<S>(layout, input, entry) {
+                widen(&mut extrema, key);
+            }
+        }
+        out.rows[w] = ((entries.len() - at) / 2) as u64;
+        for p in &window.pairs {
+            out.sums[*p] = sums;
+        }
+        for e in &window.extrema {
+            out.extrema[*e] = extrema;
+        }
+    }
+}
+
+fn query_chains(layout: &Layout, entries: &[u64], bounds: &[i64], scratch: &mut ScanScratch, out: &mut Raw<'_>) {
+    let (stride, end) = (layout.stride, entries.len());
     for chain in &layout.chains {
         let sums = &mut scratch.sums[..chain.inputs.len()];
         let extrema = &mut scratch.extrema[..chain.inputs.len()];
@@ -189,8 +244,8 @@ pub(super) fn query(layout: &Layout, record: &[u64], head: i64, bounds: &[i64], 
                 at -= stride;
                 for (i, (input, level, wants_extrema)) in chain.inputs.iter().enumerate() {
                     let input = &layout.inputs[*input];
-                    add(&mut sums[i], *level, term(layout, input, entry, *level));
-                    if *wants_extrema && let Some(key) = sort_key(layout, input, entry) {
+                    add::<Any>(&mut sums[i], *level, term::<Any>(layout, input, entry, *level));
+                    if *wants_extrema && let Some(key) = sort_key::<Any>(layout, input, entry) {
                         widen(&mut extrema[i], key);
                     }
                 }
@@ -204,12 +259,14 @@ pub(super) fn query(layout: &Layout, record: &[u64], head: i64, bounds: &[i64], 
                 out.extrema[*e] = extrema[place(layout.extrema[*e].input)];
             }
             for l in &window.lasts {
-                out.lasts[*l] = if end > at { last_of(layout, &layout.inputs[layout.lasts[*l].1], &entries[end - stride..end]) } else { (0, 0) };
+                let input = &layout.inputs[layout.lasts[*l].1];
+                out.lasts[*l] = if end > at {
+                    last_of(layout, input, &entries[end - stride..end])
+                } else {
+                    (0, 0)
+                };
             }
         }
-    }
-    if layout.forever {
-        add_base(layout, record, out);
     }
 }
 
@@ -237,7 +294,10 @@ pub(super) struct ScanScratch {
 impl ScanScratch {
     pub(super) fn new(layout: &Layout) -> Self {
         let inputs = layout.inputs.len();
-        ScanScratch { sums: vec![Accumulator::ZERO; inputs], extrema: vec![NO_EXTREMA; inputs] }
+        ScanScratch {
+            sums: vec![Accumulator::ZERO; inputs],
+            extrema: vec![NO_EXTREMA; inputs],
+        }
     }
 }
 

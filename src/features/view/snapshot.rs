@@ -10,7 +10,7 @@ use super::keys::Key;
 use super::layout::{Kind, Layout, NULL_TEXT};
 use super::small;
 use super::state::{Bounds, ViewState, release};
-use super::value::{Term, sort_key, term, widen};
+use super::value::{Any, Term, sort_key, term, widen};
 use crate::base::{hash_bytes, slot_of};
 use crate::features::numeric::Accumulator;
 
@@ -24,7 +24,7 @@ impl ViewState {
         let mut out = Writer(Vec::new());
         let mut handles: Vec<Handle> = self.index.slot(slot).collect();
         // By key, so that the bytes do not depend on where records lie.
-        handles.sort_by(|a, b| self.key_bytes(*a).cmp(&self.key_bytes(*b)));
+        handles.sort_by_key(|a| self.key_bytes(*a));
         out.word(VERSION);
         out.word(fingerprint(&self.layout, self.words));
         out.word(handles.len() as u64);
@@ -64,13 +64,15 @@ impl ViewState {
         for _ in 0..input.word()? {
             let key = input.bytes()?.to_vec();
             let word = if self.words {
-                Some(u64::from_le_bytes(key.as_slice().try_into().map_err(|_| bad("a key is not a word"))?))
+                Some(u64::from_le_bytes(
+                    key.as_slice().try_into().map_err(|_| bad("a key is not a word"))?,
+                ))
             } else {
                 None
             };
             let key = word.map_or(Key::Bytes(&key), Key::Word);
             let hash = key.hash();
-            if let Some((_, handle)) = self.find(key, hash) {
+            if let Some(handle) = self.find(key, hash) {
                 self.remove(handle);
             }
             match input.word()? {
@@ -80,12 +82,20 @@ impl ViewState {
             }
         }
         self.texts.settle();
-        if input.bytes.is_empty() { Ok(()) } else { Err(bad("bytes are left over")) }
+        if input.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(bad("bytes are left over"))
+        }
     }
 
     fn key_bytes(&self, handle: Handle) -> Vec<u8> {
         let word = self.key_word(handle);
-        if self.words { word.to_le_bytes().to_vec() } else { self.names.get(word).to_vec() }
+        if self.words {
+            word.to_le_bytes().to_vec()
+        } else {
+            self.names.get(word).to_vec()
+        }
     }
 
     fn remove(&mut self, handle: Handle) {
@@ -93,11 +103,20 @@ impl ViewState {
         let hash = self.hash_of(key);
         debug_assert!(slot_of(hash) < crate::base::SLOTS);
         self.index.remove(hash, handle);
-        let Self { layout, small, dense, chunks, texts, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            texts,
+            ..
+        } = self;
         match Self::place(handle) {
             (Some(class), block) => {
                 let record = small[class].get_mut(block);
-                small::entries(layout, record).chunks_exact(layout.stride).for_each(|e| release(layout, texts, e));
+                small::entries(layout, record)
+                    .chunks_exact(layout.stride)
+                    .for_each(|e| release(layout, texts, e));
                 record[1] = small::FREE;
                 small[class].release(block);
             }
@@ -126,7 +145,9 @@ impl ViewState {
     }
 
     fn import_entry(&mut self, input: &mut Reader<'_>) -> Result<Vec<u64>, ViewError> {
-        let mut entry = (0..self.layout.stride).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
+        let mut entry = (0..self.layout.stride)
+            .map(|_| input.word())
+            .collect::<Result<Vec<_>, _>>()?;
         for i in self.layout.inputs.iter().filter(|i| i.kind == Kind::Bytes) {
             if entry[i.word] != NULL_TEXT {
                 entry[i.word] = self.texts.acquire(input.bytes()?);
@@ -139,7 +160,9 @@ impl ViewState {
         let layout = &self.layout;
         out.word(SMALL);
         // Lifetime sums follow the head words as they are.
-        record[layout.base_at..layout.entries_at].iter().for_each(|word| out.word(*word));
+        record[layout.base_at..layout.entries_at]
+            .iter()
+            .for_each(|word| out.word(*word));
         out.word(small::count(record) as u64);
         for entry in small::entries(layout, record).chunks_exact(layout.stride) {
             self.export_entry(entry, out);
@@ -147,8 +170,10 @@ impl ViewState {
     }
 
     fn import_small(&mut self, key: Key<'_>, hash: u64, input: &mut Reader<'_>) -> Result<(), ViewError> {
-        let base = (self.layout.base_at..self.layout.entries_at).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
-        let (bucket, mut handle) = self.find_or_make(key, hash);
+        let base = (self.layout.base_at..self.layout.entries_at)
+            .map(|_| input.word())
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut handle = self.find_or_make(key, hash);
         if let (Some(class), block) = Self::place(handle) {
             let (from, to) = (self.layout.base_at, self.layout.entries_at);
             self.small[class].get_mut(block)[from..to].copy_from_slice(&base);
@@ -156,7 +181,7 @@ impl ViewState {
         for _ in 0..input.word()? {
             let entry = self.import_entry(input)?;
             // Before every head, so that nothing is absorbed or let go yet.
-            handle = self.insert_at(bucket, handle, &entry, i64::MIN);
+            handle = self.insert_at::<Any>(hash, handle, &entry, i64::MIN);
         }
         self.mark_imported(handle);
         Ok(())
@@ -188,7 +213,10 @@ impl ViewState {
         for at in first..dense.queue.end {
             self.export_entry(dense.queue.get(layout, &self.chunks, at), out);
         }
-        dense.base_sums(layout, &self.chunks).iter().for_each(|sums| out.sums(sums));
+        dense
+            .base_sums(layout, &self.chunks)
+            .iter()
+            .for_each(|sums| out.sums(sums));
         dense.base.iter().for_each(|e| out.pair(*e));
         for tiles in &dense.tiles {
             out.word(tiles.heads.len() as u64);
@@ -196,7 +224,12 @@ impl ViewState {
             tiles.sums.iter().for_each(|sums| out.sums(sums));
             tiles.extrema.iter().for_each(|e| out.pair(*e));
         }
-        for (_, wedge) in layout.wedges.iter().zip(&dense.wedges).filter(|(spec, _)| spec.track.is_some()) {
+        for (_, wedge) in layout
+            .wedges
+            .iter()
+            .zip(dense.wedges.iter())
+            .filter(|(spec, _)| spec.track.is_some())
+        {
             out.word(wedge.items().len() as u64);
             wedge.items().for_each(|item| out.pair(item));
         }
@@ -213,7 +246,7 @@ impl ViewState {
         }
         for _ in 0..rows {
             let entry = self.import_entry(input)?;
-            dense.queue.push(&self.layout, &mut self.chunks, &entry);
+            dense.queue.push::<Any>(&self.layout, &mut self.chunks, &entry);
         }
         dense.waiting = waiting;
         let layout = &self.layout;
@@ -238,7 +271,12 @@ impl ViewState {
                     tiles.extrema.push_back(input.pair()?);
                 }
             }
-            for (_, wedge) in layout.wedges.iter().zip(&mut dense.wedges).filter(|(spec, _)| spec.track.is_some()) {
+            for (_, wedge) in layout
+                .wedges
+                .iter()
+                .zip(dense.wedges.iter_mut())
+                .filter(|(spec, _)| spec.track.is_some())
+            {
                 for _ in 0..input.count(16)? {
                     let (time, value) = input.pair()?;
                     wedge.push(time, value);
@@ -253,7 +291,7 @@ impl ViewState {
         dense.rebuild(layout, &self.chunks);
         let mut bounds = Bounds::new(layout);
         bounds.set(layout, dense.head);
-        dense.leave(layout, &self.chunks, &bounds.list);
+        dense.leave::<Any>(layout, &self.chunks, &bounds.list);
         dense.key = match key {
             Key::Word(word) => word,
             Key::Bytes(bytes) => self.names.add(bytes),
@@ -273,17 +311,22 @@ impl Dense {
             for w in &layout.exact {
                 for p in &layout.windows[*w].pairs {
                     let pair = layout.pairs[*p];
-                    let term: Term = term(layout, &layout.inputs[pair.input], entry, pair.level);
-                    super::value::add(&mut self.sums[*p], pair.level, term);
+                    let term: Term = term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level);
+                    super::value::add::<Any>(&mut self.sums[*p], pair.level, term);
                 }
             }
-            for (spec, wedge) in layout.wedges.iter().zip(&mut self.wedges).filter(|(spec, _)| spec.track.is_none()) {
-                if let Some(key) = sort_key(layout, &layout.inputs[spec.input], entry) {
+            for (spec, wedge) in layout
+                .wedges
+                .iter()
+                .zip(self.wedges.iter_mut())
+                .filter(|(spec, _)| spec.track.is_none())
+            {
+                if let Some(key) = sort_key::<Any>(layout, &layout.inputs[spec.input], entry) {
                     wedge.push(entry[0] as i64, if spec.max { !key } else { key });
                 }
             }
             for (i, e) in layout.life_extrema.iter().enumerate() {
-                if let Some(key) = sort_key(layout, &layout.inputs[layout.extrema[*e].input], entry) {
+                if let Some(key) = sort_key::<Any>(layout, &layout.inputs[layout.extrema[*e].input], entry) {
                     widen(&mut self.life[i], key);
                 }
             }
@@ -308,11 +351,28 @@ fn bad(what: &str) -> ViewError {
 
 /// A number that differs between views whose snapshots cannot be exchanged.
 fn fingerprint(layout: &Layout, words: bool) -> u64 {
-    let inputs: Vec<_> = layout.inputs.iter().map(|i| (i.kind, i.data_type.to_string(), i.word)).collect();
+    let inputs: Vec<_> = layout
+        .inputs
+        .iter()
+        .map(|i| (i.kind, i.data_type.to_string(), i.word))
+        .collect();
     let windows: Vec<_> = layout.windows.iter().map(|w| (w.width, w.grain)).collect();
     let pairs: Vec<_> = layout.pairs.iter().map(|p| (p.window, p.input, p.level)).collect();
-    let extrema: Vec<_> = layout.extrema.iter().map(|e| (e.window, e.input, e.min, e.max)).collect();
-    let shape = (inputs, windows, pairs, extrema, &layout.lasts, layout.delay, layout.keep, layout.keep_dense);
+    let extrema: Vec<_> = layout
+        .extrema
+        .iter()
+        .map(|e| (e.window, e.input, e.min, e.max))
+        .collect();
+    let shape = (
+        inputs,
+        windows,
+        pairs,
+        extrema,
+        &layout.lasts,
+        layout.delay,
+        layout.keep,
+        layout.keep_dense,
+    );
     hash_bytes(format!("{shape:?} {:?} {words}", layout.ord).as_bytes())
 }
 
@@ -344,13 +404,20 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], ViewError> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or_else(|| bad("it ends too early"))?;
+        let (taken, rest) = self
+            .bytes
+            .split_at_checked(count)
+            .ok_or_else(|| bad("it ends too early"))?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn word(&mut self) -> Result<u64, ViewError> {
-        Ok(self.take(8)?.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+        Ok(self
+            .take(8)?
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)))
     }
 
     fn pair(&mut self) -> Result<(i64, i64), ViewError> {

@@ -7,13 +7,13 @@ use arrow::record_batch::RecordBatch;
 use super::ViewError;
 use super::columns::{Answers, ords, read_entries, times};
 use super::dense::{Dense, chunk_words};
-use super::index::{Bucket, Handle, Index};
+use super::index::{Handle, Index};
 use super::keys::{Key, Keys, Names, Texts, are_words};
-use super::layout::{Kind, Layout, NULL_TEXT};
+use super::layout::{Kind, Layout, Level, NULL_TEXT};
 use super::refresh::Refresh;
 use super::slab::Slab;
 use super::small::{self, DIRTY, FREE, ScanScratch};
-use super::value::Raw;
+use super::value::{Any, FloatSquares, FloatSum, Raw, Shape};
 use crate::base::{EventTime, Micros};
 use crate::plan::model::{Order, ViewPlan};
 
@@ -23,6 +23,9 @@ const AHEAD_BUCKET: usize = 24;
 const AHEAD_RECORD: usize = 14;
 /// Rows between asking for what a busy key's record points to and using it.
 const AHEAD_INSIDE: usize = 6;
+/// Handles remembered between asking for a record and using it; a power of two.
+const AHEAD_RING: usize = 16;
+const NO_HANDLE: Handle = Handle::MAX;
 
 /// Class number of dense records in a handle.
 const DENSE: u32 = 15;
@@ -111,7 +114,10 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn new(layout: &Layout) -> Self {
         let windows = layout.windows.len();
-        Bounds { list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
+        Bounds {
+            list: vec![i64::MIN; windows],
+            same: vec![(0, 0); windows],
+        }
     }
 
     #[inline(always)]
@@ -144,15 +150,28 @@ impl ViewState {
             .entity
             .iter()
             .map(|column| {
-                schema.fields().get(*column).map(|f| f.data_type().clone()).ok_or_else(|| ViewError::Column {
-                    view: plan.name.clone(),
-                    what: format!("entity column {column}"),
-                })
+                schema
+                    .fields()
+                    .get(*column)
+                    .map(|f| f.data_type().clone())
+                    .ok_or_else(|| ViewError::Column {
+                        view: plan.name.clone(),
+                        what: format!("entity column {column}"),
+                    })
             })
             .collect::<Result<Vec<DataType>, _>>()?;
-        if layout.inputs.iter().filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned)).count() > 64 {
+        if layout
+            .inputs
+            .iter()
+            .filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned))
+            .count()
+            > 64
+        {
             let what = "more than 64 inputs of 64-bit integers or times".to_owned();
-            return Err(ViewError::Column { view: plan.name.clone(), what });
+            return Err(ViewError::Column {
+                view: plan.name.clone(),
+                what,
+            });
         }
         let mut small = Vec::new();
         let mut words = (layout.entries_at + layout.stride).next_power_of_two().max(8);
@@ -196,15 +215,22 @@ impl ViewState {
         let times = times(batch, 0)?;
         let mut keys = std::mem::take(&mut self.keys);
         let mut entries = std::mem::take(&mut self.entries);
-        let read = self.read(batch, &self.entity_columns(batch, &self.entity)?, times, ords(batch, 1)?, &mut keys, &mut entries);
+        let read = self.read(
+            batch,
+            &self.entity_columns(batch, &self.entity)?,
+            times,
+            ords(batch, 1)?,
+            &mut keys,
+            &mut entries,
+        );
         let mut answers = self.answers.take().unwrap_or_else(|| Answers::new(&self.layout));
         let result = match read {
             Ok(()) => {
                 answers.begin(times.len());
-                if self.layout.include_current || self.layout.delay > 0 {
-                    self.run_own::<true>(times, &keys, &entries, &mut answers);
-                } else {
-                    self.run_own::<false>(times, &keys, &entries, &mut answers);
+                match self.layout.solo {
+                    Some(Level::Sum) => self.run_own::<FloatSum>(times, &keys, &entries, &mut answers),
+                    Some(Level::Squares) => self.run_own::<FloatSquares>(times, &keys, &entries, &mut answers),
+                    _ => self.run_own::<Any>(times, &keys, &entries, &mut answers),
                 }
                 let result = answers.finish(&self.layout, &self.texts);
                 self.texts.settle();
@@ -258,7 +284,10 @@ impl ViewState {
         let mut update_answers = updates
             .filter(|u| u.answers)
             .map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
-        let mut answers = self.question_answers.take().unwrap_or_else(|| Answers::new(&self.layout));
+        let mut answers = self
+            .question_answers
+            .take()
+            .unwrap_or_else(|| Answers::new(&self.layout));
         answers.begin(question_times.len());
         if let Some(a) = &mut update_answers {
             a.begin(due.len());
@@ -271,7 +300,7 @@ impl ViewState {
                     self.index.prefetch(*next);
                 }
                 if let Some(next) = keys.hashes.get(update + AHEAD_RECORD) {
-                    self.prefetch_record(*next);
+                    let _ = self.prefetch_record(*next);
                 }
                 let entry = &entries[update * stride..(update + 1) * stride];
                 if keys.is_none(update) {
@@ -294,9 +323,10 @@ impl ViewState {
                     self.index.prefetch(*next);
                 }
                 if let Some(next) = question_keys.hashes.get(question + AHEAD_RECORD) {
-                    self.prefetch_record(*next);
+                    let _ = self.prefetch_record(*next);
                 }
-                let key = (!question_keys.is_none(question)).then(|| (question_keys.get(question), question_keys.hashes[question]));
+                let key = (!question_keys.is_none(question))
+                    .then(|| (question_keys.get(question), question_keys.hashes[question]));
                 self.answer(key, question_times[question], &mut answers);
                 question += 1;
             }
@@ -352,7 +382,11 @@ impl ViewState {
             .iter()
             .map(|column| {
                 let what = || format!("there is no entity column {column}");
-                batch.columns().get(*column).cloned().ok_or_else(|| ViewError::Batch { what: what() })
+                batch
+                    .columns()
+                    .get(*column)
+                    .cloned()
+                    .ok_or_else(|| ViewError::Batch { what: what() })
             })
             .collect()
     }
@@ -370,18 +404,19 @@ impl ViewState {
         read_entries(&self.layout, batch, times, ords, &mut self.texts, entries)
     }
 
-    fn run_own<const INSERT_FIRST: bool>(&mut self, times: &[i64], keys: &Keys, entries: &[u64], answers: &mut Answers) {
-        let stride = self.layout.stride;
+    fn run_own<S: Shape>(&mut self, times: &[i64], keys: &Keys, entries: &[u64], answers: &mut Answers) {
+        let stride = S::stride(&self.layout);
+        let insert_first = self.layout.include_current || self.layout.delay > 0;
+        // Handles found when asking ahead; they may be out of date by the time of use.
+        let mut ahead = [NO_HANDLE; AHEAD_RING];
         for (row, time) in times.iter().enumerate() {
             if let Some(hash) = keys.hashes.get(row + AHEAD_BUCKET) {
                 self.index.prefetch(*hash);
             }
             if let Some(hash) = keys.hashes.get(row + AHEAD_RECORD) {
-                self.prefetch_record(*hash);
+                ahead[(row + AHEAD_RECORD) % AHEAD_RING] = self.prefetch_record(*hash);
             }
-            if let Some(hash) = keys.hashes.get(row + AHEAD_INSIDE) {
-                self.prefetch_inside(*hash);
-            }
+            self.prefetch_inside::<S>(ahead[(row + AHEAD_INSIDE) % AHEAD_RING]);
             let entry = &entries[row * stride..(row + 1) * stride];
             if keys.is_none(row) {
                 answers.row(&self.layout).clear();
@@ -391,25 +426,54 @@ impl ViewState {
             }
             let (key, hash) = (keys.get(row), keys.hashes[row]);
             let head = time.saturating_sub(self.layout.delay);
-            let (bucket, mut handle) = self.find_or_make(key, hash);
-            if INSERT_FIRST {
-                handle = self.insert_at(bucket, handle, entry, head);
+            let guess = ahead[row % AHEAD_RING];
+            let mut handle = if self.is_current(guess, key) {
+                guess
+            } else {
+                self.find_or_make(key, hash)
+            };
+            if insert_first {
+                handle = self.insert_at::<S>(hash, handle, entry, head);
             }
             self.bounds.set(&self.layout, head);
-            let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
+            let Self {
+                layout,
+                small,
+                dense,
+                chunks,
+                texts,
+                scan,
+                bounds,
+                ..
+            } = self;
             let mut raw = answers.row(layout);
             let class = handle >> CLASS_SHIFT;
             if class != DENSE {
                 let record = small[class as usize].get(handle & BLOCK_MASK);
-                small::query(layout, record, head, &bounds.list, scan, &mut raw);
+                small::query::<S>(layout, record, head, &bounds.list, scan, &mut raw);
             } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
-                ask(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
+                ask::<S>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
             }
             answers.done(&self.layout, &self.texts);
-            if !INSERT_FIRST {
-                self.insert_at(bucket, handle, entry, head);
+            if !insert_first {
+                self.insert_at::<S>(hash, handle, entry, head);
             }
         }
+    }
+
+    /// Whether a handle found some rows ago still is this key's.
+    #[inline(always)]
+    fn is_current(&self, handle: Handle, key: Key<'_>) -> bool {
+        if handle == NO_HANDLE {
+            return false;
+        }
+        let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
+        let there = if class != DENSE {
+            self.small[class as usize].get(block)[1] != FREE
+        } else {
+            self.dense[block as usize].is_some()
+        };
+        there && self.is_key(handle, key)
     }
 
     /// Answers one question of a key at an event time.
@@ -417,17 +481,26 @@ impl ViewState {
         let head = time.saturating_sub(self.layout.delay);
         let found = key.and_then(|(key, hash)| self.find(key, hash));
         self.bounds.set(&self.layout, head);
-        let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            texts,
+            scan,
+            bounds,
+            ..
+        } = self;
         let mut raw = answers.row(layout);
         match found {
             None => raw.clear(),
-            Some((_, handle)) if handle >> CLASS_SHIFT != DENSE => {
+            Some(handle) if handle >> CLASS_SHIFT != DENSE => {
                 let record = small[(handle >> CLASS_SHIFT) as usize].get(handle & BLOCK_MASK);
-                small::query(layout, record, head, &bounds.list, scan, &mut raw);
+                small::query::<Any>(layout, record, head, &bounds.list, scan, &mut raw);
             }
-            Some((_, handle)) => {
+            Some(handle) => {
                 if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
-                    ask(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
+                    ask::<Any>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
                 }
             }
         }
@@ -435,8 +508,10 @@ impl ViewState {
     }
 
     #[inline(always)]
-    pub(super) fn find(&self, key: Key<'_>, hash: u64) -> Option<(Bucket, Handle)> {
-        self.index.find(hash, |handle| self.is_key(handle, key))
+    pub(super) fn find(&self, key: Key<'_>, hash: u64) -> Option<Handle> {
+        self.index
+            .find(hash, |handle| self.is_key(handle, key))
+            .map(|(_, handle)| handle)
     }
 
     #[inline(always)]
@@ -461,11 +536,15 @@ impl ViewState {
 
     /// The hash of a record's key.
     pub(super) fn hash_of(&self, key_word: u64) -> u64 {
-        if self.words { Key::Word(key_word).hash() } else { Key::Bytes(self.names.get(key_word)).hash() }
+        if self.words {
+            Key::Word(key_word).hash()
+        } else {
+            Key::Bytes(self.names.get(key_word)).hash()
+        }
     }
 
     #[inline(always)]
-    pub(super) fn find_or_make(&mut self, key: Key<'_>, hash: u64) -> (Bucket, Handle) {
+    pub(super) fn find_or_make(&mut self, key: Key<'_>, hash: u64) -> Handle {
         match self.find(key, hash) {
             Some(found) => found,
             None => self.make(key, hash),
@@ -473,27 +552,28 @@ impl ViewState {
     }
 
     #[inline(never)]
-    fn make(&mut self, key: Key<'_>, hash: u64) -> (Bucket, Handle) {
+    fn make(&mut self, key: Key<'_>, hash: u64) -> Handle {
         let word = match key {
             Key::Word(word) => word,
             Key::Bytes(bytes) => self.names.add(bytes),
         };
         let block = self.small[0].alloc();
         small::init(&self.layout, self.small[0].get_mut(block), word);
-        (self.index.insert(hash, block), block)
+        self.index.insert(hash, block);
+        block
     }
 
     fn insert(&mut self, key: Key<'_>, hash: u64, entry: &[u64]) {
-        let (bucket, handle) = self.find_or_make(key, hash);
+        let handle = self.find_or_make(key, hash);
         let head = (entry[0] as i64).saturating_sub(self.layout.delay);
-        let handle = self.insert_at(bucket, handle, entry, head);
+        let handle = self.insert_at::<Any>(hash, handle, entry, head);
         // A key that is only added to must move on, too, now and then.
         if handle >> CLASS_SHIFT == DENSE
             && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
             && dense.queue.end.is_multiple_of(64)
         {
             self.bounds.set(&self.layout, dense.head);
-            dense.leave(&self.layout, &self.chunks, &self.bounds.list);
+            dense.leave::<Any>(&self.layout, &self.chunks, &self.bounds.list);
             let texts = &mut self.texts;
             let layout = &self.layout;
             dense.evict(layout, &mut self.chunks, |entry| release(layout, texts, entry));
@@ -502,51 +582,74 @@ impl ViewState {
 
     /// Adds a row to a record; no later question ends before `head`. Returns the record's new handle.
     #[inline(always)]
-    pub(super) fn insert_at(&mut self, bucket: Bucket, handle: Handle, entry: &[u64], head: i64) -> Handle {
+    pub(super) fn insert_at<S: Shape>(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, dense, chunks, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            ..
+        } = self;
         if class != DENSE {
             let record = small[class as usize].get_mut(block);
             if layout.refresh {
                 mark(&mut self.refresh, record);
             }
-            if small::insert(layout, record, entry) {
+            if small::insert::<S>(layout, record, entry) {
                 return handle;
             }
-            return self.insert_in_full(bucket, handle, entry, head);
+            return self.insert_in_full(hash, handle, entry, head);
         }
         if let Some(dense) = &mut dense[block as usize] {
-            if layout.refresh && !std::mem::replace(&mut dense.dirty, true)
+            if layout.refresh
+                && !std::mem::replace(&mut dense.dirty, true)
                 && let Some(refresh) = &mut self.refresh
             {
                 refresh.dirty.push(dense.key);
             }
-            dense.insert(layout, chunks, entry, head);
+            dense.insert::<S>(layout, chunks, entry, head);
         }
         handle
     }
 
     /// Adds a row to a full compact record: old rows go first, else the record grows, else it becomes dense.
     #[inline(never)]
-    fn insert_in_full(&mut self, bucket: Bucket, handle: Handle, entry: &[u64], head: i64) -> Handle {
+    fn insert_in_full(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, texts, .. } = self;
+        let Self {
+            layout, small, texts, ..
+        } = self;
         let record = small[class as usize].get_mut(block);
-        let newest = small::newest(layout, record).unwrap_or(i64::MIN).saturating_sub(layout.delay);
-        let gone = small::expired(layout, record, newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))));
+        let newest = small::newest(layout, record)
+            .unwrap_or(i64::MIN)
+            .saturating_sub(layout.delay);
+        let gone = small::expired(
+            layout,
+            record,
+            newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))),
+        );
         if gone > 0 {
             small::drop_front(layout, record, gone, |entry| release(layout, texts, entry));
-            small::insert(layout, record, entry);
+            small::insert::<Any>(layout, record, entry);
             return handle;
         }
-        let new = if (class as usize) + 1 < small.len() { self.resize(handle, class + 1) } else { self.thicken(handle, head) };
-        self.index.set(bucket, new);
+        let new = if (class as usize) + 1 < small.len() {
+            self.resize(handle, class + 1)
+        } else {
+            self.thicken(handle, head)
+        };
+        self.index.replace(hash, handle, new);
         if new >> CLASS_SHIFT == DENSE {
             if let Some(dense) = &mut self.dense[(new & BLOCK_MASK) as usize] {
-                dense.insert(&self.layout, &mut self.chunks, entry, head);
+                dense.insert::<Any>(&self.layout, &mut self.chunks, entry, head);
             }
         } else {
-            small::insert(&self.layout, self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK), entry);
+            small::insert::<Any>(
+                &self.layout,
+                self.small[(new >> CLASS_SHIFT) as usize].get_mut(new & BLOCK_MASK),
+                entry,
+            );
         }
         new
     }
@@ -556,7 +659,11 @@ impl ViewState {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let new = self.small[to as usize].alloc();
         let (low, high) = self.small.split_at_mut(class.max(to) as usize);
-        let (from, into) = if class < to { (&mut low[class as usize], &mut high[0]) } else { (&mut high[0], &mut low[to as usize]) };
+        let (from, into) = if class < to {
+            (&mut low[class as usize], &mut high[0])
+        } else {
+            (&mut high[0], &mut low[to as usize])
+        };
         let record = from.get_mut(block);
         let used = self.layout.entries_at + small::count(record) * self.layout.stride;
         into.get_mut(new)[..used].copy_from_slice(&record[..used]);
@@ -568,7 +675,9 @@ impl ViewState {
     /// Makes a compact record dense; returns its new handle.
     fn thicken(&mut self, handle: Handle, head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, chunks, .. } = self;
+        let Self {
+            layout, small, chunks, ..
+        } = self;
         let record = small[class as usize].get_mut(block);
         let mut dense = Dense::new(layout, record[0]);
         dense.dirty = record[1] & DIRTY != 0;
@@ -587,9 +696,9 @@ impl ViewState {
         }
         for entry in small::entries(layout, record).chunks_exact(layout.stride) {
             dense.newest = entry[0] as i64;
-            dense.queue.push(layout, chunks, entry);
+            dense.queue.push::<Any>(layout, chunks, entry);
         }
-        dense.advance(layout, chunks, head);
+        dense.advance::<Any>(layout, chunks, head);
         record[1] = FREE;
         small[class as usize].release(block);
         self.add_dense(dense)
@@ -612,18 +721,29 @@ impl ViewState {
 
     /// Gives a row new inputs.
     fn revise(&mut self, key: Key<'_>, hash: u64, entry: &[u64]) {
-        let Some((_, handle)) = self.find(key, hash) else {
+        let Some(handle) = self.find(key, hash) else {
             self.missed_revisions += 1;
             return self.release_texts(entry);
         };
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, dense, chunks, texts, refresh, .. } = self;
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            texts,
+            refresh,
+            ..
+        } = self;
         let found = if class != DENSE {
             let record = small[class as usize].get_mut(block);
-            let (at, end) = (layout.entries_at, layout.entries_at + small::count(record) * layout.stride);
-            let place = (at..end).step_by(layout.stride).find(|at| {
-                record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord])
-            });
+            let (at, end) = (
+                layout.entries_at,
+                layout.entries_at + small::count(record) * layout.stride,
+            );
+            let place = (at..end)
+                .step_by(layout.stride)
+                .find(|at| record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord]));
             if let Some(place) = place {
                 let old = &mut record[place..place + layout.stride];
                 release(layout, texts, old);
@@ -634,7 +754,9 @@ impl ViewState {
         } else {
             dense[block as usize].as_mut().is_some_and(|dense| {
                 let found = dense.revise(layout, chunks, entry, |old| release(layout, texts, old));
-                if found && layout.refresh && !std::mem::replace(&mut dense.dirty, true)
+                if found
+                    && layout.refresh
+                    && !std::mem::replace(&mut dense.dirty, true)
                     && let Some(refresh) = refresh
                 {
                     refresh.dirty.push(dense.key);
@@ -652,25 +774,29 @@ impl ViewState {
         release(&self.layout, &mut self.texts, entry);
     }
 
+    /// Asks for a key's record; returns its handle, if a look at the index alone tells.
     #[inline(always)]
-    fn prefetch_record(&self, hash: u64) {
-        if let Some(handle) = self.index.guess(hash) {
-            let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-            if class != DENSE {
-                self.small[class as usize].prefetch(block, 1 << class.min(2));
-            } else if let Some(dense) = &self.dense[block as usize] {
-                dense.prefetch();
-            }
+    fn prefetch_record(&self, hash: u64) -> Handle {
+        let Some(handle) = self.index.guess(hash) else {
+            return NO_HANDLE;
+        };
+        let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
+        if class != DENSE {
+            self.small[class as usize].prefetch(block, 1 << class.min(2));
+        } else if let Some(dense) = &self.dense[block as usize] {
+            dense.prefetch();
         }
+        handle
     }
 
+    /// Asks for what a busy key's record points to.
     #[inline(always)]
-    fn prefetch_inside(&self, hash: u64) {
-        if let Some(handle) = self.index.guess(hash)
+    fn prefetch_inside<S: Shape>(&self, handle: Handle) {
+        if handle != NO_HANDLE
             && handle >> CLASS_SHIFT == DENSE
             && let Some(dense) = &self.dense[(handle & BLOCK_MASK) as usize]
         {
-            dense.prefetch_inside(&self.layout, &self.chunks);
+            dense.prefetch_inside::<S>(&self.layout, &self.chunks);
         }
     }
 
@@ -688,12 +814,20 @@ impl ViewState {
 
 /// Asks a dense record at a head: moving on with it, or looking back.
 #[inline(always)]
-fn ask(layout: &Layout, dense: &mut Dense, chunks: &mut Slab, texts: &mut Texts, head: i64, bounds: &[i64], raw: &mut Raw<'_>) {
+fn ask<S: Shape>(
+    layout: &Layout,
+    dense: &mut Dense,
+    chunks: &mut Slab,
+    texts: &mut Texts,
+    head: i64,
+    bounds: &[i64],
+    raw: &mut Raw<'_>,
+) {
     if head < dense.head {
         return dense.peek(layout, chunks, head, bounds, raw);
     }
-    dense.advance(layout, chunks, head);
-    dense.leave(layout, chunks, bounds);
+    dense.advance::<S>(layout, chunks, head);
+    dense.leave::<S>(layout, chunks, bounds);
     dense.evict(layout, chunks, |entry| release(layout, texts, entry));
     dense.answer(layout, chunks, bounds, raw);
 }

@@ -3,6 +3,7 @@
 use super::index::Handle;
 use super::small::{self, FREE};
 use super::state::{Bounds, ViewState, release};
+use super::value::Any;
 use crate::base::EventTime;
 
 /// Records looked at per call at most, so that no call stalls.
@@ -23,14 +24,14 @@ pub(super) struct Sweep {
 }
 
 impl ViewState {
-    /// Tells that no row or question before `watermark` will come, and sweeps a part of the keys: all of them about four
-    /// times in the span of the widest window. Answers do not depend on it.
+    /// Tells that no row or question before `watermark` will come, and sweeps a part of the keys: all of them about twice
+    /// in the span of the widest window. Answers do not depend on it.
     pub fn advance(&mut self, watermark: EventTime) {
         let span = (self.layout.keep.saturating_add(self.layout.delay)).max(1) as f64;
         let step = self.sweep.last.map_or(0, |last| watermark.saturating_sub(last).max(0));
         self.sweep.last = Some(self.sweep.last.map_or(watermark, |last| last.max(watermark)));
         let blocks = self.small.iter().map(|s| s.blocks() as usize).sum::<usize>() + self.dense.len();
-        self.sweep.owed = (self.sweep.owed + 4.0 * blocks as f64 * step as f64 / span).min(blocks as f64);
+        self.sweep.owed = (self.sweep.owed + 2.0 * blocks as f64 * step as f64 / span).min(blocks as f64);
         let budget = (self.sweep.owed as usize).min(RECORDS_MAX);
         self.sweep.owed -= budget as f64;
         self.sweep_records(watermark, budget);
@@ -41,6 +42,8 @@ impl ViewState {
         let head = watermark.saturating_sub(self.layout.delay);
         let mut bounds = Bounds::new(&self.layout);
         bounds.set(&self.layout, head);
+        // Keys to drop are first gathered, so that their places in the index are asked for all at once.
+        let mut drops = Vec::new();
         for _ in 0..budget {
             let Sweep { class, block, .. } = self.sweep;
             let end = self.small.get(class).map_or(self.dense.len() as u32, |s| s.blocks());
@@ -51,19 +54,44 @@ impl ViewState {
             }
             self.sweep.block += 1;
             if class < self.small.len() {
-                self.sweep_small(class, block, head);
+                if self.sweep_small(class, block, head) {
+                    let key = self.small[class].get(block)[0];
+                    let hash = self.hash_of(key);
+                    self.index.prefetch(hash);
+                    drops.push((class, block, key, hash));
+                }
             } else {
                 self.sweep_dense(block, head, &bounds);
             }
         }
+        for (class, block, key, hash) in drops {
+            self.drop_small(class, block, key, hash);
+        }
     }
 
-    fn sweep_small(&mut self, class: usize, block: u32, head: i64) {
-        let Self { layout, small, texts, .. } = self;
-        let record = small[class].get_mut(block);
+    /// Lets go of a compact record's old rows; whether nothing is left.
+    #[inline(always)]
+    fn sweep_small(&mut self, class: usize, block: u32, head: i64) -> bool {
+        let Self { layout, small, .. } = self;
+        let record = small[class].get(block);
         if record[1] == FREE {
-            return;
+            return false;
         }
+        let count = small::count(record);
+        let cutoff = head.saturating_sub(layout.keep);
+        let time = |row: usize| record[layout.entries_at + row * layout.stride] as i64;
+        if count > 0 && time(if class == 0 { count - 1 } else { 0 }) > cutoff {
+            return false;
+        }
+        self.shrink_small(class, block, head)
+    }
+
+    #[inline(never)]
+    fn shrink_small(&mut self, class: usize, block: u32, head: i64) -> bool {
+        let Self {
+            layout, small, texts, ..
+        } = self;
+        let record = small[class].get_mut(block);
         // Only rows from the watermark on may still come, and with them heads from here on.
         let gone = small::expired(layout, record, head);
         small::drop_front(layout, record, gone, |entry| release(layout, texts, entry));
@@ -71,17 +99,18 @@ impl ViewState {
         let idle = !layout.refresh || (record[1] & small::DIRTY == 0 && record[2] as i64 == i64::MAX);
         let key = record[0];
         if count == 0 && !layout.forever && idle {
-            self.drop_small(class, block, key);
-        } else if class > 0 && gone > 0 && count * 2 <= small::capacity(layout, 8 * small[class - 1].lines()) {
+            return true;
+        }
+        if class > 0 && gone > 0 && count * 2 <= small::capacity(layout, 8 * small[class - 1].lines()) {
             let handle = Self::handle(Some(class), block);
             let new = self.resize(handle, class as u32 - 1);
             let hash = self.hash_of(key);
             self.index.replace(hash, handle, new);
         }
+        false
     }
 
-    fn drop_small(&mut self, class: usize, block: u32, key: u64) {
-        let hash = self.hash_of(key);
+    fn drop_small(&mut self, class: usize, block: u32, key: u64, hash: u64) {
         self.index.remove(hash, Self::handle(Some(class), block));
         self.small[class].get_mut(block)[1] = FREE;
         self.small[class].release(block);
@@ -91,11 +120,19 @@ impl ViewState {
     }
 
     fn sweep_dense(&mut self, block: u32, head: i64, bounds: &Bounds) {
-        let Self { layout, dense, chunks, texts, .. } = self;
-        let Some(record) = &mut dense[block as usize] else { return };
+        let Self {
+            layout,
+            dense,
+            chunks,
+            texts,
+            ..
+        } = self;
+        let Some(record) = &mut dense[block as usize] else {
+            return;
+        };
         if head > record.head {
-            record.advance(layout, chunks, head);
-            record.leave(layout, chunks, &bounds.list);
+            record.advance::<Any>(layout, chunks, head);
+            record.leave::<Any>(layout, chunks, &bounds.list);
             record.evict(layout, chunks, |entry| release(layout, texts, entry));
         }
         let (key, rows) = (record.key, record.rows_needed(layout));
@@ -118,8 +155,16 @@ impl ViewState {
 
     /// Makes a dense record compact.
     fn thin(&mut self, block: u32, handle: Handle) {
-        let Self { layout, small, dense, chunks, .. } = self;
-        let Some(mut record) = dense[block as usize].take() else { return };
+        let Self {
+            layout,
+            small,
+            dense,
+            chunks,
+            ..
+        } = self;
+        let Some(mut record) = dense[block as usize].take() else {
+            return;
+        };
         self.dense_free.push(block);
         let from = record.first_needed(layout);
         let rows = (record.queue.end - from) as usize;
@@ -148,7 +193,7 @@ impl ViewState {
             }
         }
         for at in from..record.queue.end {
-            small::insert(layout, words, record.queue.get(layout, chunks, at));
+            small::insert::<Any>(layout, words, record.queue.get(layout, chunks, at));
         }
         record.queue.clear(chunks);
         let hash = self.hash_of(record.key);

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::inline::Inline;
 use super::layout::{Layout, Track};
-use super::value::{NO_EXTREMA, add, sort_key, term, widen};
+use super::slab::prefetch;
+use super::value::{Any, NO_EXTREMA, Shape, add, sort_key, term, widen};
 use crate::features::numeric::Accumulator;
 
 /// The tiles of one grain of a dense record, and how far each window reaches into them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Tiles {
     /// (start, rows), in order of start; empty tiles are not there.
     pub(super) heads: VecDeque<(i64, u64)>,
@@ -16,12 +18,17 @@ pub(super) struct Tiles {
     /// Extrema, one per input that keeps them, tile by tile.
     pub(super) extrema: VecDeque<(i64, i64)>,
     /// Per window: first tile inside, and rows inside.
-    pub(super) inside: Vec<(usize, u64)>,
+    pub(super) inside: Inline<(usize, u64), 1>,
 }
 
 impl Tiles {
     pub(super) fn new(track: &Track) -> Self {
-        Tiles { inside: vec![(0, 0); track.windows.len()], ..Tiles::default() }
+        Tiles {
+            heads: VecDeque::new(),
+            sums: VecDeque::new(),
+            extrema: VecDeque::new(),
+            inside: Inline::of(&(0, 0), track.windows.len()),
+        }
     }
 
     /// The tile that holds `time`, made if it is not there; and whether it is the newest.
@@ -40,7 +47,8 @@ impl Tiles {
     #[inline(always)]
     pub(super) fn is_behind(&self, track: &Track, time: i64) -> bool {
         self.heads.back().is_some_and(|(start, _)| {
-            time < *start || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
+            time < *start
+                || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
         })
     }
 
@@ -56,7 +64,7 @@ impl Tiles {
         for i in 0..track.extrema.len() {
             self.extrema.insert(at * track.extrema.len() + i, NO_EXTREMA);
         }
-        for (first, _) in &mut self.inside {
+        for (first, _) in self.inside.iter_mut() {
             *first += usize::from(at < *first);
         }
         at
@@ -64,18 +72,18 @@ impl Tiles {
 
     /// Adds an entry to a tile. The windows' own sums are the record's business.
     #[inline(always)]
-    pub(super) fn add(&mut self, layout: &Layout, track: &Track, tile: usize, entry: &[u64]) {
+    pub(super) fn add<S: Shape>(&mut self, layout: &Layout, track: &Track, tile: usize, entry: &[u64]) {
         self.heads[tile].1 += 1;
         for (i, (input, level)) in track.inputs.iter().enumerate() {
-            let term = term(layout, &layout.inputs[*input], entry, *level);
-            add(&mut self.sums[tile * track.inputs.len() + i], *level, term);
+            let term = term::<S>(layout, &layout.inputs[*input], entry, *level);
+            add::<S>(&mut self.sums[tile * track.inputs.len() + i], *level, term);
         }
         for (i, input) in track.extrema.iter().enumerate() {
-            if let Some(key) = sort_key(layout, &layout.inputs[*input], entry) {
+            if let Some(key) = sort_key::<Any>(layout, &layout.inputs[*input], entry) {
                 widen(&mut self.extrema[tile * track.extrema.len() + i], key);
             }
         }
-        for (first, rows) in &mut self.inside {
+        for (first, rows) in self.inside.iter_mut() {
             *rows += u64::from(tile >= *first);
         }
     }
@@ -108,9 +116,22 @@ impl Tiles {
             self.heads.pop_front();
             self.sums.drain(..track.inputs.len());
             self.extrema.drain(..track.extrema.len());
-            for (first, _) in &mut self.inside {
+            for (first, _) in self.inside.iter_mut() {
                 *first -= 1;
             }
+        }
+    }
+
+    /// Asks for the oldest and the newest tile.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        if let (Some(front), Some(back)) = (self.heads.front(), self.heads.back()) {
+            prefetch(front);
+            prefetch(back);
+        }
+        if let (Some(front), Some(back)) = (self.sums.front(), self.sums.back()) {
+            prefetch(front);
+            prefetch(back);
         }
     }
 
@@ -118,7 +139,6 @@ impl Tiles {
         self.heads.capacity() * size_of::<(i64, u64)>()
             + self.sums.capacity() * size_of::<Accumulator>()
             + self.extrema.capacity() * size_of::<(i64, i64)>()
-            + self.inside.capacity() * size_of::<(usize, u64)>()
     }
 }
 

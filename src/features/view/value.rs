@@ -3,6 +3,42 @@
 use super::layout::{Input, Kind, Layout, Level, NULL_FLOAT, NULL_NARROW, NULL_TEXT};
 use crate::features::numeric::{Accumulator, float_key, quantise, square};
 
+/// What is known of a view's entries when the program is compiled: the common shape gets code of its own.
+pub(super) trait Shape {
+    /// Kind of the only input, in word 1 of an entry of two words.
+    const KIND: Option<Kind>;
+    /// Level of all its sums.
+    const LEVEL: Option<Level>;
+
+    /// Words of an entry.
+    #[inline(always)]
+    fn stride(layout: &Layout) -> usize {
+        if Self::KIND.is_some() { 2 } else { layout.stride }
+    }
+}
+
+/// Any view.
+pub(super) struct Any;
+/// One float, summed.
+pub(super) struct FloatSum;
+/// One float, summed with its squares.
+pub(super) struct FloatSquares;
+
+impl Shape for Any {
+    const KIND: Option<Kind> = None;
+    const LEVEL: Option<Level> = None;
+}
+
+impl Shape for FloatSum {
+    const KIND: Option<Kind> = Some(Kind::Float);
+    const LEVEL: Option<Level> = Some(Level::Sum);
+}
+
+impl Shape for FloatSquares {
+    const KIND: Option<Kind> = Some(Kind::Float);
+    const LEVEL: Option<Level> = Some(Level::Squares);
+}
+
 /// What an input adds to sums.
 #[derive(Clone, Copy)]
 pub(super) enum Term {
@@ -13,7 +49,10 @@ pub(super) enum Term {
 
 /// Whether an input of an entry is null.
 #[inline(always)]
-pub(super) fn is_null(layout: &Layout, input: &Input, entry: &[u64]) -> bool {
+pub(super) fn is_null<S: Shape>(layout: &Layout, input: &Input, entry: &[u64]) -> bool {
+    if S::KIND == Some(Kind::Float) {
+        return entry[1] == NULL_FLOAT;
+    }
     let word = entry[input.word];
     match input.kind {
         Kind::Float => word == NULL_FLOAT,
@@ -25,15 +64,19 @@ pub(super) fn is_null(layout: &Layout, input: &Input, entry: &[u64]) -> bool {
 
 /// What an input of an entry adds to sums, up to `level`.
 #[inline(always)]
-pub(super) fn term(layout: &Layout, input: &Input, entry: &[u64], level: Level) -> Term {
-    if is_null(layout, input, entry) {
+pub(super) fn term<S: Shape>(layout: &Layout, input: &Input, entry: &[u64], level: Level) -> Term {
+    if is_null::<S>(layout, input, entry) {
         return Term::Null;
     }
-    let word = entry[input.word];
+    let level = S::LEVEL.unwrap_or(level);
+    let (word, kind) = match S::KIND {
+        Some(kind) => (entry[1], kind),
+        None => (entry[input.word], input.kind),
+    };
     if level == Level::Count {
         return Term::Number(0, [0, 0]);
     }
-    let m = match input.kind {
+    let m = match kind {
         Kind::Float => match quantise(f64::from_bits(word)) {
             Some(m) => m,
             None => return Term::Beyond,
@@ -46,8 +89,8 @@ pub(super) fn term(layout: &Layout, input: &Input, entry: &[u64], level: Level) 
 
 /// Adds a term to an accumulator of some level.
 #[inline(always)]
-pub(super) fn add(acc: &mut Accumulator, level: Level, term: Term) {
-    match (term, level) {
+pub(super) fn add<S: Shape>(acc: &mut Accumulator, level: Level, term: Term) {
+    match (term, S::LEVEL.unwrap_or(level)) {
         (Term::Null, _) => {}
         (Term::Beyond, Level::Count) | (Term::Number(..), Level::Count) => acc.add_count(),
         (Term::Beyond, _) => acc.add_beyond(),
@@ -58,8 +101,8 @@ pub(super) fn add(acc: &mut Accumulator, level: Level, term: Term) {
 
 /// Undoes [`add`].
 #[inline(always)]
-pub(super) fn remove(acc: &mut Accumulator, level: Level, term: Term) {
-    match (term, level) {
+pub(super) fn remove<S: Shape>(acc: &mut Accumulator, level: Level, term: Term) {
+    match (term, S::LEVEL.unwrap_or(level)) {
         (Term::Null, _) => {}
         (Term::Beyond, Level::Count) | (Term::Number(..), Level::Count) => acc.remove_count(),
         (Term::Beyond, _) => acc.remove_beyond(),
@@ -70,12 +113,15 @@ pub(super) fn remove(acc: &mut Accumulator, level: Level, term: Term) {
 
 /// An input of an entry as an integer of the same order; `None` for null.
 #[inline(always)]
-pub(super) fn sort_key(layout: &Layout, input: &Input, entry: &[u64]) -> Option<i64> {
-    if is_null(layout, input, entry) {
+pub(super) fn sort_key<S: Shape>(layout: &Layout, input: &Input, entry: &[u64]) -> Option<i64> {
+    if is_null::<S>(layout, input, entry) {
         return None;
     }
-    let word = entry[input.word];
-    Some(match input.kind {
+    let (word, kind) = match S::KIND {
+        Some(kind) => (entry[1], kind),
+        None => (entry[input.word], input.kind),
+    };
+    Some(match kind {
         Kind::Float => float_key(f64::from_bits(word)),
         Kind::Unsigned => (word ^ 1 << 63) as i64,
         _ => word as i64,
@@ -117,5 +163,9 @@ impl Raw<'_> {
 /// A last value as found in an entry.
 #[inline(always)]
 pub(super) fn last_of(layout: &Layout, input: &Input, entry: &[u64]) -> (u64, u8) {
-    if is_null(layout, input, entry) { (0, 1) } else { (entry[input.word], 2) }
+    if is_null::<Any>(layout, input, entry) {
+        (0, 1)
+    } else {
+        (entry[input.word], 2)
+    }
 }

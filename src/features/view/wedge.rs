@@ -4,42 +4,55 @@
 //! the items after some time is the first kept item after it. Random values leave about ln n items.
 //! Of items of one time only the smallest is kept, so tiles, whose items carry the tile's time, bound the length.
 
-use std::collections::VecDeque;
+use super::slab::prefetch;
 
 /// A minimum wedge of (time, value). For maxima, hand in complemented values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wedge {
-    items: VecDeque<(i64, i64)>,
+    /// Forgotten items up to `first`, then the kept ones.
+    items: Vec<(i64, i64)>,
+    first: usize,
 }
 
 impl Wedge {
+    #[inline(always)]
+    fn kept(&self) -> &[(i64, i64)] {
+        &self.items[self.first..]
+    }
+
     /// Appends an item that is not before any other.
     #[inline(always)]
     pub(super) fn push(&mut self, time: i64, value: i64) {
-        while let Some(&(last, smallest)) = self.items.back() {
+        let mut len = self.items.len();
+        while len > self.first {
+            let (last, smallest) = self.items[len - 1];
             if smallest < value {
                 if last == time {
                     return;
                 }
                 break;
             }
-            self.items.pop_back();
+            len -= 1;
         }
-        self.items.push_back((time, value));
+        self.items.truncate(len);
+        if len == self.items.capacity() {
+            self.compact();
+        }
+        self.items.push((time, value));
     }
 
     /// Inserts an item anywhere in time.
     pub(super) fn insert(&mut self, time: i64, value: i64) {
-        let at = self.items.partition_point(|item| item.0 <= time);
+        let at = self.first + self.kept().partition_point(|item| item.0 <= time);
         if self.items.get(at).is_some_and(|later| later.1 <= value) {
             return;
         }
         let mut from = at;
-        while from > 0 && self.items[from - 1].1 >= value {
+        while from > self.first && self.items[from - 1].1 >= value {
             from -= 1;
         }
         self.items.drain(from..at);
-        if from > 0 && self.items[from - 1].0 == time {
+        if from > self.first && self.items[from - 1].0 == time {
             return;
         }
         self.items.insert(from, (time, value));
@@ -48,43 +61,101 @@ impl Wedge {
     /// Forgets the items at or before a time.
     #[inline(always)]
     pub(super) fn expire(&mut self, bound: i64) {
-        while self.items.front().is_some_and(|item| item.0 <= bound) {
-            self.items.pop_front();
+        while self.first < self.items.len() && self.items[self.first].0 <= bound {
+            self.first += 1;
+        }
+    }
+
+    /// Makes room in place of the forgotten items, if they are a good part.
+    #[cold]
+    fn compact(&mut self) {
+        if self.first * 2 > self.items.len() {
+            self.items.drain(..self.first);
+            self.first = 0;
         }
     }
 
     /// The smallest value after a time, and the last time it occurs.
     #[inline(always)]
     pub(super) fn after(&self, bound: i64) -> Option<(i64, i64)> {
-        if let Some(front) = self.items.front()
-            && front.0 > bound
-        {
-            return Some(*front);
+        // Wedges are short as a rule, and the asked item near the front.
+        const NEAR: usize = 12;
+        let kept = self.kept();
+        for item in kept.iter().take(NEAR) {
+            if item.0 > bound {
+                return Some(*item);
+            }
         }
-        let at = self.items.partition_point(|item| item.0 <= bound);
-        self.items.get(at).copied()
+        if kept.len() <= NEAR {
+            None
+        } else {
+            self.after_near(bound)
+        }
+    }
+
+    #[inline(never)]
+    fn after_near(&self, bound: i64) -> Option<(i64, i64)> {
+        let at = self.kept().partition_point(|item| item.0 <= bound);
+        self.kept().get(at).copied()
     }
 
     /// Whether an item is kept.
     pub(super) fn contains(&self, time: i64, value: i64) -> bool {
-        let at = self.items.partition_point(|item| item.0 < time);
-        self.items.get(at) == Some(&(time, value))
+        let at = self.kept().partition_point(|item| item.0 < time);
+        self.kept().get(at) == Some(&(time, value))
     }
 
     pub(super) fn clear(&mut self) {
         self.items.clear();
+        self.first = 0;
     }
 
     pub(super) fn items(&self) -> impl ExactSizeIterator<Item = (i64, i64)> {
-        self.items.iter().copied()
+        self.kept().iter().copied()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.items.capacity() * size_of::<(i64, i64)>()
     }
 
-    /// The item to ask for ahead of a push.
-    pub(super) fn tail(&self) -> Option<*const (i64, i64)> {
-        self.items.back().map(std::ptr::from_ref)
+    /// Asks for the oldest and the newest item.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        let items = self.items.as_ptr();
+        prefetch(items.wrapping_add(self.first));
+        prefetch(items.wrapping_add(self.items.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn knows_the_minimum_of_every_suffix(
+            items in prop::collection::vec((0i64..40, 0i64..9, any::<bool>()), 1..120),
+            expire in 0i64..30,
+        ) {
+            let mut wedge = Wedge::default();
+            let (mut all, mut newest) = (Vec::new(), 0);
+            for (time, value, behind) in items {
+                // Either anywhere, or not before the newest.
+                if behind {
+                    wedge.insert(time, value);
+                    all.push((time, value));
+                } else {
+                    wedge.push(newest.max(time), value);
+                    all.push((newest.max(time), value));
+                }
+                newest = newest.max(time);
+            }
+            wedge.expire(expire);
+            for bound in expire..41 {
+                let expected = all.iter().filter(|item| item.0 > bound).map(|item| item.1).min();
+                prop_assert_eq!(wedge.after(bound).map(|item| item.1), expected, "after {}", bound);
+            }
+        }
     }
 }

@@ -162,7 +162,6 @@ impl Columns {
         self.columns.iter().position(|c| c.name == name)
     }
 
-
     /// Sets a value of the row being built; a value set twice counts as set last.
     #[inline]
     pub(crate) fn set(&mut self, column: usize, token: Token<'_>) -> Result<(), Problem> {

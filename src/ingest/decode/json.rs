@@ -253,7 +253,10 @@ impl<'a> Cursor<'a> {
                             return Err(self.expected("the other half of a surrogate pair"));
                         }
                         let low = self.hex()?;
-                        0x10000 + ((high - 0xd800) << 10) + low.wrapping_sub(0xdc00)
+                        if !(0xdc00..0xe000).contains(&low) {
+                            return Err(self.expected("the other half of a surrogate pair"));
+                        }
+                        0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)
                     }
                     code => code,
                 };
@@ -423,7 +426,8 @@ mod tests {
             (r#"{"a":1} x"#, "expected the end of the line at byte 8"),
             (r#"{"s":"é"#, "expected the end of the string at byte 8"),
             (r#"{"s":"\ud800"}"#, "other half"),
-            (r#"{"s":"\ud800\u0041"}"#, "expected the code of a character"),
+            (r#"{"s":"\ud800\u0041"}"#, "other half"),
+            (r#"{"s":"\udc00"}"#, "expected the code of a character"),
             (r#"{"s":"\x"}"#, "expected an escape"),
             (r#"{"x":[1,}"#, "expected a value"),
             (r#"{"x":{"y"}}"#, "expected `:`"),
@@ -486,9 +490,9 @@ mod tests {
         fn accepts_what_serde_json_accepts(line in r#"\{("[as]" ?: ?(1|-0|0\.5|01|1e5|"\\?[nq]"|[\[\]{}]{1,3}|null|true)[,}]?){0,2} ?\}?"#) {
             let ours = decode(&line);
             let theirs = serde_json::from_str::<serde_json::Value>(&line);
-            match (&ours, &theirs) {
-                (Err(reason), _) if !reason.starts_with("not JSON") => prop_assert!(theirs.is_ok(), "{line}: {reason}"),
-                (ours, theirs) => prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{}: {:?} {:?}", line, ours, theirs),
+            // A value of the wrong type ends our reading before the end of the line.
+            if ours.as_ref().err().is_none_or(|reason| reason.starts_with("not JSON")) {
+                prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{}: {:?} {:?}", line, ours, theirs);
             }
         }
 

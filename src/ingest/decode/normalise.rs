@@ -202,5 +202,4 @@ mod tests {
             &Float64Array::from(vec![12.34])
         );
     }
-
 }

@@ -15,8 +15,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelectionPolicy, RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
@@ -30,6 +29,9 @@ use crate::ingest::shield::shielded;
 
 /// Rows decoded at a time: large enough that the cost per column vanishes, small enough that a block stays in the cache.
 const BLOCK_ROWS: usize = 8_192;
+
+/// Offsets have 40 bits.
+const ROWS_MAX: u64 = 1 << 40;
 
 /// One Parquet file.
 pub(crate) struct ParquetReader {
@@ -65,7 +67,7 @@ impl ParquetReader {
             error,
         };
         let file = File::open(path).map_err(open_error)?;
-        let metadata = load_metadata(&file).map_err(|what| {
+        let metadata = load_metadata(&file).and_then(counted).map_err(|what| {
             let mend = "write the file again, or take it out of `path`";
             IngestError::file(source, path, what, mend)
         })?;
@@ -92,30 +94,37 @@ impl ParquetReader {
         Ok(reader)
     }
 
-    /// Goes to a row by whole blocks, and decodes the rest of the way so that the grid of blocks stays the same.
+    /// Goes to a row: over whole row groups by their counts, then by decoding, since whether a row is lost depends on all
+    /// blocks before it in its group.
     fn seek(&mut self, offset: u64) -> Result<(), IngestError> {
-        let mut before = offset as usize;
-        while self.group < self.groups() && before >= self.group_rows() {
-            before -= self.group_rows();
+        while self.group < self.groups() && offset - self.offset >= self.group_rows() as u64 {
+            self.offset += self.group_rows() as u64;
             self.group += 1;
         }
-        self.offset = offset;
-        if self.group < self.groups() && before > 0 {
-            self.group_row = before / BLOCK_ROWS * BLOCK_ROWS;
-            let mut skip = before - self.group_row;
-            while skip > 0 && (self.next_block()? || self.lost > 0) {
-                let step = skip.min(self.pending.num_rows() + self.lost);
-                if self.lost > 0 {
-                    self.lost -= step;
-                } else {
-                    self.take(step);
-                }
-                skip -= step;
-            }
-            // What was lost before this offset was reported before this offset.
-            self.failed.clear();
+        while self.offset < offset {
+            let Some(step) = self.step((offset - self.offset) as usize)? else {
+                break;
+            };
+            self.pending = self.pending.slice(step.kept, self.pending.num_rows() - step.kept);
         }
+        self.offset = offset;
+        // What was lost before this offset was told before this offset.
+        self.failed.clear();
         Ok(())
+    }
+
+    /// Goes on by up to `rows` rows that are all decoded or all lost; `None` at the end. The decoded ones are the first of
+    /// `pending` and are for the caller to take.
+    fn step(&mut self, rows: usize) -> Result<Option<Step>, IngestError> {
+        if self.pending.num_rows() == 0 && self.lost == 0 && !self.next_block()? {
+            return Ok(None);
+        }
+        let first = self.offset;
+        let kept = rows.min(self.pending.num_rows());
+        let lost = if kept == 0 { rows.min(self.lost) } else { 0 };
+        self.lost -= lost;
+        self.offset += (kept + lost) as u64;
+        Ok(Some(Step { first, kept, lost }))
     }
 
     fn groups(&self) -> usize {
@@ -126,15 +135,7 @@ impl ParquetReader {
         self.metadata.metadata().row_group(self.group).num_rows().max(0) as usize
     }
 
-    /// Takes the first `rows` of the pending rows.
-    fn take(&mut self, rows: usize) -> RecordBatch {
-        let taken = self.pending.slice(0, rows);
-        self.pending = self.pending.slice(rows, self.pending.num_rows() - rows);
-        taken
-    }
-
-    /// Decodes the next block into `pending`, or sets `lost`. False when there was no block to decode: at damage and at
-    /// the end.
+    /// Decodes the next block into `pending`, or finds rows `lost`; false at the end.
     fn next_block(&mut self) -> Result<bool, IngestError> {
         while self.group < self.groups() {
             let decoded = shielded(|| self.decode()).unwrap_or_else(|panic| Err(panic.to_string()));
@@ -145,15 +146,14 @@ impl ParquetReader {
                     return Ok(true);
                 }
                 Ok(None) if self.group_row >= self.group_rows() => self.next_group(),
-                Ok(None) => {
-                    self.lose_group("it holds fewer rows than it says");
-                    return Ok(false);
-                }
+                Ok(None) => self.lose_group("it holds fewer rows than it says"),
                 Err(what) => {
                     self.probe()?;
                     self.lose_group(&what);
-                    return Ok(false);
                 }
+            }
+            if self.lost > 0 {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -168,7 +168,10 @@ impl ParquetReader {
     /// Gives up the rest of the row group.
     fn lose_group(&mut self, what: &str) {
         let rows = self.group_rows() - self.group_row.min(self.group_rows());
-        let last = self.offset + rows as u64 - u64::from(rows > 0);
+        if rows == 0 {
+            return self.next_group();
+        }
+        let last = self.offset + rows as u64 - 1;
         self.failed.push(Failure {
             offset: self.offset,
             kind: DeadLetterKind::CorruptBlock,
@@ -189,17 +192,10 @@ impl ParquetReader {
         let say = |e: ArrowError| e.to_string();
         if self.open.is_none() {
             let file = self.file.try_clone().map_err(|e| e.to_string())?;
-            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_row_groups(vec![self.group])
                 .with_projection(self.projection.clone())
                 .with_batch_size(BLOCK_ROWS);
-            if self.group_row > 0 {
-                let rest = self.group_rows() - self.group_row;
-                let skip = vec![RowSelector::skip(self.group_row), RowSelector::select(rest)];
-                builder = builder
-                    .with_row_selection(RowSelection::from(skip))
-                    .with_row_selection_policy(RowSelectionPolicy::Selectors);
-            }
             self.open = Some(builder.build().map_err(|e: ParquetError| e.to_string())?);
         }
         let Some(block) = self
@@ -229,7 +225,10 @@ impl ParquetReader {
             io::copy(&mut file.take(length), &mut io::sink()).map(drop)
         };
         for column in self.metadata.metadata().row_group(self.group).columns() {
-            let (start, length) = column.byte_range();
+            // A damaged footer may give a place that is none.
+            let Ok((start, length)) = shielded(|| column.byte_range()) else {
+                continue;
+            };
             read(&mut self.file, start, length).map_err(|error| IngestError::Read {
                 source_name: self.source.clone(),
                 path: self.path.clone(),
@@ -240,28 +239,26 @@ impl ParquetReader {
     }
 }
 
+/// A stretch of rows: decoded ones, or lost ones.
+struct Step {
+    first: u64,
+    kept: usize,
+    lost: usize,
+}
+
 impl RawReader for ParquetReader {
     fn read(&mut self, rows_max: usize) -> Result<Option<RawChunk>, IngestError> {
         let mut parts: Vec<RecordBatch> = Vec::with_capacity(2);
         let mut runs: Vec<(u64, usize)> = Vec::with_capacity(2);
         let mut need = rows_max;
         while need > 0 {
-            let step = if self.pending.num_rows() > 0 {
-                let step = need.min(self.pending.num_rows());
-                parts.push(self.take(step));
-                runs.push((self.offset, step));
-                step
-            } else if self.lost > 0 {
-                let step = need.min(self.lost);
-                self.lost -= step;
-                step
-            } else if self.next_block()? || self.lost > 0 {
-                continue;
-            } else {
-                break;
-            };
-            self.offset += step as u64;
-            need -= step;
+            let Some(step) = self.step(need)? else { break };
+            if step.kept > 0 {
+                parts.push(self.pending.slice(0, step.kept));
+                runs.push((step.first, step.kept));
+                self.pending = self.pending.slice(step.kept, self.pending.num_rows() - step.kept);
+            }
+            need -= step.kept + step.lost;
         }
         if need == rows_max {
             return Ok(None);
@@ -334,6 +331,21 @@ pub(crate) fn load_metadata(file: &File) -> Result<ArrowReaderMetadata, String> 
     shielded(load)
         .map_err(|panic| format!("it is not a whole Parquet file: {panic}"))?
         .map_err(say)
+}
+
+/// Refuses a footer whose numbers of rows cannot be: offsets are built on them.
+fn counted(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadata, String> {
+    let mut groups = metadata
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(|group| u64::try_from(group.num_rows()).ok());
+    let rows = groups.try_fold(0u64, |sum, rows| sum.checked_add(rows?));
+    let said = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
+    if rows.is_none() || rows != said || rows > Some(ROWS_MAX) {
+        return Err("it is not a whole Parquet file: its footer contradicts itself on the number of rows".into());
+    }
+    Ok(metadata)
 }
 
 /// The file's columns to read for `schema`, and the place of each field among them.

@@ -71,7 +71,9 @@ impl Block {
             scenarios,
             progress,
         } = self;
-        (times.clear(), scenarios.clear(), progress.clear());
+        times.clear();
+        scenarios.clear();
+        progress.clear();
         [customers, terminals, cents].into_iter().for_each(Vec::clear);
     }
 

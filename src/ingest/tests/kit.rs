@@ -11,9 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
-use crate::plan::expr::time_type;
 use crate::ingest::{Counts, DeadLetter, Decoded, IngestError, ReaderOptions, SourceReader};
 use crate::plan::expr::Expr;
+use crate::plan::expr::time_type;
 use crate::plan::model::{Connector, FileConnector, FileFormat, NamedExpr, OnLate, Rate, SourcePlan, ValueRule};
 
 /// A plan under construction.

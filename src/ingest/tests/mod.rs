@@ -2,5 +2,7 @@
 
 mod bad_input;
 mod equal;
+mod job;
 pub(crate) mod kit;
 mod parquet;
+mod throughput;

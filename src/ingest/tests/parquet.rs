@@ -9,8 +9,8 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field};
 
 use super::kit::{Dir, Outcome, Plan, data};
-use crate::plan::expr::time_type;
 use crate::ingest::{ReaderOptions, SourceReader};
+use crate::plan::expr::time_type;
 use crate::plan::model::FileFormat;
 
 fn fields() -> Vec<Field> {
@@ -127,6 +127,21 @@ fn a_damaged_row_group_is_one_dead_letter_and_reading_goes_on() {
     let whole = check(plan(&path).read(usize::MAX));
     for rows_max in [1_000, 8_192, 12_345] {
         assert_eq!(check(plan(&path).read(rows_max)), whole);
+    }
+    for (from, rows) in [
+        (10_000, 10_000),
+        (10_001, 10_000),
+        (19_999, 10_000),
+        (5_000, 15_000),
+        (20_001, 9_999),
+    ] {
+        let options = ReaderOptions {
+            resume: Some(vec![from]),
+            ..ReaderOptions::default()
+        };
+        let rest = SourceReader::open(&plan(&path).0, options).unwrap().read_all(1_000);
+        assert_eq!(rest.batch, whole.slice(20_000 - rows, rows));
+        assert_eq!(rest.dead.len(), usize::from(from <= 10_000), "{from}");
     }
 }
 

@@ -3,6 +3,8 @@
 //! The parts run one after the other and none stops at a fault. Whatever could not be made is remembered as declared but
 //! broken, so that what refers to it is left out in silence instead of being reported again.
 
+mod aggregate;
+mod connector;
 mod join;
 mod output;
 mod post;
@@ -20,14 +22,13 @@ use super::catalog::Catalog;
 use super::config::{ClockConfig, JobConfig, OrderConfig};
 use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
-use super::model::{
-    Clock, Connector, JoinPlan, Order, Plan, Rate, SetPlan, SourcePlan, StreamRef, TickPolicy, ViewPlan,
-};
+use super::model::{Clock, Connector, JoinPlan, Order, Plan, Rate, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
 
 use join::Join;
+use set::Set;
 use source::Source;
 use view::View;
 
@@ -69,7 +70,7 @@ impl Compiler<'_> {
                 self.post(view, c, &spines, &mut sources, &joins);
             }
         }
-        let sets: Vec<SetPlan> = config
+        let sets: Vec<Set> = config
             .feature_sets
             .0
             .iter()
@@ -80,10 +81,10 @@ impl Compiler<'_> {
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
-        self.unused(config, &sources);
         if self.faults.fatal() {
             return None;
         }
+        self.unused(config, &sources);
 
         let clock = match config.clock {
             ClockConfig::Event => Clock::Event,
@@ -117,7 +118,7 @@ impl Compiler<'_> {
             sources,
             joins,
             views,
-            sets,
+            sets: sets.into_iter().map(|s| s.plan).collect(),
             models,
             labels,
             online,
@@ -130,6 +131,13 @@ impl Compiler<'_> {
     fn error(&mut self, path: &Path, what: impl Into<String>, mend: impl Into<String>) {
         let place = place_of(self.tree, path, false);
         self.faults.error(&place, path, what, mend);
+    }
+
+    /// Adds an error for each line of an outside answer.
+    fn errors(&mut self, path: &Path, lines: &str) {
+        for line in lines.lines().filter(|l| !l.trim().is_empty()) {
+            self.error(path, line.trim(), "");
+        }
     }
 
     /// Adds an error at the key that a path ends in.
@@ -174,6 +182,21 @@ impl Compiler<'_> {
             None => format!("there are {}", quoted(&names)),
         };
         self.error(path, format!("there is no {what} `{name}`"), mend);
+    }
+
+    /// Whether the file declares something in the view that a column of that name may come from, sound or not.
+    fn may_have(&self, view: &str, column: &str) -> bool {
+        let view = self.tree.get("features").and_then(|f| f.get(view));
+        ["derive", "aggregates", "post"].iter().any(|section| {
+            let Some(Data::Map(entries)) = view.and_then(|v| v.get(section)).map(|n| &n.data) else {
+                return false;
+            };
+            entries.iter().any(|(k, _)| {
+                column
+                    .strip_prefix(k.text.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+            })
+        })
     }
 
     /// Warns of sources and streams that nothing reads.

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use super::Compiler;
 use super::join::same_keys;
+use super::set::Set;
 use super::source::{DEAD_LETTERS, Source};
 use crate::base::Micros;
 use crate::plan::catalog::locate;
 use crate::plan::config::{JobConfig, ModelConfig};
 use crate::plan::faults::Path;
-use crate::plan::model::{LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlan, SetPlan, SourcePlan};
+use crate::plan::model::{LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlan, SourcePlan};
 use crate::plan::nearest;
 
 /// The tables that a job has.
@@ -20,9 +21,6 @@ impl Tables {
         let mut tables: Vec<String> = config.features.0.iter().map(|(n, _)| format!("features/{n}")).collect();
         tables.extend(config.feature_sets.0.iter().map(|(n, _)| format!("feature_sets/{n}")));
         tables.extend(config.models.0.iter().map(|(n, _)| format!("predictions/{n}")));
-        if !config.labels.0.is_empty() {
-            tables.push("labels".to_string());
-        }
         tables.push(DEAD_LETTERS.to_string());
         for (_, source) in &config.sources.0 {
             if let Some(rejected) = &source.on_invalid
@@ -58,7 +56,7 @@ impl Label {
 }
 
 impl Compiler<'_> {
-    pub(super) fn models(&mut self, config: &JobConfig, sets: &[SetPlan]) -> Vec<ModelPlan> {
+    pub(super) fn models(&mut self, config: &JobConfig, sets: &[Set]) -> Vec<ModelPlan> {
         config
             .models
             .0
@@ -67,7 +65,7 @@ impl Compiler<'_> {
             .collect()
     }
 
-    fn model(&mut self, name: &str, config: &ModelConfig, sets: &[SetPlan]) -> Option<ModelPlan> {
+    fn model(&mut self, name: &str, config: &ModelConfig, sets: &[Set]) -> Option<ModelPlan> {
         let path = Path::of(&["models", name]);
         let at = path.key("versions");
         match config.versions.0.as_slice() {
@@ -117,13 +115,13 @@ impl Compiler<'_> {
                 ),
             }
         }
-        let inputs = sets.iter().position(|s| s.name == config.inputs.0);
+        let inputs = sets.iter().position(|s| s.plan.name == config.inputs.0);
         if inputs.is_none() {
             self.undeclared(&path.key("inputs"), &config.inputs.0, "feature set", &["feature_sets"]);
         }
         let (inputs, (version, file)) = (inputs?, config.versions.0.first()?);
         for (column, _) in &config.outputs.0 {
-            if sets[inputs].columns.iter().any(|c| c.name == *column) {
+            if sets[inputs].plan.columns.iter().any(|c| c.name == *column) {
                 let what = format!(
                     "`{column}` is a column of `{}` already, and both go to one table",
                     config.inputs.0
@@ -133,19 +131,18 @@ impl Compiler<'_> {
         }
         let file = PathBuf::from(locate(&file.0, self.directory));
         // A set that has lost columns to faults would be blamed for their number.
-        if !self.faults.fatal() {
+        if sets[inputs].sound && outputs.len() == config.outputs.0.len() {
             let columns: Vec<_> = sets[inputs]
+                .plan
                 .columns
                 .iter()
                 .map(|c| (c.name.clone(), c.data_type.clone()))
                 .collect();
             for what in self.catalog.check_model(&file, &columns, &outputs) {
-                self.error(&at.key(version), what, "");
+                self.errors(&at.key(version), &what);
             }
         } else if !file.is_file() {
-            for what in self.catalog.check_model(&file, &[], &[]) {
-                self.error(&at.key(version), what, "");
-            }
+            self.error(&at.key(version), format!("there is no file `{}`", file.display()), "");
         }
         Some(ModelPlan {
             name: name.to_string(),
@@ -160,7 +157,7 @@ impl Compiler<'_> {
         &mut self,
         config: &JobConfig,
         models: &[ModelPlan],
-        sets: &[SetPlan],
+        sets: &[Set],
         sources: &mut [Source],
     ) -> Vec<Label> {
         let mut labels = Vec::new();
@@ -190,7 +187,7 @@ impl Compiler<'_> {
                 self.error(&path.key("value"), format!("`{}` is of type {t}", c.value.0), mend);
             }
             let Some(model) = model else { continue };
-            let spine = &sources[sets[models[model].inputs].spine];
+            let spine = &sources[sets[models[model].inputs].plan.spine];
             let written = self
                 .tree
                 .get("sources")
@@ -260,7 +257,7 @@ impl Compiler<'_> {
     pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
         let path = Path::of(&["sinks", "offline"]);
         let Some(offline) = &config.sinks.offline else {
-            if !self.tree.get("sinks").is_some_and(|s| s.get("offline").is_some()) && !config.models.0.is_empty() {
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
                 self.warn(
                     &Path::of(&["models"]),

@@ -10,7 +10,7 @@ use super::source::Source;
 use super::view::View;
 use super::{Compiler, row_source};
 use crate::plan::config::{JobConfig, ViewConfig};
-use crate::plan::expr::{Resolution, Scope};
+use crate::plan::expr::{ExprError, Resolution, Scope};
 use crate::plan::faults::Path;
 use crate::plan::model::{NamedExpr, StreamRef};
 
@@ -103,9 +103,14 @@ impl Compiler<'_> {
                         expr,
                     });
                 }
-                Err(e) => {
-                    // Names of a view that has faults may be missing because of those.
-                    if view.sound || !matches!(e, crate::plan::expr::ExprError::Unknown { .. }) {
+                Err(mut e) => {
+                    if let ExprError::Unknown { names } = &mut e
+                        && !view.sound
+                    {
+                        // Columns of aggregates that have faults are missing because of those.
+                        names.retain(|(n, _)| !self.may_have(&view.name, n));
+                    }
+                    if !matches!(&e, ExprError::Unknown { names } if names.is_empty()) {
                         self.expression_error(&at, &e);
                     }
                     scope.add(name, Resolution::Broken);
@@ -161,13 +166,24 @@ fn post_scope(view: &View, rows: &[usize], sources: &[Source], joins: &[Join]) -
         }
     }
     if let StreamRef::Join(j) = view.stream {
-        for (name, _) in sources[joins[j].right].columns.as_ref()? {
-            if scope.get(name).is_none() {
+        for (name, data_type) in sources[owner].columns.as_ref()? {
+            if matches!(scope.get(name), Some(Resolution::Column(engine, _)) if engine == name) {
+                scope.column(&format!("left.{name}"), name, data_type.clone());
+            }
+        }
+        let right = &sources[joins[j].right];
+        for name in right
+            .columns
+            .as_ref()?
+            .iter()
+            .flat_map(|(n, _)| [n.clone(), format!("right.{n}"), format!("{}.{n}", right.name)])
+        {
+            if scope.get(&name).is_none() {
                 let what = format!(
                     "`{name}` is told later by `{}`; only its aggregates can be read here",
                     sources[joins[j].right].name
                 );
-                scope.add(name, Resolution::Refused(what, "aggregate it".to_string()));
+                scope.add(&name, Resolution::Refused(what, "aggregate it".to_string()));
             }
         }
     }

@@ -9,6 +9,12 @@ use crate::plan::faults::Path;
 use crate::plan::model::{SetColumn, SetPlan, StreamRef};
 use crate::plan::nearest;
 
+/// A feature set, and whether all of its columns could be made out.
+pub(super) struct Set {
+    pub plan: SetPlan,
+    pub sound: bool,
+}
+
 impl Compiler<'_> {
     pub(super) fn set(
         &mut self,
@@ -17,7 +23,7 @@ impl Compiler<'_> {
         sources: &mut [Source],
         views: &[View],
         joins: &[Join],
-    ) -> Option<SetPlan> {
+    ) -> Option<Set> {
         let path = Path::of(&["feature_sets", name]);
         let on = &config.on.0;
         let Some(spine) = sources.iter().position(|s| s.name == *on) else {
@@ -37,6 +43,7 @@ impl Compiler<'_> {
             }
             return None;
         };
+        let faults_before = self.faults.list.len();
         let mut columns: Vec<SetColumn> = Vec::new();
         let mut used: Vec<usize> = Vec::new();
         for (i, taken) in config.take.iter().enumerate() {
@@ -72,12 +79,23 @@ impl Compiler<'_> {
         for view in &used {
             self.keys(&path, &views[*view], spine, sources, &config.take);
         }
-        Some(SetPlan {
+        let named = |view: &str| self.tree.get("features").is_some_and(|f| f.get(view).is_some());
+        let lost = config
+            .take
+            .iter()
+            .filter_map(|t| t.0.split_once('.'))
+            .any(|(v, _)| named(v) && !views.iter().any(|w| w.name == v));
+        let sound = self.faults.list.len() == faults_before
+            && !lost
+            && sources[spine].columns.is_some()
+            && used.iter().all(|v| views[*v].sound);
+        let plan = SetPlan {
             name: name.to_string(),
             spine,
             views: used,
             columns,
-        })
+        };
+        Some(Set { plan, sound })
     }
 
     /// The columns that `view.column` or `view.*` names.
@@ -143,7 +161,7 @@ impl Compiler<'_> {
                 what,
                 "aggregate it in the view, or derive it in a view over the spine",
             );
-        } else if view.sound {
+        } else if view.sound || !self.may_have(name, column) {
             let names: Vec<&str> = all.iter().map(|c| &c.engine[name.len() + 1..]).collect();
             let mend = match nearest(column, names.iter().copied()) {
                 Some(near) => format!("did you mean `{name}.{near}`?"),

@@ -1,23 +1,16 @@
 //! Sources: columns, event time, filter, checks.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{Compiler, engine_schema, quoted};
 use crate::base::{Micros, ORD_COLUMN, TIME_COLUMN};
-use crate::plan::catalog::{ConnectorSpec, SourceSpec, format_of, locate};
-use crate::plan::config::{
-    FileConfig, FormatConfig, GeneratorConfig, GeneratorStreamConfig, OnLateConfig, SourceConfig,
-};
+use crate::plan::config::{OnLateConfig, SourceConfig};
 use crate::plan::expr::{self, Expr, Resolution, Scope, engine_type, time_type};
 use crate::plan::faults::Path;
-use crate::plan::model::{
-    Connector, FileConnector, FileFormat, GeneratorConnector, GeneratorStream, NamedExpr, OnLate, Rate, SourcePlan,
-    ValueRule,
-};
+use crate::plan::model::{Connector, NamedExpr, OnLate, SourcePlan, ValueRule};
 use crate::plan::nearest;
 use crate::plan::values::Sql;
 
@@ -30,6 +23,8 @@ pub(super) struct Source {
     pub connector: Connector,
     /// Columns that may be used, with their engine types; `None` when they could not be found out.
     pub columns: Option<Vec<(String, DataType)>>,
+    /// The fields behind them as the data has them: what they say of nulls and in their metadata is for the decoders.
+    fields: Vec<Arc<Field>>,
     /// Columns that are there and may not be used, and why.
     refused: Vec<(String, String, String)>,
     /// Columns that something uses.
@@ -112,9 +107,15 @@ impl Source {
                 ..rule
             });
         }
+        let outside = |name: &String| self.fields.iter().find(|f| f.name() == name);
+        let decoded = fields.iter().map(|field| match outside(field.name()) {
+            Some(found) => Arc::new(found.as_ref().clone().with_data_type(field.data_type().clone())),
+            None => field.clone(),
+        });
+        let schema = Arc::new(Schema::new(decoded.collect::<Vec<_>>()));
         Some(SourcePlan {
             id: self.id.as_deref().and_then(position),
-            schema: Arc::new(Schema::new(fields)),
+            schema,
             name: self.name,
             connector: self.connector,
             filter: self.filter,
@@ -149,6 +150,7 @@ impl Compiler<'_> {
             name: name.to_string(),
             connector,
             columns: None,
+            fields: Vec::new(),
             refused: Vec::new(),
             used: BTreeSet::new(),
             id: None,
@@ -178,173 +180,11 @@ impl Compiler<'_> {
         source
     }
 
-    /// Where events come from, and the columns that they have there.
-    fn connector(
-        &mut self,
-        path: &Path,
-        name: &str,
-        config: &SourceConfig,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
-        let node = self.tree.get("sources").and_then(|s| s.get(name));
-        let present = |key| node.is_some_and(|n| n.get(key).is_some());
-        let (file, generator) = (present("file"), present("generator"));
-        if file && generator {
-            self.error_at_key(
-                &path.key("generator"),
-                "a source has `file` or `generator`, not both",
-                "make two sources",
-            );
-        }
-        if !file && !generator && !present("kafka") && !present("http") {
-            self.error(
-                path,
-                "the source does not say where events come from",
-                "add `file: {path: …}` or `generator: {stream: …}`",
-            );
-        }
-        let schema = config
-            .schema
-            .as_ref()
-            .map(|s| PathBuf::from(locate(&s.0, self.directory)));
-        if let Some(config) = &config.generator {
-            return self.generator(path, name, config, schema);
-        }
-        match &config.file {
-            Some(file) => self.file(path, name, file, schema),
-            None => (nowhere(), None),
-        }
-    }
-
-    fn file(
-        &mut self,
-        path: &Path,
-        name: &str,
-        config: &FileConfig,
-        schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
-        let at = path.key("file").key("path");
-        let rate = config.rate.as_ref().map_or(Rate::Max, |r| r.0);
-        if let Some((scheme, _)) = config.path.0.split_once("://") {
-            self.error(&at, format!("`{scheme}://` is not built yet"), "give a local path");
-            return (nowhere(), None);
-        }
-        let declared = config.format.map(|f| match f {
-            FormatConfig::Parquet => FileFormat::Parquet,
-            FormatConfig::Ndjson => FileFormat::Ndjson,
-            FormatConfig::Csv => FileFormat::Csv,
-        });
-        let located = locate(&config.path.0, self.directory);
-        let hinted = declared.or_else(|| format_of(std::path::Path::new(&located)));
-        let need_schema = "add `schema: FILE.avsc`, which says what columns there are and of what type";
-        if let (Some(format @ (FileFormat::Ndjson | FileFormat::Csv)), None) = (hinted, &schema) {
-            self.error_at_key(
-                &path.key("file"),
-                format!("{} files do not say the types of their columns", named(format)),
-                need_schema,
-            );
-            return (nowhere(), None);
-        }
-        let spec = SourceSpec {
-            connector: ConnectorSpec::File {
-                path: located.clone(),
-                format: declared,
-            },
-            schema,
-        };
-        let (columns, files) = match self.catalog.event_schema(name, &spec) {
-            Ok((schema, files)) => (schema, files),
-            Err(what) => {
-                self.error(&at, what, "");
-                return (nowhere(), None);
-            }
-        };
-        if files.is_empty() {
-            self.error(&at, format!("no file matches `{located}`"), "");
-            return (nowhere(), None);
-        }
-        if files.len() > usize::from(u16::MAX) {
-            self.error(
-                &at,
-                format!("{} files match; a source can have {}", files.len(), u16::MAX),
-                "name fewer",
-            );
-        }
-        let formats: BTreeSet<Option<&str>> = files.iter().map(|f| format_of(f).map(named)).collect();
-        let Some(format) = declared.or_else(|| format_of(&files[0])) else {
-            self.error(
-                &at,
-                format!(
-                    "the extension of `{}` does not tell the files' format",
-                    files[0].display()
-                ),
-                "add `format: parquet`, `ndjson` or `csv`",
-            );
-            return (nowhere(), None);
-        };
-        if declared.is_none() && formats.len() > 1 {
-            let formats: Vec<&str> = formats.iter().map(|f| f.unwrap_or("others")).collect();
-            self.error(
-                &at,
-                format!("the files are of several formats: {}", formats.join(", ")),
-                "make one source of each, or add `format:` if they are one",
-            );
-        }
-        if spec.schema.is_none() && format != FileFormat::Parquet {
-            self.error_at_key(
-                &path.key("file"),
-                format!("{} files do not say the types of their columns", named(format)),
-                need_schema,
-            );
-        }
-        let connector = Connector::File(FileConnector {
-            path: located,
-            files,
-            format,
-            rate,
-        });
-        (connector, Some(fields_of(&columns)))
-    }
-
-    fn generator(
-        &mut self,
-        path: &Path,
-        name: &str,
-        config: &GeneratorConfig,
-        schema: Option<PathBuf>,
-    ) -> (Connector, Option<Vec<(String, DataType)>>) {
-        let stream = match config.stream {
-            GeneratorStreamConfig::Transactions => GeneratorStream::Transactions,
-            GeneratorStreamConfig::Labels => GeneratorStream::Labels,
-        };
-        let connector = Connector::Generator(GeneratorConnector {
-            stream,
-            seed: config.seed.unwrap_or(42),
-            customers: config.customers.unwrap_or(5_000),
-            terminals: config.terminals.unwrap_or(10_000),
-            // 2026-01-01T00:00:00Z.
-            start: config.start.as_ref().map_or(1_767_225_600_000_000, |t| t.0),
-            duration: config.duration.as_ref().map(|d| d.0),
-            label_delay: config.label_delay.as_ref().map_or(7 * 86_400_000_000, |d| d.0),
-            drift_after: config.drift_after.as_ref().map(|d| d.0),
-            rate: config.rate.as_ref().map_or(Rate::Max, |r| r.0),
-        });
-        let spec = SourceSpec {
-            connector: ConnectorSpec::Generator(stream),
-            schema,
-        };
-        match self.catalog.event_schema(name, &spec) {
-            Ok((schema, _)) => (connector, Some(fields_of(&schema))),
-            Err(what) => {
-                self.error(&path.key("generator"), what, "");
-                (connector, None)
-            }
-        }
-    }
-
     /// Which of the data's columns may be used, and as what.
-    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<(String, DataType)>, source: &mut Source) {
+    fn columns(&mut self, path: &Path, config: &SourceConfig, outside: Vec<Arc<Field>>, source: &mut Source) {
         let mut columns = Vec::new();
-        for (name, data_type) in &outside {
+        for field in &outside {
+            let (name, data_type) = (field.name(), field.data_type());
             let hidden = config
                 .columns
                 .as_ref()
@@ -377,10 +217,15 @@ impl Compiler<'_> {
         }
         for (i, column) in config.columns.iter().flatten().enumerate() {
             let at = path.key("columns").item(i);
-            if !outside.iter().any(|(name, _)| *name == column.0) {
-                let mend = nearest(&column.0, outside.iter().map(|(n, _)| n.as_str()));
+            if !outside.iter().any(|field| *field.name() == column.0) {
+                let mend = nearest(&column.0, outside.iter().map(|field| field.name().as_str()));
                 let mend = mend.map_or_else(
-                    || format!("it has {}", quoted(&outside.iter().map(|(n, _)| n).collect::<Vec<_>>())),
+                    || {
+                        format!(
+                            "it has {}",
+                            quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())
+                        )
+                    },
                     |n| format!("did you mean `{n}`?"),
                 );
                 self.error(&at, format!("the data has no column `{}`", column.0), mend);
@@ -389,6 +234,7 @@ impl Compiler<'_> {
             }
         }
         source.columns = Some(columns);
+        source.fields = outside;
     }
 
     /// Event time and filter.
@@ -501,7 +347,17 @@ impl Compiler<'_> {
                 (fault.line, fault.column) = (place.line, place.column);
             }
             let Some(data_type) = data_type else { continue };
-            if rule.min.is_none() && rule.max.is_none() && rule.allowed.is_none() && !rule.required {
+            // A check that was cut away has its own fault.
+            let written = self
+                .tree
+                .get("sources")
+                .and_then(|s| s.get(&source.name))
+                .and_then(|s| s.get("validate"));
+            let written = written.and_then(|v| v.get(column));
+            let checks = ["min", "max", "in"]
+                .iter()
+                .any(|key| written.is_some_and(|r| r.get(key).is_some()));
+            if !checks && !rule.required {
                 self.error_at_key(
                     &at,
                     "the rule checks nothing",
@@ -568,30 +424,4 @@ impl Compiler<'_> {
             );
         }
     }
-}
-
-fn fields_of(schema: &Schema) -> Vec<(String, DataType)> {
-    schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().clone(), f.data_type().clone()))
-        .collect()
-}
-
-pub(super) fn named(format: FileFormat) -> &'static str {
-    match format {
-        FileFormat::Parquet => "Parquet",
-        FileFormat::Ndjson => "NDJSON",
-        FileFormat::Csv => "CSV",
-    }
-}
-
-/// Stands for a connector that has a fault; no plan holds it.
-fn nowhere() -> Connector {
-    Connector::File(FileConnector {
-        path: String::new(),
-        files: Vec::new(),
-        format: FileFormat::Parquet,
-        rate: Rate::Max,
-    })
 }

@@ -29,7 +29,7 @@ use super::{Expr, ExprError, engine_type, input_schema};
 /// Longest expression, in bytes: bounds the recursion of everything behind the parser.
 const TEXT_MAX: usize = 8 * 1024;
 /// Deepest nesting of operators and calls.
-const DEPTH_MAX: usize = 200;
+const DEPTH_MAX: usize = 128;
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -89,7 +89,24 @@ impl Scope {
     }
 
     /// Compiles `text` over these names.
+    ///
+    /// It runs on a thread of its own, for parser, visitor and planner recurse with large frames.
     pub fn compile(&self, text: &str) -> Result<Expr, ExprError> {
+        const STACK_BYTES: usize = 64 << 20;
+        let spawned = std::thread::scope(|threads| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let running = thread.spawn_scoped(threads, || self.compile_here(text)).ok()?;
+            Some(running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        spawned.unwrap_or_else(|| {
+            Err(ExprError::Unsupported {
+                what: format!("`{text}` cannot be compiled: the system refuses a thread"),
+                mend: "raise the limit on threads or memory".into(),
+            })
+        })
+    }
+
+    fn compile_here(&self, text: &str) -> Result<Expr, ExprError> {
         let mut sql = parse(text)?;
         let mut resolver = Resolver {
             scope: self,
@@ -98,13 +115,7 @@ impl Scope {
             unknown: Vec::new(),
         };
         if let ControlFlow::Break(error) = VisitMut::visit(&mut sql, &mut resolver) {
-            return Err(match error {
-                ExprError::Syntax { message, .. } => ExprError::Syntax {
-                    text: text.to_string(),
-                    message,
-                },
-                other => other,
-            });
+            return Err(error);
         }
         if !resolver.unknown.is_empty() {
             return Err(ExprError::Unknown {

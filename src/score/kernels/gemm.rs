@@ -27,7 +27,12 @@ impl Packed {
     /// From `w(k, n)`.
     pub(crate) fn new(inner: usize, columns: usize, w: impl Fn(usize, usize) -> f32) -> Packed {
         if columns == 1 {
-            return Packed { inner, columns, panels: Vec::new(), column: (0..inner).map(|k| w(k, 0)).collect() };
+            return Packed {
+                inner,
+                columns,
+                panels: Vec::new(),
+                column: (0..inner).map(|k| w(k, 0)).collect(),
+            };
         }
         let mut panels = vec![[0.0; PANEL]; columns.div_ceil(PANEL) * inner];
         for n in 0..columns {
@@ -35,7 +40,12 @@ impl Packed {
                 panels[n / PANEL * inner + k][n % PANEL] = w(k, n);
             }
         }
-        Packed { inner, columns, panels, column: Vec::new() }
+        Packed {
+            inner,
+            columns,
+            panels,
+            column: Vec::new(),
+        }
     }
 
     /// K: values per input row.
@@ -73,9 +83,8 @@ impl Packed {
             x,
             bias,
             out,
-            // SAFETY: the caller has the instructions.
-            |panel, x| unsafe { panel_avx512(panel, x) },
-            |panel, x| unsafe { panel_avx512(panel, x) },
+            |panel, x| panel_avx512(panel, x),
+            |panel, x| panel_avx512(panel, x),
         );
     }
 
@@ -117,7 +126,11 @@ impl Packed {
             let taken = PANEL.min(n - first);
             let out = &mut out[first..first + taken];
             match bias {
-                Some(b) => out.iter_mut().zip(sums).zip(&b[first..]).for_each(|((o, s), b)| *o = s + b),
+                Some(b) => out
+                    .iter_mut()
+                    .zip(sums)
+                    .zip(&b[first..])
+                    .for_each(|((o, s), b)| *o = s + b),
                 None => out.copy_from_slice(&sums[..taken]),
             }
         };
@@ -135,7 +148,11 @@ impl Packed {
                 }
             }
         }
-        for (x, out) in x.remainder().chunks_exact(k).zip(out.into_remainder().chunks_exact_mut(n)) {
+        for (x, out) in x
+            .remainder()
+            .chunks_exact(k)
+            .zip(out.into_remainder().chunks_exact_mut(n))
+        {
             for (p, panel) in self.panels.chunks_exact(k).enumerate() {
                 let [sums] = single(panel, x.as_chunks::<1>().0);
                 finish(p, &sums, out);
@@ -183,7 +200,9 @@ fn panel_plain<const R: usize>(panel: &[[f32; PANEL]], x: &[[f32; R]]) -> [[f32;
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn panel_avx512<const R: usize>(panel: &[[f32; PANEL]], x: &[[f32; R]]) -> [[f32; PANEL]; R] {
-    use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+    use std::arch::x86_64::{
+        _mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
     const HALF: usize = PANEL / 2;
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     for (w, x) in panel.iter().zip(x) {

@@ -20,7 +20,9 @@ const LANES: usize = 8;
 const BLOCK_BYTES: usize = 24 << 10;
 
 /// A precision in which trees are evaluated.
-pub(crate) trait Real: Copy + Default + PartialOrd + std::ops::Add<Output = Self> + std::ops::Neg<Output = Self> + Send + Sync + 'static {
+pub(crate) trait Real:
+    Copy + Default + PartialOrd + std::ops::Add<Output = Self> + std::ops::Neg<Output = Self> + Send + Sync + 'static
+{
     const NAN: Self;
     const INFINITY: Self;
     fn of_f64(x: f64) -> Self;
@@ -42,7 +44,11 @@ macro_rules! real {
                 self as f64
             }
             fn below(self) -> $t {
-                if self == <$t>::NEG_INFINITY { <$t>::NAN } else { self.next_down() }
+                if self == <$t>::NEG_INFINITY {
+                    <$t>::NAN
+                } else {
+                    self.next_down()
+                }
             }
             fn divided(self, by: usize) -> $t {
                 self / by as $t
@@ -147,7 +153,14 @@ struct Compare<T> {
 }
 
 /// The comparison for one of the four orderings, on a missing input taking the branch asked for.
-fn ordering<T: Real>(test: &Test, feature: usize, t: T, missing_is_true: bool, on_true: Todo<T>, on_false: Todo<T>) -> Todo<T> {
+fn ordering<T: Real>(
+    test: &Test,
+    feature: usize,
+    t: T,
+    missing_is_true: bool,
+    on_true: Todo<T>,
+    on_false: Todo<T>,
+) -> Todo<T> {
     let (negate, threshold) = match (test, missing_is_true) {
         (Test::Leq, false) => (false, t),
         (Test::Lt, false) => (false, t.below()),
@@ -160,8 +173,18 @@ fn ordering<T: Real>(test: &Test, feature: usize, t: T, missing_is_true: bool, o
         (Test::Gt, true) => (false, t),
         (Test::Eq | Test::Neq | Test::Member(_), _) => unreachable!("not an ordering"),
     };
-    let (on_true, on_false) = if missing_is_true { (on_false, on_true) } else { (on_true, on_false) };
-    Todo::Compare(Box::new(Compare { feature, negate, threshold, on_false, on_true }))
+    let (on_true, on_false) = if missing_is_true {
+        (on_false, on_true)
+    } else {
+        (on_true, on_false)
+    };
+    Todo::Compare(Box::new(Compare {
+        feature,
+        negate,
+        threshold,
+        on_false,
+        on_true,
+    }))
 }
 
 /// `x == t` as `x <= t` and `x >= t`.
@@ -177,7 +200,9 @@ fn impossible<T: Real>(feature: usize, missing_is_true: bool, on_true: Todo<T>, 
 }
 
 fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
-    let Source::Split(s) = &forest.nodes[i] else { return None };
+    let Source::Split(s) = &forest.nodes[i] else {
+        return None;
+    };
     let (on_true, on_false) = (Todo::Node(s.on_true), Todo::Node(s.on_false));
     let t = T::of_f64(s.threshold);
     Some(match &s.test {
@@ -193,7 +218,9 @@ fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
                 true => impossible(s.feature, s.missing_is_true, on_true.clone(), on_false),
                 false => on_false,
             };
-            values.iter().rev().fold(none, |rest, &v| equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest))
+            values.iter().rev().fold(none, |rest, &v| {
+                equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest)
+            })
         }
         test => ordering(test, s.feature, t, s.missing_is_true, on_true, on_false),
     })
@@ -225,12 +252,19 @@ fn steps(forest: &Forest) -> Vec<(usize, usize)> {
 impl<T: Real, L: Link> Layout<T, L> {
     fn new(forest: &Forest, leaf_ids: &HashMap<usize, u32>, one_target: bool) -> Option<Layout<T, L>> {
         let depths = steps(forest);
-        let mut layout = Layout { nodes: Vec::new(), trees: Vec::new(), leaf: Vec::new() };
+        let mut layout = Layout {
+            nodes: Vec::new(),
+            trees: Vec::new(),
+            leaf: Vec::new(),
+        };
         let columns = 1 + 2 * forest.inputs;
         if columns * LANES >= 1 << L::COLUMN_BITS {
             return None;
         }
-        let blank = Node { value: T::NAN, link: L::new(0, 0) };
+        let blank = Node {
+            value: T::NAN,
+            link: L::new(0, 0),
+        };
         for &root in &forest.roots {
             let start = layout.nodes.len();
             let mut laid = HashMap::new();
@@ -260,7 +294,10 @@ impl<T: Real, L: Link> Layout<T, L> {
                     return None;
                 }
                 let column = 1 + compare.feature + if compare.negate { forest.inputs } else { 0 };
-                layout.nodes[at] = Node { value: compare.threshold, link: L::new(column, child - start) };
+                layout.nodes[at] = Node {
+                    value: compare.threshold,
+                    link: L::new(column, child - start),
+                };
                 if let Some(i) = source {
                     laid.insert(i, layout.nodes[at]);
                 }
@@ -346,7 +383,10 @@ fn leaf_node<T: Real, L: Link>(forest: &Forest, i: usize, at: usize, one_target:
         Source::Leaf(w) if one_target => T::of_f64(w[0].1),
         _ => T::NAN,
     };
-    Node { value, link: L::new(0, at) }
+    Node {
+        value,
+        link: L::new(0, at),
+    }
 }
 
 impl<T: Real> Flat<T> {
@@ -370,7 +410,15 @@ impl<T: Real> Flat<T> {
             Some(narrow) => AnyLayout::Narrow(narrow),
             None => AnyLayout::Wide(Layout::new(forest, &leaf_ids, one_target.is_some()).ok_or("is too large")?),
         };
-        Ok(Flat { layout, inputs: forest.inputs, negated, one_target, targets: forest.targets, spans, weights })
+        Ok(Flat {
+            layout,
+            inputs: forest.inputs,
+            negated,
+            one_target,
+            targets: forest.targets,
+            spans,
+            weights,
+        })
     }
 
     /// The target that every leaf weighs once, if there is one: then [`Self::sum`] and [`Self::pick`] do.
@@ -384,7 +432,15 @@ impl<T: Real> Flat<T> {
     }
 
     /// The smallest or largest of each row's leaf weights.
-    pub(super) fn pick(&self, x: &[T], rows: usize, width: usize, block: &mut Vec<T>, sums: &mut [T], aggregate: Aggregate) {
+    pub(super) fn pick(
+        &self,
+        x: &[T],
+        rows: usize,
+        width: usize,
+        block: &mut Vec<T>,
+        sums: &mut [T],
+        aggregate: Aggregate,
+    ) {
         let mut seen = vec![false; rows];
         self.visit(x, rows, width, block, |row, value, _| {
             if !std::mem::replace(&mut seen[row], true) || aggregate.prefers(value, sums[row]) {
@@ -395,7 +451,16 @@ impl<T: Real> Flat<T> {
 
     /// Folds each row's leaf weights into `sums[row][target]` and notes in `seen` which targets had any.
     #[allow(clippy::too_many_arguments, reason = "buffers of one thread, handed in to be kept")]
-    pub(super) fn sum_targets(&self, x: &[T], rows: usize, width: usize, block: &mut Vec<T>, sums: &mut [T], seen: &mut [bool], aggregate: Aggregate) {
+    pub(super) fn sum_targets(
+        &self,
+        x: &[T],
+        rows: usize,
+        width: usize,
+        block: &mut Vec<T>,
+        sums: &mut [T],
+        seen: &mut [bool],
+        aggregate: Aggregate,
+    ) {
         let leaf: &[u32] = match &self.layout {
             AnyLayout::Narrow(l) => &l.leaf,
             AnyLayout::Wide(l) => &l.leaf,
@@ -422,7 +487,15 @@ impl<T: Real> Flat<T> {
     }
 
     /// Calls `f(row, leaf value, leaf node)` for every row and tree; for each row the trees come in order.
-    fn visit_layout<L: Link>(&self, layout: &Layout<T, L>, x: &[T], rows: usize, width: usize, block: &mut Vec<T>, mut f: impl FnMut(usize, T, usize)) {
+    fn visit_layout<L: Link>(
+        &self,
+        layout: &Layout<T, L>,
+        x: &[T],
+        rows: usize,
+        width: usize,
+        block: &mut Vec<T>,
+        mut f: impl FnMut(usize, T, usize),
+    ) {
         assert!(x.len() >= rows * width && width >= self.inputs);
         let columns = 1 + self.inputs * (1 + self.negated as usize);
         let stride = columns * LANES;
@@ -438,7 +511,11 @@ impl<T: Real> Flat<T> {
                 continue;
             }
             let groups = left.div_ceil(LANES).min(groups_max);
-            let groups = if left % LANES <= 2 && left > LANES { groups.min(left / LANES) } else { groups };
+            let groups = if left % LANES <= 2 && left > LANES {
+                groups.min(left / LANES)
+            } else {
+                groups
+            };
             let taken = left.min(groups * LANES);
             self.fill(&x[first * width..], taken, width, groups, block);
             for &tree in &layout.trees {

@@ -95,7 +95,12 @@ impl Forest {
                 roots.push(i);
             }
         }
-        let find = |tree: i64, id: i64| place.get(&(tree, id)).copied().ok_or(format!("tree {tree} has no node {id}"));
+        let find = |tree: i64, id: i64| {
+            place
+                .get(&(tree, id))
+                .copied()
+                .ok_or(format!("tree {tree} has no node {id}"))
+        };
         let mut nodes = Vec::with_capacity(ids.len());
         for (i, mode) in modes.iter().enumerate() {
             let test = match mode.as_str() {
@@ -148,7 +153,10 @@ impl Forest {
     /// From the arrays of ai.onnx.ml 5's TreeEnsemble.
     pub(super) fn of_arrays(a: Attributes) -> Result<Forest, String> {
         let targets = a.int("n_targets").unwrap_or(1);
-        let targets = usize::try_from(targets).ok().filter(|&t| t > 0).ok_or(format!("n_targets is {targets}"))?;
+        let targets = usize::try_from(targets)
+            .ok()
+            .filter(|&t| t > 0)
+            .ok_or(format!("n_targets is {targets}"))?;
         let features = a.ints("nodes_featureids");
         let modes = match a.tensor("nodes_modes")? {
             Some(Tensor { data: Data::I64(v), .. }) => v,
@@ -175,7 +183,10 @@ impl Forest {
         ])?;
         let leaf_targets = a.ints("leaf_targetids");
         let leaf_weights: Vec<f64> = floats("leaf_weights")?;
-        same_length(&[("leaf_targetids", leaf_targets.len()), ("leaf_weights", leaf_weights.len())])?;
+        same_length(&[
+            ("leaf_targetids", leaf_targets.len()),
+            ("leaf_weights", leaf_weights.len()),
+        ])?;
 
         let n = features.len();
         let mut nodes = Vec::with_capacity(n + leaf_weights.len());
@@ -184,7 +195,9 @@ impl Forest {
         let child = |id: i64, leaf: i64| {
             let (offset, limit) = if leaf != 0 { (n, leaf_weights.len()) } else { (0, n) };
             let inside = usize::try_from(id).ok().filter(|&i| i < limit);
-            inside.map(|i| i + offset).ok_or(format!("a split leads to node {id}, which does not exist"))
+            inside
+                .map(|i| i + offset)
+                .ok_or(format!("a split leads to node {id}, which does not exist"))
         };
         for i in 0..n {
             let test = match modes[i] {
@@ -208,12 +221,20 @@ impl Forest {
         }
         for (&target, &weight) in leaf_targets.iter().zip(&leaf_weights) {
             let known = usize::try_from(target).ok().filter(|&t| t < targets);
-            nodes.push(Node::Leaf(vec![(known.ok_or(format!("leaf_targetids holds {target} where there are {targets}"))?, weight)]));
+            nodes.push(Node::Leaf(vec![(
+                known.ok_or(format!("leaf_targetids holds {target} where there are {targets}"))?,
+                weight,
+            )]));
         }
         let roots: Vec<usize> = a
             .ints("tree_roots")
             .iter()
-            .map(|&r| usize::try_from(r).ok().filter(|&r| r < n).ok_or(format!("tree_roots names node {r}, which does not exist")))
+            .map(|&r| {
+                usize::try_from(r)
+                    .ok()
+                    .filter(|&r| r < n)
+                    .ok_or(format!("tree_roots names node {r}, which does not exist"))
+            })
             .collect::<Result<_, _>>()?;
         Forest::checked(nodes, roots, targets)
     }
@@ -238,6 +259,13 @@ impl Forest {
                 }
             }
         }
-        Ok(Forest { nodes, roots, targets, inputs, one_id: false, all_positive: false })
+        Ok(Forest {
+            nodes,
+            roots,
+            targets,
+            inputs,
+            one_id: false,
+            all_positive: false,
+        })
     }
 }

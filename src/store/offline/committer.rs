@@ -78,9 +78,9 @@ impl TableCommitter {
         for _ in 0..ATTEMPTS_MAX {
             let current = match has_log(&directory)? {
                 true => load(&url, engine.as_ref()).map_err(StoreError::delta(&table))?,
-                // Creating is retried as loading: another committer may have won.
                 false => match create(&url, spec, engine.as_ref()) {
                     Ok(created) => created,
+                    // Another committer was quicker: load what it made.
                     Err(_) if has_log(&directory)? => continue,
                     Err(e) => return Err(StoreError::delta(&table)(e)),
                 },
@@ -196,7 +196,7 @@ impl TableCommitter {
 
     /// Checkpoints are best effort: without one, reopening reads more of the log.
     fn checkpoint(&mut self) {
-        if self.snapshot.version() % CHECKPOINT_INTERVAL != 0 {
+        if !self.snapshot.version().is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
         }
         match self.snapshot.checkpoint(self.engine.as_ref(), None) {

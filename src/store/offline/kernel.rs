@@ -1,8 +1,8 @@
 //! The Delta library's engine with a log that survives power loss.
 //!
 //! The library's own file writer makes a log entry visible before its bytes are forced to disk, so that a power cut can
-//! leave an empty log file and with it an unreadable table. Here a file of the log is written under a hidden name, forced
-//! to disk, linked to its name (create-if-absent) or renamed over it, and the directory forced to disk.
+//! leave an empty log file and with it an unreadable table. Here a file of the log is written under a hidden name outside of
+//! the log, forced to disk, linked to its name (create-if-absent) or renamed over it, and the directory forced to disk.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -193,11 +193,14 @@ fn local_path(url: &Url) -> KernelResult<PathBuf> {
         .map_err(|()| KernelError::generic(format!("`{url}` is not a local path")))
 }
 
-/// A name in the same directory that no reader of a Delta log takes for a log file.
+/// A name in the table's directory that no reader takes for a file of the table. Not within the log's directory: one that
+/// a killed process left there would make the library believe in a table that has no first commit.
 fn hidden_beside(path: &Path) -> KernelResult<PathBuf> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| KernelError::generic(format!("`{}` has no directory", path.display())))?;
+    let no_place = || KernelError::generic(format!("`{}` is not in the log of a table", path.display()));
+    let directory = path.parent().ok_or_else(no_place)?;
     fs::create_dir_all(directory)?;
-    Ok(directory.join(format!(".{}.tmp", unique())))
+    Ok(directory
+        .parent()
+        .ok_or_else(no_place)?
+        .join(format!(".{}.tmp", unique())))
 }

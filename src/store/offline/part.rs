@@ -4,19 +4,21 @@
 //! integers and times, zstd level 1 over all.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{RecordBatch, StructArray};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use delta_kernel::engine::arrow_conversion::TryIntoKernel;
 use delta_kernel::expressions::ColumnName;
 use delta_kernel::schema::StructType;
 use delta_kernel_default_engine::stats::FileStatsAccumulator;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -51,62 +53,103 @@ pub(super) struct PartWriter {
     table: PathBuf,
     table_name: String,
     worker: usize,
+    /// Schema of the columns as they come: the file's, with `_source` as a dictionary.
+    schema: SchemaRef,
     properties: WriterProperties,
     stats_columns: Vec<ColumnName>,
+    stats_fields: SchemaRef,
     stats_schema: StructType,
 }
 
 impl PartWriter {
-    pub fn new(table: &Path, spec: &TableSpec, worker: usize) -> Result<Self, StoreError> {
-        let stats_schema = spec
-            .file_schema()
-            .as_ref()
-            .try_into_kernel()
-            .map_err(StoreError::arrow(spec.name()))?;
+    /// A writer of parts of the table in directory `table`, whose columns come as `schema` says.
+    pub fn new(table: &Path, spec: &TableSpec, schema: SchemaRef, worker: usize) -> Result<Self, StoreError> {
+        let fields = schema.fields().iter();
+        let names = spec.stats_columns();
+        let stats_fields: Vec<_> = fields.filter(|f| names.contains(&f.name().as_str())).cloned().collect();
+        let stats_fields = Arc::new(Schema::new(stats_fields));
         Ok(PartWriter {
             table: table.to_path_buf(),
             table_name: spec.name().to_string(),
             worker,
             properties: properties(spec.file_schema(), spec.sort_by()),
-            stats_columns: spec
-                .stats_columns()
-                .into_iter()
-                .map(|name| ColumnName::new([name]))
+            stats_columns: stats_fields
+                .fields()
+                .iter()
+                .map(|f| ColumnName::new([f.name()]))
                 .collect(),
-            stats_schema,
+            stats_schema: stats_fields
+                .as_ref()
+                .try_into_kernel()
+                .map_err(StoreError::arrow(spec.name()))?,
+            stats_fields,
+            schema,
         })
     }
 
-    /// Writes one part. On return its bytes are on disk under a hidden name; [`Unsynced::publish`] makes it last.
-    pub fn write(&self, date: i32, batch: &RecordBatch) -> Result<Unsynced, StoreError> {
+    /// Writes one part of `rows` rows, whose columns `columns` hands out in pieces. On return its bytes are with the
+    /// operating system, under a hidden name; [`publish`] makes them last.
+    ///
+    /// Encodes column by column over all row groups, so that the pieces of one column, not of all, must be at hand.
+    pub fn write(&self, date: i32, rows: usize, columns: &mut dyn Columns) -> Result<Unsynced, StoreError> {
         let event_date = format_date(date);
         let directory = self.table.join(format!("event_date={event_date}"));
         fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         let name = format!("part-{:05}-{}.zstd.parquet", self.worker, unique());
-        let (hidden, path) = (directory.join(format!(".{name}.tmp")), directory.join(&name));
+        let (hidden, path) = (Hidden(directory.join(format!(".{name}.tmp"))), directory.join(&name));
+        let wrong = || StoreError::parquet(&hidden.0);
 
-        let file = File::create_new(&hidden).map_err(StoreError::io("create", &hidden))?;
+        let file = File::create_new(&hidden.0).map_err(StoreError::io("create", &hidden.0))?;
         let options = ArrowWriterOptions::new()
             .with_properties(self.properties.clone())
             .with_skip_arrow_metadata(true);
-        let mut writer =
-            ArrowWriter::try_new_with_options(BufWriter::with_capacity(1 << 20, file), batch.schema(), options)
-                .map_err(StoreError::parquet(&hidden))?;
-        writer.write(batch).map_err(StoreError::parquet(&hidden))?;
-        let buffered = writer.into_inner().map_err(StoreError::parquet(&hidden))?;
-        let mut file = buffered
+        let buffered = BufWriter::with_capacity(1 << 20, file);
+        let (mut writer, groups) = ArrowWriter::try_new_with_options(buffered, self.schema.clone(), options)
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(wrong())?;
+        let pieces: Vec<Range<usize>> = (0..rows)
+            .step_by(ROW_GROUP_ROWS)
+            .map(|start| start..rows.min(start + ROW_GROUP_ROWS))
+            .collect();
+        let mut encoders = (0..pieces.len())
+            .map(|group| groups.create_column_writers(group).map(Vec::into_iter))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(wrong())?;
+        let mut encoded: Vec<Vec<ArrowColumnChunk>> = pieces.iter().map(|_| Vec::new()).collect();
+        let mut stats = Stats::new(self);
+        for (i, field) in self.schema.fields().iter().enumerate() {
+            for (group, piece) in pieces.iter().enumerate() {
+                let column = columns.piece(i, piece.clone())?;
+                stats.take(i, group, &column);
+                let mut encoder = encoders[group]
+                    .next()
+                    .expect("table columns are flat: one encoder each");
+                for leaf in compute_leaves(field, &column).map_err(wrong())? {
+                    encoder.write(&leaf).map_err(wrong())?;
+                }
+                encoded[group].push(encoder.close().map_err(wrong())?);
+            }
+        }
+        for chunks in encoded {
+            let mut group = writer.next_row_group().map_err(wrong())?;
+            for chunk in chunks {
+                chunk.append_to_row_group(&mut group).map_err(wrong())?;
+            }
+            group.close().map_err(wrong())?;
+        }
+        let buffered = writer.into_inner().map_err(wrong())?;
+        let file = buffered
             .into_inner()
-            .map_err(|e| StoreError::io("write", &hidden)(e.into_error()))?;
-        file.flush().map_err(StoreError::io("write", &hidden))?;
-        let size = file.metadata().map_err(StoreError::io("inspect", &hidden))?.len();
+            .map_err(|e| StoreError::io("write", &hidden.0)(e.into_error()))?;
+        let size = file.metadata().map_err(StoreError::io("inspect", &hidden.0))?.len();
 
         let part = Part {
             path: format!("event_date={event_date}/{name}"),
             size,
-            rows: batch.num_rows() as u64,
+            rows: rows as u64,
             modified_ms: now_ms(),
             event_date,
-            stats: self.stats(batch)?,
+            stats: stats.finish()?,
         };
         Ok(Unsynced {
             file,
@@ -115,26 +158,65 @@ impl PartWriter {
             part,
         })
     }
+}
 
-    /// Delta statistics of a part, as JSON.
-    fn stats(&self, batch: &RecordBatch) -> Result<String, StoreError> {
-        let wrong = || StoreError::delta(self.table.display().to_string());
-        let mut accumulator = FileStatsAccumulator::new(&self.stats_columns, &self.stats_schema);
-        accumulator.merge(batch).map_err(wrong())?;
+/// Hands out the columns of a part.
+pub(super) trait Columns {
+    /// Rows `rows` of the part's column `column`.
+    fn piece(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef, StoreError>;
+}
+
+/// Gathers Delta statistics of a part.
+struct Stats<'a> {
+    writer: &'a PartWriter,
+    /// Column numbers of the statistics columns.
+    columns: Vec<usize>,
+    /// Per row group, the statistics columns so far.
+    groups: Vec<Vec<ArrayRef>>,
+}
+
+impl<'a> Stats<'a> {
+    fn new(writer: &'a PartWriter) -> Self {
+        let names = writer.stats_fields.fields().iter();
+        let columns = names
+            .map(|f| writer.schema.index_of(f.name()).expect("a column of the table"))
+            .collect();
+        Stats {
+            writer,
+            columns,
+            groups: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, column: usize, group: usize, piece: &ArrayRef) {
+        if self.columns.contains(&column) {
+            self.groups.resize_with(self.groups.len().max(group + 1), Vec::new);
+            self.groups[group].push(piece.clone());
+        }
+    }
+
+    /// The statistics as JSON.
+    fn finish(self) -> Result<String, StoreError> {
+        let name = self.writer.table_name.as_str();
+        let wrong = || StoreError::delta(name);
+        let mut accumulator = FileStatsAccumulator::new(&self.writer.stats_columns, &self.writer.stats_schema);
+        for columns in self.groups {
+            let batch =
+                RecordBatch::try_new(self.writer.stats_fields.clone(), columns).map_err(StoreError::arrow(name))?;
+            accumulator.merge(&batch).map_err(wrong())?;
+        }
         let stats: StructArray = accumulator
             .finish()
             .map_err(wrong())?
             .ok_or_else(|| StoreError::Shape {
-                what: self.table_name.clone(),
+                what: format!("table {name}"),
                 reason: "a part without rows".into(),
             })?;
         let mut text = Vec::new();
-        let mut writer = arrow::json::LineDelimitedWriter::new(&mut text);
-        writer
-            .write(&RecordBatch::from(stats))
-            .map_err(StoreError::arrow(self.table_name.as_str()))?;
-        writer.finish().map_err(StoreError::arrow(self.table_name.as_str()))?;
-        drop(writer);
+        let mut json = arrow::json::LineDelimitedWriter::new(&mut text);
+        json.write(&RecordBatch::from(stats)).map_err(StoreError::arrow(name))?;
+        json.finish().map_err(StoreError::arrow(name))?;
+        drop(json);
         let text = String::from_utf8(text).expect("json is utf-8");
         Ok(text.trim_end().to_string())
     }
@@ -143,9 +225,19 @@ impl PartWriter {
 /// A part whose bytes may still be in the page cache.
 pub(super) struct Unsynced {
     file: File,
-    hidden: PathBuf,
+    hidden: Hidden,
     path: PathBuf,
     part: Part,
+}
+
+/// A file that no one knows yet; removed when dropped.
+struct Hidden(PathBuf);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // After `publish` there is none of that name.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// Forces parts to disk and gives them their names. One call for many parts costs little more than for one, as the file
@@ -160,8 +252,8 @@ pub(super) fn publish(table: &Path, unsynced: Vec<Unsynced>) -> Result<Vec<Part>
         part,
     } in unsynced
     {
-        file.sync_all().map_err(StoreError::io("sync", &hidden))?;
-        fs::rename(&hidden, &path).map_err(StoreError::io("rename", &hidden))?;
+        file.sync_all().map_err(StoreError::io("sync", &hidden.0))?;
+        fs::rename(&hidden.0, &path).map_err(StoreError::io("rename", &hidden.0))?;
         let directory = path.parent().unwrap_or(table).to_path_buf();
         if !directories.contains(&directory) {
             directories.push(directory);

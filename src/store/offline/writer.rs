@@ -1,16 +1,18 @@
 //! Turns batches of the engine into sorted parts of one table.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Int16Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch,
-    StringArray,
+    Array, ArrayRef, AsArray, DictionaryArray, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    UInt32Array,
 };
-use arrow::compute::{cast, concat_batches, take};
+use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field, Int16Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
 
-use super::part::{Part, PartWriter, Unsynced, publish};
+use super::part::{Columns, Part, PartWriter, publish};
 use super::sort::order;
 use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, TableSpec, table_path, utc};
 use crate::base::{ORD_COLUMN, Ord64, Position, TIME_COLUMN, Tick};
@@ -56,11 +58,10 @@ pub struct TableWriter {
     buffered: Vec<RecordBatch>,
     rows: usize,
     bytes: usize,
-    unsynced: Vec<Unsynced>,
     published: Vec<Part>,
 }
 
-/// Parts kept open until the next sync: bounded by the open-file limit of ordinary systems.
+/// Parts written before they are forced to disk together: bounded by the open-file limit of ordinary systems.
 const UNSYNCED_MAX: usize = 128;
 
 impl TableWriter {
@@ -81,18 +82,17 @@ impl TableWriter {
                 "_source" => Field::new("_source", source_type.clone(), true),
                 _ => field.as_ref().clone(),
             });
-        let parts = PartWriter::new(&table, spec, options.worker)?;
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(TableWriter {
-            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            parts: PartWriter::new(&table, spec, schema.clone(), options.worker)?,
+            schema,
             sources: Arc::new(StringArray::from(options.sources.clone())),
             spec: spec.clone(),
             table,
             options,
-            parts,
             buffered: Vec::new(),
             rows: 0,
             bytes: 0,
-            unsynced: Vec::new(),
             published: Vec::new(),
         })
     }
@@ -170,7 +170,6 @@ impl TableWriter {
     /// [`StoreError::Io`] and [`StoreError::Parquet`]. Rows not written stay buffered for another try.
     pub fn flush(&mut self) -> Result<Vec<Part>, StoreError> {
         self.write_parts()?;
-        self.sync()?;
         Ok(std::mem::take(&mut self.published))
     }
 
@@ -194,32 +193,25 @@ impl TableWriter {
         if self.rows == 0 {
             return Ok(());
         }
-        let before = (self.published.len(), self.unsynced.len());
-        let written = self.try_write_parts();
-        match written {
-            Ok(()) => {
-                self.buffered.clear();
-                (self.rows, self.bytes) = (0, 0);
-            }
-            // The rows stay buffered: parts that hold some of them already must not be committed too.
-            Err(_) => {
-                self.published.truncate(before.0);
-                self.unsynced.truncate(before.1);
-            }
-        }
-        written
+        // All or nothing: after an error the rows stay buffered, and parts that hold some of them are forgotten.
+        let parts = self.try_write_parts()?;
+        self.published.extend(parts);
+        self.buffered.clear();
+        (self.rows, self.bytes) = (0, 0);
+        Ok(())
     }
 
-    fn try_write_parts(&mut self) -> Result<(), StoreError> {
+    fn try_write_parts(&self) -> Result<Vec<Part>, StoreError> {
         let name = self.spec.name().to_string();
         let wrong = || StoreError::arrow(&name);
-        let all = concat_batches(&self.schema, &self.buffered).map_err(wrong())?;
-        let event_times = all.column(0).as_primitive::<TimestampMicrosecondType>();
+        let mut gathered = Gathered::new(&name, &self.buffered);
+        let event_times = gathered.whole(0)?;
+        let event_times = event_times.as_primitive::<TimestampMicrosecondType>();
         let keys: Vec<ArrayRef> = self
             .spec
             .sort_by()
             .iter()
-            .map(|name| self.column(&all, name).cloned())
+            .map(|key| gathered.whole(self.schema.index_of(key).map_err(wrong())?))
             .collect::<Result<_, _>>()?;
         // The slot under a null is not defined: read nulls as 0, which is 1970-01-01.
         let order = if event_times.null_count() == 0 {
@@ -229,31 +221,34 @@ impl TableWriter {
             order(&times, &keys)
         }
         .map_err(wrong())?;
-        let rows = PrimitiveArray::<arrow::datatypes::UInt32Type>::from(order.rows);
-        for (date, range) in order.dates {
-            for start in range.clone().step_by(self.options.rows_max.max(1)) {
-                let rows = rows.slice(start, (range.end - start).min(self.options.rows_max.max(1)));
-                let columns: Vec<ArrayRef> = all
-                    .columns()
-                    .iter()
-                    .map(|c| take(c, &rows, None))
-                    .collect::<Result<_, _>>()
-                    .map_err(wrong())?;
-                let sorted = RecordBatch::try_new(self.schema.clone(), columns).map_err(wrong())?;
-                let part = self.parts.write(date, &sorted)?;
-                self.unsynced.push(part);
-                if self.unsynced.len() >= UNSYNCED_MAX {
-                    self.sync()?;
-                }
+        let rows = UInt32Array::from(order.rows);
+        let longest = self.options.rows_max.max(1);
+        let parts: Vec<(i32, Range<usize>)> = order
+            .dates
+            .into_iter()
+            .flat_map(|(date, range)| {
+                range
+                    .clone()
+                    .step_by(longest)
+                    .map(move |start| (date, start..range.end.min(start + longest)))
+            })
+            .collect();
+        if parts.len() > 1 {
+            // Every part reads every column: put them together once.
+            for column in 0..self.schema.fields().len() {
+                gathered.keep(column)?;
             }
         }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        let parts = publish(&self.table, std::mem::take(&mut self.unsynced))?;
-        self.published.extend(parts);
-        Ok(())
+        let (mut unsynced, mut published) = (Vec::new(), Vec::new());
+        for (date, range) in parts {
+            gathered.rows = rows.slice(range.start, range.len());
+            unsynced.push(self.parts.write(date, range.len(), &mut gathered)?);
+            if unsynced.len() >= UNSYNCED_MAX {
+                published.extend(publish(&self.table, std::mem::take(&mut unsynced))?);
+            }
+        }
+        published.extend(publish(&self.table, unsynced)?);
+        Ok(published)
     }
 
     fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, StoreError> {
@@ -274,6 +269,53 @@ impl TableWriter {
             what: format!("table {}", self.spec.name()),
             reason,
         }
+    }
+}
+
+/// Buffered batches as columns, whose rows are handed out in the order of `rows`.
+struct Gathered<'a> {
+    table: &'a str,
+    batches: &'a [RecordBatch],
+    rows: UInt32Array,
+    /// Columns put together for good, by number.
+    kept: HashMap<usize, ArrayRef>,
+    /// The column put together last: a lone part asks for each column once, in pieces.
+    latest: Option<(usize, ArrayRef)>,
+}
+
+impl<'a> Gathered<'a> {
+    fn new(table: &'a str, batches: &'a [RecordBatch]) -> Self {
+        Gathered {
+            table,
+            batches,
+            rows: UInt32Array::from(Vec::<u32>::new()),
+            kept: HashMap::new(),
+            latest: None,
+        }
+    }
+
+    /// A column of all batches.
+    fn whole(&self, column: usize) -> Result<ArrayRef, StoreError> {
+        let pieces: Vec<&dyn Array> = self.batches.iter().map(|batch| batch.column(column).as_ref()).collect();
+        concat(&pieces).map_err(StoreError::arrow(self.table))
+    }
+
+    fn keep(&mut self, column: usize) -> Result<(), StoreError> {
+        let whole = self.whole(column)?;
+        self.kept.insert(column, whole);
+        Ok(())
+    }
+}
+
+impl Columns for Gathered<'_> {
+    fn piece(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef, StoreError> {
+        let rows = self.rows.slice(rows.start, rows.len());
+        let whole = match (self.kept.get(&column), &self.latest) {
+            (Some(kept), _) => kept,
+            (None, Some((latest, whole))) if *latest == column => whole,
+            _ => &self.latest.insert((column, self.whole(column)?)).1,
+        };
+        take(whole, &rows, None).map_err(StoreError::arrow(self.table))
     }
 }
 

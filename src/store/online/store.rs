@@ -152,9 +152,10 @@ impl OnlineStore {
         })
     }
 
-    /// Writes rows of a view, in place of older ones of the same entities; returns how many were written. Rows with an
-    /// older stamp than what the store holds from an earlier life of the job are skipped. Within one life, the rows of
-    /// one entity must come in the order of their stamps, as they do from the worker that owns the entity.
+    /// Writes rows of a view, in place of older ones of the same entities (of one entity in `rows` the last counts);
+    /// returns how many entities were written. Rows with an older stamp than what the store holds from an earlier life
+    /// of the job are skipped. Within one life, the rows of one entity must come in the order of their stamps, as they
+    /// do from the worker that owns the entity.
     ///
     /// # Errors
     /// [`StoreError::Shape`] when the columns are not those of the view; [`StoreError::Online`] from writing.
@@ -172,7 +173,14 @@ impl OnlineStore {
             });
         }
         let keys = encode(&view.name, &rows.keys)?;
-        self.put_encoded(view, stamp, &keys.iter().collect::<Vec<_>>(), &rows.event_time, &rows.valid_until, &rows.values)
+        self.put_encoded(
+            view,
+            stamp,
+            &keys.iter().collect::<Vec<_>>(),
+            &rows.event_time,
+            &rows.valid_until,
+            &rows.values,
+        )
     }
 
     /// [`put`](Self::put) for entities whose keys are in their [canonical bytes](crate::ops::key) already.
@@ -195,7 +203,11 @@ impl OnlineStore {
         {
             return Err(StoreError::Shape {
                 what: format!("view {}", view.name),
-                reason: format!("{} feature columns over {count} rows, not {}", values.len(), view.types.len()),
+                reason: format!(
+                    "{} feature columns over {count} rows, not {}",
+                    values.len(),
+                    view.types.len()
+                ),
             });
         }
         let refreshed_at = self.now().unwrap_or(NO_TIME);
@@ -220,11 +232,11 @@ impl OnlineStore {
         self.write(view, stamp, keys.iter().map(|key| (key, None)))
     }
 
-    fn write<'a>(
+    fn write<'k, 'r>(
         &self,
         view: &View,
         stamp: Stamp,
-        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        rows: impl Iterator<Item = (&'k [u8], Option<&'r [u8]>)>,
     ) -> Result<usize, StoreError> {
         let shared = &self.shared;
         // Within this life the owner of an entity writes in order; only what an earlier life left must be compared.
@@ -232,8 +244,10 @@ impl OnlineStore {
         let mut rows = rows.peekable();
         let mut written = 0;
         while rows.peek().is_some() {
+            // A batch has one sequence number, so that of two rows of one entity in it either might win: keep the last.
+            let chunk: HashMap<&[u8], Option<&[u8]>> = rows.by_ref().take(BATCH_ROWS).collect();
             let mut batch = shared.database.batch();
-            for (key, row) in rows.by_ref().take(BATCH_ROWS) {
+            for (key, row) in chunk {
                 if compare {
                     let held = view.rows.get(key).map_err(|source| self.wrong(source))?;
                     if held.is_some_and(|held| Header::read(&held).is_some_and(|held| held.stamp > stamp)) {

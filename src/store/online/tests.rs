@@ -79,6 +79,10 @@ fn the_newest_row_of_an_entity_is_read() {
     store.remove(&view, stamp(1, 6), &keys(&[3])).unwrap();
     assert_eq!(counts(&store.reader(), &[1, 2, 3, 4]), [Some(10), Some(11), None, None]);
     assert_eq!(store.newest(), stamp(1, 6));
+    let mut twice = rows(&[8, 8], 1);
+    twice.values[0] = Arc::new(Int64Array::from(vec![1, 2]));
+    store.put(&view, stamp(1, 7), &twice).unwrap();
+    assert_eq!(counts(&store.reader(), &[8]), [Some(2)]);
 
     let wrong = OnlineRows {
         values: vec![],

@@ -1,0 +1,10 @@
+//! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
+
+mod bad_input;
+mod cli;
+mod golden_flights;
+mod golden_handbook;
+mod history;
+mod online;
+mod readme;
+mod support;

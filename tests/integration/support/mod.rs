@@ -1,0 +1,148 @@
+//! Running a job and looking at what it left.
+
+pub mod rows;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::compute::concat_batches;
+use arrow::record_batch::RecordBatch;
+use tempfile::TempDir;
+use tidemill::engine::{self, RunOptions, RunSummary};
+use tidemill::store::offline::{read_table, table_path};
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder of the golden data, or nothing after saying why the test is skipped.
+///
+/// The data is `$TIDEMILL_DATA`, else `../shared/data` beside the repository; it is no part of the repository.
+pub fn golden_data(folder: &str) -> Option<PathBuf> {
+    let base = std::env::var_os("TIDEMILL_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let path = base.join(folder);
+    if path.is_dir() {
+        return Some(path);
+    }
+    println!("skipped: golden tests on `{folder}`: no such folder in TIDEMILL_DATA or ../shared/data");
+    None
+}
+
+/// The mapping of our column names to those of a golden file, such as `handbook_columns`.
+pub fn golden_columns(name: &str) -> BTreeMap<String, String> {
+    let path = root().join(format!("tests/golden/{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).expect("a mapping of names")
+}
+
+/// Whether `tests/all --full` asks for the long suites.
+pub fn full() -> bool {
+    std::env::var_os("TIDEMILL_TESTS").is_some_and(|v| v == "full")
+}
+
+/// One job to be run: its file, what `${…}` stands for, changes by `--set`, and how it runs.
+#[derive(Clone)]
+pub struct Job {
+    file: PathBuf,
+    env: Vec<(String, String)>,
+    sets: Vec<(String, String)>,
+    workers: usize,
+}
+
+impl Job {
+    /// A job of the repository, such as `dataflows/fraud_handbook.yaml`, or of a test's own folder.
+    pub fn new(file: impl AsRef<Path>) -> Self {
+        Job {
+            file: root().join(file),
+            env: Vec::new(),
+            sets: Vec::new(),
+            workers: 1,
+        }
+    }
+
+    /// What `${name}` stands for.
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().display().to_string()));
+        self
+    }
+
+    /// As `--set key=value`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.sets.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As `--workers N`.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Runs the job to its end, with its tables in a folder of their own.
+    pub fn run(self) -> Lake {
+        let dir = TempDir::new().expect("a temporary folder");
+        let lake = dir.path().join("lake");
+        let env = |name: &str| match name {
+            "LAKE" => Some(lake.display().to_string()),
+            _ => self.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()),
+        };
+        let (plan, warnings) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
+        assert!(warnings.is_empty(), "{warnings:?}");
+        engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
+        let online = plan.online.as_ref().map(|o| o.path.clone());
+        let tables = plan
+            .offline
+            .as_ref()
+            .map(|o| PathBuf::from(&o.uri))
+            .expect("the job writes tables");
+        let options = RunOptions {
+            workers: self.workers,
+            until_end: true,
+            ..RunOptions::default()
+        };
+        let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
+        Lake {
+            _dir: dir,
+            tables,
+            online,
+            summary,
+        }
+    }
+}
+
+/// What a run left behind; removed with the value.
+pub struct Lake {
+    _dir: TempDir,
+    tables: PathBuf,
+    /// The online store, if the job has one.
+    pub online: Option<PathBuf>,
+    /// What the run reported.
+    pub summary: RunSummary,
+}
+
+impl Lake {
+    /// A table's rows in one batch, in no order; all columns unless some are named.
+    pub fn table(&self, name: &str, columns: Option<&[&str]>) -> RecordBatch {
+        let batches = read_table(&table_path(&self.tables, name), columns, None)
+            .unwrap_or_else(|error| panic!("table {name}: {error}"));
+        let schema = batches
+            .first()
+            .unwrap_or_else(|| panic!("table {name} has no rows"))
+            .schema();
+        concat_batches(&schema, &batches).expect("parts of one table have one schema")
+    }
+
+    /// Number of rows of a table; none when it was never written.
+    pub fn count(&self, name: &str) -> usize {
+        let path = table_path(&self.tables, name);
+        if !path.exists() {
+            return 0;
+        }
+        read_table(&path, None, None)
+            .unwrap_or_else(|e| panic!("table {name}: {e}"))
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum()
+    }
+}
