@@ -28,6 +28,7 @@ mod index;
 mod inline;
 mod keys;
 mod layout;
+mod peek;
 mod refresh;
 mod slab;
 mod small;
