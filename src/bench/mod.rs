@@ -3,7 +3,7 @@
 pub mod end_to_end;
 mod end_to_end_baseline;
 pub mod score;
-pub mod score_models;
+mod score_models;
 pub mod w1_data;
 pub mod windows;
 pub mod windows_baseline;

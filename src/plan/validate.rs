@@ -136,7 +136,17 @@ impl Validator<'_> {
                     &schema["additionalProperties"]
                 }
                 None => {
-                    meant.extend(self.unknown_key(key, schema, holder, &path));
+                    let Some(near) = self.unknown_key(key, schema, holder, &path) else { continue };
+                    // The value is held against what its key was meant to be, so that its faults, and those of what
+                    // needs it, come out now and not after the slip is mended.
+                    let inner = properties.and_then(|p| p.get(&near));
+                    let taken = entries.iter().any(|(k, _)| k.text == near) || meant.contains(&near);
+                    if let (Some(inner), false) = (inner, taken)
+                        && let Some(value) = self.node(value, inner, "", &path)
+                    {
+                        sound.push((Key { text: near.clone(), place: key.place.clone() }, value));
+                    }
+                    meant.push(near);
                     continue;
                 }
             };

@@ -251,6 +251,9 @@ pub(super) struct Layout {
     pub(super) forever: bool,
     /// The level of all sums, when the only input is one float and entries are a time and that float.
     pub(super) solo: Option<Level>,
+    /// Rows come in order, are asked for at once, and only the one float's trailing sums and extrema are kept: a dense
+    /// record takes a row in and answers in one pass.
+    pub(super) fused: bool,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -294,6 +297,7 @@ impl Layout {
             texts: false,
             forever: false,
             solo: None,
+            fused: false,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -338,6 +342,13 @@ impl Layout {
             // A pair that needs less may keep more.
             layout.solo = Some(input.level);
         }
+        layout.fused = layout.solo.is_some()
+            && layout.slack == 0
+            && layout.delay == 0
+            && layout.include_current
+            && horizon == 0
+            && !lifetime
+            && layout.lasts.is_empty();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {

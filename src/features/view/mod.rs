@@ -23,10 +23,12 @@
 
 mod columns;
 mod dense;
+mod fused;
 mod index;
 mod inline;
 mod keys;
 mod layout;
+mod peek;
 mod refresh;
 mod slab;
 mod small;

@@ -168,10 +168,8 @@ impl ViewState {
         match Self::place(handle) {
             (Some(class), block) => super::state::mark(&mut self.refresh, self.small[class].get_mut(block)),
             (None, block) => {
-                if let (Some(dense), Some(refresh)) = (&mut self.dense[block as usize], &mut self.refresh)
-                    && !std::mem::replace(&mut dense.dirty, true)
-                {
-                    refresh.dirty.push(dense.key);
+                if let Some(dense) = &mut self.dense[block as usize] {
+                    dense.mark(&mut self.refresh);
                 }
             }
         }

@@ -404,10 +404,23 @@ impl ViewState {
             let head = time.saturating_sub(self.layout.delay);
             let guess = ahead[row % AHEAD_RING];
             let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
+            self.bounds.set(&self.layout, head);
+            if S::KIND.is_some()
+                && handle >> CLASS_SHIFT == DENSE
+                && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
+                && dense.steps(&self.layout, *time)
+            {
+                if self.layout.refresh {
+                    dense.mark(&mut self.refresh);
+                }
+                let mut raw = answers.row(&self.layout);
+                dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
+                answers.done(&self.layout, &self.texts);
+                continue;
+            }
             if insert_first {
                 handle = self.insert_at::<S>(hash, handle, entry, head);
             }
-            self.bounds.set(&self.layout, head);
             let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
             let mut raw = answers.row(layout);
             let class = handle >> CLASS_SHIFT;
@@ -544,12 +557,7 @@ impl ViewState {
             return self.insert_in_full(hash, handle, entry, head);
         }
         if let Some(dense) = &mut dense[block as usize] {
-            if layout.refresh
-                && !std::mem::replace(&mut dense.dirty, true)
-                && let Some(refresh) = &mut self.refresh
-            {
-                refresh.dirty.push(dense.key);
-            }
+            dense.mark(&mut self.refresh);
             dense.insert::<S>(layout, chunks, entry, head);
         }
         handle
@@ -672,12 +680,8 @@ impl ViewState {
         } else {
             dense[block as usize].as_mut().is_some_and(|dense| {
                 let found = dense.revise(layout, chunks, entry, |old| release(layout, texts, old));
-                if found
-                    && layout.refresh
-                    && !std::mem::replace(&mut dense.dirty, true)
-                    && let Some(refresh) = refresh
-                {
-                    refresh.dirty.push(dense.key);
+                if found {
+                    dense.mark(refresh);
                 }
                 found
             })
@@ -758,6 +762,18 @@ pub(super) fn release(layout: &Layout, texts: &mut Texts, entry: &[u64]) {
             if entry[input.word] != NULL_TEXT {
                 texts.release(entry[input.word]);
             }
+        }
+    }
+}
+
+impl Dense {
+    /// Notes that a dense record changed, where refresh is on.
+    #[inline(always)]
+    pub(super) fn mark(&mut self, refresh: &mut Option<Refresh>) {
+        if let Some(refresh) = refresh
+            && !std::mem::replace(&mut self.dirty, true)
+        {
+            refresh.dirty.push(self.key);
         }
     }
 }
