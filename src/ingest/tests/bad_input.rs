@@ -480,10 +480,7 @@ fn duplicates_within_the_horizon_are_removed() {
         .collect();
     let plan = json(&dir, &lines.iter().map(String::as_str).collect::<Vec<_>>()).disorder(60 * SECOND);
     let outcome = read(&plan.dedup("id", 5 * SECOND));
-    assert_eq!(
-        outcome.offsets(),
-        [0, 1, 3, 5][..3].to_vec()
-    );
+    assert_eq!(outcome.offsets(), [0, 1, 3, 5][..3].to_vec());
     assert_eq!(
         outcome.letters(),
         [
