@@ -480,7 +480,7 @@ fn duplicates_within_the_horizon_are_removed() {
         .collect();
     let plan = json(&dir, &lines.iter().map(String::as_str).collect::<Vec<_>>()).disorder(60 * SECOND);
     let outcome = read(&plan.dedup("id", 5 * SECOND));
-    assert_eq!(outcome.offsets(), [0, 1, 3, 5][..3].to_vec());
+    assert_eq!(outcome.offsets(), [0, 1, 3]);
     assert_eq!(
         outcome.letters(),
         [
@@ -519,7 +519,6 @@ fn duplicates_over_files_are_removed_whatever_is_read_first() {
         }
         kept
     };
-    // Row 3 of `a` comes before row 3 of `b` only if `b` waits at time 5 while `a` goes on: with 10 < 19, `b` goes first.
     let expected = outcome(0, 100);
     assert_eq!(expected.iter().flatten().filter(|id| **id == 1).count(), 1);
     assert_eq!(expected.iter().flatten().filter(|id| **id == 3).count(), 1);
