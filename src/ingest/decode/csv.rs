@@ -112,6 +112,9 @@ fn split(
     mut each: impl FnMut(&str, bool) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let text = utf8(record)?;
+    if !record.contains(&b'"') {
+        return text.split(',').try_for_each(|field| each(field, false));
+    }
     let mut rest = text;
     loop {
         if let Some(quoted) = rest.strip_prefix('"') {

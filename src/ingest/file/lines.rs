@@ -54,7 +54,7 @@ impl Records {
         let Some(record) = self.line(data)? else {
             return Ok(None);
         };
-        if !self.quoted || record != Record::Whole {
+        if !self.quoted || record != Record::Whole || !data[start..].contains(&b'"') {
             return Ok(Some(trim(data, start, record)));
         }
         let mut quotes = Quotes::Start.after(&data[start..]);
