@@ -17,20 +17,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("features", &["base", "ops", "plan", "ingest"]),
     ("store", &["base", "ops", "plan", "ingest", "features"]),
     ("score", &["base", "ops", "plan", "ingest", "features", "store"]),
-    (
-        "engine",
-        &["base", "ops", "plan", "ingest", "features", "store", "score"],
-    ),
-    (
-        "bench",
-        &["base", "ops", "plan", "ingest", "features", "store", "score", "engine"],
-    ),
-    (
-        "cli",
-        &[
-            "base", "ops", "plan", "ingest", "features", "store", "score", "engine", "bench",
-        ],
-    ),
+    ("engine", &["base", "ops", "plan", "ingest", "features", "store", "score"]),
+    ("bench", &["base", "ops", "plan", "ingest", "features", "store", "score", "engine"]),
+    ("cli", &["base", "ops", "plan", "ingest", "features", "store", "score", "engine", "bench"]),
 ];
 
 /// Longer files are looked at again at 500 lines and refused past this.
@@ -46,11 +35,7 @@ fn rooms_import_left_and_down_only() {
         let text = fs::read_to_string(&file.path).expect("a source file is readable UTF-8");
         faults.extend(forbidden_edges(&file.name, &text));
     }
-    assert!(
-        faults.is_empty(),
-        "edges that the table of tests/architecture.rs does not allow:\n{}",
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "edges that the table of tests/architecture.rs does not allow:\n{}", faults.join("\n"));
 }
 
 #[test]
@@ -62,10 +47,7 @@ fn every_folder_of_src_is_a_room_of_the_table() {
         .map(|(room, _)| room.to_owned())
         .collect();
     let strangers: Vec<&String> = found.iter().filter(|room| !known.contains(room.as_str())).collect();
-    assert!(
-        strangers.is_empty(),
-        "folders of src/ that the table does not name: {strangers:?}"
-    );
+    assert!(strangers.is_empty(), "folders of src/ that the table does not name: {strangers:?}");
 }
 
 #[test]
@@ -85,20 +67,13 @@ fn no_file_outgrows_its_reader() {
     let mut long = Vec::new();
     for folder in FOLDERS {
         for file in rust_files(folder) {
-            let lines = fs::read_to_string(&file.path)
-                .expect("a source file is readable UTF-8")
-                .lines()
-                .count();
+            let lines = fs::read_to_string(&file.path).expect("a source file is readable UTF-8").lines().count();
             if lines > LINES_MAX {
                 long.push(format!("{}: {lines} lines", file.name));
             }
         }
     }
-    assert!(
-        long.is_empty(),
-        "files longer than {LINES_MAX} lines; split them by what they do:\n{}",
-        long.join("\n")
-    );
+    assert!(long.is_empty(), "files longer than {LINES_MAX} lines; split them by what they do:\n{}", long.join("\n"));
 }
 
 #[test]
@@ -134,11 +109,7 @@ fn one_arrow_version_in_the_tree() {
             versions.insert(lines.next().unwrap_or_default().to_owned());
         }
     }
-    assert_eq!(
-        versions.len(),
-        1,
-        "batches of one arrow version cannot be handed to another: {versions:?}"
-    );
+    assert_eq!(versions.len(), 1, "batches of one arrow version cannot be handed to another: {versions:?}");
 }
 
 #[test]
@@ -159,27 +130,16 @@ fn a_forbidden_edge_is_found_however_it_is_written() {
     for case in cases {
         let faults = forbidden_edges("src/score/tree.rs", case);
         assert_eq!(faults.len(), 1, "`{case}` gave {faults:?}");
-        assert!(
-            faults[0].contains("score") && faults[0].contains("engine"),
-            "`{case}` gave {faults:?}"
-        );
+        assert!(faults[0].contains("score") && faults[0].contains("engine"), "`{case}` gave {faults:?}");
     }
 }
 
 #[test]
 fn aliases_that_would_hide_an_edge_are_refused() {
-    for case in [
-        "use crate as t;",
-        "use crate::*;",
-        "use crate::{self as t};",
-        "use super::super::*;",
-    ] {
+    for case in ["use crate as t;", "use crate::*;", "use crate::{self as t};", "use super::super::*;"] {
         assert_eq!(forbidden_edges("src/score/tree.rs", case).len(), 1, "{case}");
     }
-    assert_eq!(
-        forbidden_edges("src/main.rs", "fn main() { tidemill::engine::run() }").len(),
-        1
-    );
+    assert_eq!(forbidden_edges("src/main.rs", "fn main() { tidemill::engine::run() }").len(), 1);
 }
 
 #[test]
@@ -196,16 +156,9 @@ fn an_allowed_edge_and_a_mention_are_left_alone() {
         "mod tests { use super::super::kernel; }",
     ];
     for case in cases {
-        assert_eq!(
-            forbidden_edges("src/score/tree.rs", case),
-            Vec::<String>::new(),
-            "{case}"
-        );
+        assert_eq!(forbidden_edges("src/score/tree.rs", case), Vec::<String>::new(), "{case}");
     }
-    assert_eq!(
-        forbidden_edges("src/main.rs", "fn main() { tidemill::cli::main() }"),
-        Vec::<String>::new()
-    );
+    assert_eq!(forbidden_edges("src/main.rs", "fn main() { tidemill::cli::main() }"), Vec::<String>::new());
 }
 
 #[test]
@@ -277,11 +230,8 @@ fn edges(module: &[String], text: &str) -> Vec<Edge> {
                 continue;
             }
             start @ ("crate" | "super" | "tidemill") if i == 0 || tokens[i - 1].text != "::" => {
-                let here: Vec<String> = module
-                    .iter()
-                    .cloned()
-                    .chain(inner.iter().map(|(name, _)| name.clone()))
-                    .collect();
+                let here: Vec<String> =
+                    module.iter().cloned().chain(inner.iter().map(|(name, _)| name.clone())).collect();
                 let next_is_path = tokens.get(i + 1).is_some_and(|t| t.text == "::");
                 let renamed = tokens.get(i + 1).is_some_and(|t| t.text == "as");
                 if start == "super" && next_is_path {
@@ -327,10 +277,7 @@ fn follow(tokens: &[Token], mut i: usize, mut at: Vec<String>, found: &mut Vec<E
                 return i + 1;
             }
             Some(name) if climbed && at.is_empty() && is_name(name) && name != "as" => {
-                found.push(Edge {
-                    to: Some(name.to_owned()),
-                    line: tokens[i].line,
-                });
+                found.push(Edge { to: Some(name.to_owned()), line: tokens[i].line });
                 // The rest of the path lies inside that room.
                 return skip_tree(tokens, i + 1);
             }
@@ -411,18 +358,12 @@ fn tokens(source: &str) -> Vec<Token> {
                 }
             }
             ':' if at(i + 1) == ':' => {
-                out.push(Token {
-                    text: "::".to_owned(),
-                    line,
-                });
+                out.push(Token { text: "::".to_owned(), line });
                 i += 2;
             }
             c => {
                 if !c.is_whitespace() {
-                    out.push(Token {
-                        text: c.to_string(),
-                        line,
-                    });
+                    out.push(Token { text: c.to_string(), line });
                 }
                 i += 1;
             }
@@ -489,11 +430,7 @@ fn rust_files(folder: &str) -> Vec<SourceFile> {
                 open.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let relative = path.strip_prefix(root()).expect("under the repository");
-                let name = relative
-                    .components()
-                    .map(|c| c.as_os_str().to_string_lossy())
-                    .collect::<Vec<_>>()
-                    .join("/");
+                let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
                 found.push(SourceFile { path, name });
             }
         }

@@ -23,67 +23,30 @@ fn batch(rows: std::ops::Range<u64>) -> RecordBatch {
     let column = |name: &'static str, array: ArrayRef| (name, array, true);
     let times = rows.clone().map(|i| APRIL + i as i64 * 100_000_007);
     RecordBatch::try_from_iter_with_nullable([
-        column(
-            "_time",
-            Arc::new(TimestampMicrosecondArray::from_iter_values(times.clone()).with_timezone("UTC")),
-        ),
+        column("_time", Arc::new(TimestampMicrosecondArray::from_iter_values(times.clone()).with_timezone("UTC"))),
         column(
             "_ord",
-            Arc::new(UInt64Array::from_iter_values(rows.clone().map(|offset| {
-                Ord64::from(Position {
-                    source: 0,
-                    partition: 0,
-                    offset,
-                })
-                .0
-            }))),
-        ),
-        column(
-            "card",
-            Arc::new(StringArray::from_iter_values(
-                rows.clone().map(|i| format!("card {}", of(i))),
+            Arc::new(UInt64Array::from_iter_values(
+                rows.clone().map(|offset| Ord64::from(Position { source: 0, partition: 0, offset }).0),
             )),
         ),
+        column("card", Arc::new(StringArray::from_iter_values(rows.clone().map(|i| format!("card {}", of(i)))))),
         column(
             "amount",
-            Arc::new(Float64Array::from_iter(
-                rows.clone().map(|i| some(i).then_some(of(i) as f64 / 8.0)),
-            )),
+            Arc::new(Float64Array::from_iter(rows.clone().map(|i| some(i).then_some(of(i) as f64 / 8.0)))),
         ),
         column(
             "small",
-            Arc::new(Float32Array::from_iter(
-                rows.clone().map(|i| some(i + 1).then_some(of(i) as f32 / 4.0)),
-            )),
+            Arc::new(Float32Array::from_iter(rows.clone().map(|i| some(i + 1).then_some(of(i) as f32 / 4.0)))),
         ),
         column(
             "count",
-            Arc::new(Int64Array::from_iter(
-                rows.clone().map(|i| some(i + 2).then_some(of(i) as i64 - 500)),
-            )),
+            Arc::new(Int64Array::from_iter(rows.clone().map(|i| some(i + 2).then_some(of(i) as i64 - 500)))),
         ),
-        column(
-            "number",
-            Arc::new(Int32Array::from_iter(
-                rows.clone().map(|i| some(i + 3).then_some(of(i) as i32)),
-            )),
-        ),
-        column(
-            "wide",
-            Arc::new(UInt32Array::from_iter_values(
-                rows.clone().map(|i| u32::MAX - of(i) as u32),
-            )),
-        ),
-        column(
-            "flag",
-            Arc::new(BooleanArray::from_iter(
-                rows.clone().map(|i| some(i + 4).then_some(i % 2 == 0)),
-            )),
-        ),
-        column(
-            "day",
-            Arc::new(Date32Array::from_iter_values(rows.clone().map(|i| of(i) as i32))),
-        ),
+        column("number", Arc::new(Int32Array::from_iter(rows.clone().map(|i| some(i + 3).then_some(of(i) as i32))))),
+        column("wide", Arc::new(UInt32Array::from_iter_values(rows.clone().map(|i| u32::MAX - of(i) as u32)))),
+        column("flag", Arc::new(BooleanArray::from_iter(rows.clone().map(|i| some(i + 4).then_some(i % 2 == 0))))),
+        column("day", Arc::new(Date32Array::from_iter_values(rows.clone().map(|i| of(i) as i32)))),
         column("seen", Arc::new(TimestampMicrosecondArray::from_iter_values(times))),
     ])
     .unwrap()
@@ -93,33 +56,22 @@ fn batch(rows: std::ops::Range<u64>) -> RecordBatch {
 fn write(root: &Path) -> serde_json::Value {
     let first = batch(0..1);
     let schema = first.schema();
-    let columns = schema.fields()[2..]
-        .iter()
-        .map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
+    let columns = schema.fields()[2..].iter().map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
     let spec = TableSpec::new("feature_sets/inputs", columns, &["card"]).unwrap();
-    let options = WriterOptions {
-        sources: vec!["tx".into()],
-        ..WriterOptions::default()
-    };
+    let options = WriterOptions { sources: vec!["tx".into()], ..WriterOptions::default() };
     let mut writer = TableWriter::new(root, &spec, options).unwrap();
     let mut committer = TableCommitter::open(root, &spec, "python test").unwrap();
     let (total, epochs) = (40_000u64, 13);
     for epoch in 0..epochs {
         let rows = total * epoch / epochs..total * (epoch + 1) / epochs;
         writer.append(epoch, &batch(rows)).unwrap();
-        assert!(matches!(
-            committer.commit(epoch, &writer.flush().unwrap()).unwrap(),
-            Outcome::Committed { .. }
-        ));
+        assert!(matches!(committer.commit(epoch, &writer.flush().unwrap()).unwrap(), Outcome::Committed { .. }));
     }
     let all = batch(0..total);
     let mut dates = std::collections::BTreeMap::new();
     for i in 0..total as i64 {
         let day = (APRIL + i * 100_000_007) / DAY;
-        let date = arrow::temporal_conversions::date32_to_datetime(day as i32)
-            .unwrap()
-            .format("%Y-%m-%d")
-            .to_string();
+        let date = arrow::temporal_conversions::date32_to_datetime(day as i32).unwrap().format("%Y-%m-%d").to_string();
         *dates.entry(date).or_insert(0) += 1;
     }
     let of = |i: u64| (i * 7919) % 1009;
@@ -129,12 +81,7 @@ fn write(root: &Path) -> serde_json::Value {
     let nulls: serde_json::Map<String, serde_json::Value> =
         ["amount", "small", "count", "number", "flag", "event_time"]
             .iter()
-            .map(|name| {
-                (
-                    name.to_string(),
-                    all.column_by_name(name).map_or(0, |c| c.null_count()).into(),
-                )
-            })
+            .map(|name| (name.to_string(), all.column_by_name(name).map_or(0, |c| c.null_count()).into()))
             .collect();
     serde_json::json!({
         "rows": total,
@@ -170,10 +117,7 @@ fn python_readers_agree() {
         .arg(expected_path)
         .output()
         .unwrap_or_else(|e| panic!("{python} does not start: {e}"));
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert_eq!(out.lines().count(), 7, "seven readers: {out}");
 }

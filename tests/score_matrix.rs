@@ -39,10 +39,7 @@ fn cases() -> Vec<Case> {
 
 fn read(path: &Path) -> RecordBatch {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .expect("a Parquet file")
-        .build()
-        .expect("readable");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file").build().expect("readable");
     let batches: Vec<RecordBatch> = reader.map(|b| b.expect("decodable")).collect();
     arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one schema")
 }
@@ -66,14 +63,9 @@ fn outputs(expected: &Schema) -> Vec<ModelOutput> {
 fn bind(case: &Case, input: &RecordBatch, expected: &RecordBatch) -> Result<Arc<Bound>, String> {
     let model = Model::load(folder().join(format!("{}.onnx", case.name))).map_err(|e| e.to_string())?;
     let schema = input.schema();
-    let columns: Vec<(&str, DataType)> = schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().as_str(), f.data_type().clone()))
-        .collect();
-    model
-        .bind(&columns, &outputs(&expected.schema()))
-        .map_err(|e| e.join("; "))
+    let columns: Vec<(&str, DataType)> =
+        schema.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect();
+    model.bind(&columns, &outputs(&expected.schema())).map_err(|e| e.join("; "))
 }
 
 /// How far two numbers are apart, relative above 1; NaN and equal infinities are no distance.
@@ -91,21 +83,14 @@ fn compare(case: &Case) -> Result<(), String> {
     let bound = bind(case, &input, &expected)?;
     let mut scorer = bound.scorer().map_err(|e| e.to_string())?;
     let scores = scorer.score(input.columns()).map_err(|e| e.to_string())?;
-    for ((name, data_type), (ours, theirs)) in bound
-        .outputs()
-        .iter()
-        .zip(scores.columns.iter().zip(expected.columns()))
+    for ((name, data_type), (ours, theirs)) in bound.outputs().iter().zip(scores.columns.iter().zip(expected.columns()))
     {
         if ours.data_type() != data_type {
             return Err(format!("{name}: announced {data_type}, gave {}", ours.data_type()));
         }
         let number = |t: &DataType| t.is_floating();
         if number(ours.data_type()) != number(theirs.data_type()) {
-            return Err(format!(
-                "{name}: {} instead of {}",
-                ours.data_type(),
-                theirs.data_type()
-            ));
+            return Err(format!("{name}: {} instead of {}", ours.data_type(), theirs.data_type()));
         }
         if number(theirs.data_type()) {
             let wide = |a: &ArrayRef| cast(a, &DataType::Float64).expect("numbers");
@@ -163,12 +148,7 @@ fn every_model_agrees_with_onnxruntime() {
             wrong.push(format!("{}: {why}", case.name));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {seen} models differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {seen} models differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(seen > 0);
 }
 
@@ -208,12 +188,7 @@ fn scores_do_not_depend_on_the_batch() {
             }
             for (whole, parts) in whole.columns.iter().zip(parts) {
                 let parts: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
-                assert_eq!(
-                    &concat(&parts).expect("one type"),
-                    whole,
-                    "{} in batches of {size}",
-                    case.name
-                );
+                assert_eq!(&concat(&parts).expect("one type"), whole, "{} in batches of {size}", case.name);
             }
             assert_eq!(failed, whole.failed, "{} in batches of {size}", case.name);
         }

@@ -31,11 +31,7 @@ impl From<Position> for Ord64 {
 impl From<Ord64> for Position {
     #[inline]
     fn from(o: Ord64) -> Self {
-        Position {
-            source: (o.0 >> 56) as u8,
-            partition: (o.0 >> OFFSET_BITS) as u16,
-            offset: o.0 & OFFSET_MASK,
-        }
+        Position { source: (o.0 >> 56) as u8, partition: (o.0 >> OFFSET_BITS) as u16, offset: o.0 & OFFSET_MASK }
     }
 }
 

@@ -27,14 +27,8 @@ pub fn parse_duration(text: &str) -> Result<Micros, String> {
     let bad =
         || format!("`{text}` is not a duration; write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d");
     let number: i64 = digits.parse().map_err(|_| bad())?;
-    let scale = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, scale)| *scale)
-        .ok_or_else(bad)?;
-    number
-        .checked_mul(scale)
-        .ok_or_else(|| format!("`{text}` is longer than 292,000 years"))
+    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale).ok_or_else(bad)?;
+    number.checked_mul(scale).ok_or_else(|| format!("`{text}` is longer than 292,000 years"))
 }
 
 /// Writes a duration in its largest whole unit up to days: `7d`, `90m`, `1500ms`; the inverse of [`parse_duration`].

@@ -127,9 +127,7 @@ models:
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let dir = Scratch::new()?;
     let input = dir.0.join("tx.parquet");
-    data(options.events)
-        .write(&input)
-        .with_context(|| format!("cannot write {}", input.display()))?;
+    data(options.events).write(&input).with_context(|| format!("cannot write {}", input.display()))?;
     let model = dir.0.join("fraud.onnx");
     std::fs::write(&model, baseline::MODEL).with_context(|| format!("cannot write {}", model.display()))?;
 
@@ -138,25 +136,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     for turn in 0..options.runs.max(1) {
         let lake = dir.0.join(format!("engine-{turn}"));
         let (plan, _) = engine::load_text("bench end_to_end", &job(&input, &lake, &model), &[], &|_| None)?;
-        let summary = engine::run(
-            plan,
-            RunOptions {
-                workers: options.workers,
-                until_end: true,
-                ..RunOptions::default()
-            },
-        )?;
+        let summary =
+            engine::run(plan, RunOptions { workers: options.workers, until_end: true, ..RunOptions::default() })?;
         let by_hand = dir.0.join(format!("baseline-{turn}"));
         let started = Instant::now();
         baseline::run(&input, &by_hand)?;
         pairs.push((summary.seconds, started.elapsed().as_secs_f64()));
         let (found, expected) = (totals(&lake)?, totals(&by_hand)?);
-        ensure!(
-            expected.0 == options.events,
-            "the baseline wrote {} of {} rows",
-            expected.0,
-            options.events
-        );
+        ensure!(expected.0 == options.events, "the baseline wrote {} of {} rows", expected.0, options.events);
         same_results &= found.0 == expected.0 && (found.1 - expected.1).abs() <= 1e-6 * expected.1.abs();
     }
     pairs.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));

@@ -47,9 +47,7 @@ pub fn run(input: &Path, lake: &Path) -> anyhow::Result<()> {
     let mut cards: HashMap<i64, Windows> = HashMap::new();
     let mut merchants: HashMap<i64, Windows> = HashMap::new();
     let file = File::open(input).with_context(|| format!("cannot open {}", input.display()))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?
-        .with_batch_size(BATCH)
-        .build()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH).build()?;
     let (mut waiting, mut newest, mut offset) = (Vec::new(), EventTime::MIN, 0);
     for batch in reader {
         let batch = batch?;
@@ -83,10 +81,7 @@ fn step(
     inputs[2] = f64::from(u8::from(row.time.rem_euclid(DAY) / HOUR <= 6));
     let half = 2 * WINDOWS_H.len();
     cards.entry(row.card).or_default().push(row, &mut inputs[3..3 + half]);
-    merchants
-        .entry(row.merchant)
-        .or_default()
-        .push(row, &mut inputs[3 + half..]);
+    merchants.entry(row.merchant).or_default().push(row, &mut inputs[3 + half..]);
     sink.push(row, &inputs, model.score(&inputs))
 }
 
@@ -100,14 +95,7 @@ fn decode(batch: &RecordBatch, first: u64, rows: &mut Vec<Row>) -> EventTime {
         let time = times[i] * 1_000;
         newest = newest.max(time);
         let offset = first + i as u64;
-        rows.push(Row {
-            time,
-            offset,
-            txn: txns[i],
-            card: card_ids[i],
-            merchant: merchant_ids[i],
-            amount: amounts[i],
-        });
+        rows.push(Row { time, offset, txn: txns[i], card: card_ids[i], merchant: merchant_ids[i], amount: amounts[i] });
     }
     newest
 }
@@ -158,22 +146,12 @@ impl Logistic {
         let model = tract_onnx::onnx().proto_model_for_read(&mut &*MODEL)?;
         let graph = model.graph.context("the model has no graph")?;
         let floats = |op: &str, name: &str| {
-            let node = graph
-                .node
-                .iter()
-                .find(|n| n.op_type == op)
-                .with_context(|| format!("no {op}"))?;
+            let node = graph.node.iter().find(|n| n.op_type == op).with_context(|| format!("no {op}"))?;
             let attribute = node.attribute.iter().find(|a| a.name == name);
-            attribute
-                .map(|a| a.floats.clone())
-                .with_context(|| format!("{op} has no {name}"))
+            attribute.map(|a| a.floats.clone()).with_context(|| format!("{op} has no {name}"))
         };
         let coefficients = floats("LinearClassifier", "coefficients")?;
-        ensure!(
-            coefficients.len() == 2 * INPUTS,
-            "the model has {} inputs",
-            coefficients.len() / 2
-        );
+        ensure!(coefficients.len() == 2 * INPUTS, "the model has {} inputs", coefficients.len() / 2);
         Ok(Logistic {
             offset: floats("Scaler", "offset")?,
             scale: floats("Scaler", "scale")?,
@@ -215,10 +193,7 @@ const KEYS: [&str; 3] = ["txn_id", "card_id", "merchant_id"];
 const NAMES: [(&str, &str); 3] = [
     ("model", "fraud"),
     ("model_version", "champion"),
-    (
-        "model_hash",
-        "0000000000000000000000000000000000000000000000000000000000000000",
-    ),
+    ("model_hash", "0000000000000000000000000000000000000000000000000000000000000000"),
 ];
 
 impl Sink {
@@ -229,10 +204,7 @@ impl Sink {
         columns.extend(NAMES.map(|(name, _)| named(name, DataType::Utf8)));
         columns.push(named("score", DataType::Float32));
         let spec = TableSpec::new(TABLE, columns, &["card_id"])?;
-        let options = WriterOptions {
-            sources: vec!["tx".to_owned()],
-            ..WriterOptions::default()
-        };
+        let options = WriterOptions { sources: vec!["tx".to_owned()], ..WriterOptions::default() };
         Ok(Sink {
             writer: TableWriter::new(lake, &spec, options)?,
             committer: TableCommitter::open(lake, &spec, "baseline")?,
@@ -246,14 +218,7 @@ impl Sink {
     fn push(&mut self, row: &Row, inputs: &[f64; INPUTS], score: f32) -> anyhow::Result<()> {
         let columns = &mut self.columns;
         columns.times.push(row.time);
-        columns.ords.push(
-            Ord64::from(Position {
-                source: 0,
-                partition: 0,
-                offset: row.offset,
-            })
-            .0,
-        );
+        columns.ords.push(Ord64::from(Position { source: 0, partition: 0, offset: row.offset }).0);
         for (column, key) in columns.keys.iter_mut().zip([row.txn, row.card, row.merchant]) {
             column.push(key);
         }
@@ -261,21 +226,14 @@ impl Sink {
             column.push(*input);
         }
         columns.scores.push(score);
-        if columns.times.len() == BATCH {
-            self.append()
-        } else {
-            Ok(())
-        }
+        if columns.times.len() == BATCH { self.append() } else { Ok(()) }
     }
 
     fn append(&mut self) -> anyhow::Result<()> {
         let columns = std::mem::take(&mut self.columns);
         let rows = columns.times.len();
         let mut list: Vec<(String, ArrayRef)> = vec![
-            (
-                TIME_COLUMN.to_owned(),
-                Arc::new(TimestampMicrosecondArray::from(columns.times).with_timezone("UTC")),
-            ),
+            (TIME_COLUMN.to_owned(), Arc::new(TimestampMicrosecondArray::from(columns.times).with_timezone("UTC"))),
             (ORD_COLUMN.to_owned(), Arc::new(UInt64Array::from(columns.ords))),
         ];
         for (name, key) in KEYS.iter().zip(columns.keys) {
@@ -289,26 +247,17 @@ impl Sink {
             list.push((input_name(i), column));
         }
         for (name, value) in NAMES {
-            list.push((
-                name.to_owned(),
-                Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows))),
-            ));
+            list.push((name.to_owned(), Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows)))));
         }
         list.push(("score".to_owned(), Arc::new(Float32Array::from(columns.scores))));
         self.writer.append(self.epoch, &RecordBatch::try_from_iter(list)?)?;
         self.since_commit += rows;
-        if self.since_commit >= COMMIT_ROWS {
-            self.commit()
-        } else {
-            Ok(())
-        }
+        if self.since_commit >= COMMIT_ROWS { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> anyhow::Result<()> {
         let parts = self.writer.flush()?;
-        self.committer
-            .commit(self.epoch, &parts)
-            .with_context(|| format!("cannot commit to {}", self.spec.name()))?;
+        self.committer.commit(self.epoch, &parts).with_context(|| format!("cannot commit to {}", self.spec.name()))?;
         self.epoch += 1;
         self.since_commit = 0;
         Ok(())
@@ -326,11 +275,7 @@ fn input_name(i: usize) -> String {
 
 /// The amount and the averages have fractions; flags and counts do not.
 fn input_type(i: usize) -> DataType {
-    if i == 0 || (i > 3 && (i - 3) % 2 == 1) {
-        DataType::Float64
-    } else {
-        DataType::Int64
-    }
+    if i == 0 || (i > 3 && (i - 3) % 2 == 1) { DataType::Float64 } else { DataType::Int64 }
 }
 
 #[cfg(test)]
@@ -339,14 +284,7 @@ mod tests {
 
     #[test]
     fn windows_slide() {
-        let row = |hours: i64, amount: f64| Row {
-            time: hours * HOUR,
-            offset: 0,
-            txn: 0,
-            card: 0,
-            merchant: 0,
-            amount,
-        };
+        let row = |hours: i64, amount: f64| Row { time: hours * HOUR, offset: 0, txn: 0, card: 0, merchant: 0, amount };
         let mut windows = Windows::default();
         let mut out = [0.0; 2 * WINDOWS_H.len()];
         windows.push(&row(0, 1.0), &mut out);

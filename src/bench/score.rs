@@ -63,11 +63,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<10}{:>7}{:>14}{:>14}{:>8}",
-            "model", "batch", "rows/s", "plain loop", "ratio"
-        )?;
+        writeln!(f, "{:<10}{:>7}{:>14}{:>14}{:>8}", "model", "batch", "rows/s", "plain loop", "ratio")?;
         for l in &self.lines {
             writeln!(
                 f,
@@ -92,19 +88,13 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         None => None,
     };
     let rows = score_models::rows(POOL);
-    let columns: Vec<ArrayRef> = (0..INPUTS)
-        .map(|i| Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r[i]))) as ArrayRef)
-        .collect();
+    let columns: Vec<ArrayRef> =
+        (0..INPUTS).map(|i| Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r[i]))) as ArrayRef).collect();
     if let Some(folder) = folder {
-        let fields: Vec<Field> = (0..INPUTS)
-            .map(|i| Field::new(format!("x{i}"), DataType::Float32, false))
-            .collect();
+        let fields: Vec<Field> = (0..INPUTS).map(|i| Field::new(format!("x{i}"), DataType::Float32, false)).collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.clone())?;
-        let mut writer = ArrowWriter::try_new(
-            std::fs::File::create(folder.join("rows.parquet"))?,
-            batch.schema(),
-            None,
-        )?;
+        let mut writer =
+            ArrowWriter::try_new(std::fs::File::create(folder.join("rows.parquet"))?, batch.schema(), None)?;
         writer.write(&batch)?;
         writer.close()?;
     }
@@ -133,18 +123,11 @@ fn measure(
     let names: Vec<String> = (0..INPUTS).map(|i| format!("x{i}")).collect();
     let typed: Vec<(&str, DataType)> = names.iter().map(|n| (n.as_str(), DataType::Float32)).collect();
     let (tensor, element) = model.output();
-    let wanted = [ModelOutput {
-        name: "score".into(),
-        tensor: tensor.into(),
-        element: Some(element),
-    }];
-    let bound = loaded
-        .bind(&typed, &wanted)
-        .map_err(|faults| anyhow::anyhow!(faults.join("; ")))?;
+    let wanted = [ModelOutput { name: "score".into(), tensor: tensor.into(), element: Some(element) }];
+    let bound = loaded.bind(&typed, &wanted).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?;
     let mut scorer = bound.scorer()?;
-    let batches: Vec<Vec<ArrayRef>> = (0..POOL / batch)
-        .map(|b| columns.iter().map(|c| c.slice(b * batch, batch)).collect())
-        .collect();
+    let batches: Vec<Vec<ArrayRef>> =
+        (0..POOL / batch).map(|b| columns.iter().map(|c| c.slice(b * batch, batch)).collect()).collect();
 
     let largest_difference = agree(model, &mut scorer, &batches)?;
     let turn = Duration::from_secs_f64(seconds / (2 * TURNS) as f64);
@@ -157,10 +140,7 @@ fn measure(
             Ok(())
         })?;
         let b = rate(turn, batch, &batches, |b| {
-            let views: Vec<&[f32]> = b
-                .iter()
-                .map(|c| c.as_primitive::<Float32Type>().values().as_ref())
-                .collect();
+            let views: Vec<&[f32]> = b.iter().map(|c| c.as_primitive::<Float32Type>().values().as_ref()).collect();
             model.plain(&views, &mut out);
             std::hint::black_box(&out);
             Ok(())
@@ -185,24 +165,13 @@ fn agree(model: &dyn BenchModel, scorer: &mut Scorer, batches: &[Vec<ArrayRef>])
     for columns in batches {
         let scores = scorer.score(columns)?;
         let ours = scores.columns[0].as_primitive::<Float32Type>();
-        let views: Vec<&[f32]> = columns
-            .iter()
-            .map(|c| c.as_primitive::<Float32Type>().values().as_ref())
-            .collect();
+        let views: Vec<&[f32]> = columns.iter().map(|c| c.as_primitive::<Float32Type>().values().as_ref()).collect();
         let mut plain = vec![0.0f32; ours.len()];
         model.plain(&views, &mut plain);
         ensure!(scores.failed.is_empty(), "{}: {:?}", model.name(), scores.failed);
-        largest = ours
-            .values()
-            .iter()
-            .zip(&plain)
-            .fold(largest, |m, (a, b)| m.max(f64::from((a - b).abs())));
+        largest = ours.values().iter().zip(&plain).fold(largest, |m, (a, b)| m.max(f64::from((a - b).abs())));
     }
-    ensure!(
-        largest <= 1e-5,
-        "{} differs by {largest:e} from the plain loop",
-        model.name()
-    );
+    ensure!(largest <= 1e-5, "{} differs by {largest:e} from the plain loop", model.name());
     Ok(largest)
 }
 
@@ -275,40 +244,22 @@ pub fn score_file(model: &Path, input: &Path, out: Option<&Path>) -> anyhow::Res
     };
     let reader = open()?.with_batch_size(8192);
     let schema = reader.schema().clone();
-    let typed: Vec<(&str, DataType)> = schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().as_str(), f.data_type().clone()))
-        .collect();
+    let typed: Vec<(&str, DataType)> =
+        schema.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect();
     let model = Model::load(model)?.with_columns(typed.len())?;
     let mut wanted = Vec::new();
     for o in model.outputs() {
-        let Some(width) = o.width() else {
-            bail!("the model does not say how wide its output {} is", o.name)
-        };
+        let Some(width) = o.width() else { bail!("the model does not say how wide its output {} is", o.name) };
         wanted.extend((0..width).map(|e| ModelOutput {
-            name: if width == 1 {
-                o.name.clone()
-            } else {
-                format!("{}.{e}", o.name)
-            },
+            name: if width == 1 { o.name.clone() } else { format!("{}.{e}", o.name) },
             tensor: o.name.clone(),
             element: Some(e),
         }));
     }
     let bound = model.bind(&typed, &wanted).map_err(|faults| {
-        anyhow::anyhow!(
-            "{} does not fit {}: {}",
-            model.path().display(),
-            input.display(),
-            faults.join("; ")
-        )
+        anyhow::anyhow!("{} does not fit {}: {}", model.path().display(), input.display(), faults.join("; "))
     })?;
-    let fields: Vec<Field> = bound
-        .outputs()
-        .into_iter()
-        .map(|(name, t)| Field::new(name, t, true))
-        .collect();
+    let fields: Vec<Field> = bound.outputs().into_iter().map(|(name, t)| Field::new(name, t, true)).collect();
     let columns = fields.iter().map(|f| f.name().clone()).collect();
     let schema = Arc::new(Schema::new(fields));
     let mut writer = match out {
@@ -352,11 +303,7 @@ mod tests {
     #[test]
     fn models_agree_with_their_loops_and_score_files() {
         let folder = tempfile::tempdir().expect("a folder");
-        let report = run(&Options {
-            seconds: 0.01,
-            keep: Some(folder.path().into()),
-        })
-        .expect("runs");
+        let report = run(&Options { seconds: 0.01, keep: Some(folder.path().into()) }).expect("runs");
         assert_eq!(report.lines.len(), 9);
         for name in ["trees", "mlp", "logistic"] {
             let out = folder.path().join("scores.parquet");

@@ -23,19 +23,13 @@ pub trait BenchModel {
 
 /// The models of the bench.
 pub fn all() -> Vec<Box<dyn BenchModel>> {
-    vec![
-        Box::new(Trees::new(100, 6)),
-        Box::new(Mlp::new(&[INPUTS, 64, 32, 1])),
-        Box::new(Logistic::new()),
-    ]
+    vec![Box::new(Trees::new(100, 6)), Box::new(Mlp::new(&[INPUTS, 64, 32, 1])), Box::new(Logistic::new())]
 }
 
 /// Rows to score, each input roughly uniform in (−2, 2).
 pub fn rows(n: usize) -> Vec<[f32; INPUTS]> {
     let mut noise = Noise(0x5eed);
-    (0..n)
-        .map(|_| std::array::from_fn(|_| 4.0 * noise.unit() - 2.0))
-        .collect()
+    (0..n).map(|_| std::array::from_fn(|_| 4.0 * noise.unit() - 2.0)).collect()
 }
 
 /// A small generator of made-up weights (SplitMix64).
@@ -77,15 +71,9 @@ impl Trees {
         let mut noise = Noise(1);
         let inner = (1 << depth) - 1;
         let splits = (0..trees)
-            .map(|_| {
-                (0..inner)
-                    .map(|_| ((noise.next() % INPUTS as u64) as usize, noise.weight(1.5)))
-                    .collect()
-            })
+            .map(|_| (0..inner).map(|_| ((noise.next() % INPUTS as u64) as usize, noise.weight(1.5))).collect())
             .collect();
-        let leaves = (0..trees)
-            .map(|_| (0..1 << depth).map(|_| noise.weight(0.1)).collect())
-            .collect();
+        let leaves = (0..trees).map(|_| (0..1 << depth).map(|_| noise.weight(0.1)).collect()).collect();
         Trees { depth, splits, leaves }
     }
 }
@@ -104,11 +92,7 @@ impl BenchModel for Trees {
         let nodes = (1i64 << (self.depth + 1)) - 1;
         let trees = 0..self.splits.len();
         let each = |f: &dyn Fn(usize, i64) -> i64| -> Vec<i64> {
-            trees
-                .clone()
-                .flat_map(|t| (0..nodes).map(move |n| (t, n)))
-                .map(|(t, n)| f(t, n))
-                .collect()
+            trees.clone().flat_map(|t| (0..nodes).map(move |n| (t, n))).map(|(t, n)| f(t, n)).collect()
         };
         let child = |n: i64, side: i64| if n < inner { 2 * n + side } else { 0 };
         let values: Vec<f32> = trees
@@ -116,29 +100,17 @@ impl BenchModel for Trees {
             .flat_map(|t| (0..nodes as usize).map(move |n| self.splits[t].get(n).map_or(0.0, |s| s.1)))
             .collect();
         let leaves = |f: &dyn Fn(usize, i64) -> i64| -> Vec<i64> {
-            trees
-                .clone()
-                .flat_map(|t| (inner..nodes).map(move |n| (t, n)))
-                .map(|(t, n)| f(t, n))
-                .collect()
+            trees.clone().flat_map(|t| (inner..nodes).map(move |n| (t, n))).map(|(t, n)| f(t, n)).collect()
         };
         let attributes = vec![
             ints("nodes_treeids", each(&|t, _| t as i64)),
             ints("nodes_nodeids", each(&|_, n| n)),
-            ints(
-                "nodes_featureids",
-                each(&|t, n| self.splits[t].get(n as usize).map_or(0, |s| s.0 as i64)),
-            ),
+            ints("nodes_featureids", each(&|t, n| self.splits[t].get(n as usize).map_or(0, |s| s.0 as i64))),
             ints("nodes_truenodeids", each(&|_, n| child(n, 1))),
             ints("nodes_falsenodeids", each(&|_, n| child(n, 2))),
             ints("nodes_missing_value_tracks_true", each(&|_, _| 0)),
             floats("nodes_values", values),
-            texts(
-                "nodes_modes",
-                each(&|_, n| n)
-                    .into_iter()
-                    .map(|n| if n < inner { "BRANCH_LEQ" } else { "LEAF" }),
-            ),
+            texts("nodes_modes", each(&|_, n| n).into_iter().map(|n| if n < inner { "BRANCH_LEQ" } else { "LEAF" })),
             ints("class_treeids", leaves(&|t, _| t as i64)),
             ints("class_nodeids", leaves(&|_, n| n)),
             ints("class_ids", leaves(&|_, _| 0)),
@@ -147,13 +119,7 @@ impl BenchModel for Trees {
             text("post_transform", "LOGISTIC"),
         ];
         model(
-            vec![node(
-                "ai.onnx.ml",
-                "TreeEnsembleClassifier",
-                &["X"],
-                &["label", "probabilities"],
-                attributes,
-            )],
+            vec![node("ai.onnx.ml", "TreeEnsembleClassifier", &["X"], &["label", "probabilities"], attributes)],
             vec![],
             &[("label", 7, &[]), ("probabilities", 1, &[2])],
         )
@@ -168,11 +134,7 @@ impl BenchModel for Trees {
                 let mut at = 0;
                 while at < inner {
                     let (feature, threshold) = splits[at];
-                    at = if x[feature] <= threshold {
-                        2 * at + 1
-                    } else {
-                        2 * at + 2
-                    };
+                    at = if x[feature] <= threshold { 2 * at + 1 } else { 2 * at + 2 };
                 }
                 sum += leaves[at - inner];
             }
@@ -195,9 +157,7 @@ impl Mlp {
             let weights = (0..w[0] * w[1]).map(|_| noise.weight(scale)).collect();
             (w[0], w[1], weights, (0..w[1]).map(|_| noise.weight(0.1)).collect())
         };
-        Mlp {
-            layers: sizes.windows(2).map(layer).collect(),
-        }
+        Mlp { layers: sizes.windows(2).map(layer).collect() }
     }
 }
 
@@ -257,10 +217,7 @@ struct Logistic {
 impl Logistic {
     fn new() -> Logistic {
         let mut noise = Noise(3);
-        Logistic {
-            weights: (0..INPUTS).map(|_| noise.weight(0.5)).collect(),
-            bias: 0.1,
-        }
+        Logistic { weights: (0..INPUTS).map(|_| noise.weight(0.5)).collect(), bias: 0.1 }
     }
 }
 
@@ -274,10 +231,7 @@ impl BenchModel for Logistic {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let tensors = vec![
-            tensor("w", &[INPUTS, 1], &self.weights),
-            tensor("b", &[1], &[self.bias]),
-        ];
+        let tensors = vec![tensor("w", &[INPUTS, 1], &self.weights), tensor("b", &[1], &[self.bias])];
         let nodes = vec![
             node("", "Gemm", &["X", "w", "b"], &["margin"], vec![]),
             node("", "Sigmoid", &["margin"], &["score"], vec![]),
@@ -294,32 +248,19 @@ impl BenchModel for Logistic {
 }
 
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        r#type: kind as i32,
-        ..Default::default()
-    }
+    AttributeProto { name: name.into(), r#type: kind as i32, ..Default::default() }
 }
 
 fn ints(name: &str, ints: Vec<i64>) -> AttributeProto {
-    AttributeProto {
-        ints,
-        ..attribute(name, AttributeType::Ints)
-    }
+    AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
 }
 
 fn floats(name: &str, floats: Vec<f32>) -> AttributeProto {
-    AttributeProto {
-        floats,
-        ..attribute(name, AttributeType::Floats)
-    }
+    AttributeProto { floats, ..attribute(name, AttributeType::Floats) }
 }
 
 fn text(name: &str, s: &str) -> AttributeProto {
-    AttributeProto {
-        s: s.into(),
-        ..attribute(name, AttributeType::String)
-    }
+    AttributeProto { s: s.into(), ..attribute(name, AttributeType::String) }
 }
 
 fn texts(name: &str, texts: impl Iterator<Item = &'static str>) -> AttributeProto {
@@ -354,37 +295,16 @@ fn tensor(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
 
 fn value(name: &str, elem_type: i32, rest: &[i64]) -> ValueInfoProto {
     use tensor_shape_proto::{Dimension, dimension::Value};
-    let rows = Dimension {
-        value: Some(Value::DimParam("N".into())),
-        ..Default::default()
-    };
-    let rest = rest.iter().map(|&n| Dimension {
-        value: Some(Value::DimValue(n)),
-        ..Default::default()
-    });
-    let shape = TensorShapeProto {
-        dim: std::iter::once(rows).chain(rest).collect(),
-    };
-    let tensor = type_proto::Tensor {
-        elem_type,
-        shape: Some(shape),
-    };
-    let r#type = TypeProto {
-        value: Some(type_proto::Value::TensorType(tensor)),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.into(),
-        r#type: Some(r#type),
-        ..Default::default()
-    }
+    let rows = Dimension { value: Some(Value::DimParam("N".into())), ..Default::default() };
+    let rest = rest.iter().map(|&n| Dimension { value: Some(Value::DimValue(n)), ..Default::default() });
+    let shape = TensorShapeProto { dim: std::iter::once(rows).chain(rest).collect() };
+    let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
 }
 
 fn model(node: Vec<NodeProto>, initializer: Vec<TensorProto>, outputs: &[(&str, i32, &[i64])]) -> Vec<u8> {
-    let opset = |domain: &str, version| OperatorSetIdProto {
-        domain: domain.into(),
-        version,
-    };
+    let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     let graph = GraphProto {
         name: "bench".into(),
         node,

@@ -91,9 +91,7 @@ impl W1Data {
                 columns.0.push(cards.draw(&mut random));
                 columns.1.push(merchants.draw(&mut random));
                 columns.2.push(amount(&mut random));
-                columns
-                    .3
-                    .push(arrival - random.below(data.disorder_ms.max(1) as u64) as i64);
+                columns.3.push(arrival - random.below(data.disorder_ms.max(1) as u64) as i64);
             }
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(ids.map(|id| id as i64).collect::<Int64Array>()),
@@ -195,13 +193,7 @@ mod tests {
     use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
 
     fn small() -> W1Data {
-        W1Data {
-            events: 100_000,
-            cards: 10_000,
-            merchants: 100,
-            span_ms: 3_600_000,
-            ..W1Data::default()
-        }
+        W1Data { events: 100_000, cards: 10_000, merchants: 100, span_ms: 3_600_000, ..W1Data::default() }
     }
 
     #[test]

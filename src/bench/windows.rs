@@ -134,11 +134,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     };
     let shape = InputShape::read(&input)?;
     let text = job(&input, shape.event_time, shape.disorder_us, options.tiled);
-    let compile = || {
-        engine::load_text("bench windows", &text, &[], &|_| None)
-            .map(|(plan, _)| plan)
-            .map_err(anyhow::Error::from)
-    };
+    let compile =
+        || engine::load_text("bench windows", &text, &[], &|_| None).map(|(plan, _)| plan).map_err(anyhow::Error::from);
     if let Some(out) = &options.out {
         let rows = Collected::default();
         engine::run(compile()?, run_options(options.workers, Some(rows.tap())))?;
@@ -172,11 +169,7 @@ fn made_up(events: u64) -> anyhow::Result<PathBuf> {
     let path = dir.join(format!("w1-{events}.parquet"));
     if !path.exists() {
         let unfinished = dir.join(format!("w1-{events}-{}.part", std::process::id()));
-        W1Data {
-            events: events as usize,
-            ..W1Data::default()
-        }
-        .write(&unfinished)?;
+        W1Data { events: events as usize, ..W1Data::default() }.write(&unfinished)?;
         std::fs::rename(&unfinished, &path)?;
     }
     Ok(path)
@@ -207,12 +200,7 @@ fn report(options: &Options, summary: &RunSummary, pairs: Vec<(f64, f64)>, same_
 }
 
 fn run_options(workers: usize, tap: Option<Tap>) -> RunOptions {
-    RunOptions {
-        workers,
-        until_end: true,
-        tap,
-        ..RunOptions::default()
-    }
+    RunOptions { workers, until_end: true, tap, ..RunOptions::default() }
 }
 
 /// What of the input's shape the job's text depends on.
@@ -242,10 +230,7 @@ impl InputShape {
         for batch in builder.with_projection(mask).build()? {
             let batch = batch?;
             let column = if is_time {
-                cast(
-                    batch.column(0),
-                    &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None),
-                )?
+                cast(batch.column(0), &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?
             } else {
                 Arc::clone(batch.column(0))
             };
@@ -257,10 +242,7 @@ impl InputShape {
             }
         }
         let event_time = if is_time { "ts" } else { "to_timestamp_millis(ts)" };
-        Ok(InputShape {
-            event_time,
-            disorder_us: disorder,
-        })
+        Ok(InputShape { event_time, disorder_us: disorder })
     }
 }
 
@@ -292,11 +274,7 @@ enum Values {
 
 impl Values {
     fn new(workers: usize) -> Self {
-        if workers <= 1 {
-            Values::Summed(Arc::default())
-        } else {
-            Values::Collected(Collected::default())
-        }
+        if workers <= 1 { Values::Summed(Arc::default()) } else { Values::Collected(Collected::default()) }
     }
 
     fn tap(&self) -> Tap {
@@ -322,11 +300,7 @@ impl Values {
 }
 
 fn add(sum: &mut Checksum, batch: &RecordBatch) {
-    let columns: Vec<Vec<u64>> = SUMMED
-        .iter()
-        .filter_map(|name| batch.column_by_name(name))
-        .map(words)
-        .collect();
+    let columns: Vec<Vec<u64>> = SUMMED.iter().filter_map(|name| batch.column_by_name(name)).map(words).collect();
     let columns: Vec<&[u64]> = columns.iter().map(Vec::as_slice).collect();
     sum.add(&columns);
 }
@@ -335,20 +309,12 @@ fn add(sum: &mut Checksum, batch: &RecordBatch) {
 fn words(column: &ArrayRef) -> Vec<u64> {
     let nulls = column.nulls();
     let word = |row: usize, word: u64| {
-        if nulls.is_some_and(|nulls| nulls.is_null(row)) {
-            0
-        } else {
-            word
-        }
+        if nulls.is_some_and(|nulls| nulls.is_null(row)) { 0 } else { word }
     };
     match column.data_type() {
         DataType::Float64 => {
             let values = column.as_primitive::<Float64Type>().values();
-            values
-                .iter()
-                .enumerate()
-                .map(|(row, v)| word(row, v.to_bits()))
-                .collect()
+            values.iter().enumerate().map(|(row, v)| word(row, v.to_bits())).collect()
         }
         _ => {
             let values = column.as_primitive::<Int64Type>().values();
@@ -376,25 +342,18 @@ impl Collected {
     /// Writes the rows in event-time order.
     fn write(self, out: &Path) -> anyhow::Result<()> {
         let all = self.in_order()?;
-        let mut fields = vec![Field::new(
-            "txn_id",
-            all.column_by_name("txn_id").context("no txn_id")?.data_type().clone(),
-            true,
-        )];
+        let mut fields =
+            vec![Field::new("txn_id", all.column_by_name("txn_id").context("no txn_id")?.data_type().clone(), true)];
         let mut columns = vec![Arc::clone(all.column_by_name("txn_id").context("no txn_id")?)];
         for name in OUTPUTS {
             let engine = name.replacen('_', ".", 1);
-            let column = all
-                .column_by_name(&engine)
-                .with_context(|| format!("no column {engine}"))?;
+            let column = all.column_by_name(&engine).with_context(|| format!("no column {engine}"))?;
             fields.push(Field::new(name, column.data_type().clone(), column.null_count() > 0));
             columns.push(Arc::clone(column));
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         let file = File::create(out).with_context(|| format!("cannot create {}", out.display()))?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .build();
+        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties))?;
         writer.write(&rows)?;
         writer.close()?;

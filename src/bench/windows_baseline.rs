@@ -70,11 +70,7 @@ const AHEAD_RECORD: usize = 12;
 /// # Errors
 /// When the file cannot be read or is not of that shape.
 pub fn run(path: &Path, tiled: bool) -> Result<Baseline, parquet::errors::ParquetError> {
-    if tiled {
-        run_with::<TiledCard, Merchant<true>>(path)
-    } else {
-        run_with::<ExactCard, Merchant<false>>(path)
-    }
+    if tiled { run_with::<TiledCard, Merchant<true>>(path) } else { run_with::<ExactCard, Merchant<false>>(path) }
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +93,7 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     let mut waiting: Vec<Event> = Vec::new();
     let mut order: Vec<u64> = Vec::new();
     let mut ready: Vec<Event> = Vec::new();
-    let mut out: Vec<Vec<u64>> = vec![Vec::with_capacity(2 * BATCH); CARD_COLUMNS + 2];
+    let mut out: Vec<Vec<u64>> = (0..CARD_COLUMNS + 2).map(|_| Vec::with_capacity(2 * BATCH)).collect();
     let mut highest = i64::MIN;
     let mut process = |waiting: &mut Vec<Event>, watermark: i64| {
         release(waiting, &mut order, &mut ready, watermark);
@@ -109,10 +105,8 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     };
     for batch in reader {
         let batch = batch?;
-        let (card, merchant) = (
-            batch.column(0).as_primitive::<Int64Type>(),
-            batch.column(1).as_primitive::<Int64Type>(),
-        );
+        let (card, merchant) =
+            (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
         let amount = batch.column(2).as_primitive::<Float64Type>();
         let ts = batch.column(3).as_primitive::<TimestampMillisecondType>();
         for i in 0..batch.num_rows() {
@@ -129,11 +123,7 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
         process(&mut waiting, highest - DISORDER);
     }
     process(&mut waiting, i64::MAX);
-    Ok(Baseline {
-        events,
-        seconds: start.elapsed().as_secs_f64(),
-        checksum: checksum.value(),
-    })
+    Ok(Baseline { events, seconds: start.elapsed().as_secs_f64(), checksum: checksum.value() })
 }
 
 /// Moves what lies before the watermark to `ready`, by time and then arrival.
@@ -144,12 +134,7 @@ fn release(waiting: &mut Vec<Event>, order: &mut Vec<u64>, ready: &mut Vec<Event
     };
     order.clear();
     // Milliseconds since the first, and the place: one word to sort.
-    order.extend(
-        waiting
-            .iter()
-            .enumerate()
-            .map(|(i, e)| ((e.time - first) / 1000) as u64 * (1 << 24) + i as u64),
-    );
+    order.extend(waiting.iter().enumerate().map(|(i, e)| ((e.time - first) / 1000) as u64 * (1 << 24) + i as u64));
     order.sort_unstable();
     let due = order.partition_point(|o| waiting[(o & 0xff_ffff) as usize].time < watermark);
     ready.extend(order[..due].iter().map(|o| waiting[(o & 0xff_ffff) as usize]));
@@ -175,10 +160,7 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Table {
-            buckets: vec![u64::MAX; 1 << 16],
-            len: 0,
-        }
+        Table { buckets: vec![u64::MAX; 1 << 16], len: 0 }
     }
 
     #[inline(always)]
@@ -219,10 +201,7 @@ impl Table {
     fn insert(&mut self, hash: u64, value: u32) -> usize {
         if (self.len + 1) * 4 > self.buckets.len() * 3 {
             let twice = vec![u64::MAX; self.buckets.len() * 2];
-            for bucket in std::mem::replace(&mut self.buckets, twice)
-                .into_iter()
-                .filter(|b| *b != u64::MAX)
-            {
+            for bucket in std::mem::replace(&mut self.buckets, twice).into_iter().filter(|b| *b != u64::MAX) {
                 self.place(bucket);
             }
         }
@@ -283,11 +262,7 @@ trait Hot: Default {
 #[inline(always)]
 fn bound(tiled: bool, time: i64, width: i64) -> i64 {
     let tile = width / 60;
-    if tiled {
-        (time - width).div_euclid(tile) * tile - 1
-    } else {
-        time - width
-    }
+    if tiled { (time - width).div_euclid(tile) * tile - 1 } else { time - width }
 }
 
 #[derive(Default)]
@@ -372,18 +347,8 @@ impl Hot for ExactCard {
         self.max.expire(day);
         let rows = (self.rows.len() - self.before) as u64;
         [
-            Sums {
-                rows,
-                sums: self.hour,
-                min: self.min.after(hour),
-                max: self.max.after(hour),
-            },
-            Sums {
-                rows: self.rows.len() as u64,
-                sums: self.day,
-                min: self.min.after(day),
-                max: self.max.after(day),
-            },
+            Sums { rows, sums: self.hour, min: self.min.after(hour), max: self.max.after(hour) },
+            Sums { rows: self.rows.len() as u64, sums: self.day, min: self.min.after(day), max: self.max.after(day) },
         ]
     }
 
@@ -441,12 +406,7 @@ impl Tiles {
         }
         self.min.expire(bound);
         self.max.expire(bound);
-        Sums {
-            rows: self.all.count(),
-            sums: self.all,
-            min: self.min.after(bound),
-            max: self.max.after(bound),
-        }
+        Sums { rows: self.all.count(), sums: self.all, min: self.min.after(bound), max: self.max.after(bound) }
     }
 }
 
@@ -470,10 +430,7 @@ impl Hot for TiledCard {
 
     #[inline(always)]
     fn answer(&mut self, time: i64) -> [Sums; 2] {
-        [
-            self.hour.answer(bound(true, time, HOUR)),
-            self.day.answer(bound(true, time, DAY)),
-        ]
+        [self.hour.answer(bound(true, time, HOUR)), self.day.answer(bound(true, time, DAY))]
     }
 
     #[inline(always)]
@@ -592,9 +549,7 @@ impl<H: Hot> Cards<H> {
             if handle >> 29 != HOT {
                 handle = self.insert_sparse(bucket, handle, event);
             } else {
-                self.hot[(handle & 0x1fff_ffff) as usize]
-                    .1
-                    .insert(event.time, event.amount);
+                self.hot[(handle & 0x1fff_ffff) as usize].1.insert(event.time, event.amount);
             }
             let sums = if handle >> 29 == HOT {
                 self.hot[(handle & 0x1fff_ffff) as usize].1.answer(event.time)
@@ -627,9 +582,7 @@ impl<H: Hot> Cards<H> {
         let record = self.record(class, id);
         let rows = record[1] as usize;
         let slack = if H::TILED { DAY / 60 } else { 0 };
-        let gone = (0..rows)
-            .take_while(|r| record[2 + 2 * r] as i64 <= event.time - DAY - slack)
-            .count();
+        let gone = (0..rows).take_while(|r| record[2 + 2 * r] as i64 <= event.time - DAY - slack).count();
         if gone > 0 {
             record.copy_within(2 + 2 * gone.., 2);
             record[1] -= gone as u64;
@@ -652,9 +605,7 @@ impl<H: Hot> Cards<H> {
         let word = &mut self.table.buckets[bucket];
         *word = *word & !0xffff_ffff | u64::from(new);
         if new >> 29 == HOT {
-            self.hot[(new & 0x1fff_ffff) as usize]
-                .1
-                .insert(event.time, event.amount);
+            self.hot[(new & 0x1fff_ffff) as usize].1.insert(event.time, event.amount);
             new
         } else {
             self.insert_sparse(bucket, new, event)
@@ -664,12 +615,7 @@ impl<H: Hot> Cards<H> {
 
 #[inline(always)]
 fn scan<H: Hot>(record: &[u64], time: i64) -> [Sums; 2] {
-    let mut sums = Sums {
-        rows: 0,
-        sums: Accumulator::ZERO,
-        min: f64::INFINITY,
-        max: f64::NEG_INFINITY,
-    };
+    let mut sums = Sums { rows: 0, sums: Accumulator::ZERO, min: f64::INFINITY, max: f64::NEG_INFINITY };
     let mut out = [sums; 2];
     let mut at = 2 + 2 * record[1] as usize;
     for (window, width) in [HOUR, DAY].into_iter().enumerate() {
@@ -729,10 +675,7 @@ impl<const TILED: bool> MerchantState for Merchant<TILED> {
                 self.rows.pop_front();
             }
         }
-        (
-            self.all.count(),
-            numeric::mean(&self.all, Scale::Fraction).unwrap_or(0.0),
-        )
+        (self.all.count(), numeric::mean(&self.all, Scale::Fraction).unwrap_or(0.0))
     }
 
     #[inline(always)]
@@ -757,11 +700,7 @@ struct Merchants<M> {
 
 impl<M> Default for Merchants<M> {
     fn default() -> Self {
-        Merchants {
-            table: Table::new(),
-            states: Vec::new(),
-            hashes: Vec::new(),
-        }
+        Merchants { table: Table::new(), states: Vec::new(), hashes: Vec::new() }
     }
 }
 

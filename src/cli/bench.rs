@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::output::{columns, grouped, print, print_json};
+use super::output::{columns, grouped, print, print_json, workers};
 use crate::bench::{end_to_end, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
+#[command(rename_all = "snake_case")]
 pub enum BenchCommand {
     /// Windows by card and by merchant over a stream of transactions.
     ///
@@ -36,12 +39,12 @@ pub struct WindowsArgs {
     /// Read these events instead (`txn_id, card_id, merchant_id, amount, ts`), in event-time order.
     #[arg(long, value_name = "FILE.parquet")]
     input: Option<PathBuf>,
-    /// Measure this many times; the figures are medians.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    runs: usize,
     /// Write every row's features to this file.
     #[arg(long, value_name = "FILE.parquet")]
     out: Option<PathBuf>,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -53,9 +56,6 @@ pub struct ScoreArgs {
     /// Measure each model and batch size for this long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
-    /// Leave the models and the rows in this folder, for other programs to score.
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    keep: Option<PathBuf>,
     /// Score rows of a file with this model instead.
     #[arg(long, value_name = "MODEL.onnx", requires = "input")]
     model: Option<PathBuf>,
@@ -65,6 +65,9 @@ pub struct ScoreArgs {
     /// Write the scores to this file.
     #[arg(long, value_name = "SCORES.parquet", requires = "model")]
     out: Option<PathBuf>,
+    /// Leave the models and the rows in this directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    keep: Option<PathBuf>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -79,7 +82,7 @@ pub struct EndToEndArgs {
     /// Worker threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// Measure this many times; the figures are medians.
+    /// Run each side this often, in turn; the figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
     /// Print the figures as JSON.
@@ -94,125 +97,77 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = windows::run(&windows::Options {
                 events: args.events,
                 tiled: args.tiled,
-                workers: args.workers.into(),
+                workers: usize::from(args.workers),
                 input: args.input,
                 out: args.out,
                 runs: args.runs,
             })?;
-            if args.json {
-                print_json(&report)
-            } else {
-                print(&windows_text(&report))
-            }
+            show(&report, args.json, windows_text)?;
+            agree(report.same_results.unwrap_or(true))
         }
+        BenchCommand::Score(args) => match (&args.model, &args.input) {
+            (Some(model), Some(input)) => {
+                show(&score::score_file(model, input, args.out.as_deref())?, args.json, |report| format!("{report}\n"))
+            }
+            _ => {
+                let report = score::run(&score::Options { seconds: args.seconds, keep: args.keep })?;
+                show(&report, args.json, ToString::to_string)
+            }
+        },
         BenchCommand::EndToEnd(args) => {
-            let options = end_to_end::Options {
-                events: args.events,
-                workers: args.workers.into(),
-                runs: args.runs,
-            };
-            let report = end_to_end::run(&options)?;
-            if args.json {
-                print_json(&report)
-            } else {
-                print(&end_to_end_text(&report))
-            }
+            let workers = usize::from(args.workers);
+            let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
+            show(&report, args.json, end_to_end_text)?;
+            agree(report.same_results)
         }
-        BenchCommand::Score(args) => score_command(args),
     }
 }
 
-fn score_command(args: ScoreArgs) -> anyhow::Result<()> {
-    if let (Some(model), Some(input)) = (&args.model, &args.input) {
-        let report = score::score_file(model, input, args.out.as_deref())?;
-        return if args.json {
-            print_json(&report)
-        } else {
-            print(&report.to_string())
-        };
-    }
-    let report = score::run(&score::Options {
-        seconds: args.seconds,
-        keep: args.keep,
-    })?;
-    if args.json {
-        print_json(&report)
-    } else {
-        print(&report.to_string())
-    }
+fn show<R: Serialize>(report: &R, json: bool, text: impl Fn(&R) -> String) -> anyhow::Result<()> {
+    if json { print_json(report) } else { print(&text(report)) }
+}
+
+/// A benchmark whose sides disagree measured nothing.
+fn agree(same_results: bool) -> anyhow::Result<()> {
+    ensure!(same_results, "the engine and the hand-written loop computed different values");
+    Ok(())
 }
 
 fn windows_text(report: &windows::Report) -> String {
-    let kind = if report.tiled {
-        "tiles of 1/60 of each window"
-    } else {
-        "exact windows"
-    };
-    let mut rows = vec![
-        vec![
-            "engine".to_owned(),
-            seconds(report.engine_seconds),
-            rate(report.engine_m_events_per_s),
-        ],
-        vec![
-            "hand-written loop".to_owned(),
-            seconds(report.baseline_seconds),
-            rate(report.baseline_m_events_per_s),
-        ],
-    ];
-    if report.same_results.is_none() {
-        rows.pop();
+    let kind = if report.tiled { "tiles of 1/60 of each window" } else { "exact windows" };
+    let mut sides = vec![side("engine", report.engine_seconds, report.engine_m_events_per_s)];
+    if report.same_results.is_some() {
+        sides.push(side("hand-written loop", report.baseline_seconds, report.baseline_m_events_per_s));
     }
-    let mut text = format!(
-        "W1, {} events, {kind}, {} worker(s), medians\n{}",
-        grouped(report.events),
-        report.workers,
-        columns(&rows, &[])
-    );
-    if let Some(same) = report.same_results {
-        let same = if same { "the same bits" } else { "DIFFERENT VALUES" };
-        text.push_str(&format!("ratio {:.2}, {same} from both\n", report.ratio));
-    }
-    text.push_str(&format!(
-        "{} keys at {:.0} bytes; longest batch {:.1} ms\n",
-        grouped(report.keys),
-        report.bytes_per_key,
-        report.longest_stall_ms
-    ));
-    text
-}
-
-fn end_to_end_text(report: &end_to_end::Report) -> String {
-    let rows = vec![
-        vec![
-            "engine".to_owned(),
-            seconds(report.engine_seconds),
-            rate(report.engine_m_events_per_s),
-        ],
-        vec![
-            "hand-written loop".to_owned(),
-            seconds(report.baseline_seconds),
-            rate(report.baseline_m_events_per_s),
-        ],
-    ];
-    let same = if report.same_results {
-        "the same rows and scores"
-    } else {
-        "DIFFERENT RESULTS"
+    let ratio = match report.same_results {
+        Some(_) => format!("engine / loop {:.2}; ", report.ratio),
+        None => String::new(),
     };
     format!(
-        "Parquet to Delta, {} events, {} worker(s), medians\n{}ratio {:.2}, {same} from both\n",
+        "{} events, {kind}, {}\n{}{ratio}{} keys of {:.0} bytes; longest stall {:.1} ms\n",
         grouped(report.events),
-        report.workers,
-        columns(&rows, &[]),
-        report.ratio
+        workers(report.workers),
+        columns(&sides, &[1, 2]),
+        grouped(report.keys),
+        report.bytes_per_key,
+        report.longest_stall_ms,
     )
 }
 
-fn seconds(seconds: f64) -> String {
-    format!("{seconds:.2} s")
+fn end_to_end_text(report: &end_to_end::Report) -> String {
+    let sides = [
+        side("engine", report.engine_seconds, report.engine_m_events_per_s),
+        side("hand-written loop", report.baseline_seconds, report.baseline_m_events_per_s),
+    ];
+    format!(
+        "{} events from Parquet to scored rows in a Delta table, {}\n{}engine / loop {:.2}\n",
+        grouped(report.events),
+        workers(report.workers),
+        columns(&sides, &[1, 2]),
+        report.ratio,
+    )
 }
 
-fn rate(rate: f64) -> String {
-    format!("{rate:.2} M events/s")
+fn side(name: &str, seconds: f64, m_events_per_s: f64) -> Vec<String> {
+    vec![name.to_owned(), format!("{seconds:.2} s"), format!("{m_events_per_s:.2} M events/s")]
 }

@@ -22,10 +22,7 @@ pub struct CheckArgs {
 
 /// Validates a job, its models included, and prints what it would run.
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
-    let outcome = args
-        .job
-        .load()
-        .and_then(|job| Ok((describe(&job.plan, &args.job)?, job.warnings)));
+    let outcome = args.job.load().and_then(|job| Ok((describe(&job.plan, &args.job)?, job.warnings)));
     match outcome {
         Ok((plan, warnings)) if args.json => print_json(&document(Some(&plan), &warnings)),
         Ok((plan, warnings)) => {
@@ -46,10 +43,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
 
 /// The plan in words; what is wrong with it is told of the file that the user named.
 fn describe(plan: &Plan, job: &JobArgs) -> Result<String, Faults> {
-    engine::check(plan).map_err(|faults| Faults {
-        file: job.file.display().to_string(),
-        ..faults
-    })
+    engine::check(plan).map_err(|faults| Faults { file: job.file.display().to_string(), ..faults })
 }
 
 fn document(plan: Option<&str>, faults: &Faults) -> Value {

@@ -44,10 +44,7 @@ pub struct DemoArgs {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a number of seconds; write 30 or 0.5");
-    text.parse()
-        .ok()
-        .and_then(|s| Duration::try_from_secs_f64(s).ok())
-        .ok_or_else(bad)
+    text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(bad)
 }
 
 /// Runs the demo until it is interrupted or its time is over, then says what it leaves behind.
@@ -72,15 +69,11 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         stop: stop.clone(),
         tap: None,
     };
-    let live = Live::start(
-        &format!("tidemill demo: {}", job.plan.job),
-        Arc::clone(&observer),
-        move |elapsed| {
-            if args.exit_after.is_some_and(|after| elapsed >= after) {
-                stop.stop();
-            }
-        },
-    );
+    let live = Live::start(&format!("tidemill demo: {}", job.plan.job), Arc::clone(&observer), move |elapsed| {
+        if args.exit_after.is_some_and(|after| elapsed >= after) {
+            stop.stop();
+        }
+    });
     let result = engine::run(job.plan, options);
     live.finish();
     print(&farewell(&place, &headline(&result?, &observer.snapshot()), sample)?)
@@ -112,11 +105,7 @@ impl Place {
         std::fs::create_dir_all(lake).with_context(|| cannot(lake))?;
         let mut number = 1;
         let root = loop {
-            let root = lake.join(if number == 1 {
-                "demo".to_owned()
-            } else {
-                format!("demo-{number}")
-            });
+            let root = lake.join(if number == 1 { "demo".to_owned() } else { format!("demo-{number}") });
             match std::fs::create_dir(&root) {
                 Ok(()) => break root,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
@@ -161,11 +150,7 @@ impl Place {
                 if entry.file_type()?.is_dir() {
                     let file = entry.file_name();
                     let file = file.to_string_lossy();
-                    let name = if name.is_empty() {
-                        file.into_owned()
-                    } else {
-                        format!("{name}/{file}")
-                    };
+                    let name = if name.is_empty() { file.into_owned() } else { format!("{name}/{file}") };
                     walk(&entry.path(), &name, tables)?;
                 }
             }
@@ -194,10 +179,7 @@ fn sample_customer(plan: &Plan) -> Option<i64> {
 /// What was done.
 fn headline(summary: &RunSummary, last: &Snapshot) -> String {
     let (read, scored) = (grouped(summary.rows_read), grouped(summary.rows_scored));
-    let mut text = format!(
-        "{}: {read} rows read and {scored} scored in {:.1} s",
-        summary.job, summary.seconds
-    );
+    let mut text = format!("{}: {read} rows read and {scored} scored in {:.1} s", summary.job, summary.seconds);
     if let Some((auc, a)) = last.accuracy.and_then(|a| a.auc.map(|auc| (auc, a))) {
         text += &format!("; AUC {auc:.4} over the last {} labelled rows", grouped(a.window));
     }
@@ -216,6 +198,8 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
     if tables.is_empty() {
         writeln!(text, "  none: nothing was committed")?;
     }
+    // As this program was called, so that the commands run where it is not on the path.
+    let tidemill = quoted(Path::new(&std::env::args_os().next().unwrap_or_else(|| "tidemill".into())));
     let show = |text: &mut String, why: &str, command: &str| writeln!(text, "\n  # {why}\n  {command}");
     write!(text, "\nTo look at them:")?;
     writeln!(text)?;
@@ -242,14 +226,10 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
         show(
             &mut text,
             "what a reader of the online store is served about a customer",
-            &format!("tidemill features get customer customer_id={customer} --online {online}"),
+            &format!("{tidemill} features get customer customer_id={customer} --online {online}"),
         )?;
     }
-    show(
-        &mut text,
-        "the plan of the job that made them",
-        &format!("tidemill check {}", quoted(&place.job)),
-    )?;
+    show(&mut text, "the plan of the job that made them", &format!("{tidemill} check {}", quoted(&place.job)))?;
     Ok(text)
 }
 
@@ -257,11 +237,7 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
-    if text.chars().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -271,32 +247,19 @@ mod tests {
     #[test]
     fn each_run_has_a_directory_of_its_own() {
         let lake = tempfile::tempdir().unwrap();
-        let places: Vec<Place> = (0..3)
-            .map(|_| Place::make(&lake.path().join("deep/lake")).unwrap())
-            .collect();
-        let names: Vec<_> = places
-            .iter()
-            .map(|p| p.root.file_name().unwrap().to_str().unwrap())
-            .collect();
+        let places: Vec<Place> = (0..3).map(|_| Place::make(&lake.path().join("deep/lake")).unwrap()).collect();
+        let names: Vec<_> = places.iter().map(|p| p.root.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["demo", "demo-2", "demo-3"]);
         assert_eq!(std::fs::read(&places[2].model).unwrap(), MODEL);
         assert_eq!(std::fs::read_to_string(&places[2].job).unwrap(), JOB);
-        assert!(
-            places[1]
-                .sets()
-                .iter()
-                .all(|(_, path)| Path::new(path).starts_with(&places[1].root))
-        );
+        assert!(places[1].sets().iter().all(|(_, path)| Path::new(path).starts_with(&places[1].root)));
     }
 
     #[test]
     fn a_place_that_cannot_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Place::make(&file.path().join("lake")).err().unwrap().to_string();
-        assert!(
-            error.starts_with("cannot write ") && error.ends_with("; name a directory with --lake"),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot write ") && error.ends_with("; name a directory with --lake"), "{error}");
     }
 
     #[test]
@@ -309,16 +272,10 @@ mod tests {
         }
         assert_eq!(place.tables().unwrap(), ["features/customer", "predictions/fraud"]);
         let text = farewell(&place, "card_fraud: 60,013 rows read", Some(17)).unwrap();
-        assert!(
-            text.starts_with("\ncard_fraud: 60,013 rows read\n\nDelta tables in "),
-            "{text}"
-        );
+        assert!(text.starts_with("\ncard_fraud: 60,013 rows read\n\nDelta tables in "), "{text}");
         let table = format!("'{}'", place.offline().join("predictions/fraud").display());
         assert!(text.contains(&format!(".to_pandas().tail())' {table}\n")), "{text}");
-        assert!(
-            text.contains("features get customer customer_id=17 --online "),
-            "{text}"
-        );
+        assert!(text.contains("features get customer customer_id=17 --online "), "{text}");
     }
 
     #[test]

@@ -56,10 +56,8 @@ pub fn tally(faults: &Faults) -> String {
         let n = faults.list.iter().filter(|f| f.severity == severity).count();
         (n > 0).then(|| format!("{n} {name}{}", if n == 1 { "" } else { "s" }))
     };
-    let counts: Vec<String> = [count(Severity::Error, "error"), count(Severity::Warning, "warning")]
-        .into_iter()
-        .flatten()
-        .collect();
+    let counts: Vec<String> =
+        [count(Severity::Error, "error"), count(Severity::Warning, "warning")].into_iter().flatten().collect();
     format!("{} in {}", counts.join(" and "), faults.file)
 }
 
@@ -79,10 +77,7 @@ mod tests {
             what: "unknown key `flie`".into(),
             mend: "did you mean `file`?".into(),
         };
-        Faults {
-            file: "job.yaml".into(),
-            list: severities.iter().map(fault).collect(),
-        }
+        Faults { file: "job.yaml".into(), list: severities.iter().map(fault).collect() }
     }
 
     #[test]
@@ -106,13 +101,10 @@ mod tests {
     #[test]
     fn a_cause_that_was_told_is_not_told_again() {
         let inner = std::io::Error::other("no space left");
-        let once = Err::<(), _>(inner)
-            .context("cannot write lake/part-1: no space left")
-            .unwrap_err();
+        let once = Err::<(), _>(inner).context("cannot write lake/part-1: no space left").unwrap_err();
         assert_eq!(text(&once), "error: cannot write lake/part-1: no space left\n");
-        let chained = Err::<(), _>(std::io::Error::other("no space left"))
-            .context("cannot write lake/part-1")
-            .unwrap_err();
+        let chained =
+            Err::<(), _>(std::io::Error::other("no space left")).context("cannot write lake/part-1").unwrap_err();
         assert_eq!(text(&chained), "error: cannot write lake/part-1: no space left\n");
     }
 }

@@ -55,34 +55,19 @@ pub fn run(command: FeaturesCommand) -> anyhow::Result<()> {
         Ok(other) => other.into(),
         Err(other) => other,
     })?;
-    if args.json {
-        print_json(&row)
-    } else {
-        print(&row.to_string())
-    }
+    if args.json { print_json(&row) } else { print(&row.to_string()) }
 }
 
 impl GetArgs {
     fn get(&self) -> anyhow::Result<FeatureRow> {
-        let plan = self
-            .job
-            .as_deref()
-            .map(|file| load(file, &self.sets.sets))
-            .transpose()?
-            .map(|job| job.plan);
+        let plan = self.job.as_deref().map(|file| load(file, &self.sets.sets)).transpose()?.map(|job| job.plan);
         let Some(at) = &self.as_of else {
-            let dir = self
-                .online
-                .clone()
-                .or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.path.clone()));
+            let dir = self.online.clone().or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.path.clone()));
             let dir = dir.ok_or_else(|| usage("the job has no online sink; read its tables with --as-of TIME"))?;
             return Ok(get_online(&OnlineReader::open(&dir)?, &self.view, &self.keys)?);
         };
         let at = parse_time(at).map_err(|what| usage(format!("--as-of: {what}")))?;
-        let dir = self
-            .offline
-            .clone()
-            .or_else(|| plan.as_ref()?.offline.as_ref().map(|o| PathBuf::from(&o.uri)));
+        let dir = self.offline.clone().or_else(|| plan.as_ref()?.offline.as_ref().map(|o| PathBuf::from(&o.uri)));
         let dir = dir.ok_or_else(|| usage("the job has no offline sink, so its past is not kept"))?;
         let view = plan.as_ref().and_then(|p| p.views.iter().find(|v| v.name == self.view));
         Ok(get_as_of(&dir, &self.view, &self.keys, at, view.and_then(|v| v.ttl))?)

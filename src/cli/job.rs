@@ -60,21 +60,11 @@ impl JobArgs {
 pub fn load(file: &std::path::Path, sets: &[(String, String)]) -> anyhow::Result<Job> {
     // A better sentence than the loader's for the commonest slip.
     if !file.is_file() {
-        let why = if file.is_dir() {
-            "is a directory; name the job's file in it"
-        } else {
-            "does not exist"
-        };
+        let why = if file.is_dir() { "is a directory; name the job's file in it" } else { "does not exist" };
         return Err(usage(format!("{} {why}", file.display())));
     }
     let (plan, warnings): (Plan, Vec<Fault>) = engine::load(file, sets, &|name| std::env::var(name).ok())?;
-    Ok(Job {
-        plan,
-        warnings: Faults {
-            file: file.display().to_string(),
-            list: warnings,
-        },
-    })
+    Ok(Job { plan, warnings: Faults { file: file.display().to_string(), list: warnings } })
 }
 
 #[cfg(test)]

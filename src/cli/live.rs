@@ -41,12 +41,9 @@ impl Live {
         let mut screen = Screen::stdout();
         let thread = std::thread::spawn(move || {
             loop {
-                let wait = if screen.redraws() {
-                    FRAME
-                } else {
-                    FRAME.min(view.until_line(&observer))
-                };
+                let wait = if screen.redraws() { FRAME } else { FRAME.min(view.until_line(&observer)) };
                 let last = !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout));
+                view.ended = last;
                 let snapshot = observer.snapshot();
                 step(snapshot.elapsed);
                 view.see(&snapshot);
@@ -78,6 +75,7 @@ struct View {
     curve: VecDeque<f64>,
     curve_at: Duration,
     line_at: Duration,
+    ended: bool,
 }
 
 impl View {
@@ -88,21 +86,16 @@ impl View {
             curve: VecDeque::new(),
             curve_at: Duration::ZERO,
             line_at: LINE,
+            ended: false,
         }
     }
 
     fn until_line(&self, observer: &Observer) -> Duration {
-        self.line_at
-            .saturating_sub(observer.elapsed())
-            .max(Duration::from_millis(1))
+        self.line_at.saturating_sub(observer.elapsed()).max(Duration::from_millis(1))
     }
 
     fn see(&mut self, snapshot: &Snapshot) {
-        let rows = if snapshot.model.is_some() {
-            snapshot.rows_scored
-        } else {
-            snapshot.rows_in
-        };
+        let rows = if snapshot.model.is_some() { snapshot.rows_scored } else { snapshot.rows_in };
         self.rows.push_back((snapshot.elapsed, rows));
         while self.rows.len() > 2 && self.rows[1].0 + RATE_OVER <= snapshot.elapsed {
             self.rows.pop_front();
@@ -144,17 +137,10 @@ type Line = Vec<(Ink, String)>;
 fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<Line> {
     let mut lines = vec![title_line(view, snapshot, width), Vec::new()];
     let figure = |name: &str, value: String, more: String| {
-        vec![
-            (Ink::Dim, format!("  {name:<13}")),
-            (Ink::Strong, value),
-            (Ink::Plain, more),
-        ]
+        vec![(Ink::Dim, format!("  {name:<13}")), (Ink::Strong, value), (Ink::Plain, more)]
     };
-    let counts = format!(
-        "   {} scored   {} dead letters",
-        grouped(snapshot.rows_scored),
-        grouped(snapshot.dead_letters)
-    );
+    let counts =
+        format!("   {} scored   {} dead letters", grouped(snapshot.rows_scored), grouped(snapshot.dead_letters));
     lines.push(figure(
         "rows/s",
         format!("{:>9}", grouped(view.rate())),
@@ -177,11 +163,7 @@ fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<L
     let accuracy = snapshot.accuracy.and_then(|a| a.auc.map(|auc| (auc, a)));
     lines.push(match accuracy {
         Some((auc, a)) => {
-            let more = format!(
-                " {} frauds among {} labelled rows",
-                grouped(a.positives),
-                grouped(a.window)
-            );
+            let more = format!(" {} frauds among {} labelled rows", grouped(a.positives), grouped(a.window));
             figure("AUC", format!("{auc:.4}  {}", curve(&view.curve)), more)
         }
         None => figure("AUC", "-".to_owned(), "  labels are still to come".to_owned()),
@@ -193,15 +175,10 @@ fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<L
 }
 
 fn title_line(view: &View, snapshot: &Snapshot, width: usize) -> Line {
-    let right = format!("{} s   Ctrl-C ends it", snapshot.elapsed.as_secs());
-    let gap = width
-        .saturating_sub(view.title.chars().count() + right.len() + 1)
-        .max(2);
-    vec![
-        (Ink::Strong, view.title.clone()),
-        (Ink::Plain, " ".repeat(gap)),
-        (Ink::Dim, right),
-    ]
+    let hint = if view.ended { "ended" } else { "Ctrl-C ends it" };
+    let right = format!("{} s   {hint}", snapshot.elapsed.as_secs());
+    let gap = width.saturating_sub(view.title.chars().count() + right.chars().count() + 1).max(2);
+    vec![(Ink::Strong, view.title.clone()), (Ink::Plain, " ".repeat(gap)), (Ink::Dim, right)]
 }
 
 /// The last rows side by side, the newest on the right: a feature per line, the score at the end.
@@ -209,14 +186,7 @@ fn rows_table(snapshot: &Snapshot, width: usize, height: usize) -> Vec<Line> {
     let Some((model, score)) = &snapshot.model else {
         return Vec::new();
     };
-    let name_width = snapshot
-        .columns
-        .iter()
-        .map(|c| c.chars().count())
-        .max()
-        .unwrap_or(0)
-        .clamp(12, 28)
-        + 2;
+    let name_width = snapshot.columns.iter().map(|c| c.chars().count()).max().unwrap_or(0).clamp(12, 28) + 2;
     let shown = (width.saturating_sub(name_width + 3) / CELL).min(snapshot.recent.len());
     let rows = &snapshot.recent[snapshot.recent.len() - shown..];
     // The head and the score always have their place; the features share the rest.
@@ -230,26 +200,13 @@ fn rows_table(snapshot: &Snapshot, width: usize, height: usize) -> Vec<Line> {
     };
     let mut lines = Vec::new();
     let head = format!("last rows of {model}");
-    lines.push(line(
-        cut(&head, name_width),
-        Ink::Dim,
-        &mut rows.iter().map(|r| (Ink::Dim, r.id.clone())),
-    ));
+    lines.push(line(cut(&head, name_width), Ink::Dim, &mut rows.iter().map(|r| (Ink::Dim, r.id.clone()))));
     for (i, name) in snapshot.columns.iter().enumerate().take(height - 2) {
         let cell = |r: &crate::engine::observe::ScoredRow| (Ink::Plain, r.values.get(i).cloned().unwrap_or_default());
         lines.push(line(cut(name, name_width - 2), Ink::Plain, &mut rows.iter().map(cell)));
     }
-    let inked = |score: f64| {
-        (
-            if score >= 0.5 { Ink::Alarm } else { Ink::Strong },
-            format!("{score:.4}"),
-        )
-    };
-    lines.push(line(
-        cut(score, name_width - 2),
-        Ink::Strong,
-        &mut rows.iter().map(|r| inked(r.score)),
-    ));
+    let inked = |score: f64| (if score >= 0.5 { Ink::Alarm } else { Ink::Strong }, format!("{score:.4}"));
+    lines.push(line(cut(score, name_width - 2), Ink::Strong, &mut rows.iter().map(|r| inked(r.score))));
     lines
 }
 
@@ -261,24 +218,13 @@ fn plain_line(view: &View, snapshot: &Snapshot) -> String {
         format!("{} rows/s", grouped(view.rate())),
         format!("{} scored", grouped(snapshot.rows_scored)),
         format!("{} dead letters", grouped(snapshot.dead_letters)),
-        format!(
-            "watermark {}",
-            snapshot.watermark.map_or_else(|| "-".to_owned(), whole_seconds)
-        ),
+        format!("watermark {}", snapshot.watermark.map_or_else(|| "-".to_owned(), whole_seconds)),
     ];
     if let Some(latency) = snapshot.latency {
-        parts.push(format!(
-            "p50 {} p99 {}",
-            short_time(latency.p50),
-            short_time(latency.p99)
-        ));
+        parts.push(format!("p50 {} p99 {}", short_time(latency.p50), short_time(latency.p99)));
     }
     if let (Some(last), Some((_, score))) = (snapshot.recent.last(), &snapshot.model) {
-        parts.push(format!(
-            "{} has {score} {:.4}",
-            if last.id.is_empty() { "last row" } else { &last.id },
-            last.score
-        ));
+        parts.push(format!("{} has {score} {:.4}", if last.id.is_empty() { "last row" } else { &last.id }, last.score));
     }
     if let Some((auc, a)) = snapshot.accuracy.and_then(|a| a.auc.map(|auc| (auc, a))) {
         parts.push(format!("AUC {auc:.4} over {} labels", grouped(a.window)));
@@ -305,10 +251,7 @@ fn short_time(time: Duration) -> String {
 /// The points as bars from one half (a coin) to one.
 fn curve(points: &VecDeque<f64>) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    points
-        .iter()
-        .map(|p| BARS[(((p - 0.5) * 16.0).max(0.0) as usize).min(7)])
-        .collect()
+    points.iter().map(|p| BARS[(((p - 0.5) * 16.0).max(0.0) as usize).min(7)]).collect()
 }
 
 /// The first `most` characters.
@@ -327,11 +270,7 @@ enum Screen {
 impl Screen {
     fn stdout() -> Screen {
         let term = Term::buffered_stdout();
-        if term.features().is_attended() {
-            Screen::Terminal(term, 0)
-        } else {
-            Screen::Lines
-        }
+        if term.features().is_attended() { Screen::Terminal(term, 0) } else { Screen::Lines }
     }
 
     fn redraws(&self) -> bool {
@@ -422,18 +361,9 @@ mod tests {
             latency: Some(latency),
             latency_total: None,
             model: Some(("fraud".into(), "score".into())),
-            columns: vec![
-                "amount".into(),
-                "customer__nb_tx_1d".into(),
-                "customer__avg_amount_7d".into(),
-            ],
+            columns: vec!["amount".into(), "customer__nb_tx_1d".into(), "customer__avg_amount_7d".into()],
             recent: (0..8).map(|i| row(12_345_678 + i, i as f64 / 8.0)).collect(),
-            accuracy: Some(Accuracy {
-                auc: Some(0.9431),
-                window: 20_112,
-                positives: 163,
-                matched: 20_112,
-            }),
+            accuracy: Some(Accuracy { auc: Some(0.9431), window: 20_112, positives: 163, matched: 20_112 }),
         }
     }
 
@@ -450,7 +380,7 @@ mod tests {
     #[test]
     fn a_frame_shows_the_job() {
         let expected = "\
-tidemill demo: card_fraud                                12 s   Ctrl-C ends it
+tidemill demo: card_fraud                                 12 s   Ctrl-C ends it
 
   rows/s           1,999   24,000 read   23,988 scored   3 dead letters
   watermark    2026-01-05T00:00:00Z
@@ -478,10 +408,7 @@ tidemill demo: card_fraud                                12 s   Ctrl-C ends it
             }
         }
         let scored = text(&frame(&seen(), &snapshot(12), 80, 11), 80);
-        assert!(
-            scored.ends_with("0.8750\n"),
-            "the score stays when features have no room:\n{scored}"
-        );
+        assert!(scored.ends_with("0.8750\n"), "the score stays when features have no room:\n{scored}");
     }
 
     #[test]
@@ -496,15 +423,9 @@ tidemill demo: card_fraud                                12 s   Ctrl-C ends it
             ..snapshot(0)
         };
         let text = text(&frame(&View::new("job"), &empty, 80, 30), 80);
-        assert!(
-            text.contains("watermark    -\n") && text.contains("labels are still to come"),
-            "{text}"
-        );
+        assert!(text.contains("watermark    -\n") && text.contains("labels are still to come"), "{text}");
         let line = plain_line(&View::new("job"), &empty);
-        assert_eq!(
-            line,
-            "   0 s   0 rows   0 rows/s   0 scored   3 dead letters   watermark -"
-        );
+        assert_eq!(line, "   0 s   0 rows   0 rows/s   0 scored   3 dead letters   watermark -");
     }
 
     #[test]
@@ -518,10 +439,7 @@ tidemill demo: card_fraud                                12 s   Ctrl-C ends it
     #[test]
     fn times_and_curves_are_short() {
         let times = [0, 999, 1_000, 9_940, 34_567, 999_999, 1_810_000].map(|t| short_time(Duration::from_micros(t)));
-        assert_eq!(
-            times,
-            ["0 µs", "999 µs", "1.0 ms", "9.9 ms", "34 ms", "999 ms", "1.8 s"]
-        );
+        assert_eq!(times, ["0 µs", "999 µs", "1.0 ms", "9.9 ms", "34 ms", "999 ms", "1.8 s"]);
         assert_eq!(curve(&VecDeque::from([0.1, 0.5, 0.75, 0.99, 1.0])), "▁▁▅██");
     }
 }

@@ -27,13 +27,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "tidemill", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `tidemill::engine=debug`.
-    #[arg(
-        long,
-        global = true,
-        env = "TIDEMILL_LOG",
-        default_value = "warn",
-        value_name = "FILTER"
-    )]
+    #[arg(long, global = true, env = "TIDEMILL_LOG", default_value = "warn", value_name = "FILTER")]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -91,10 +85,7 @@ impl Cli {
 
 fn start_log(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).map_err(|error| failure::usage(format!("--log {filter}: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     Ok(())
 }
 

@@ -20,27 +20,17 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Lays rows out in columns, two spaces apart; the columns that `right` names are aligned to the right.
 pub fn columns(rows: &[Vec<String>], right: &[usize]) -> String {
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|r| r.get(column))
-            .map(|c| c.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .enumerate()
-            .map(|(i, cell)| {
-                if right.contains(&i) {
-                    format!("{cell:>0$}", widths[i])
-                } else {
-                    format!("{cell:<0$}", widths[i])
-                }
-            })
-            .collect();
+        let cells: Vec<String> =
+            row.iter()
+                .enumerate()
+                .map(|(i, cell)| {
+                    if right.contains(&i) { format!("{cell:>0$}", widths[i]) } else { format!("{cell:<0$}", widths[i]) }
+                })
+                .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -58,6 +48,11 @@ pub fn grouped(n: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// `1 worker`, `2 workers`.
+pub fn workers(n: usize) -> String {
+    if n == 1 { "1 worker".to_owned() } else { format!("{n} workers") }
 }
 
 /// A number of bytes in the unit that reads best: `812 B`, `3.4 MB`.
@@ -87,19 +82,13 @@ mod tests {
         );
         assert_eq!(
             ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "3.4 GB"],
-            [0, 999, 1000, 999_900, 999_960, 3_400_000_000]
-                .map(bytes)
-                .each_ref()
-                .map(String::as_str)
+            [0, 999, 1000, 999_900, 999_960, 3_400_000_000].map(bytes).each_ref().map(String::as_str)
         );
     }
 
     #[test]
     fn columns_line_up() {
-        let rows = [
-            vec!["tx".to_owned(), "12".to_owned()],
-            vec!["labels".to_owned(), "3,456".to_owned()],
-        ];
+        let rows = [vec!["tx".to_owned(), "12".to_owned()], vec!["labels".to_owned(), "3,456".to_owned()]];
         assert_eq!(columns(&rows, &[1]), "tx         12\nlabels  3,456\n");
     }
 }

@@ -35,11 +35,7 @@ impl Progress {
             if wait.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = if terminal {
-                bar(rows).with_message(job)
-            } else {
-                ProgressBar::hidden()
-            };
+            let bar = if terminal { bar(rows).with_message(job) } else { ProgressBar::hidden() };
             while wait.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
                 let snapshot = observer.snapshot();
                 bar.set_position(snapshot.rows_in);
@@ -56,9 +52,7 @@ impl Progress {
         };
         // Without a thread there is no bar, and the job is none the worse.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(draw).ok();
-        Progress {
-            thread: thread.map(|thread| (finished, thread)),
-        }
+        Progress { thread: thread.map(|thread| (finished, thread)) }
     }
 
     /// Takes the bar away.
@@ -73,25 +67,15 @@ impl Progress {
 
 fn bar(rows: Option<u64>) -> ProgressBar {
     let (bar, template) = match rows {
-        Some(rows) => (
-            ProgressBar::new(rows),
-            "{msg} {wide_bar} {percent}%, {eta} left; {prefix}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{spinner} {msg} {elapsed_precise}; {prefix}",
-        ),
+        Some(rows) => (ProgressBar::new(rows), "{msg} {wide_bar} {percent}%, {eta} left; {prefix}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed_precise}; {prefix}"),
     };
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn describe(snapshot: &Snapshot) -> String {
     let rate = snapshot.rows_in as f64 / snapshot.elapsed.as_secs_f64().max(1e-9);
-    let mut text = format!(
-        "{} rows, {} per second",
-        grouped(snapshot.rows_in),
-        grouped(rate as u64)
-    );
+    let mut text = format!("{} rows, {} per second", grouped(snapshot.rows_in), grouped(rate as u64));
     if let Some(clock) = snapshot.watermark.filter(|w| *w != EventTime::MAX) {
         text.push_str(&format!(", clock {}", format_time(clock)));
     }
@@ -112,9 +96,7 @@ fn rows_of_files(plan: &Plan) -> Option<u64> {
             return None;
         }
         for path in &files.files {
-            let metadata = ParquetMetaDataReader::new()
-                .parse_and_finish(&File::open(path).ok()?)
-                .ok()?;
+            let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(path).ok()?).ok()?;
             rows += u64::try_from(metadata.file_metadata().num_rows()).ok()?;
         }
     }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::job::JobArgs;
-use super::output::{bytes, columns, grouped, print, print_json};
+use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
 use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle};
 
@@ -49,11 +49,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let result = engine::run(plan, options);
     progress.finish();
     let summary = result?;
-    if args.json {
-        print_json(&summary)
-    } else {
-        print(&text(&summary))
-    }
+    if args.json { print_json(&summary) } else { print(&text(&summary)) }
 }
 
 /// The first interrupt asks the job to finish what it has read; the second ends the process.
@@ -70,23 +66,12 @@ pub fn stop_on_interrupt(stop: StopHandle) -> anyhow::Result<()> {
 }
 
 fn text(summary: &RunSummary) -> String {
-    let workers = if summary.workers == 1 {
-        "1 worker".to_owned()
-    } else {
-        format!("{} workers", summary.workers)
-    };
     let rate = summary.rows_read as f64 / summary.seconds.max(1e-9);
     let facts = [
-        (
-            "rows read",
-            format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64)),
-        ),
+        ("rows read", format!("{} ({} per second)", grouped(summary.rows_read), grouped(rate as u64))),
         ("rows scored", grouped(summary.rows_scored)),
         ("dead letters", grouped(summary.dead_letters)),
-        (
-            "state",
-            format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes)),
-        ),
+        ("state", format!("{} keys, {}", grouped(summary.keys), bytes(summary.state_bytes))),
         ("clock", summary.clock.clone().unwrap_or_else(|| "no events".to_owned())),
     ];
     let facts: Vec<Vec<String>> = facts.map(|(name, value)| vec![name.to_owned(), value]).into();
@@ -96,16 +81,13 @@ fn text(summary: &RunSummary) -> String {
         let counts = &source.counts;
         let dead = counts.dead.values().sum();
         let numbers = [counts.read, counts.accepted, counts.filtered, counts.late_dropped, dead];
-        sources.push(
-            std::iter::once(source.name.clone())
-                .chain(numbers.map(grouped))
-                .collect(),
-        );
+        sources.push(std::iter::once(source.name.clone()).chain(numbers.map(grouped)).collect());
     }
     format!(
-        "{}: done in {:.1} s on {workers}\n{}\n{}",
+        "{}: done in {:.1} s on {}\n{}\n{}",
         summary.job,
         summary.seconds,
+        workers(summary.workers),
         indent(&columns(&facts, &[])),
         indent(&columns(&sources, &[1, 2, 3, 4, 5]))
     )

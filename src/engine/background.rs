@@ -38,11 +38,7 @@ impl<Q: Send + 'static, A: Send + 'static> Background<Q, A> {
                 }
             })
             .unwrap_or_else(|error| panic!("cannot start thread `{name}`: {error}"));
-        Background {
-            requests: Some(requests),
-            answers,
-            thread: Some(thread),
-        }
+        Background { requests: Some(requests), answers, thread: Some(thread) }
     }
 
     /// Hands over a request; waits while the queue is full, which is how a slow disk slows the input.

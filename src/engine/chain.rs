@@ -53,12 +53,7 @@ pub fn chains(plan: &Plan) -> Vec<Chain> {
             for &view in &views {
                 schema = schema_after(&schema, &plan.views[view]);
             }
-            Chain {
-                spine,
-                views,
-                sets,
-                schema,
-            }
+            Chain { spine, views, sets, schema }
         })
         .collect()
 }
@@ -72,14 +67,8 @@ pub fn schema_after(schema: &SchemaRef, view: &ViewPlan) -> SchemaRef {
 
 /// The columns that a view adds: aggregates, then post columns.
 pub fn value_fields(view: &ViewPlan) -> Vec<Arc<Field>> {
-    let aggregates = view
-        .aggregates
-        .iter()
-        .map(|a| Field::new(&a.name, a.output_type.clone(), true));
-    let post = view
-        .post
-        .iter()
-        .map(|p| Field::new(&p.name, p.expr.data_type.clone(), true));
+    let aggregates = view.aggregates.iter().map(|a| Field::new(&a.name, a.output_type.clone(), true));
+    let post = view.post.iter().map(|p| Field::new(&p.name, p.expr.data_type.clone(), true));
     aggregates.chain(post).map(Arc::new).collect()
 }
 

@@ -87,23 +87,9 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
             list.push(fault("sinks.offline", error.to_string(), ""));
         }
     }
-    if list.is_empty() {
-        Ok(plan.describe())
-    } else {
-        Err(Faults {
-            file: plan.job.clone(),
-            list,
-        })
-    }
+    if list.is_empty() { Ok(plan.describe()) } else { Err(Faults { file: plan.job.clone(), list }) }
 }
 
 fn fault(path: &str, what: String, mend: &str) -> Fault {
-    Fault {
-        severity: Severity::Error,
-        line: 0,
-        column: 0,
-        path: path.to_owned(),
-        what,
-        mend: mend.to_owned(),
-    }
+    Fault { severity: Severity::Error, line: 0, column: 0, path: path.to_owned(), what, mend: mend.to_owned() }
 }

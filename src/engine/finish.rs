@@ -39,9 +39,7 @@ pub fn score<'s>(
         for Batch(batch) in inputs.remove(0) {
             match core.score(info, &batch) {
                 Ok((scored, dead)) => {
-                    shared
-                        .rows_scored
-                        .fetch_add(scored.num_rows() as u64, Ordering::Relaxed);
+                    shared.rows_scored.fetch_add(scored.num_rows() as u64, Ordering::Relaxed);
                     if let Some(observer) = &shared.observer {
                         observer.on_scored(model, info, &scored);
                     }
@@ -80,16 +78,8 @@ impl ScoreCore {
         Ok(ScoreCore {
             scorer: bound.scorer()?,
             outputs: bound.outputs().into_iter().map(|(name, _)| name).collect(),
-            inputs: plan.sets[model.inputs]
-                .columns
-                .iter()
-                .map(|c| c.engine.clone())
-                .collect(),
-            labels: [
-                model.name.clone(),
-                model.version.clone(),
-                bound.model().hash().to_owned(),
-            ],
+            inputs: plan.sets[model.inputs].columns.iter().map(|c| c.engine.clone()).collect(),
+            labels: [model.name.clone(), model.version.clone(), bound.model().hash().to_owned()],
             plan,
         })
     }
@@ -115,9 +105,7 @@ impl ScoreCore {
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
         for (name, value) in MODEL_COLUMNS.iter().zip(&self.labels) {
             fields.push(Arc::new(Field::new(*name, DataType::Utf8, true)));
-            columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
-                value, rows,
-            ))));
+            columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows))));
         }
         for (name, column) in self.outputs.iter().zip(scores.columns) {
             fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));

@@ -63,11 +63,7 @@ impl Resources {
     /// When a model does not fit its feature set, or a store cannot be opened.
     pub fn open(plan: &Plan) -> Result<Self, EngineError> {
         let chains = chain::chains(plan);
-        let models = plan
-            .models
-            .iter()
-            .map(|m| bind(plan, m))
-            .collect::<Result<Vec<_>, _>>()?;
+        let models = plan.models.iter().map(|m| bind(plan, m)).collect::<Result<Vec<_>, _>>()?;
         let outputs: Vec<Vec<(String, DataType)>> = models.iter().map(|bound| bound.outputs()).collect();
         let tables = tables::tables(plan, &chains, &outputs)?;
         let mut dead_letters = Vec::new();
@@ -87,21 +83,11 @@ impl Resources {
                 let store = OnlineStore::open(&online.path, plan.clock)?;
                 let door = store.serve()?;
                 let generation = store.newest().generation + 1;
-                Some(OpenStore {
-                    store: Arc::new(store),
-                    generation,
-                    _door: door,
-                })
+                Some(OpenStore { store: Arc::new(store), generation, _door: door })
             }
             None => None,
         };
-        Ok(Resources {
-            chains,
-            tables,
-            dead_letters,
-            models,
-            online,
-        })
+        Ok(Resources { chains, tables, dead_letters, models, online })
     }
 }
 
@@ -111,12 +97,7 @@ pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bo
     let columns = &plan.sets[model.inputs].columns;
     let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
     loaded.bind(&columns, &model.outputs).map_err(|problems| {
-        EngineError::Plan(format!(
-            "model `{}` ({}): {}",
-            model.name,
-            model.path.display(),
-            problems.join("; ")
-        ))
+        EngineError::Plan(format!("model `{}` ({}): {}", model.name, model.path.display(), problems.join("; ")))
     })
 }
 
@@ -132,15 +113,7 @@ pub fn build(worker: &mut Worker, shared: Arc<Shared>, resources: Arc<Resources>
         let flow = Probe::new();
         let done = Probe::new();
         let Sources { rows, dead, control } = sources(scope, Arc::clone(&shared), reader, flow.clone());
-        let graph = Graph {
-            scope,
-            shared: &shared,
-            resources: &resources,
-            rows,
-            control,
-            flow: &flow,
-            done: &done,
-        };
+        let graph = Graph { scope, shared: &shared, resources: &resources, rows, control, flow: &flow, done: &done };
         graph.build(dead);
         Built { done }
     })
@@ -172,12 +145,8 @@ impl<'s> Graph<'_, 's> {
         let mut scored = Vec::new();
         for (model, bound) in self.resources.models.iter().enumerate() {
             let set = plan.models[model].inputs;
-            let chain = self
-                .resources
-                .chains
-                .iter()
-                .position(|c| c.sets.contains(&set))
-                .expect("every set has a chain");
+            let chain =
+                self.resources.chains.iter().position(|c| c.sets.contains(&set)).expect("every set has a chain");
             let (rows, dead) = finish::score(
                 self.scope,
                 self.control.clone(),
@@ -197,11 +166,7 @@ impl<'s> Graph<'_, 's> {
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
             };
             if let Some(rows) = rows {
-                sink_tables.push(SinkTable {
-                    spec: spec.clone(),
-                    rows,
-                    ready_made: false,
-                });
+                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: false });
             }
         }
         for (name, rows) in tables::dead_letter_tables(plan).into_iter().zip(dead) {
@@ -211,11 +176,7 @@ impl<'s> Graph<'_, 's> {
                 rows
             };
             match self.resources.dead_letters.iter().find(|spec| spec.name() == name) {
-                Some(spec) => sink_tables.push(SinkTable {
-                    spec: spec.clone(),
-                    rows,
-                    ready_made: true,
-                }),
+                Some(spec) => sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: true }),
                 None => self.follow(rows),
             }
         }
@@ -224,32 +185,11 @@ impl<'s> Graph<'_, 's> {
         }
         if let Some(offline) = &plan.offline {
             let (root, control) = (PathBuf::from(&offline.uri), self.control.clone());
-            offline_sink(
-                self.scope,
-                self.shared,
-                root,
-                control,
-                sink_tables,
-                self.flow,
-                self.done,
-            );
+            offline_sink(self.scope, self.shared, root, control, sink_tables, self.flow, self.done);
         }
-        if let Some(OpenStore { store, generation, .. }) = &self.resources.online {
-            let views = online
-                .into_iter()
-                .map(|(view, rows)| OnlineView { view, rows })
-                .collect();
-            let (store, control) = (Arc::clone(store), self.control.clone());
-            online_sink(
-                self.scope,
-                self.shared,
-                store,
-                *generation,
-                control,
-                views,
-                self.flow,
-                self.done,
-            );
+        if let Some(open) = &self.resources.online {
+            let views = online.into_iter().map(|(view, rows)| OnlineView { view, rows }).collect();
+            online_sink(self.scope, self.shared, open, self.control.clone(), views, self.flow, self.done);
         }
     }
 
@@ -261,23 +201,18 @@ impl<'s> Graph<'_, 's> {
     /// Rows of a source on the workers of their key, in the plan's order.
     fn ordered(&self, source: usize, key: Vec<usize>) -> Port<'s> {
         let rows = self.rows[source].clone();
-        let port = if key.is_empty() {
-            Port::local(rows)
-        } else {
-            Port::keyed(rows, key)
-        };
+        let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key) };
         if self.shared.plan.order == Order::Arrival {
             return port;
         }
         let mut buffer = Reorder::new();
-        let logic = Box::new(
-            move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let logic =
+            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
                 for Batch(batch) in inputs.into_iter().flatten() {
                     buffer.push(batch);
                 }
                 out[0].extend(buffer.release(info.watermark).map(Batch));
-            },
-        );
+            });
         let name = format!("reorder {}", self.shared.plan.sources[source].name);
         let mut outputs = per_tick(self.scope, &name, self.control.clone(), vec![port], 1, logic);
         Port::local(outputs.pop().expect("one output"))
@@ -309,10 +244,7 @@ impl<'s> Graph<'_, 's> {
                 .entity_names
                 .iter()
                 .map(|name| {
-                    spine
-                        .stream_schema
-                        .index_of(name)
-                        .expect("the plan has checked the spine's entity columns")
+                    spine.stream_schema.index_of(name).expect("the plan has checked the spine's entity columns")
                 })
                 .collect();
             let port = match rows.take() {
@@ -331,11 +263,7 @@ impl<'s> Graph<'_, 's> {
             seen.push(view_index);
             let side = updates.is_some()
                 && first
-                && self
-                    .resources
-                    .tables
-                    .iter()
-                    .any(|t| t.origin == Origin::SideView(view_index));
+                && self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index));
             let input = StageInput {
                 view: view_index,
                 schema: Arc::clone(&schema),
@@ -344,11 +272,8 @@ impl<'s> Graph<'_, 's> {
                 online: first && self.resources.online.is_some(),
             };
             schema = chain::schema_after(&schema, view);
-            let StageOutput {
-                rows: next,
-                side_rows: own,
-                online: values,
-            } = view_stage(self.scope, self.shared, self.control.clone(), &input, port, updates);
+            let StageOutput { rows: next, side_rows: own, online: values } =
+                view_stage(self.scope, self.shared, self.control.clone(), &input, port, updates);
             side_rows.extend(own.map(|own| (view_index, own)));
             online.extend(values.map(|values| (view_index, values)));
             rows = Some((next, key));
@@ -367,22 +292,14 @@ impl<'s> Graph<'_, 's> {
         let Some(tap) = self.shared.tap.clone() else {
             return rows;
         };
-        let logic = Box::new(
-            move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let logic =
+            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
                 for batch in inputs.into_iter().flatten() {
                     tap(info, &batch.0);
                     out[0].push(batch);
                 }
-            },
-        );
-        let mut outputs = per_tick(
-            self.scope,
-            "tap",
-            self.control.clone(),
-            vec![Port::local(rows)],
-            1,
-            logic,
-        );
+            });
+        let mut outputs = per_tick(self.scope, "tap", self.control.clone(), vec![Port::local(rows)], 1, logic);
         outputs.pop().expect("one output")
     }
 
@@ -392,14 +309,7 @@ impl<'s> Graph<'_, 's> {
             let batches: Vec<_> = inputs.into_iter().flatten().map(|b| b.0).collect();
             out[0].extend(merge_sorted(&batches).map(Batch));
         });
-        let mut outputs = per_tick(
-            self.scope,
-            "sort",
-            self.control.clone(),
-            vec![Port::local(rows)],
-            1,
-            logic,
-        );
+        let mut outputs = per_tick(self.scope, "sort", self.control.clone(), vec![Port::local(rows)], 1, logic);
         outputs.pop().expect("one output")
     }
 }

@@ -1,8 +1,8 @@
 //! Builds the timely graph from a plan and runs it.
 //!
-//! Entry points, in the order of a job's life: [`load`] reads and compiles a dataflow file, [`check`] holds it against the
-//! models and tables that it names and describes it, [`run()`] runs it. Inside: [`mod@source`] cuts ticks, [`stage`] is a
-//! feature view as an operator, [`finish`] scores, [`offline_sink`] and [`online_sink`] publish.
+//! Entry points, in the order of a job's life: [`load`] reads and compiles a dataflow file, [`check()`] holds it against the
+//! models and tables that it names and describes it, [`run()`] runs it. Inside: `source` cuts ticks, `stage` is a
+//! feature view as an operator, `finish` scores, `offline_sink` and `online_sink` publish.
 
 mod background;
 pub mod chain;

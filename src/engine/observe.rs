@@ -154,9 +154,7 @@ impl Observer {
     /// Watches the first model that has labels, else the first model.
     pub fn new(plan: &Plan) -> Observer {
         let labelled = plan.labels.first().map(|labels| labels.model);
-        let watched = labelled
-            .or((!plan.models.is_empty()).then_some(0))
-            .map(|model| watched(plan, model));
+        let watched = labelled.or((!plan.models.is_empty()).then_some(0)).map(|model| watched(plan, model));
         Observer::with(watched, WAITING_MAX)
     }
 
@@ -187,11 +185,7 @@ impl Observer {
         self.dead_letters.fetch_add(dead_letters, Relaxed);
         self.tick.fetch_max(info.tick, Relaxed);
         // The last tick releases what was read ahead: its clock says nothing about how far the job had come.
-        let clock = if info.last {
-            info.previous_watermark.min(info.now)
-        } else {
-            info.now
-        };
+        let clock = if info.last { info.previous_watermark.min(info.now) } else { info.now };
         self.watermark.fetch_max(clock, Relaxed);
         lock(&self.latency).cuts.push(self.started.elapsed(), offsets);
         lock(&self.matches).turn_to(info.now);
@@ -210,10 +204,7 @@ impl Observer {
             return;
         }
         let now = self.started.elapsed();
-        if let Some(positions) = batch
-            .column_by_name(ORD_COLUMN)
-            .and_then(|c| c.as_primitive_opt::<UInt64Type>())
-        {
+        if let Some(positions) = batch.column_by_name(ORD_COLUMN).and_then(|c| c.as_primitive_opt::<UInt64Type>()) {
             lock(&self.latency).scored(now, positions.values());
         }
         let Some(watched) = self.watched.as_ref().filter(|w| w.model == model) else {
@@ -249,9 +240,7 @@ impl Observer {
         }
         self.labels.fetch_add(batch.num_rows() as u64, Relaxed);
         let (keys, values) = (keys(batch.column(watched.id)), numbers(batch.column(watched.value)));
-        let times = batch
-            .column_by_name(TIME_COLUMN)
-            .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = batch.column_by_name(TIME_COLUMN).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let (Some(keys), Some(values), Some(times)) = (keys, values, times) else {
             return;
         };
@@ -291,12 +280,7 @@ impl Observer {
             latency,
             latency_total,
             model: self.watched.as_ref().map(|w| (w.name.clone(), w.score.clone())),
-            columns: self
-                .watched
-                .iter()
-                .flat_map(|w| &w.columns)
-                .map(|(_, shown)| shown.clone())
-                .collect(),
+            columns: self.watched.iter().flat_map(|w| &w.columns).map(|(_, shown)| shown.clone()).collect(),
             recent: lock(&self.rows).list.iter().cloned().collect(),
             accuracy: self.accuracy(),
         }
@@ -314,15 +298,7 @@ impl Observer {
         };
         let window = pairs.len() as u64;
         let (auc, positives) = auc::area(pairs);
-        *known = (
-            matched,
-            Some(Accuracy {
-                auc,
-                window,
-                positives,
-                matched,
-            }),
-        );
+        *known = (matched, Some(Accuracy { auc, window, positives, matched }));
         known.1
     }
 }
@@ -349,11 +325,7 @@ fn watched(plan: &Plan, model: usize) -> Watched {
         score: described.outputs.first().map(|o| o.name.clone()).unwrap_or_default(),
         id,
         columns: set.columns.iter().map(|c| (c.engine.clone(), c.name.clone())).collect(),
-        labels: labels.map(|(_, l)| WatchedLabels {
-            source: l.from,
-            id: l.id,
-            value: l.value,
-        }),
+        labels: labels.map(|(_, l)| WatchedLabels { source: l.from, id: l.id, value: l.value }),
     }
 }
 
@@ -367,39 +339,21 @@ fn numbers(column: &ArrayRef) -> Option<Vec<Option<f64>>> {
 fn keys(column: &ArrayRef) -> Option<Vec<Option<u64>>> {
     if column.data_type().is_integer() {
         let column = cast(column, &DataType::Int64).ok()?;
-        return Some(
-            column
-                .as_primitive::<Int64Type>()
-                .iter()
-                .map(|v| v.map(|v| v as u64))
-                .collect(),
-        );
+        return Some(column.as_primitive::<Int64Type>().iter().map(|v| v.map(|v| v as u64)).collect());
     }
     let column = cast(column, &DataType::Utf8).ok()?;
-    Some(
-        column
-            .as_string::<i32>()
-            .iter()
-            .map(|v| v.map(|v| hash_bytes(v.as_bytes())))
-            .collect(),
-    )
+    Some(column.as_string::<i32>().iter().map(|v| v.map(|v| hash_bytes(v.as_bytes()))).collect())
 }
 
 fn shown(watched: &Watched, batch: &RecordBatch, row: usize, id: Option<&ArrayRef>, score: f64) -> ScoredRow {
-    let time = batch
-        .column_by_name(TIME_COLUMN)
-        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let time = batch.column_by_name(TIME_COLUMN).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
     ScoredRow {
         time: time.map_or(0, |c| c.value(row)),
         id: id.map(|c| text(c, row)).unwrap_or_default(),
         values: watched
             .columns
             .iter()
-            .map(|(engine, _)| {
-                batch
-                    .column_by_name(engine)
-                    .map_or_else(|| "-".to_owned(), |c| text(c, row))
-            })
+            .map(|(engine, _)| batch.column_by_name(engine).map_or_else(|| "-".to_owned(), |c| text(c, row)))
             .collect(),
         score,
     }
@@ -467,8 +421,7 @@ impl Cuts {
     /// When the row at a position was read, and up to which offset that holds.
     fn read_at(&self, position: Position) -> Option<(u64, Duration)> {
         let cuts = self.by_partition.get(&(position.source, position.partition))?;
-        cuts.get(cuts.partition_point(|(next, _)| *next <= position.offset))
-            .copied()
+        cuts.get(cuts.partition_point(|(next, _)| *next <= position.offset)).copied()
     }
 }
 
@@ -507,24 +460,15 @@ struct Latencies {
 
 impl Latencies {
     fn new() -> Latencies {
-        Latencies {
-            cuts: Cuts::default(),
-            second: 0,
-            seconds: VecDeque::from([histogram()]),
-            total: histogram(),
-        }
+        Latencies { cuts: Cuts::default(), second: 0, seconds: VecDeque::from([histogram()]), total: histogram() }
     }
 
     /// Makes room for `second`; seconds past the look-back are forgotten.
     fn turn_to(&mut self, second: u64) {
         let steps = second.saturating_sub(self.second).min(LATENCY_SECONDS as u64);
         for _ in 0..steps {
-            let mut next = if self.seconds.len() == LATENCY_SECONDS {
-                self.seconds.pop_front()
-            } else {
-                None
-            }
-            .unwrap_or_else(histogram);
+            let mut next = if self.seconds.len() == LATENCY_SECONDS { self.seconds.pop_front() } else { None }
+                .unwrap_or_else(histogram);
             next.reset();
             self.seconds.push_back(next);
         }
@@ -541,11 +485,7 @@ impl Latencies {
                 continue;
             };
             let start = Position::from(Ord64(*first));
-            let last = Ord64::from(Position {
-                offset: next - 1,
-                ..start
-            })
-            .0;
+            let last = Ord64::from(Position { offset: next - 1, ..start }).0;
             let end = rest.iter().position(|p| !(*first..=last).contains(p));
             let (run, after) = rest.split_at(end.unwrap_or(rest.len()));
             self.record(now.as_secs(), run.len() as u64, now.saturating_sub(read));
@@ -565,9 +505,7 @@ impl Latencies {
     fn recent(&self) -> Option<Latency> {
         let mut sum = histogram();
         // Equal bounds: adding cannot fail.
-        self.seconds
-            .iter()
-            .for_each(|second| sum.add(second).unwrap_or_default());
+        self.seconds.iter().for_each(|second| sum.add(second).unwrap_or_default());
         quantiles(&sum)
     }
 }

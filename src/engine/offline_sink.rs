@@ -46,15 +46,8 @@ struct Flushed {
 }
 
 enum WriteRequest {
-    Rows {
-        table: usize,
-        tick: Tick,
-        batch: arrow::array::RecordBatch,
-    },
-    Flush {
-        tick: Tick,
-        epoch: Epoch,
-    },
+    Rows { table: usize, tick: Tick, batch: arrow::array::RecordBatch },
+    Flush { tick: Tick, epoch: Epoch },
 }
 
 /// Attaches the offline sink. `flow` follows the rows as the sink takes them in, `done` follows the commits.
@@ -89,9 +82,7 @@ fn write<'s>(
     let (output, stream) = builder.new_output::<Vec<Flushed>>();
     let mut output = OutputBuilder::<Tick, CapacityContainerBuilder<Vec<Flushed>>>::from(output);
     progress_stream.probe_with(flow);
-    let wake = scope
-        .worker()
-        .sync_activator_for(builder.operator_info().address.to_vec());
+    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let shared = Arc::clone(shared);
     let worker = scope.index();
     builder.build_reschedule(move |capabilities| {
@@ -110,18 +101,11 @@ fn write<'s>(
             {
                 for (table, batches) in rows.into_iter().enumerate() {
                     for Batch(batch) in batches {
-                        thread.send(WriteRequest::Rows {
-                            table,
-                            tick: info.tick,
-                            batch,
-                        });
+                        thread.send(WriteRequest::Rows { table, tick: info.tick, batch });
                     }
                 }
                 if info.epoch_end {
-                    thread.send(WriteRequest::Flush {
-                        tick: info.tick,
-                        epoch: info.epoch,
-                    });
+                    thread.send(WriteRequest::Flush { tick: info.tick, epoch: info.epoch });
                     waiting.extend(capabilities.pop());
                 }
             }
@@ -130,10 +114,7 @@ fn write<'s>(
                     continue;
                 };
                 let capability = waiting.swap_remove(at);
-                output
-                    .activate()
-                    .session(&capability)
-                    .give_iterator(Vec::into_iter(flushed));
+                output.activate().session(&capability).give_iterator(Vec::into_iter(flushed));
             }
             !waiting.is_empty() && !shared.failed()
         }
@@ -168,11 +149,7 @@ fn writer(
         let outcome = match request {
             WriteRequest::Rows { table, tick, batch } => {
                 let (writer, ready_made) = &mut writers[table];
-                let appended = if *ready_made {
-                    writer.append_rows(&batch)
-                } else {
-                    writer.append(tick, &batch)
-                };
+                let appended = if *ready_made { writer.append_rows(&batch) } else { writer.append(tick, &batch) };
                 appended.map(|()| None)
             }
             WriteRequest::Flush { tick, epoch } => writers
@@ -200,9 +177,7 @@ fn commit<'s>(
     let mut builder = OperatorBuilder::new("offline commit".to_owned(), scope);
     let mut input = builder.new_input(parts, Exchange::new(|_: &Flushed| 0));
     let (_output, stream) = builder.new_output::<Vec<()>>();
-    let wake = scope
-        .worker()
-        .sync_activator_for(builder.operator_info().address.to_vec());
+    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     stream.probe_with(done);
     let shared = Arc::clone(shared);
     let committer = scope.index() == 0;
@@ -228,10 +203,7 @@ fn commit<'s>(
                 arriving[at].1.append(flushed);
             });
             arriving.sort_by_key(|(capability, _)| *capability.time());
-            while arriving
-                .first()
-                .is_some_and(|(c, _)| !frontiers[0].less_equal(c.time()))
-            {
+            while arriving.first().is_some_and(|(c, _)| !frontiers[0].less_equal(c.time())) {
                 let (capability, flushed) = arriving.remove(0);
                 thread.send((*capability.time(), flushed));
                 committing.push(capability);

@@ -14,6 +14,7 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use super::EngineError;
 use super::background::Background;
 use super::chain::update_schema;
+use super::graph::OpenStore;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{EventTime, Tick};
@@ -56,14 +57,11 @@ pub fn view_schema(plan: &Plan, view: &ViewPlan) -> Result<ViewSchema, EngineErr
         })
     };
     let entity = view.entity.iter().zip(&view.entity_names);
-    let entity = entity
-        .map(|(&index, name)| column(name, stream.field(index).data_type()))
-        .collect::<Result<_, _>>()?;
+    let entity =
+        entity.map(|(&index, name)| column(name, stream.field(index).data_type())).collect::<Result<_, _>>()?;
     let prefix = format!("{}.", view.name);
-    let columns = view
-        .aggregates
-        .iter()
-        .map(|a| column(a.name.strip_prefix(&prefix).unwrap_or(&a.name), &a.output_type));
+    let columns =
+        view.aggregates.iter().map(|a| column(a.name.strip_prefix(&prefix).unwrap_or(&a.name), &a.output_type));
     Ok(ViewSchema {
         view: view.name.clone(),
         entity,
@@ -78,13 +76,13 @@ pub fn view_schema(plan: &Plan, view: &ViewPlan) -> Result<ViewSchema, EngineErr
 pub fn online_sink<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
-    store: Arc<OnlineStore>,
-    generation: u64,
+    open: &OpenStore,
     control: Control<'s>,
     views: Vec<OnlineView<'s>>,
     flow: &Probe<Tick>,
     done: &Probe<Tick>,
 ) {
+    let (store, generation) = (Arc::clone(&open.store), open.generation);
     let mut builder = OperatorBuilder::new("online".to_owned(), scope);
     let indices: Vec<usize> = views.iter().map(|v| v.view).collect();
     let ports = views.into_iter().map(|v| Port::local(v.rows)).collect();
@@ -93,9 +91,7 @@ pub fn online_sink<'s>(
     let (_written, written) = builder.new_output::<Vec<()>>();
     progress.probe_with(flow);
     written.probe_with(done);
-    let wake = scope
-        .worker()
-        .sync_activator_for(builder.operator_info().address.to_vec());
+    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let shared = Arc::clone(shared);
     let worker = scope.index();
     builder.build_reschedule(move |capabilities| {
@@ -120,12 +116,7 @@ pub fn online_sink<'s>(
                 if rows.is_empty() && !info.last && info.tick % 16 != 0 {
                     continue;
                 }
-                thread.send(Request {
-                    tick: info.tick,
-                    now: info.now,
-                    rows,
-                    last: info.last,
-                });
+                thread.send(Request { tick: info.tick, now: info.now, rows, last: info.last });
                 waiting.extend(capabilities.pop());
             }
             while let Some(tick) = thread.try_answer() {
@@ -156,15 +147,9 @@ fn writer(
         if shared.failed() || !shared.wait_durable(request.tick) {
             return None;
         }
-        let stamp = Stamp {
-            generation,
-            tick: request.tick,
-        };
-        let written = request
-            .rows
-            .iter()
-            .try_for_each(|(view, batch)| put(&store, &views[*view], stamp, batch))
-            .and_then(|()| {
+        let stamp = Stamp { generation, tick: request.tick };
+        let written =
+            request.rows.iter().try_for_each(|(view, batch)| put(&store, &views[*view], stamp, batch)).and_then(|()| {
                 store.set_now(request.now);
                 if request.last { store.flush() } else { Ok(()) }
             });

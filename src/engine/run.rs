@@ -91,42 +91,27 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     let tick_log = options.state_dir.as_deref().map(open_tick_log).transpose()?;
     let mut readers = Vec::with_capacity(plan.sources.len());
     for index in 0..plan.sources.len() {
-        readers.push(SourceReader::open(
-            &plan.sources[index],
-            ReaderOptions::of(&plan, index),
-        )?);
+        readers.push(SourceReader::open(&plan.sources[index], ReaderOptions::of(&plan, index))?);
     }
     let (interval, rows) = plan.offline.as_ref().map_or((Duration::from_secs(10), u64::MAX), |o| {
         (Duration::from_micros(o.commit_interval as u64), o.commit_rows as u64)
     });
     let reader = Mutex::new(Some(Aligned::new(&plan, readers, EpochPolicy { interval, rows })));
-    let shared = Shared::new(
-        Arc::clone(&plan),
-        tick_log,
-        options.observer.clone(),
-        options.stop.clone(),
-        options.tap.clone(),
-    );
+    let shared =
+        Shared::new(Arc::clone(&plan), tick_log, options.observer.clone(), options.stop.clone(), options.tap.clone());
     let resources = Arc::new(graph::Resources::open(&plan)?);
 
     let started = Instant::now();
     let config = Config {
-        communication: if workers == 1 {
-            CommunicationConfig::Thread
-        } else {
-            CommunicationConfig::Process(workers)
-        },
+        communication: if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) },
         worker: WorkerConfig::default(),
     };
     let for_workers = Arc::clone(&shared);
     let for_graph = Arc::clone(&resources);
     let guards = timely::execute(config, move |worker| {
         let shared = Arc::clone(&for_workers);
-        let reader = if worker.index() == 0 {
-            reader.lock().unwrap_or_else(PoisonError::into_inner).take()
-        } else {
-            None
-        };
+        let reader =
+            if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         while !done.done() && !shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(50)));
@@ -156,10 +141,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 }
 
 fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
-    std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir {
-        path: dir.to_owned(),
-        error,
-    })?;
+    std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
     TickLog::create(dir).map_err(EngineError::TickLog)
 }
 
@@ -182,10 +164,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64) -> RunSummary {
             .sources
             .iter()
             .zip(shared.counts())
-            .map(|(source, counts)| SourceSummary {
-                name: source.name.clone(),
-                counts,
-            })
+            .map(|(source, counts)| SourceSummary { name: source.name.clone(), counts })
             .collect(),
     }
 }

@@ -149,8 +149,7 @@ impl Shared {
 
     /// Notes the time that a view took for a tick.
     pub fn note_work(&self, took: Duration) {
-        self.longest_stall_us
-            .fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+        self.longest_stall_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Under which name this start of the job commits to a table: a later start commits anew and never takes its own
@@ -187,8 +186,6 @@ impl Shared {
 
 /// A name that no other start has: wall-clock nanoseconds and the process.
 fn instance_id() -> String {
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     format!("{nanos:x}-{:x}", std::process::id())
 }

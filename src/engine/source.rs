@@ -76,11 +76,7 @@ pub fn sources<'s>(
                 return true;
             }
             let now = Instant::now();
-            let next = if shared.stopping() {
-                Ok(reader.stop(now))
-            } else {
-                reader.next(now)
-            };
+            let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
             let cut = match next {
                 Ok(Next::Cut(cut)) => *cut,
                 Ok(Next::Wait(wait)) => {
@@ -110,28 +106,17 @@ pub fn sources<'s>(
                 capabilities = None;
                 return false;
             }
-            let Cut {
-                info, batches, dead, ..
-            } = cut;
+            let Cut { info, batches, dead, .. } = cut;
             let last = info.last;
             for (source, batch) in batches {
-                row_outputs[source]
-                    .activate()
-                    .session_with_builder(&held[source])
-                    .give_container(&mut Batch(batch));
+                row_outputs[source].activate().session_with_builder(&held[source]).give_container(&mut Batch(batch));
             }
             for (output, batch) in letters_by_table(&shared, &dead_tables, dead, info.tick) {
                 let output = count + output;
-                row_outputs[output]
-                    .activate()
-                    .session_with_builder(&held[output])
-                    .give_container(&mut Batch(batch));
+                row_outputs[output].activate().session_with_builder(&held[output]).give_container(&mut Batch(batch));
             }
             let control = count + dead_tables.len();
-            control_output
-                .activate()
-                .session_with_builder(&held[control])
-                .give_container(&mut vec![info]);
+            control_output.activate().session_with_builder(&held[control]).give_container(&mut vec![info]);
             if last {
                 capabilities = None;
                 return false;
@@ -144,11 +129,7 @@ pub fn sources<'s>(
         }
     });
     let dead = rows.split_off(count);
-    Sources {
-        rows,
-        dead,
-        control: broadcast(control),
-    }
+    Sources { rows, dead, control: broadcast(control) }
 }
 
 /// The letters of a tick as batches, with the index of the table that takes each.
@@ -160,18 +141,11 @@ fn letters_by_table(
 ) -> impl Iterator<Item = (usize, RecordBatch)> {
     let mut by_table: BTreeMap<usize, Vec<DeadLetter>> = BTreeMap::new();
     for letter in letters {
-        let rejected_to = shared
-            .plan
-            .sources
-            .iter()
-            .find(|s| *s.name == *letter.source)
-            .map(|s| &*s.rejected_to);
+        let rejected_to = shared.plan.sources.iter().find(|s| *s.name == *letter.source).map(|s| &*s.rejected_to);
         let name = letter.table(rejected_to.unwrap_or(DEAD_LETTERS));
         let table = tables.iter().position(|table| table == name).unwrap_or_default();
         by_table.entry(table).or_default().push(letter);
     }
     let version = shared.plan.version;
-    by_table
-        .into_iter()
-        .map(move |(table, letters)| (table, dead_letter_batch(&letters, tick, version)))
+    by_table.into_iter().map(move |(table, letters)| (table, dead_letter_batch(&letters, tick, version)))
 }

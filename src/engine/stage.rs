@@ -72,29 +72,23 @@ pub fn view_stage<'s>(
         }
     };
     let for_logic = Arc::clone(shared);
-    let logic = Box::new(
-        move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-            let Some(core) = &mut core else { return };
-            if for_logic.failed() {
-                return;
-            }
-            let updates = if own { None } else { inputs.pop().and_then(merged) };
-            let rows = inputs.pop().and_then(merged);
-            if let Err(error) = core.tick(info, rows, updates, out) {
-                for_logic.fail(error);
-            }
-        },
-    );
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let Some(core) = &mut core else { return };
+        if for_logic.failed() {
+            return;
+        }
+        let updates = if own { None } else { inputs.pop().and_then(merged) };
+        let rows = inputs.pop().and_then(merged);
+        if let Err(error) = core.tick(info, rows, updates, out) {
+            for_logic.fail(error);
+        }
+    });
     let ports = std::iter::once(rows).chain(updates).collect();
     let name = format!("view {}", view.name);
     let mut outputs = per_tick(scope, &name, control, ports, 3, logic).into_iter();
     let mut next = || outputs.next().expect("three outputs");
     let (rows, side_rows, online) = (next(), next(), next());
-    StageOutput {
-        rows,
-        side_rows: input.side.then_some(side_rows),
-        online: input.online.then_some(online),
-    }
+    StageOutput { rows, side_rows: input.side.then_some(side_rows), online: input.online.then_some(online) }
 }
 
 fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
@@ -138,11 +132,7 @@ impl StageCore {
             // A label join's updates have three more columns at their end.
             StreamRef::Join(join) => {
                 let at = update_schema.fields().len();
-                let revisions = Revisions {
-                    target_time: at,
-                    target_ord: at + 1,
-                    revise: at + 2,
-                };
+                let revisions = Revisions { target_time: at, target_ord: at + 1, revise: at + 2 };
                 (Some(revisions), Some(plan.joins[join].within))
             }
         };
@@ -152,11 +142,7 @@ impl StageCore {
             reach: reach(view),
             schema: online_schema(view),
         });
-        let options = ViewOptions {
-            order: plan.order,
-            refresh: online.is_some(),
-            revise_within,
-        };
+        let options = ViewOptions { order: plan.order, refresh: online.is_some(), revise_within };
         let state = ViewState::new(view, &update_schema, options)?;
         let fields = update_schema.fields().iter().cloned();
         let aggregates = value_fields(view).into_iter().take(view.aggregates.len());
@@ -191,17 +177,10 @@ impl StageCore {
             }
         } else {
             let applied = self.state.apply_merged(
-                updates.as_ref().map(|batch| Updates {
-                    batch,
-                    revisions: self.revisions,
-                    answers: self.side,
-                }),
+                updates.as_ref().map(|batch| Updates { batch, revisions: self.revisions, answers: self.side }),
                 rows.as_ref().map(|rows| (rows, &self.entity[..])),
             )?;
-            let Merged {
-                questions,
-                updates: answers,
-            } = applied;
+            let Merged { questions, updates: answers } = applied;
             if let (Some(updates), Some(answers)) = (&updates, answers) {
                 out[1].push(Batch(self.side_batch(updates, answers)?));
             }
@@ -227,10 +206,7 @@ impl StageCore {
         if self.post.is_empty() {
             return RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(EngineError::arrow);
         }
-        let before_post = self
-            .schema
-            .project(&(0..columns.len()).collect::<Vec<_>>())
-            .map_err(EngineError::arrow)?;
+        let before_post = self.schema.project(&(0..columns.len()).collect::<Vec<_>>()).map_err(EngineError::arrow)?;
         let wide = RecordBatch::try_new(Arc::new(before_post), columns).map_err(EngineError::arrow)?;
         let mut columns = wide.columns().to_vec();
         for post in &self.post {
@@ -260,21 +236,14 @@ impl StageCore {
     /// Sends online values that changed, or slid, since the last refresh.
     fn refresh(&mut self, info: &TickInfo, out: &mut [Vec<Batch>]) -> Result<(), EngineError> {
         let Some(online) = &mut self.online else { return Ok(()) };
-        let due = online
-            .last
-            .is_none_or(|last| info.now >= last.saturating_add(online.refresh));
+        let due = online.last.is_none_or(|last| info.now >= last.saturating_add(online.refresh));
         if info.now == EventTime::MIN || !(due || info.last) {
             return Ok(());
         }
         online.last = Some(info.now);
         loop {
-            let Refreshed {
-                keys,
-                values,
-                event_times,
-                valid_until,
-                more,
-            } = self.state.refresh(info.now, REFRESH_ROWS)?;
+            let Refreshed { keys, values, event_times, valid_until, more } =
+                self.state.refresh(info.now, REFRESH_ROWS)?;
             if !keys.is_empty() {
                 let gone = info.now.saturating_sub(online.reach);
                 let event_times = event_times.into_iter().map(|time| time.unwrap_or(gone));
@@ -316,11 +285,7 @@ fn reach(view: &ViewPlan) -> Micros {
 
 /// Columns of the batches for the online store: key, event time, validity, then the aggregates.
 pub fn online_schema(view: &ViewPlan) -> SchemaRef {
-    let head = [
-        ("_key", DataType::Binary),
-        ("_event_time", DataType::Int64),
-        ("_valid_until", DataType::Int64),
-    ];
+    let head = [("_key", DataType::Binary), ("_event_time", DataType::Int64), ("_valid_until", DataType::Int64)];
     let mut fields: Vec<Arc<Field>> = head.map(|(name, ty)| Arc::new(Field::new(name, ty, false))).to_vec();
     fields.extend(value_fields(view).into_iter().take(view.aggregates.len()));
     Arc::new(Schema::new(fields))
@@ -343,22 +308,13 @@ pub fn join_stage<'s>(
             None
         }
     };
-    let logic = Box::new(
-        move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-            let Some(core) = &mut core else { return };
-            let right = inputs.pop().and_then(merged);
-            let left = inputs.pop().and_then(merged);
-            out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
-            core.advance(info.watermark);
-        },
-    );
-    let mut outputs = per_tick(
-        scope,
-        &format!("join {}", plan.name),
-        control,
-        vec![left, right],
-        1,
-        logic,
-    );
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let Some(core) = &mut core else { return };
+        let right = inputs.pop().and_then(merged);
+        let left = inputs.pop().and_then(merged);
+        out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
+        core.advance(info.watermark);
+    });
+    let mut outputs = per_tick(scope, &format!("join {}", plan.name), control, vec![left, right], 1, logic);
     outputs.pop().expect("one output")
 }

@@ -38,11 +38,7 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let views = plan.views.iter().map(|v| format!("features/{}", v.name));
     let sets = plan.sets.iter().map(|s| format!("feature_sets/{}", s.name));
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
-    views
-        .chain(sets)
-        .chain(models)
-        .chain(dead_letter_tables(plan))
-        .collect()
+    views.chain(sets).chain(models).chain(dead_letter_tables(plan)).collect()
 }
 
 /// Names of the dead-letter tables.
@@ -56,10 +52,7 @@ pub fn dead_letter_tables(plan: &Plan) -> Vec<String> {
 
 /// Whether the plan wants this table.
 pub fn wanted(offline: &OfflinePlan, name: &str) -> bool {
-    offline
-        .tables
-        .as_ref()
-        .is_none_or(|list| list.iter().any(|table| table == name))
+    offline.tables.as_ref().is_none_or(|list| list.iter().any(|table| table == name))
 }
 
 /// The tables that a plan writes, dead letters apart, in a fixed order; empty without an offline sink.
@@ -74,77 +67,41 @@ pub fn tables(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]
     let mut add = |name: String, columns: Vec<(String, String, DataType)>, entity: &[String], origin| {
         if wanted(offline, &name) {
             let entity: Vec<&str> = entity.iter().map(String::as_str).collect();
-            tables.push(Table {
-                spec: TableSpec::new(name, columns, &entity)?,
-                origin,
-            });
+            tables.push(Table { spec: TableSpec::new(name, columns, &entity)?, origin });
         }
         Ok::<_, StoreError>(())
     };
     for (index, view) in plan.views.iter().enumerate() {
-        let chain = chains
-            .iter()
-            .position(|c| c.views.contains(&index) && view.stream == StreamRef::Source(c.spine));
+        let chain = chains.iter().position(|c| c.views.contains(&index) && view.stream == StreamRef::Source(c.spine));
         let schema = update_schema(plan, view);
         // In the view's own table its columns go by their short names.
         let prefix = format!("{}.", view.name);
         let short = |engine: &str, data_type: &DataType| {
-            (
-                engine.strip_prefix(&prefix).unwrap_or(engine).to_owned(),
-                engine.to_owned(),
-                data_type.clone(),
-            )
+            (engine.strip_prefix(&prefix).unwrap_or(engine).to_owned(), engine.to_owned(), data_type.clone())
         };
-        let keyed = view
-            .entity_names
-            .iter()
-            .chain(&view.derived)
-            .filter_map(|name| schema.field_with_name(name).ok());
+        let keyed = view.entity_names.iter().chain(&view.derived).filter_map(|name| schema.field_with_name(name).ok());
         let mut columns: Vec<_> = keyed.map(|f| short(f.name(), f.data_type())).collect();
         let values = value_fields(view);
         // Post columns may read the spine, so a side view's own rows carry its aggregates alone.
-        let shown = if chain.is_some() {
-            values.len()
-        } else {
-            view.aggregates.len()
-        };
+        let shown = if chain.is_some() { values.len() } else { view.aggregates.len() };
         columns.extend(values[..shown].iter().map(|f| short(f.name(), f.data_type())));
         let origin = chain.map_or(Origin::SideView(index), Origin::Chain);
         add(format!("features/{}", view.name), columns, &view.entity_names, origin)?;
     }
     for (chain_index, chain) in chains.iter().enumerate() {
         let identity = identity_columns(plan, chain);
-        let entity = chain
-            .views
-            .first()
-            .map(|&view| plan.views[view].entity_names.clone())
-            .unwrap_or_default();
+        let entity = chain.views.first().map(|&view| plan.views[view].entity_names.clone()).unwrap_or_default();
         for &set in &chain.sets {
             let set_plan = &plan.sets[set];
             let mut columns = identity.clone();
             columns.retain(|(_, engine, _)| !set_plan.columns.iter().any(|c| &c.engine == engine));
-            columns.extend(
-                set_plan
-                    .columns
-                    .iter()
-                    .map(|c| (c.name.clone(), c.engine.clone(), c.data_type.clone())),
-            );
-            add(
-                format!("feature_sets/{}", set_plan.name),
-                columns.clone(),
-                &entity,
-                Origin::Chain(chain_index),
-            )?;
+            columns.extend(set_plan.columns.iter().map(|c| (c.name.clone(), c.engine.clone(), c.data_type.clone())));
+            add(format!("feature_sets/{}", set_plan.name), columns.clone(), &entity, Origin::Chain(chain_index))?;
             for (model, model_plan) in plan.models.iter().enumerate().filter(|(_, m)| m.inputs == set) {
                 let mut columns = columns.clone();
                 columns.extend(MODEL_COLUMNS.map(|name| named(name, &DataType::Utf8)));
                 columns.extend(outputs[model].iter().map(|(name, ty)| named(name, ty)));
-                add(
-                    format!("predictions/{}", model_plan.name),
-                    columns,
-                    &entity,
-                    Origin::Model(model),
-                )?;
+                add(format!("predictions/{}", model_plan.name), columns, &entity, Origin::Model(model))?;
             }
         }
     }

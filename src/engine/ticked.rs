@@ -47,9 +47,9 @@ impl<'s> Port<'s> {
 }
 
 /// What has arrived for one tick.
-pub struct Pending {
+struct Pending {
     /// Batches per input, in order of arrival.
-    pub inputs: Vec<Vec<Batch>>,
+    inputs: Vec<Vec<Batch>>,
     /// The control record and, per output, the capability to answer under.
     control: Option<(TickInfo, Vec<Capability<Tick>>)>,
 }
@@ -61,8 +61,8 @@ pub struct TickBuffer {
 }
 
 impl TickBuffer {
-    /// Attaches `inputs` and `control` to an operator under construction; call before its outputs are added is not
-    /// possible, so `outputs` says how many there will be.
+    /// Attaches `inputs` and `control` to an operator under construction, before its outputs are added; `retain` are the
+    /// outputs for which each tick's capability is kept.
     pub fn attach<'s>(
         builder: &mut OperatorBuilder<'s, Tick>,
         control: Control<'s>,
@@ -73,10 +73,7 @@ impl TickBuffer {
         let count = inputs.len();
         let mut pulls: Vec<Box<dyn FnMut()>> = Vec::with_capacity(count + 1);
         let entry = move |map: &mut BTreeMap<Tick, Pending>, tick: Tick, fill: &mut dyn FnMut(&mut Pending)| {
-            fill(map.entry(tick).or_insert_with(|| Pending {
-                inputs: vec![Vec::new(); count],
-                control: None,
-            }));
+            fill(map.entry(tick).or_insert_with(|| Pending { inputs: vec![Vec::new(); count], control: None }));
         };
         for (index, port) in inputs.into_iter().enumerate() {
             macro_rules! pull_from {
@@ -87,9 +84,7 @@ impl TickBuffer {
                         let mut pending = pending.borrow_mut();
                         handle.for_each(|capability, batch| {
                             let batch = std::mem::take(batch);
-                            entry(&mut pending, *capability.time(), &mut |p| {
-                                p.inputs[index].push(batch.clone())
-                            });
+                            entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].push(batch.clone()));
                         });
                     }));
                 }};
@@ -122,10 +117,7 @@ impl TickBuffer {
     }
 
     /// The next tick for which `complete` holds, with its rows and the capabilities retained for it.
-    pub fn pop(
-        &mut self,
-        complete: impl Fn(&Tick) -> bool,
-    ) -> Option<(TickInfo, Vec<Vec<Batch>>, Vec<Capability<Tick>>)> {
+    pub fn pop(&mut self, complete: impl Fn(&Tick) -> bool) -> Option<Complete> {
         let mut pending = self.pending.borrow_mut();
         let first = pending.first_entry()?;
         if !complete(first.key()) {
@@ -138,6 +130,9 @@ impl TickBuffer {
         Some((info, inputs, capabilities))
     }
 }
+
+/// A complete tick: its record, the batches per input, and the capabilities retained for it.
+pub type Complete = (TickInfo, Vec<Vec<Batch>>, Vec<Capability<Tick>>);
 
 /// What a per-tick operator computes: the tick, the batches per input, and the batches to send per output.
 pub type Logic = Box<dyn FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])>;

@@ -65,14 +65,8 @@ struct Lane {
 /// How fast a source may be read, on the wall clock.
 enum Pace {
     Max,
-    PerSecond {
-        rate: f64,
-        started: Option<Instant>,
-        emitted: f64,
-    },
-    RealTime {
-        started: Option<(Instant, EventTime)>,
-    },
+    PerSecond { rate: f64, started: Option<Instant>, emitted: f64 },
+    RealTime { started: Option<(Instant, EventTime)> },
 }
 
 /// Aligned reader of all sources of a job.
@@ -132,11 +126,7 @@ impl Aligned {
                 match rate {
                     Rate::Max => Pace::Max,
                     Rate::RealTime => Pace::RealTime { started: None },
-                    Rate::PerSecond(rate) => Pace::PerSecond {
-                        rate,
-                        started: None,
-                        emitted: 0.0,
-                    },
+                    Rate::PerSecond(rate) => Pace::PerSecond { rate, started: None, emitted: 0.0 },
                 }
             })
             .collect();
@@ -190,9 +180,7 @@ impl Aligned {
                     Some(open) => self.interval().saturating_sub(now - open.since),
                     None => self.interval(),
                 };
-                return Ok(Next::Wait(
-                    wait.clamp(Duration::from_micros(200), Duration::from_millis(20)),
-                ));
+                return Ok(Next::Wait(wait.clamp(Duration::from_micros(200), Duration::from_millis(20))));
             }
             let alone = self.lanes.iter().filter(|lane| !lane.done).count() == 1;
             let chunk = if alone { rows_left } else { rows_left.min(CHUNK_ROWS) };
@@ -208,11 +196,7 @@ impl Aligned {
         let now = Instant::now();
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
-            let until = offsets
-                .get(lane.source)
-                .and_then(|o| o.get(lane.partition))
-                .copied()
-                .unwrap_or(0);
+            let until = offsets.get(lane.source).and_then(|o| o.get(lane.partition)).copied().unwrap_or(0);
             while self.lanes[index].next_offset < until {
                 let before = self.lanes[index].next_offset;
                 self.read(index, (until - before) as usize, now)?;
@@ -231,13 +215,7 @@ impl Aligned {
         let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
         self.tick = info.tick + 1;
         self.ended = info.last;
-        Ok(Cut {
-            info,
-            offsets: self.offsets(),
-            batches: open.batches,
-            dead: open.dead,
-            rows: open.rows,
-        })
+        Ok(Cut { info, offsets: self.offsets(), batches: open.batches, dead: open.dead, rows: open.rows })
     }
 
     /// Closes the input now: what has been read is cut as the last tick. Rows that the watermark has not reached are not
@@ -269,9 +247,7 @@ impl Aligned {
 
     /// The unfinished lane with the lowest watermark; ties go to the first source and partition.
     fn lowest_lane(&self) -> Option<usize> {
-        (0..self.lanes.len())
-            .filter(|&i| !self.lanes[i].done)
-            .min_by_key(|&i| self.lanes[i].watermark)
+        (0..self.lanes.len()).filter(|&i| !self.lanes[i].done).min_by_key(|&i| self.lanes[i].watermark)
     }
 
     fn read(&mut self, index: usize, rows: usize, now: Instant) -> Result<(), IngestError> {
@@ -302,12 +278,7 @@ impl Aligned {
     fn cut(&mut self, now: Instant, last: bool) -> Next {
         let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
         let previous_watermark = self.watermark;
-        let lowest = self
-            .lanes
-            .iter()
-            .filter(|lane| !lane.done)
-            .map(|lane| lane.watermark)
-            .min();
+        let lowest = self.lanes.iter().filter(|lane| !lane.done).map(|lane| lane.watermark).min();
         // Watermarks never go back; when all partitions have ended, everything is complete.
         self.watermark = previous_watermark.max(lowest.unwrap_or(EventTime::MAX));
         self.epoch_rows += open.rows;
@@ -342,13 +313,7 @@ impl Aligned {
 
 impl OpenTick {
     fn new(since: Instant) -> Self {
-        OpenTick {
-            since,
-            batches: Vec::new(),
-            dead: Vec::new(),
-            rows: 0,
-            bytes: 0,
-        }
+        OpenTick { since, batches: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0 }
     }
 }
 

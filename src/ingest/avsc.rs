@@ -38,11 +38,7 @@ pub fn parse_avsc(text: &str) -> Result<SchemaRef, Vec<String>> {
             "an event schema is a record: write {\"type\": \"record\", \"name\": …, \"fields\": […]}".into(),
         ]);
     }
-    let Some(fields) = schema
-        .get("fields")
-        .and_then(Value::as_array)
-        .filter(|fields| !fields.is_empty())
-    else {
+    let Some(fields) = schema.get("fields").and_then(Value::as_array).filter(|fields| !fields.is_empty()) else {
         return Err(vec!["the record has no `fields`".into()]);
     };
     let (mut made, mut faults): (Vec<Field>, Vec<String>) = (Vec::new(), Vec::new());
@@ -54,18 +50,12 @@ pub fn parse_avsc(text: &str) -> Result<SchemaRef, Vec<String>> {
             Ok(field) => made.push(field),
             Err(what) => {
                 let name = json.get("name").and_then(Value::as_str);
-                faults.push(name.map_or_else(
-                    || format!("field {}: {what}", i + 1),
-                    |n| format!("field `{n}`: {what}"),
-                ));
+                faults
+                    .push(name.map_or_else(|| format!("field {}: {what}", i + 1), |n| format!("field `{n}`: {what}")));
             }
         }
     }
-    if faults.is_empty() {
-        Ok(Arc::new(Schema::new(made)))
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(Arc::new(Schema::new(made))) } else { Err(faults) }
 }
 
 /// A type with what goes into the field's metadata.
@@ -101,18 +91,8 @@ fn field(json: &Value) -> Result<Field, String> {
 }
 
 fn typed(given: &Value) -> Result<Typed, String> {
-    let plain = |data_type| {
-        Ok(Typed {
-            data_type,
-            metadata: Vec::new(),
-        })
-    };
-    let time = |unit: &str| {
-        Ok(Typed {
-            data_type: time_type(),
-            metadata: vec![(UNIT_KEY, unit.to_owned())],
-        })
-    };
+    let plain = |data_type| Ok(Typed { data_type, metadata: Vec::new() });
+    let time = |unit: &str| Ok(Typed { data_type: time_type(), metadata: vec![(UNIT_KEY, unit.to_owned())] });
     let name = match given {
         Value::String(name) => name,
         // {"type": {"type": "long", …}} nests.
@@ -125,9 +105,10 @@ fn typed(given: &Value) -> Result<Typed, String> {
     };
     let logical = given.get("logicalType").and_then(Value::as_str);
     match (name.as_str(), logical) {
-        ("bytes" | "fixed", Some("decimal")) => Err(
-            "decimals are not built yet; write the amount as a `double`, or as a `long` in the smallest unit".into(),
-        ),
+        ("bytes" | "fixed", Some("decimal")) => {
+            Err("decimals are not built yet; write the amount as a `double`, or as a `long` in the smallest unit"
+                .into())
+        }
         ("long", Some("timestamp-millis" | "local-timestamp-millis")) => time("ms"),
         ("long", Some("timestamp-micros" | "local-timestamp-micros")) => time("us"),
         ("long", Some("timestamp-nanos" | "local-timestamp-nanos")) => time("ns"),
@@ -141,10 +122,7 @@ fn typed(given: &Value) -> Result<Typed, String> {
         ("enum", _) => match given.get("symbols") {
             Some(Value::Array(symbols)) if symbols.iter().all(Value::is_string) && !symbols.is_empty() => {
                 let symbols = (SYMBOLS_KEY, given["symbols"].to_string());
-                Ok(Typed {
-                    data_type: DataType::Utf8,
-                    metadata: vec![symbols],
-                })
+                Ok(Typed { data_type: DataType::Utf8, metadata: vec![symbols] })
             }
             _ => Err("the enum has no `symbols`".into()),
         },
@@ -155,10 +133,7 @@ fn typed(given: &Value) -> Result<Typed, String> {
         _ => {
             let known = ["boolean", "int", "long", "float", "double", "string", "enum"];
             let near = crate::plan::nearest(name, known.into_iter());
-            Err(format!(
-                "`{name}` is not a type; did you mean `{}`?",
-                near.unwrap_or("string")
-            ))
+            Err(format!("`{name}` is not a type; did you mean `{}`?", near.unwrap_or("string")))
         }
     }
 }
@@ -183,11 +158,7 @@ mod tests {
             ]}"#,
         )
         .unwrap();
-        let types: Vec<_> = schema
-            .fields()
-            .iter()
-            .map(|f| (f.data_type().clone(), f.is_nullable()))
-            .collect();
+        let types: Vec<_> = schema.fields().iter().map(|f| (f.data_type().clone(), f.is_nullable())).collect();
         assert_eq!(
             types,
             [
@@ -247,10 +218,6 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        assert!(
-            read_avsc(Path::new("/nowhere/x.avsc"))
-                .unwrap_err()
-                .starts_with("cannot read /nowhere/x.avsc")
-        );
+        assert!(read_avsc(Path::new("/nowhere/x.avsc")).unwrap_err().starts_with("cannot read /nowhere/x.avsc"));
     }
 }

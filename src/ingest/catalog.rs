@@ -47,15 +47,8 @@ fn file_schema(files: &[PathBuf], format: Option<FileFormat>, given: Option<Sche
     let format = format.or_else(|| files.first().and_then(|file| format_of(file)));
     match (format, given) {
         (Some(FileFormat::Parquet), Some(given)) => {
-            let faults = files
-                .iter()
-                .filter_map(|file| misfit(file, &given).err())
-                .collect::<Vec<_>>();
-            if faults.is_empty() {
-                Ok(given)
-            } else {
-                Err(faults.join("; "))
-            }
+            let faults = files.iter().filter_map(|file| misfit(file, &given).err()).collect::<Vec<_>>();
+            if faults.is_empty() { Ok(given) } else { Err(faults.join("; ")) }
         }
         (Some(FileFormat::Parquet), None) => common_schema(files),
         (_, Some(given)) => Ok(given),
@@ -105,10 +98,7 @@ fn common_schema(files: &[PathBuf]) -> Result<SchemaRef, String> {
             };
             fields.push(field.as_ref().clone().with_nullable(nullable));
         }
-        let more = schema
-            .fields()
-            .iter()
-            .filter(|f| common.field_with_name(f.name()).is_err());
+        let more = schema.fields().iter().filter(|f| common.field_with_name(f.name()).is_err());
         differences.extend(more.map(|f| format!("it has `{}` besides", f.name())));
         if !differences.is_empty() {
             let (file, first) = (file.display(), first.display());
@@ -119,11 +109,7 @@ fn common_schema(files: &[PathBuf]) -> Result<SchemaRef, String> {
         }
         common = Schema::new(fields);
     }
-    if faults.is_empty() {
-        Ok(Arc::new(common))
-    } else {
-        Err(faults.join("; "))
-    }
+    if faults.is_empty() { Ok(Arc::new(common)) } else { Err(faults.join("; ")) }
 }
 
 /// Holds a Parquet file against a schema.
@@ -138,17 +124,14 @@ fn misfit(file: &Path, given: &Schema) -> Result<(), String> {
 
 /// What of `given` the columns that there are do not serve.
 fn differences(there: &Schema, given: &Schema) -> Option<String> {
-    let faults = given
-        .fields()
-        .iter()
-        .filter_map(|field| match there.field_with_name(field.name()) {
-            Err(_) => Some(format!("it lacks `{}`", field.name())),
-            Ok(found) if converts(found.data_type(), field) => None,
-            Ok(found) => {
-                let (name, is, wanted) = (field.name(), found.data_type(), field.data_type());
-                Some(format!("its `{name}` is {is}, which does not become {wanted}"))
-            }
-        });
+    let faults = given.fields().iter().filter_map(|field| match there.field_with_name(field.name()) {
+        Err(_) => Some(format!("it lacks `{}`", field.name())),
+        Ok(found) if converts(found.data_type(), field) => None,
+        Ok(found) => {
+            let (name, is, wanted) = (field.name(), found.data_type(), field.data_type());
+            Some(format!("its `{name}` is {is}, which does not become {wanted}"))
+        }
+    });
     let faults: Vec<String> = faults.collect();
     (!faults.is_empty()).then(|| faults.join(", "))
 }
@@ -164,10 +147,7 @@ mod tests {
     fn schema(dir: &Dir, path: &str, avsc: Option<&str>) -> Result<SchemaRef, String> {
         let path = dir.path().join(path).to_str().unwrap().to_owned();
         let schema = avsc.map(|name| dir.path().join(name));
-        let spec = SourceSpec {
-            connector: ConnectorSpec::File { path, format: None },
-            schema,
-        };
+        let spec = SourceSpec { connector: ConnectorSpec::File { path, format: None }, schema };
         FileCatalog.event_schema("tx", &spec).map(|(schema, _)| schema)
     }
 
@@ -179,30 +159,17 @@ mod tests {
     fn parquet_files_that_agree_say_their_columns() {
         let dir = Dir::new();
         let ts: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![1]));
-        dir.parquet(
-            "a.parquet",
-            &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![1])))]),
-            1,
-        );
-        dir.parquet(
-            "b.parquet",
-            &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![2])))]),
-            1,
-        );
+        dir.parquet("a.parquet", &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![1])))]), 1);
+        dir.parquet("b.parquet", &batch(vec![("ts", ts.clone()), ("x", Arc::new(Int32Array::from(vec![2])))]), 1);
         let found = schema(&dir, "*.parquet", None).unwrap();
         assert_eq!(found.field(0).data_type(), &crate::plan::expr::time_type());
         assert_eq!(found.field(1).data_type(), &DataType::Int32);
 
-        let other = batch(vec![
-            ("x", Arc::new(Float64Array::from(vec![2.0]))),
-            ("y", Arc::new(Int32Array::from(vec![2]))),
-        ]);
+        let other =
+            batch(vec![("x", Arc::new(Float64Array::from(vec![2.0]))), ("y", Arc::new(Int32Array::from(vec![2])))]);
         dir.parquet("c.parquet", &other, 1);
         let error = schema(&dir, ".", None).unwrap_err();
-        assert!(
-            error.contains("it lacks `ts`, its `x` is Float64 and not Int32, it has `y` besides"),
-            "{error}"
-        );
+        assert!(error.contains("it lacks `ts`, its `x` is Float64 and not Int32, it has `y` besides"), "{error}");
     }
 
     #[test]
@@ -221,16 +188,9 @@ mod tests {
         dir.parquet("a.parquet", &batch(good), 1);
         let found = schema(&dir, "a.parquet", Some("tx.avsc")).unwrap();
         assert_eq!(found.field(0).data_type(), &DataType::Int64);
-        dir.parquet(
-            "b.parquet",
-            &batch(vec![("x", Arc::new(Float64Array::from(vec![1.0])))]),
-            1,
-        );
+        dir.parquet("b.parquet", &batch(vec![("x", Arc::new(Float64Array::from(vec![1.0])))]), 1);
         let error = schema(&dir, "b.parquet", Some("tx.avsc")).unwrap_err();
-        assert!(
-            error.contains("its `x` is Float64, which does not become Int64, it lacks `ts`"),
-            "{error}"
-        );
+        assert!(error.contains("its `x` is Float64, which does not become Int64, it lacks `ts`"), "{error}");
         dir.text("c.csv", "");
         let error = schema(&dir, "c.csv", None).unwrap_err();
         assert!(error.contains("add `schema: FILE.avsc`"), "{error}");
@@ -242,33 +202,17 @@ mod tests {
     #[test]
     fn the_generators_columns_need_no_schema_and_agree_with_ours() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let pairs = [
-            (GeneratorStream::Transactions, "transaction.avsc"),
-            (GeneratorStream::Labels, "fraud_label.avsc"),
-        ];
+        let pairs =
+            [(GeneratorStream::Transactions, "transaction.avsc"), (GeneratorStream::Labels, "fraud_label.avsc")];
         for (stream, name) in pairs {
             for schema in [None, Some(root.join("schemas").join(name))] {
-                let spec = SourceSpec {
-                    connector: ConnectorSpec::Generator(stream),
-                    schema,
-                };
-                assert_eq!(
-                    FileCatalog.event_schema("tx", &spec),
-                    Ok((generator::schema(stream), vec![]))
-                );
+                let spec = SourceSpec { connector: ConnectorSpec::Generator(stream), schema };
+                assert_eq!(FileCatalog.event_schema("tx", &spec), Ok((generator::schema(stream), vec![])));
             }
         }
         let labels = Some(root.join("schemas/fraud_label.avsc"));
-        let spec = SourceSpec {
-            connector: ConnectorSpec::Generator(GeneratorStream::Transactions),
-            schema: labels,
-        };
-        assert!(
-            FileCatalog
-                .event_schema("tx", &spec)
-                .unwrap_err()
-                .contains("it lacks `known_at`")
-        );
+        let spec = SourceSpec { connector: ConnectorSpec::Generator(GeneratorStream::Transactions), schema: labels };
+        assert!(FileCatalog.event_schema("tx", &spec).unwrap_err().contains("it lacks `known_at`"));
     }
 
     #[test]
@@ -277,15 +221,9 @@ mod tests {
             return;
         };
         let path = path.to_str().unwrap().to_owned();
-        let spec = SourceSpec {
-            connector: ConnectorSpec::File { path, format: None },
-            schema: None,
-        };
+        let spec = SourceSpec { connector: ConnectorSpec::File { path, format: None }, schema: None };
         let (schema, files) = FileCatalog.event_schema("flights", &spec).unwrap();
-        assert_eq!(
-            schema.field_with_name("arr_utc").unwrap().data_type(),
-            &crate::plan::expr::time_type()
-        );
+        assert_eq!(schema.field_with_name("arr_utc").unwrap().data_type(), &crate::plan::expr::time_type());
         assert_eq!(files.len(), 1);
     }
 }

@@ -100,12 +100,7 @@ impl Checks {
     pub(crate) fn new(plan: &SourcePlan, keys: Vec<usize>) -> Result<Checks, String> {
         let derived = plan.derived.iter();
         let derived = derived.map(|d| arrow::datatypes::Field::new(&d.name, d.expr.data_type.clone(), true));
-        let fields = plan
-            .schema
-            .fields()
-            .iter()
-            .map(|f| f.as_ref().clone().with_nullable(true))
-            .chain(derived);
+        let fields = plan.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).chain(derived);
         Ok(Checks {
             source: plan.name.as_str().into(),
             schema: plan.schema.clone(),
@@ -130,11 +125,7 @@ impl Checks {
         partition: u16,
         lateness: &mut Lateness,
     ) -> Result<Checked, ArrowError> {
-        let mut letters = Letters {
-            source: self.source.clone(),
-            partition,
-            list: Vec::new(),
-        };
+        let mut letters = Letters { source: self.source.clone(), partition, list: Vec::new() };
         for failure in chunk.failed.drain(..) {
             letters.push(failure.kind, failure.reason, failure.offset, None, failure.original);
         }
@@ -147,12 +138,7 @@ impl Checks {
         rows.reject(validate::keys(&rows.batch, &self.keys), chunk, &mut letters)?;
         self.derive(&mut rows, chunk, &mut letters)?;
         let late_dropped = self.late(&mut rows, chunk, &mut letters, lateness)?;
-        Ok(Checked {
-            rows,
-            letters,
-            filtered,
-            late_dropped,
-        })
+        Ok(Checked { rows, letters, filtered, late_dropped })
     }
 
     fn filter(&self, rows: &mut Rows, chunk: &RawChunk, letters: &mut Letters) -> Result<u64, ArrowError> {
@@ -173,13 +159,7 @@ impl Checks {
         for (row, reason) in failed {
             let place = rows.place(row);
             let (offset, original) = (chunk.offsets.get(place), chunk.original(place));
-            letters.push(
-                DeadLetterKind::Expression,
-                format!("`where` failed: {reason}"),
-                offset,
-                None,
-                original,
-            );
+            letters.push(DeadLetterKind::Expression, format!("`where` failed: {reason}"), offset, None, original);
         }
         let out = truth.len() - truth.count_set_bits() - bad.len();
         rows.keep(truth)?;
@@ -205,9 +185,7 @@ impl Checks {
             // A row that failed is null too: the failure, told first, is what counts.
             let mut bad: Vec<Bad> = failed.into_iter().chain(nulls).collect();
             bad.sort_by_key(|b| b.row);
-            let valid = times
-                .nulls()
-                .map_or_else(|| BooleanBuffer::new_set(times.len()), |n| n.inner().clone());
+            let valid = times.nulls().map_or_else(|| BooleanBuffer::new_set(times.len()), |n| n.inner().clone());
             rows.reject(bad, chunk, letters)?;
             times = arrow::compute::filter(&times, &BooleanArray::new(valid, None))?;
         }
@@ -295,9 +273,7 @@ impl Checks {
         partition: u16,
     ) -> Result<RecordBatch, ArrowError> {
         let ords = rows.ords(&chunk.offsets, source, partition);
-        let times = rows
-            .times
-            .unwrap_or_else(|| TimestampMicrosecondArray::from(Vec::<i64>::new()));
+        let times = rows.times.unwrap_or_else(|| TimestampMicrosecondArray::from(Vec::<i64>::new()));
         let times = times.with_timezone(super::decode::normalise::UTC.clone());
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(2 + rows.batch.num_columns());
         columns.push(Arc::new(times));
@@ -319,9 +295,7 @@ pub(crate) fn count_kinds(letters: &Letters) -> KindCounts {
 fn evaluate(expr: &Expr, batch: &RecordBatch) -> Result<(ArrayRef, Vec<(usize, String)>), ArrowError> {
     match expr.evaluate(batch) {
         Ok(column) => Ok((column, Vec::new())),
-        Err(_) => expr
-            .evaluate_rows(batch)
-            .map_err(|e| ArrowError::ComputeError(e.to_string())),
+        Err(_) => expr.evaluate_rows(batch).map_err(|e| ArrowError::ComputeError(e.to_string())),
     }
 }
 

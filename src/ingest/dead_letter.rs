@@ -139,11 +139,7 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// The table that takes this letter, given the `rejected_to` of its source's plan.
     pub fn table<'a>(&self, rejected_to: &'a str) -> &'a str {
-        if self.kind.rejects_row() {
-            rejected_to
-        } else {
-            DEAD_LETTERS
-        }
+        if self.kind.rejects_row() { rejected_to } else { DEAD_LETTERS }
     }
 }
 
@@ -180,17 +176,11 @@ pub fn dead_letter_batch(letters: &[DeadLetter], tick: Tick, job_version: u32) -
     let times = TimestampMicrosecondArray::from_iter(letters.iter().map(time));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.with_timezone(UTC.clone())),
-        Arc::new(Date32Array::from_iter_values(
-            letters.iter().map(|l| time(l).map_or(0, days)),
-        )),
+        Arc::new(Date32Array::from_iter_values(letters.iter().map(|l| time(l).map_or(0, days)))),
         Arc::new(Int64Array::from_value(tick.cast_signed(), letters.len())),
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.source))),
-        Arc::new(Int32Array::from_iter_values(
-            letters.iter().map(|l| i32::from(l.partition)),
-        )),
-        Arc::new(Int64Array::from_iter_values(
-            letters.iter().map(|l| l.offset.cast_signed()),
-        )),
+        Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| i32::from(l.partition)))),
+        Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset.cast_signed()))),
         Arc::new(Int32Array::from_value(job_version.cast_signed(), letters.len())),
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| l.kind.as_str()))),
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.reason))),
@@ -241,11 +231,7 @@ fn write_value(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
             let text = ArrayFormatter::try_new(column, &FormatOptions::new().with_display_error(true))
                 .map(|f| f.value(row).to_string())
                 .unwrap_or_else(|e| e.to_string());
-            if other.is_integer() {
-                out.extend_from_slice(text.as_bytes())
-            } else {
-                write_json(out, &text)
-            }
+            if other.is_integer() { out.extend_from_slice(text.as_bytes()) } else { write_json(out, &text) }
         }
     }
 }
@@ -276,15 +262,8 @@ mod tests {
             event_time: Some(86_400_000_000 * 3 + 5),
             original: vec![0xff, 0x00],
         };
-        let blind = DeadLetter {
-            kind: DeadLetterKind::Undecodable,
-            event_time: None,
-            ..letter.clone()
-        };
-        let beyond = DeadLetter {
-            event_time: Some(i64::MAX),
-            ..letter.clone()
-        };
+        let blind = DeadLetter { kind: DeadLetterKind::Undecodable, event_time: None, ..letter.clone() };
+        let beyond = DeadLetter { event_time: Some(i64::MAX), ..letter.clone() };
         let batch = dead_letter_batch(&[letter.clone(), blind.clone(), beyond], 9, 4);
         assert!(batch.column(0).is_null(2), "a time that no calendar has");
         assert_eq!(batch.schema(), dead_letter_schema());
@@ -300,10 +279,7 @@ mod tests {
     #[test]
     fn numbers_that_json_lacks_are_strings() {
         let batch = RecordBatch::try_from_iter([
-            (
-                "a",
-                Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])) as ArrayRef,
-            ),
+            ("a", Arc::new(Float64Array::from(vec![f64::NAN, f64::NEG_INFINITY])) as ArrayRef),
             ("b", Arc::new(Float32Array::from(vec![0.1, 1.5]))),
             ("c", Arc::new(Int8Array::from(vec![None, Some(-3)]))),
         ])

@@ -49,11 +49,7 @@ pub(crate) enum Id {
 
 impl Kept {
     pub(crate) fn new(horizon: Micros) -> Kept {
-        Kept {
-            horizon,
-            words: Generations(BTreeMap::new()),
-            texts: Generations(BTreeMap::new()),
-        }
+        Kept { horizon, words: Generations(BTreeMap::new()), texts: Generations(BTreeMap::new()) }
     }
 
     /// Keeps a row, or returns the time of the kept row that it duplicates.
@@ -120,32 +116,18 @@ pub(crate) fn ids(column: &ArrayRef) -> Result<Vec<Id>, ArrowError> {
     Ok(match column.data_type() {
         DataType::Utf8 => {
             let texts = column.as_string::<i32>();
-            (0..texts.len())
-                .map(|row| valid(row, Id::Text(texts.value(row).into())))
-                .collect()
+            (0..texts.len()).map(|row| valid(row, Id::Text(texts.value(row).into()))).collect()
         }
         DataType::UInt64 => {
             let words = column.as_primitive::<UInt64Type>().values();
-            words
-                .iter()
-                .enumerate()
-                .map(|(row, word)| valid(row, Id::Word(*word)))
-                .collect()
+            words.iter().enumerate().map(|(row, word)| valid(row, Id::Word(*word))).collect()
         }
         other => {
             // Dates are days in 32 bits, which only widen by way of their numbers.
-            let plain = if *other == DataType::Date32 {
-                cast(column, &DataType::Int32)?
-            } else {
-                column.clone()
-            };
+            let plain = if *other == DataType::Date32 { cast(column, &DataType::Int32)? } else { column.clone() };
             let words = cast(&plain, &DataType::Int64)?;
             let words = words.as_primitive::<Int64Type>().values();
-            words
-                .iter()
-                .enumerate()
-                .map(|(row, word)| valid(row, Id::Word(word.cast_unsigned())))
-                .collect()
+            words.iter().enumerate().map(|(row, word)| valid(row, Id::Word(word.cast_unsigned()))).collect()
         }
     })
 }
@@ -200,13 +182,7 @@ impl Scout {
             pending: VecDeque::new(),
             duplicates: VecDeque::new(),
         });
-        Scout {
-            checks,
-            id,
-            kept: Kept::new(horizon),
-            partitions: partitions.collect(),
-            source: source.into(),
-        }
+        Scout { checks, id, kept: Kept::new(horizon), partitions: partitions.collect(), source: source.into() }
     }
 
     pub(crate) fn raise(&mut self, partition: usize, watermark: EventTime) {
@@ -218,11 +194,7 @@ impl Scout {
         while self.partitions[partition].next_offset < until && !self.partitions[partition].ended {
             self.decode(partition)?;
         }
-        let wanted = self.partitions[partition]
-            .pending
-            .iter()
-            .take_while(|row| row.offset < until)
-            .last();
+        let wanted = self.partitions[partition].pending.iter().take_while(|row| row.offset < until).last();
         if let Some(target) = wanted.map(|row| (row.before, partition)) {
             for other in 0..self.partitions.len() {
                 // Whatever an undecoded row is, its watermark is the partition's.
@@ -246,21 +218,14 @@ impl Scout {
         ahead.next_offset = chunk.next_offset;
         let mut lateness = ahead.lateness;
         let internal = |e| IngestError::internal(&self.source, e);
-        let Checked { rows, .. } = self
-            .checks
-            .run(&mut chunk, partition as u16, &mut ahead.lateness)
-            .map_err(internal)?;
+        let Checked { rows, .. } =
+            self.checks.run(&mut chunk, partition as u16, &mut ahead.lateness).map_err(internal)?;
         let ids = ids(rows.batch.column(self.id)).map_err(internal)?;
         for (row, id) in ids.into_iter().enumerate() {
             let Some(time) = rows.time(row) else { continue };
             let (before, offset) = (lateness.watermark(), chunk.offsets.get(rows.place(row)));
             lateness.observe(&[time]);
-            ahead.pending.push_back(Pending {
-                before,
-                offset,
-                time,
-                id,
-            });
+            ahead.pending.push_back(Pending { before, offset, time, id });
         }
         Ok(())
     }

@@ -77,25 +77,14 @@ impl IngestError {
     }
 
     pub(crate) fn file(source: &str, path: &Path, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        IngestError::File {
-            source_name: source.into(),
-            path: path.into(),
-            what: what.into(),
-            mend: mend.into(),
-        }
+        IngestError::File { source_name: source.into(), path: path.into(), what: what.into(), mend: mend.into() }
     }
 
     pub(crate) fn source(source: &str, what: impl Into<String>) -> Self {
-        IngestError::Source {
-            source_name: source.into(),
-            what: what.into(),
-        }
+        IngestError::Source { source_name: source.into(), what: what.into() }
     }
 
     pub(crate) fn internal(source: &str, error: ArrowError) -> Self {
-        IngestError::Internal {
-            source_name: source.into(),
-            error,
-        }
+        IngestError::Internal { source_name: source.into(), error }
     }
 }

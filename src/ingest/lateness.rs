@@ -16,10 +16,7 @@ pub struct Lateness {
 impl Lateness {
     /// A partition that has seen nothing.
     pub fn new(disorder: Micros) -> Lateness {
-        Lateness {
-            disorder,
-            watermark: EventTime::MIN,
-        }
+        Lateness { disorder, watermark: EventTime::MIN }
     }
 
     /// W: rows with time below it are complete. `i64::MIN` before the first row.
@@ -89,11 +86,6 @@ mod tests {
     #[test]
     fn the_ends_of_time_do_not_wrap() {
         let mut lateness = Lateness::new(i64::MAX);
-        assert!(
-            lateness
-                .observe(&[i64::MIN, i64::MAX, i64::MIN])
-                .iter()
-                .all(|(row, w)| *row == 2 && *w == 0)
-        );
+        assert!(lateness.observe(&[i64::MIN, i64::MAX, i64::MIN]).iter().all(|(row, w)| *row == 2 && *w == 0));
     }
 }

@@ -9,7 +9,7 @@ mod avsc;
 mod catalog;
 mod checks;
 mod dead_letter;
-pub mod decode;
+mod decode;
 mod dedup;
 mod error;
 mod file;

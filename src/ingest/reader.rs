@@ -49,17 +49,10 @@ impl ReaderOptions {
         let schema = &plan.sources[source];
         let rights = plan.joins.iter().filter(|join| join.right == source);
         names.extend(rights.map(|join| schema.stream_schema.field(join.right_on).name().as_str()));
-        let mut keys: Vec<usize> = names
-            .iter()
-            .filter_map(|name| schema.schema.index_of(name).ok())
-            .collect();
+        let mut keys: Vec<usize> = names.iter().filter_map(|name| schema.schema.index_of(name).ok()).collect();
         keys.sort_unstable();
         keys.dedup();
-        ReaderOptions {
-            rank: u8::try_from(source).unwrap_or(u8::MAX),
-            keys,
-            resume: None,
-        }
+        ReaderOptions { rank: u8::try_from(source).unwrap_or(u8::MAX), keys, resume: None }
     }
 }
 
@@ -118,35 +111,20 @@ impl SourceReader {
     pub fn open(plan: &SourcePlan, options: ReaderOptions) -> Result<SourceReader, IngestError> {
         let refuse = |what| IngestError::source(&plan.name, what);
         let checks = Arc::new(Checks::new(plan, options.keys.clone()).map_err(refuse)?);
-        let offset = |partition: usize| {
-            options
-                .resume
-                .as_ref()
-                .and_then(|r| r.get(partition))
-                .copied()
-                .unwrap_or(0)
-        };
+        let offset = |partition: usize| options.resume.as_ref().and_then(|r| r.get(partition)).copied().unwrap_or(0);
         let raws = open_partitions(plan, &offset)?;
         if raws.len() > usize::from(u16::MAX) + 1 {
-            return Err(refuse(format!(
-                "it has {} files; 65,536 is the most, so merge some",
-                raws.len()
-            )));
+            return Err(refuse(format!("it has {} files; 65,536 is the most, so merge some", raws.len())));
         }
         if options.resume.as_ref().is_some_and(|resume| resume.len() != raws.len()) {
             let was = options.resume.as_ref().map_or(0, Vec::len);
-            return Err(refuse(format!(
-                "it had {was} partitions and now has {}; put the files back",
-                raws.len()
-            )));
+            return Err(refuse(format!("it had {was} partitions and now has {}; put the files back", raws.len())));
         }
         let lateness = Lateness::new(plan.disorder);
         let dedup = match (plan.dedup, plan.id) {
             (None, _) => Dedup::Off,
             (Some(_), None) => {
-                return Err(refuse(
-                    "`dedup` needs to know the `id` of a row; name its column".into(),
-                ));
+                return Err(refuse("`dedup` needs to know the `id` of a row; name its column".into()));
             }
             (Some(_), Some(id)) if !can_be_id(plan.schema.field(id).data_type()) => {
                 let field = plan.schema.field(id);
@@ -162,11 +140,8 @@ impl SourceReader {
                 Dedup::Ahead(Box::new(Scout::new(&plan.name, checks.clone(), id, horizon, ahead)))
             }
         };
-        let partitions = raws.into_iter().enumerate().map(|(p, raw)| Partition {
-            raw,
-            lateness,
-            next_offset: offset(p),
-        });
+        let partitions =
+            raws.into_iter().enumerate().map(|(p, raw)| Partition { raw, lateness, next_offset: offset(p) });
         Ok(SourceReader {
             name: plan.name.clone(),
             rank: options.rank,
@@ -213,22 +188,11 @@ impl SourceReader {
         state.next_offset = chunk.next_offset;
         let number = partition as u16;
         let internal = |e| IngestError::internal(&self.name, e);
-        let mut checked = self
-            .checks
-            .run(&mut chunk, number, &mut state.lateness)
-            .map_err(internal)?;
+        let mut checked = self.checks.run(&mut chunk, number, &mut state.lateness).map_err(internal)?;
         let watermark = state.lateness.watermark();
-        let duplicates = self
-            .dedup
-            .find(&self.name, partition, &checked.rows, &chunk, watermark)?;
-        checked
-            .rows
-            .reject(duplicates, &chunk, &mut checked.letters)
-            .map_err(internal)?;
-        let batch = self
-            .checks
-            .emit(checked.rows, &chunk, &self.stream, self.rank, number)
-            .map_err(internal)?;
+        let duplicates = self.dedup.find(&self.name, partition, &checked.rows, &chunk, watermark)?;
+        checked.rows.reject(duplicates, &chunk, &mut checked.letters).map_err(internal)?;
+        let batch = self.checks.emit(checked.rows, &chunk, &self.stream, self.rank, number).map_err(internal)?;
         let dead = count_kinds(&checked.letters);
         let counted = batch.num_rows() as u64 + checked.filtered + checked.late_dropped + chunk.blank;
         let letters = checked.letters.list.len() as u64;
@@ -301,19 +265,12 @@ fn open_partitions(plan: &SourcePlan, offset: &dyn Fn(usize) -> u64) -> Result<V
             let files = file.files.iter().enumerate();
             let open = files.map(|(p, path)| -> Result<Box<dyn RawReader>, IngestError> {
                 match file.format {
-                    FileFormat::Parquet => Ok(Box::new(ParquetReader::open(
-                        &plan.name,
-                        path,
-                        &plan.schema,
-                        offset(p),
-                    )?)),
-                    FileFormat::Ndjson | FileFormat::Csv => Ok(Box::new(TextReader::open(
-                        &plan.name,
-                        path,
-                        file.format,
-                        &plan.schema,
-                        offset(p),
-                    )?)),
+                    FileFormat::Parquet => {
+                        Ok(Box::new(ParquetReader::open(&plan.name, path, &plan.schema, offset(p))?))
+                    }
+                    FileFormat::Ndjson | FileFormat::Csv => {
+                        Ok(Box::new(TextReader::open(&plan.name, path, file.format, &plan.schema, offset(p))?))
+                    }
                 }
             });
             open.collect()
@@ -349,9 +306,11 @@ impl RawReader for Generator {
 fn value_bytes(batch: &RecordBatch) -> usize {
     let rows = batch.num_rows();
     let column = |column: &arrow::array::ArrayRef| match column.data_type() {
-        DataType::Utf8 => column.as_string::<i32>().value_offsets().last().map_or(0, |end| {
-            *end as usize - column.as_string::<i32>().value_offsets()[0] as usize + 4 * rows
-        }),
+        DataType::Utf8 => column
+            .as_string::<i32>()
+            .value_offsets()
+            .last()
+            .map_or(0, |end| *end as usize - column.as_string::<i32>().value_offsets()[0] as usize + 4 * rows),
         other => other.primitive_width().map_or(rows.div_ceil(8), |width| width * rows),
     };
     batch.columns().iter().map(column).sum()

@@ -31,11 +31,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(batch: RecordBatch) -> Rows {
-        Rows {
-            batch,
-            times: None,
-            places: None,
-        }
+        Rows { batch, times: None, places: None }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -77,13 +73,7 @@ impl Rows {
         for Bad { row, kind, reason } in bad {
             if std::mem::replace(&mut keep[row], false) {
                 let place = self.place(row);
-                letters.push(
-                    kind,
-                    reason,
-                    chunk.offsets.get(place),
-                    self.time(row),
-                    chunk.original(place),
-                );
+                letters.push(kind, reason, chunk.offsets.get(place), self.time(row), chunk.original(place));
             }
         }
         self.keep(BooleanBuffer::from(keep))
@@ -91,14 +81,7 @@ impl Rows {
 
     /// The `_ord` column.
     pub(crate) fn ords(&self, offsets: &Offsets, source: u8, partition: u16) -> UInt64Array {
-        let ord = |offset| {
-            Ord64::from(Position {
-                source,
-                partition,
-                offset,
-            })
-            .0
-        };
+        let ord = |offset| Ord64::from(Position { source, partition, offset }).0;
         match (offsets, &self.places) {
             (Offsets::From(first), None) => {
                 let first = ord(*first);
@@ -126,14 +109,6 @@ impl Letters {
         original: Vec<u8>,
     ) {
         let (source, partition) = (self.source.clone(), self.partition);
-        self.list.push(DeadLetter {
-            kind,
-            reason,
-            source,
-            partition,
-            offset,
-            event_time,
-            original,
-        });
+        self.list.push(DeadLetter { kind, reason, source, partition, offset, event_time, original });
     }
 }

@@ -22,8 +22,7 @@ pub(crate) fn shielded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     SHIELDED.with(|s| s.set(before));
     result.map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        text.or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "the decoder gave up".into())
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the decoder gave up".into())
     })
 }
 

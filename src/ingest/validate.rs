@@ -30,15 +30,11 @@ pub(crate) fn time_range(times: &[EventTime]) -> Vec<Bad> {
     if !times.iter().fold(false, |any, time| any | outside(time)) {
         return Vec::new();
     }
-    let bad = times
-        .iter()
-        .enumerate()
-        .filter(|(_, time)| outside(time))
-        .map(|(row, time)| Bad {
-            row,
-            kind: DeadLetterKind::TimeOutOfRange,
-            reason: format!("event time {} is not within 1900 to 2199", format_time(*time)),
-        });
+    let bad = times.iter().enumerate().filter(|(_, time)| outside(time)).map(|(row, time)| Bad {
+        row,
+        kind: DeadLetterKind::TimeOutOfRange,
+        reason: format!("event time {} is not within 1900 to 2199", format_time(*time)),
+    });
     bad.collect()
 }
 
@@ -60,9 +56,7 @@ pub(crate) fn keys(batch: &RecordBatch, columns: &[usize]) -> Vec<Bad> {
     let mut bad = Vec::new();
     for column in columns {
         let name = batch.schema_ref().field(*column).name();
-        nulls(batch.column(*column), &mut bad, DeadLetterKind::NoEntity, || {
-            format!("key `{name}` is null")
-        });
+        nulls(batch.column(*column), &mut bad, DeadLetterKind::NoEntity, || format!("key `{name}` is null"));
     }
     in_order(bad)
 }
@@ -106,11 +100,7 @@ where
 fn nulls(column: &ArrayRef, bad: &mut Vec<Bad>, kind: DeadLetterKind, reason: impl Fn() -> String) {
     if column.null_count() > 0 {
         let rows = (0..column.len()).filter(|row| column.is_null(*row));
-        bad.extend(rows.map(|row| Bad {
-            row,
-            kind,
-            reason: reason(),
-        }));
+        bad.extend(rows.map(|row| Bad { row, kind, reason: reason() }));
     }
 }
 
@@ -150,11 +140,7 @@ impl Rules {
     /// # Errors
     /// A sentence, for a rule that its column's type cannot be held against.
     pub(crate) fn new(rules: &[ValueRule], schema: &Schema) -> Result<Rules, String> {
-        rules
-            .iter()
-            .map(|rule| Rule::new(rule, schema))
-            .collect::<Result<_, _>>()
-            .map(Rules)
+        rules.iter().map(|rule| Rule::new(rule, schema)).collect::<Result<_, _>>().map(Rules)
     }
 
     /// Finds the rows that break a rule; of several broken rules on one row the first in the file comes first.
@@ -173,9 +159,7 @@ impl Rule {
         let (name, data_type) = (field.name(), field.data_type());
         let bounded = rule.min.is_some() || rule.max.is_some();
         if bounded && !data_type.is_numeric() {
-            return Err(format!(
-                "`validate` bounds `{name}`, which is {data_type}; only numbers have `min` and `max`"
-            ));
+            return Err(format!("`validate` bounds `{name}`, which is {data_type}; only numbers have `min` and `max`"));
         }
         let (min, max) = (rule.min.unwrap_or(f64::NEG_INFINITY), rule.max.unwrap_or(f64::INFINITY));
         let bounds = match (bounded, data_type.is_integer()) {
@@ -195,13 +179,7 @@ impl Rule {
             }
             Some(texts) => Some(Allowed::Texts(texts.iter().cloned().collect())),
         };
-        Ok(Rule {
-            column: rule.column,
-            name: name.clone(),
-            required: rule.required,
-            bounds,
-            allowed,
-        })
+        Ok(Rule { column: rule.column, name: name.clone(), required: rule.required, bounds, allowed })
     }
 
     fn check(&self, column: &ArrayRef, bad: &mut Vec<Bad>) {
@@ -212,11 +190,7 @@ impl Rule {
         }
         let mut report = |row: usize, what: &str| {
             let value = text(column, row);
-            bad.push(Bad {
-                row,
-                kind,
-                reason: format!("`{}` is {value}, {what}", self.name),
-            });
+            bad.push(Bad { row, kind, reason: format!("`{}` is {value}, {what}", self.name) });
         };
         match &self.bounds {
             None => {}
@@ -225,27 +199,13 @@ impl Rule {
                 if *column.data_type() == DataType::UInt64 {
                     let values = column.as_primitive::<UInt64Type>();
                     for row in broken(values, |v| i128::from(v) < *min || i128::from(v) > *max) {
-                        report(
-                            row,
-                            if i128::from(values.value(row)) < *min {
-                                &below
-                            } else {
-                                &above
-                            },
-                        );
+                        report(row, if i128::from(values.value(row)) < *min { &below } else { &above });
                     }
                 } else {
                     let values = cast(column, &DataType::Int64);
                     let values = values.as_primitive::<Int64Type>();
                     for row in broken(values, |v| i128::from(v) < *min || i128::from(v) > *max) {
-                        report(
-                            row,
-                            if i128::from(values.value(row)) < *min {
-                                &below
-                            } else {
-                                &above
-                            },
-                        );
+                        report(row, if i128::from(values.value(row)) < *min { &below } else { &above });
                     }
                 }
             }
@@ -253,14 +213,7 @@ impl Rule {
                 let values = real(column);
                 for row in broken(&values, |v| v < *min || v > *max) {
                     let below = values.value(row) < *min;
-                    report(
-                        row,
-                        &if below {
-                            format!("below {min}")
-                        } else {
-                            format!("above {max}")
-                        },
-                    );
+                    report(row, &if below { format!("below {min}") } else { format!("above {max}") });
                 }
             }
         }
@@ -293,9 +246,7 @@ fn broken<T: ArrowPrimitiveType>(values: &PrimitiveArray<T>, test: impl Fn(T::Na
         return Vec::new();
     }
     let rows = values.values().iter().enumerate();
-    rows.filter(|(row, value)| test(**value) && values.is_valid(*row))
-        .map(|(row, _)| row)
-        .collect()
+    rows.filter(|(row, value)| test(**value) && values.is_valid(*row)).map(|(row, _)| row).collect()
 }
 
 fn real(column: &ArrayRef) -> arrow::array::Float64Array {
@@ -304,33 +255,16 @@ fn real(column: &ArrayRef) -> arrow::array::Float64Array {
 
 fn cast(column: &ArrayRef, to: &DataType) -> ArrayRef {
     // Numbers to wider numbers: cannot fail, and a defect there must not stop a job, so a failure reads as null.
-    cast_with_options(
-        column,
-        to,
-        &CastOptions {
-            safe: true,
-            ..CastOptions::default()
-        },
-    )
-    .unwrap_or_else(|_| arrow::array::new_null_array(to, column.len()))
+    cast_with_options(column, to, &CastOptions { safe: true, ..CastOptions::default() })
+        .unwrap_or_else(|_| arrow::array::new_null_array(to, column.len()))
 }
 
 /// The column with null in place of NaN.
 fn without_nan(column: &ArrayRef) -> ArrayRef {
     let nan = |values: &ArrayRef| -> Option<BooleanArray> {
         let is_nan: Vec<bool> = match values.data_type() {
-            DataType::Float64 => values
-                .as_primitive::<Float64Type>()
-                .values()
-                .iter()
-                .map(|v| v.is_nan())
-                .collect(),
-            DataType::Float32 => values
-                .as_primitive::<Float32Type>()
-                .values()
-                .iter()
-                .map(|v| v.is_nan())
-                .collect(),
+            DataType::Float64 => values.as_primitive::<Float64Type>().values().iter().map(|v| v.is_nan()).collect(),
+            DataType::Float32 => values.as_primitive::<Float32Type>().values().iter().map(|v| v.is_nan()).collect(),
             _ => return None,
         };
         is_nan.contains(&true).then(|| BooleanArray::from(is_nan))
@@ -343,7 +277,5 @@ fn without_nan(column: &ArrayRef) -> ArrayRef {
 
 fn text(column: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::new().with_display_error(true);
-    ArrayFormatter::try_new(column, &options)
-        .map(|f| f.value(row).to_string())
-        .unwrap_or_default()
+    ArrayFormatter::try_new(column, &options).map(|f| f.value(row).to_string()).unwrap_or_default()
 }

@@ -65,10 +65,8 @@ pub fn ords(rows: &RecordBatch) -> &[u64] {
 /// Writes rows with their schema as one Arrow IPC stream.
 pub fn encode_rows(rows: &RecordBatch) -> Vec<u8> {
     let write = || -> Result<Vec<u8>, ArrowError> {
-        let mut writer = StreamWriter::try_new(
-            Vec::with_capacity(rows.get_array_memory_size() + 1024),
-            rows.schema_ref(),
-        )?;
+        let mut writer =
+            StreamWriter::try_new(Vec::with_capacity(rows.get_array_memory_size() + 1024), rows.schema_ref())?;
         writer.write(rows)?;
         writer.into_inner()
     };
@@ -81,9 +79,7 @@ pub fn encode_rows(rows: &RecordBatch) -> Vec<u8> {
 /// When the bytes are not an Arrow IPC stream of exactly one batch.
 pub fn decode_rows(bytes: &[u8]) -> Result<RecordBatch, ArrowError> {
     let mut reader = StreamReader::try_new(bytes, None)?;
-    let rows = reader
-        .next()
-        .ok_or_else(|| ArrowError::IpcError("the stream holds no batch".into()))??;
+    let rows = reader.next().ok_or_else(|| ArrowError::IpcError("the stream holds no batch".into()))??;
     match reader.next() {
         None => Ok(rows),
         Some(_) => Err(ArrowError::IpcError("the stream holds more than one batch".into())),

@@ -64,11 +64,7 @@ pub(crate) fn collect(sources: &[(RecordBatch, Pick)]) -> RecordBatch {
 /// A copy of a batch that holds on to no larger buffer.
 pub(crate) fn compact(rows: &RecordBatch) -> RecordBatch {
     let all = UInt32Array::from_iter_values(0..rows.num_rows() as u32);
-    let columns = rows
-        .columns()
-        .iter()
-        .map(|c| take(c, &all, None).expect("indices are within the batch"))
-        .collect();
+    let columns = rows.columns().iter().map(|c| take(c, &all, None).expect("indices are within the batch")).collect();
     RecordBatch::try_new(rows.schema(), columns).expect(SAME_TYPES)
 }
 
@@ -76,11 +72,7 @@ pub(crate) fn compact(rows: &RecordBatch) -> RecordBatch {
 pub fn slice_bytes(rows: &RecordBatch) -> usize {
     rows.columns()
         .iter()
-        .map(|c| {
-            c.to_data()
-                .get_slice_memory_size()
-                .unwrap_or_else(|_| c.get_array_memory_size())
-        })
+        .map(|c| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size()))
         .sum()
 }
 
@@ -89,10 +81,8 @@ fn fixed_width(data_type: &DataType) -> Option<usize> {
 }
 
 fn array_of<W: ArrowNativeType>(data_type: &DataType, values: Vec<W>, nulls: Option<NullBuffer>) -> ArrayRef {
-    let data = ArrayData::builder(data_type.clone())
-        .len(values.len())
-        .add_buffer(Buffer::from_vec(values))
-        .nulls(nulls);
+    let data =
+        ArrayData::builder(data_type.clone()).len(values.len()).add_buffer(Buffer::from_vec(values)).nulls(nulls);
     make_array(data.build().expect("a buffer of as many values as rows"))
 }
 
@@ -158,11 +148,7 @@ fn collect_words<W: ArrowNativeType>(sources: &[(RecordBatch, Pick)], column: us
             Pick::Rows(rows) => values.extend(rows.iter().map(|row| source[*row as usize])),
         }
     }
-    array_of(
-        sources[0].0.column(column).data_type(),
-        values,
-        collect_nulls(sources, column, total),
-    )
+    array_of(sources[0].0.column(column).data_type(), values, collect_nulls(sources, column, total))
 }
 
 fn collect_nulls(sources: &[(RecordBatch, Pick)], column: usize, total: usize) -> Option<NullBuffer> {
@@ -175,9 +161,7 @@ fn collect_nulls(sources: &[(RecordBatch, Pick)], column: usize, total: usize) -
             (None, _) => valid.append_n(picked(source), true),
             (Some(nulls), Pick::All) => valid.append_buffer(nulls.inner()),
             (Some(nulls), Pick::Rows(rows)) => {
-                valid.append_buffer(&BooleanBuffer::collect_bool(rows.len(), |i| {
-                    nulls.is_valid(rows[i] as usize)
-                }));
+                valid.append_buffer(&BooleanBuffer::collect_bool(rows.len(), |i| nulls.is_valid(rows[i] as usize)));
             }
         }
     }

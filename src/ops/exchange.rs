@@ -85,11 +85,7 @@ impl SlotDistributor {
 
     /// What each worker gets of a batch.
     fn route(&mut self, rows: &RecordBatch) -> Vec<Option<Pick>> {
-        let columns: Vec<ArrayRef> = self
-            .key_columns
-            .iter()
-            .map(|c| ArrayRef::clone(rows.column(*c)))
-            .collect();
+        let columns: Vec<ArrayRef> = self.key_columns.iter().map(|c| ArrayRef::clone(rows.column(*c))).collect();
         self.hashes.clear();
         key::hashes(&columns, &mut self.hashes).expect("the plan has checked the types of entity keys");
         let mut counts = vec![0usize; self.pending.len()];
@@ -100,18 +96,13 @@ impl SlotDistributor {
             counts[worker as usize] += 1;
         }
         if let Some(only) = counts.iter().position(|count| *count == rows.num_rows()) {
-            return (0..counts.len())
-                .map(|worker| (worker == only).then_some(Pick::All))
-                .collect();
+            return (0..counts.len()).map(|worker| (worker == only).then_some(Pick::All)).collect();
         }
         let mut picked: Vec<Vec<u32>> = counts.iter().map(|count| Vec::with_capacity(*count)).collect();
         for (row, worker) in self.hashes.iter().enumerate() {
             picked[*worker as usize].push(row as u32);
         }
-        picked
-            .into_iter()
-            .map(|rows| (!rows.is_empty()).then_some(Pick::Rows(rows)))
-            .collect()
+        picked.into_iter().map(|rows| (!rows.is_empty()).then_some(Pick::Rows(rows))).collect()
     }
 }
 
@@ -129,9 +120,7 @@ impl Pending {
 impl Distributor<Batch> for SlotDistributor {
     fn partition<T: Clone, P: Push<Message<T, Batch>>>(&mut self, container: &mut Batch, time: &T, pushers: &mut [P]) {
         let rows = std::mem::take(container).0;
-        self.split(&rows, |worker, rows| {
-            Message::push_at(&mut Batch(rows), time.clone(), &mut pushers[worker])
-        });
+        self.split(&rows, |worker, rows| Message::push_at(&mut Batch(rows), time.clone(), &mut pushers[worker]));
     }
 
     fn flush<T: Clone, P: Push<Message<T, Batch>>>(&mut self, time: &T, pushers: &mut [P]) {
@@ -150,10 +139,7 @@ mod tests {
         let columns: Vec<ArrayRef> = columns.iter().map(|c| rows.column(*c).clone()).collect();
         let mut hashes = Vec::new();
         key::hashes(&columns, &mut hashes).unwrap();
-        hashes
-            .iter()
-            .map(|hash| worker_of_slot(slot_of(*hash), workers))
-            .collect()
+        hashes.iter().map(|hash| worker_of_slot(slot_of(*hash), workers)).collect()
     }
 
     proptest! {

@@ -109,10 +109,7 @@ impl EncodedKeys {
 
     /// The rows of several batches, one batch after the other.
     pub fn concat(parts: &[EncodedKeys]) -> EncodedKeys {
-        let mut all = EncodedKeys {
-            bytes: Vec::new(),
-            offsets: vec![0],
-        };
+        let mut all = EncodedKeys { bytes: Vec::new(), offsets: vec![0] };
         for part in parts {
             let start = all.bytes.len();
             all.bytes.extend_from_slice(&part.bytes);
@@ -168,10 +165,7 @@ fn is_temporal(data_type: &DataType) -> bool {
 
 fn is_text(data_type: &DataType) -> bool {
     use DataType::*;
-    matches!(
-        data_type,
-        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_)
-    )
+    matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_))
 }
 
 /// The column in one of the few types that the rest of this file tells apart.
@@ -189,11 +183,7 @@ fn plain(column: &ArrayRef) -> Result<ArrayRef, KeyError> {
         other if is_supported(other) => return Ok(ArrayRef::clone(column)),
         _ => return Err(unsupported()),
     };
-    if column.data_type() == &to {
-        Ok(ArrayRef::clone(column))
-    } else {
-        cast(column, &to).map_err(|_| unsupported())
-    }
+    if column.data_type() == &to { Ok(ArrayRef::clone(column)) } else { cast(column, &to).map_err(|_| unsupported()) }
 }
 
 fn add_sizes(column: &ArrayRef, sizes: &mut [usize]) {
@@ -215,11 +205,7 @@ fn add_sizes(column: &ArrayRef, sizes: &mut [usize]) {
 
 fn add_lengths(column: &ArrayRef, offsets: &[i64], sizes: &mut [usize]) {
     for (row, (size, ends)) in sizes.iter_mut().zip(offsets.windows(2)).enumerate() {
-        *size += if column.is_null(row) {
-            1
-        } else {
-            5 + (ends[1] - ends[0]) as usize
-        };
+        *size += if column.is_null(row) { 1 } else { 5 + (ends[1] - ends[0]) as usize };
     }
 }
 
@@ -239,16 +225,10 @@ fn write(column: &ArrayRef, bytes: &mut [u8], ends: &mut [usize]) {
         Some(value) => put(row, TAG_BYTES, &[&(value.len() as u32).to_le_bytes(), value]),
     };
     match column.data_type() {
-        DataType::LargeUtf8 => column
-            .as_string::<i64>()
-            .iter()
-            .enumerate()
-            .for_each(|(i, v)| put_bytes(i, v.map(str::as_bytes))),
-        DataType::LargeBinary => column
-            .as_binary::<i64>()
-            .iter()
-            .enumerate()
-            .for_each(|(i, v)| put_bytes(i, v)),
+        DataType::LargeUtf8 => {
+            column.as_string::<i64>().iter().enumerate().for_each(|(i, v)| put_bytes(i, v.map(str::as_bytes)))
+        }
+        DataType::LargeBinary => column.as_binary::<i64>().iter().enumerate().for_each(|(i, v)| put_bytes(i, v)),
         DataType::Boolean => {
             let values: &BooleanArray = column.as_boolean();
             for (row, value) in values.iter().enumerate() {
@@ -353,10 +333,7 @@ mod tests {
             Arc::new(BooleanArray::from(vec![true, false])),
         ])
         .unwrap();
-        assert_eq!(
-            keys.get(0),
-            b"\x01\x7f\xff\xff\xff\xff\xff\xff\xff\x02\x02\0\0\0ab\x03\x01"
-        );
+        assert_eq!(keys.get(0), b"\x01\x7f\xff\xff\xff\xff\xff\xff\xff\x02\x02\0\0\0ab\x03\x01");
         assert_eq!(keys.get(1), b"\0\x02\0\0\0\0\x03\0");
         let words: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(-1), None]));
         assert_eq!(hash(&[words]), vec![hash_u64(0), hash_u64(u64::MAX), hash_bytes(&[0])]);
@@ -391,17 +368,10 @@ mod tests {
 
     #[test]
     fn lists_are_refused() {
-        let list: ArrayRef = Arc::new(arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>([
-            Some(vec![Some(1)]),
-            None,
-        ]));
+        let list: ArrayRef =
+            Arc::new(arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)]), None]));
         assert!(!is_supported(list.data_type()));
-        assert!(
-            encode(&[list])
-                .unwrap_err()
-                .to_string()
-                .contains("cannot be an entity key")
-        );
+        assert!(encode(&[list]).unwrap_err().to_string().contains("cannot be an entity key"));
     }
 
     proptest! {

@@ -17,43 +17,16 @@ pub(crate) fn rows(at: &[(i64, u64)]) -> RecordBatch {
 pub(crate) fn rows_with_strings(at: &[(i64, u64)]) -> RecordBatch {
     let ords = || at.iter().map(|(_, ord)| *ord);
     let mut columns = system(at);
-    columns.push((
-        "key",
-        Arc::new(ords().map(|o| Some((o % 97) as i64)).collect::<Int64Array>()),
-    ));
-    columns.push((
-        "value",
-        Arc::new(
-            ords()
-                .map(|o| (o % 5 != 0).then_some(o as f64 * 0.5))
-                .collect::<Float64Array>(),
-        ),
-    ));
+    columns.push(("key", Arc::new(ords().map(|o| Some((o % 97) as i64)).collect::<Int64Array>())));
+    columns.push(("value", Arc::new(ords().map(|o| (o % 5 != 0).then_some(o as f64 * 0.5)).collect::<Float64Array>())));
     columns.push((
         "name",
-        Arc::new(
-            ords()
-                .map(|o| (o % 7 != 0).then(|| format!("n{}", o % 11)))
-                .collect::<StringArray>(),
-        ),
+        Arc::new(ords().map(|o| (o % 7 != 0).then(|| format!("n{}", o % 11))).collect::<StringArray>()),
     ));
-    columns.push((
-        "small",
-        Arc::new(ords().map(|o| (o % 3 != 0).then_some(o as i32)).collect::<Int32Array>()),
-    ));
-    columns.push((
-        "flag",
-        Arc::new(
-            ords()
-                .map(|o| (o % 4 != 0).then_some(o % 2 == 0))
-                .collect::<BooleanArray>(),
-        ),
-    ));
+    columns.push(("small", Arc::new(ords().map(|o| (o % 3 != 0).then_some(o as i32)).collect::<Int32Array>())));
+    columns.push(("flag", Arc::new(ords().map(|o| (o % 4 != 0).then_some(o % 2 == 0)).collect::<BooleanArray>())));
     RecordBatch::try_from_iter_with_nullable(
-        columns
-            .into_iter()
-            .enumerate()
-            .map(|(i, (name, array))| (name, array, i > 1)),
+        columns.into_iter().enumerate().map(|(i, (name, array))| (name, array, i > 1)),
     )
     .unwrap()
 }
@@ -61,8 +34,5 @@ pub(crate) fn rows_with_strings(at: &[(i64, u64)]) -> RecordBatch {
 fn system(at: &[(i64, u64)]) -> Vec<(&'static str, ArrayRef)> {
     let times: TimestampMicrosecondArray = at.iter().map(|(time, _)| Some(*time)).collect();
     let ords: UInt64Array = at.iter().map(|(_, ord)| Some(*ord)).collect();
-    vec![
-        ("_time", Arc::new(times.with_timezone("UTC"))),
-        ("_ord", Arc::new(ords)),
-    ]
+    vec![("_time", Arc::new(times.with_timezone("UTC"))), ("_ord", Arc::new(ords))]
 }

@@ -42,11 +42,7 @@ pub trait Catalog {
     /// from it; empty when nothing does. The default looks only whether the file is there.
     fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
         let _ = (inputs, outputs);
-        if path.is_file() {
-            Vec::new()
-        } else {
-            vec![format!("there is no file `{}`", path.display())]
-        }
+        if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
     }
 }
 

@@ -20,17 +20,13 @@ impl Node {
     fn scalar(&self) -> Result<&Scalar, Mismatch> {
         match &self.data {
             Data::Scalar(scalar) => Ok(scalar),
-            _ => Err(de::Error::custom(format!(
-                "expected one value, found {}",
-                self.described()
-            ))),
+            _ => Err(de::Error::custom(format!("expected one value, found {}", self.described()))),
         }
     }
 
     fn number<T: std::str::FromStr>(&self) -> Result<T, Mismatch> {
         let text = &self.scalar()?.text;
-        text.parse()
-            .map_err(|_| de::Error::custom(format!("`{text}` is out of range")))
+        text.parse().map_err(|_| de::Error::custom(format!("`{text}` is out of range")))
     }
 }
 

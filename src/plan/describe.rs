@@ -44,10 +44,7 @@ impl Plan {
         }
         writeln!(out, "\noperators")?;
         if self.order == Order::EventTime {
-            writeln!(
-                out,
-                "  reorder: holds each source's rows until the watermark passes them"
-            )?;
+            writeln!(out, "  reorder: holds each source's rows until the watermark passes them")?;
         }
         for join in &self.joins {
             self.write_join(out, join)?;
@@ -56,11 +53,7 @@ impl Plan {
             self.write_view(out, view)?;
         }
         for set in &self.sets {
-            writeln!(
-                out,
-                "\nfeature set {} on {}: one row per event",
-                set.name, self.sources[set.spine].name
-            )?;
+            writeln!(out, "\nfeature set {} on {}: one row per event", set.name, self.sources[set.spine].name)?;
             if !set.views.is_empty() {
                 let views: Vec<&str> = set.views.iter().map(|v| self.views[*v].name.as_str()).collect();
                 writeln!(out, "  visits {}", views.join(", then "))?;
@@ -70,13 +63,7 @@ impl Plan {
         }
         for model in &self.models {
             let set = &self.sets[model.inputs];
-            writeln!(
-                out,
-                "\nmodel {} version {}: {}",
-                model.name,
-                model.version,
-                model.path.display()
-            )?;
+            writeln!(out, "\nmodel {} version {}: {}", model.name, model.version, model.path.display())?;
             writeln!(out, "  inputs: {} columns of {}", set.columns.len(), set.name)?;
             for output in &model.outputs {
                 let element = output.element.map(|e| format!("[{e}]")).unwrap_or_default();
@@ -119,9 +106,7 @@ impl Plan {
                     GeneratorStream::Transactions => "transactions",
                     GeneratorStream::Labels => "labels",
                 };
-                let length = g
-                    .duration
-                    .map_or("without end".to_string(), |d| format!("for {}", format_duration(d)));
+                let length = g.duration.map_or("without end".to_string(), |d| format!("for {}", format_duration(d)));
                 write!(
                     out,
                     "  generator of {stream}, seed {}, {} customers, {} terminals, from {} {length}",
@@ -136,12 +121,8 @@ impl Plan {
                 writeln!(out, ", {}", rate(g.rate))?;
             }
         }
-        let columns: Vec<(&str, &DataType)> = source
-            .schema
-            .fields()
-            .iter()
-            .map(|f| (f.name().as_str(), f.data_type()))
-            .collect();
+        let columns: Vec<(&str, &DataType)> =
+            source.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
         write_columns(out, "  ", &columns)?;
         if let Some(filter) = &source.filter {
             writeln!(out, "  where {}", filter.text)?;
@@ -188,13 +169,7 @@ impl Plan {
             )?;
         }
         for derived in &source.derived {
-            writeln!(
-                out,
-                "  {} {} = {}",
-                derived.name,
-                type_name(&derived.expr.data_type),
-                derived.expr.text
-            )?;
+            writeln!(out, "  {} {} = {}", derived.name, type_name(&derived.expr.data_type), derived.expr.text)?;
         }
         Ok(())
     }
@@ -210,20 +185,13 @@ impl Plan {
             right.name,
             format_duration(join.within)
         )?;
-        let told: Vec<&str> = join
-            .right_columns
-            .iter()
-            .map(|i| right.stream_schema.field(*i).name().as_str())
-            .collect();
+        let told: Vec<&str> =
+            join.right_columns.iter().map(|i| right.stream_schema.field(*i).name().as_str()).collect();
         if !told.is_empty() {
             writeln!(out, "    told later: {}", told.join(", "))?;
         }
         let kept = join.within + left.disorder.max(right.disorder);
-        writeln!(
-            out,
-            "    state: the rows of both sides of the last {}",
-            format_duration(kept)
-        )
+        writeln!(out, "    state: the rows of both sides of the last {}", format_duration(kept))
     }
 
     fn write_view(&self, out: &mut String, view: &ViewPlan) -> std::fmt::Result {
@@ -231,12 +199,7 @@ impl Plan {
             StreamRef::Source(s) => &self.sources[s].name,
             StreamRef::Join(j) => &self.joins[j].name,
         };
-        write!(
-            out,
-            "  view {} over {stream} by {}",
-            view.name,
-            view.entity_names.join(", ")
-        )?;
+        write!(out, "  view {} over {stream} by {}", view.name, view.entity_names.join(", "))?;
         if view.delay > 0 {
             write!(out, ", delayed by {}", format_duration(view.delay))?;
         }
@@ -260,11 +223,8 @@ impl Plan {
                     format!("({} to {}, t]", bound(view.delay + w + r), bound(view.delay + w))
                 }
             };
-            let window = if view.delay > 0 {
-                window.replace(", t]", &format!(", {}]", bound(view.delay)))
-            } else {
-                window
-            };
+            let window =
+                if view.delay > 0 { window.replace(", t]", &format!(", {}]", bound(view.delay))) } else { window };
             write!(
                 out,
                 "    {} {} = {}({input}) over {window}",
@@ -278,13 +238,7 @@ impl Plan {
             }
         }
         for post in &view.post {
-            writeln!(
-                out,
-                "    {} {} = {}",
-                post.name,
-                type_name(&post.expr.data_type),
-                post.expr.text
-            )?;
+            writeln!(out, "    {} {} = {}", post.name, type_name(&post.expr.data_type), post.expr.text)?;
         }
         writeln!(out, "    state per key, in {SLOTS} slots: {}", state(view))
     }
@@ -299,10 +253,7 @@ impl Plan {
             )?;
         }
         if let Some(offline) = &self.offline {
-            let tables = offline
-                .tables
-                .as_ref()
-                .map_or("all tables".to_string(), |t| t.join(", "));
+            let tables = offline.tables.as_ref().map_or("all tables".to_string(), |t| t.join(", "));
             writeln!(out, "\noffline store {}: Delta tables, {tables}", offline.uri)?;
             writeln!(
                 out,
@@ -340,10 +291,7 @@ fn state(view: &ViewPlan) -> String {
         })
         .max();
     if let Some(longest) = longest {
-        parts.push(format!(
-            "its rows of the last {}",
-            format_duration(longest + view.delay + view.disorder)
-        ));
+        parts.push(format!("its rows of the last {}", format_duration(longest + view.delay + view.disorder)));
     }
     let mut tiles: Vec<(Micros, Micros)> = view
         .aggregates
@@ -366,11 +314,7 @@ fn state(view: &ViewPlan) -> String {
     if view.aggregates.iter().any(|a| a.window == Window::Lifetime) {
         parts.push("one row of lifetime values, kept for ever".to_string());
     }
-    if parts.is_empty() {
-        "none".to_string()
-    } else {
-        parts.join("; ")
-    }
+    if parts.is_empty() { "none".to_string() } else { parts.join("; ") }
 }
 
 fn rate(rate: Rate) -> String {

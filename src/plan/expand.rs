@@ -92,28 +92,16 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
         }
     }
     out.push_str(rest);
-    Some(if problems.is_empty() {
-        Ok((out, expanded))
-    } else {
-        Err(problems)
-    })
+    Some(if problems.is_empty() { Ok((out, expanded)) } else { Err(problems) })
 }
 
 /// Applies `--set path.to.key=value`: makes what is missing on the way, replaces what is there. `path.0` is a list's first item.
 pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collector) {
-    let place = Place {
-        set: Some(Arc::from(format!("{key}={value}"))),
-        ..Place::default()
-    };
+    let place = Place { set: Some(Arc::from(format!("{key}={value}"))), ..Place::default() };
     let keys: Vec<&str> = key.split('.').map(str::trim).collect();
     let path = Path::of(&keys);
     if keys.iter().any(|k| k.is_empty()) {
-        faults.error(
-            &place,
-            &Path::root(),
-            format!("`{key}` is not a path of keys"),
-            "write --set path.to.key=value",
-        );
+        faults.error(&place, &Path::root(), format!("`{key}` is not a path of keys"), "write --set path.to.key=value");
         return;
     }
     let node = match parse_value(if value.trim().is_empty() { "''" } else { value }, &place) {
@@ -121,10 +109,7 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collecto
         // `--set where=a: b` is no YAML scalar but surely meant as text.
         Err(_) => Node {
             place: place.clone(),
-            data: Data::Scalar(super::yaml::Scalar {
-                text: value.to_string(),
-                plain: false,
-            }),
+            data: Data::Scalar(super::yaml::Scalar { text: value.to_string(), plain: false }),
         },
     };
     if let Err((what, mend)) = insert(root, &keys, node, &place) {
@@ -141,23 +126,14 @@ fn insert(at: &mut Node, keys: &[&str], node: Node, place: &Place) -> Result<(),
         Data::List(items) => {
             let length = items.len();
             let item = key.parse().ok().and_then(|i: usize| items.get_mut(i)).ok_or_else(|| {
-                (
-                    format!("`{key}` is not an item of this list of {length}"),
-                    "items are counted from 0".to_string(),
-                )
+                (format!("`{key}` is not an item of this list of {length}"), "items are counted from 0".to_string())
             })?;
             insert(item, rest, node, place)
         }
         Data::Map(entries) => {
             if !entries.iter().any(|(k, _)| k.text == *key) {
-                let key = Key {
-                    text: key.to_string(),
-                    place: place.clone(),
-                };
-                let value = Node {
-                    place: place.clone(),
-                    data: Data::Map(Vec::new()),
-                };
+                let key = Key { text: key.to_string(), place: place.clone() };
+                let value = Node { place: place.clone(), data: Data::Map(Vec::new()) };
                 entries.push((key, value));
             }
             match entries.iter_mut().find(|(k, _)| k.text == *key) {
@@ -165,10 +141,9 @@ fn insert(at: &mut Node, keys: &[&str], node: Node, place: &Place) -> Result<(),
                 None => Ok(()),
             }
         }
-        Data::Scalar(_) => Err((
-            format!("there is a single value where `{key}` should be looked up"),
-            "shorten the path".to_string(),
-        )),
+        Data::Scalar(_) => {
+            Err((format!("there is a single value where `{key}` should be looked up"), "shorten the path".to_string()))
+        }
         Data::Broken => Ok(()),
     }
 }
@@ -238,9 +213,7 @@ mod tests {
         assert_eq!(text(a.get("b").unwrap()), "x");
         assert_eq!(text(a.get("c").unwrap().get("d").unwrap()), "list of 2");
         assert_eq!(text(node.get("e").unwrap()), "");
-        let Data::List(l) = &a.get("l").unwrap().data else {
-            panic!()
-        };
+        let Data::List(l) = &a.get("l").unwrap().data else { panic!() };
         assert_eq!(text(&l[1]), "12");
         for bad in ["a.b.c", "a.l.7", "a..b"] {
             set(&mut node, bad, "1", &mut faults);

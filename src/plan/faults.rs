@@ -96,13 +96,6 @@ impl Collector {
             Some(set) => format!("{what} (from `--set {set}`)"),
             None => what,
         };
-        self.list.push(Fault {
-            severity,
-            line: place.line,
-            column: place.column,
-            path: path.to_string(),
-            what,
-            mend,
-        });
+        self.list.push(Fault { severity, line: place.line, column: place.column, path: path.to_string(), what, mend });
     }
 }

@@ -1,6 +1,6 @@
 //! The dataflow file: types, expressions, validation, and the compiled plan.
 //!
-//! [`load`] reads a file, [`compile`] a text. Text becomes a tree in which every value knows its place (`yaml`); variables
+//! [`load`] reads a file, [`compile()`] a text. Text becomes a tree in which every value knows its place (`yaml`); variables
 //! and `--set` are put in (`expand`); the tree is held against the schema that the typed configuration generates
 //! (`validate`, `schema`, `config`), decoded (`decode`), and compiled with the help of a [`Catalog`] (`compile`). Each step
 //! hands on what is sound, so that all faults of a file are reported at once.
@@ -50,16 +50,8 @@ pub fn load(
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         let mut faults = Collector::default();
-        faults.error(
-            &yaml::Place::default(),
-            &faults::Path::root(),
-            format!("the file cannot be read: {e}"),
-            "",
-        );
-        Faults {
-            file: file.clone(),
-            list: faults.sorted(),
-        }
+        faults.error(&yaml::Place::default(), &faults::Path::root(), format!("the file cannot be read: {e}"), "");
+        Faults { file: file.clone(), list: faults.sorted() }
     })?;
     compile(&file, &text, path.parent().unwrap_or(Path::new("")), sets, env, catalog)
 }
@@ -81,10 +73,7 @@ pub fn compile(
     let fatal = faults.fatal();
     match plan {
         Some(plan) if !fatal => Ok((plan, faults.sorted())),
-        _ => Err(Faults {
-            file: file.to_string(),
-            list: faults.sorted(),
-        }),
+        _ => Err(Faults { file: file.to_string(), list: faults.sorted() }),
     }
 }
 
@@ -110,21 +99,11 @@ fn stages(
         Err(e) => {
             let root = faults::Path::root();
             let what = format!("the file passed its checks and could not be read: {e}");
-            faults.error(
-                &tree.place,
-                &root,
-                what,
-                "this is a defect of tidemill; please report it",
-            );
+            faults.error(&tree.place, &root, what, "this is a defect of tidemill; please report it");
             return None;
         }
     };
-    let mut compiler = compile::Compiler {
-        tree: &tree,
-        directory,
-        catalog,
-        faults,
-    };
+    let mut compiler = compile::Compiler { tree: &tree, directory, catalog, faults };
     compiler.compile(&config, fingerprint(&tree))
 }
 

@@ -11,9 +11,7 @@ use super::config::JobConfig;
 pub fn schema() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(|| {
-        let schema = SchemaSettings::draft2020_12()
-            .into_generator()
-            .into_root_schema_for::<JobConfig>();
+        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<JobConfig>();
         let mut schema = schema.to_value();
         schema["title"] = "Tidemill dataflow".into();
         refuse_null(&mut schema);

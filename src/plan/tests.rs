@@ -14,12 +14,7 @@ use crate::base::Severity;
 struct Stub;
 
 fn schema_of(columns: &[(&str, DataType)]) -> SchemaRef {
-    Arc::new(Schema::new(
-        columns
-            .iter()
-            .map(|(n, t)| Field::new(*n, t.clone(), true))
-            .collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
 }
 
 impl Catalog for Stub {
@@ -41,12 +36,7 @@ impl Catalog for Stub {
                 return Ok((schema_of(&columns), Vec::new()));
             }
             ConnectorSpec::Generator(GeneratorStream::Labels) => {
-                let columns = [
-                    ("tx_id", Int64),
-                    ("known_at", us()),
-                    ("is_fraud", Int32),
-                    ("scenario", Int32),
-                ];
+                let columns = [("tx_id", Int64), ("known_at", us()), ("is_fraud", Int32), ("scenario", Int32)];
                 return Ok((schema_of(&columns), Vec::new()));
             }
             ConnectorSpec::File { path, .. } => path.as_str(),
@@ -169,16 +159,7 @@ fn handbook_in_detail() {
     assert_eq!((plan.order, plan.clock), (Order::EventTime, Clock::Event));
     let tx = &plan.sources[0];
     let names = |s: &SchemaRef| s.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
-    assert_eq!(
-        names(&tx.schema),
-        [
-            "TRANSACTION_ID",
-            "TX_DATETIME",
-            "CUSTOMER_ID",
-            "TERMINAL_ID",
-            "TX_AMOUNT"
-        ]
-    );
+    assert_eq!(names(&tx.schema), ["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT"]);
     assert_eq!(tx.schema.field(1).data_type(), &super::expr::time_type());
     assert_eq!(
         names(&tx.stream_schema),
@@ -199,24 +180,14 @@ fn handbook_in_detail() {
     assert_eq!(labels.event_time.inputs, ["TX_DATETIME"]);
     let join = &plan.joins[0];
     assert_eq!(join.schema.fields().last().unwrap().name(), "TX_FRAUD");
-    assert_eq!(
-        (join.left_on, join.right_on, join.right_columns.as_slice()),
-        (2, 2, &[4usize][..])
-    );
+    assert_eq!((join.left_on, join.right_on, join.right_columns.as_slice()), (2, 2, &[4usize][..]));
     let terminal = &plan.views[1];
     assert_eq!(terminal.stream, StreamRef::Join(0));
     assert_eq!(terminal.delay, 7 * 86_400_000_000);
     assert_eq!(join.schema.field(terminal.entity[0]).name(), "TERMINAL_ID");
-    let risk = terminal
-        .aggregates
-        .iter()
-        .find(|a| a.name == "terminal.risk_30d")
-        .unwrap();
+    let risk = terminal.aggregates.iter().find(|a| a.name == "terminal.risk_30d").unwrap();
     assert_eq!(join.schema.field(risk.input.unwrap()).name(), "TX_FRAUD");
-    assert_eq!(
-        (risk.function, risk.window),
-        (AggregateFunction::Mean, Window::Trailing(30 * 86_400_000_000))
-    );
+    assert_eq!((risk.function, risk.window), (AggregateFunction::Mean, Window::Trailing(30 * 86_400_000_000)));
     assert_eq!(risk.default, Some(datafusion_common::ScalarValue::Float64(Some(0.0))));
     let set = &plan.sets[0];
     assert_eq!(set.views, [0, 1]);
@@ -227,11 +198,7 @@ fn handbook_in_detail() {
     );
     assert_eq!(
         plan.models[0].outputs,
-        [ModelOutput {
-            name: "score".into(),
-            tensor: "probabilities".into(),
-            element: Some(1)
-        }]
+        [ModelOutput { name: "score".into(), tensor: "probabilities".into(), element: Some(1) }]
     );
     assert_eq!(plan.offline.as_ref().unwrap().uri, "/lake");
 }
@@ -243,11 +210,7 @@ fn plans_in_words() {
         let text = good(&format!("{name}.yaml")).describe();
         // Paths of models and of tables depend on where the test runs.
         let text = text.replace(&format!("{}/", root().display()), "");
-        let text: String = text
-            .lines()
-            .filter(|l| !l.starts_with("  plan "))
-            .map(|l| format!("{l}\n"))
-            .collect();
+        let text: String = text.lines().filter(|l| !l.starts_with("  plan ")).map(|l| format!("{l}\n")).collect();
         bless(&format!("tests/plan_files/plans/{name}.txt"), &text);
     }
 }
@@ -268,10 +231,7 @@ fn bless(path: &str, text: &str) {
 #[test]
 fn bad_files_have_all_their_faults() {
     let directory = root().join("tests/plan_files/bad");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     assert!(files.len() >= 10);
@@ -281,12 +241,7 @@ fn bad_files_have_all_their_faults() {
             .lines()
             .next()
             .and_then(|l| l.strip_prefix("# --set "))
-            .map(|l| {
-                l.split(' ')
-                    .filter_map(|s| s.split_once('='))
-                    .map(|(k, v)| (k.into(), v.into()))
-                    .collect()
-            })
+            .map(|l| l.split(' ').filter_map(|s| s.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
             .unwrap_or_default();
         let name = file.file_name().unwrap().to_str().unwrap();
         let outcome = compile(name, &text, &directory, &sets, &env, &Stub);
@@ -295,10 +250,7 @@ fn bad_files_have_all_their_faults() {
             Err(faults) => faults,
         };
         assert!(faults.fatal());
-        let committed = format!(
-            "tests/plan_files/bad/{}.txt",
-            file.file_stem().unwrap().to_str().unwrap()
-        );
+        let committed = format!("tests/plan_files/bad/{}.txt", file.file_stem().unwrap().to_str().unwrap());
         bless(&committed, &faults.to_string());
     }
 }
@@ -313,21 +265,12 @@ fn sets_and_variables() {
     ];
     let (plan, _) = job("card_fraud.yaml", &sets).unwrap();
     assert_eq!(plan.order, Order::Arrival);
-    let Connector::Generator(g) = &plan.sources[0].connector else {
-        panic!()
-    };
+    let Connector::Generator(g) = &plan.sources[0].connector else { panic!() };
     assert_eq!((g.rate, g.duration), (Rate::Max, Some(10 * 86_400_000_000)));
     assert_ne!(plan.fingerprint, good("card_fraud.yaml").fingerprint);
 
-    let faults = job(
-        "card_fraud.yaml",
-        &[
-            ("sources.tx.disorder", "soon"),
-            ("tick.rows", "0"),
-            ("sorces.tx.id", "x"),
-        ],
-    )
-    .unwrap_err();
+    let faults = job("card_fraud.yaml", &[("sources.tx.disorder", "soon"), ("tick.rows", "0"), ("sorces.tx.id", "x")])
+        .unwrap_err();
     let lines: Vec<String> = faults.to_string().lines().map(str::to_string).collect();
     assert!(lines[0].ends_with("error: sources.tx.disorder: `soon` is not a duration; write a whole number and a unit, such as 500ms, 10s, 5m, 1h or 7d (from `--set sources.tx.disorder=soon`)"), "{faults}");
     assert!(
@@ -335,10 +278,7 @@ fn sets_and_variables() {
             .contains("tick.rows: expected a whole number from 1 to 4294967295, found `0` (from `--set tick.rows=0`)"),
         "{faults}"
     );
-    assert!(
-        lines[2].contains("sorces: unknown key `sorces` (from `--set sorces.tx.id=x`)"),
-        "{faults}"
-    );
+    assert!(lines[2].contains("sorces: unknown key `sorces` (from `--set sorces.tx.id=x`)"), "{faults}");
     assert!(lines[3].contains("did you mean `sources`?"), "{faults}");
 }
 
@@ -362,18 +302,9 @@ features:
   v: {from: w, entity: [origin], aggregates: {temp: {last: temp}}}
 ";
     let (plan, _) = compile("x", text, Path::new(""), &[], &env, &Stub).unwrap_or_else(|f| panic!("{f}"));
-    let names: Vec<&str> = plan.sources[0]
-        .schema
-        .fields()
-        .iter()
-        .map(|f| f.name().as_str())
-        .collect();
+    let names: Vec<&str> = plan.sources[0].schema.fields().iter().map(|f| f.name().as_str()).collect();
     assert_eq!(names, ["observed_utc", "origin", "temp"]);
-    assert_eq!(
-        plan.sources[0].schema.field(1).data_type(),
-        &DataType::Utf8,
-        "dictionaries are read as their values"
-    );
+    assert_eq!(plan.sources[0].schema.field(1).data_type(), &DataType::Utf8, "dictionaries are read as their values");
     assert_eq!(plan.views[0].aggregates[0].name, "v.temp");
     assert_eq!(plan.views[0].aggregates[0].window, Window::Lifetime);
 }
@@ -406,40 +337,18 @@ feature_sets:
     let names: Vec<&str> = join.schema.fields().iter().skip(2).map(|f| f.name().as_str()).collect();
     assert_eq!(
         names,
-        [
-            "TRANSACTION_ID",
-            "TX_DATETIME",
-            "TERMINAL_ID",
-            "TX_AMOUNT",
-            "v.big",
-            "told.TX_DATETIME",
-            "told.TX_FRAUD"
-        ]
+        ["TRANSACTION_ID", "TX_DATETIME", "TERMINAL_ID", "TX_AMOUNT", "v.big", "told.TX_DATETIME", "told.TX_FRAUD"]
     );
     let view = &plan.views[0];
     let input = |i: usize| join.schema.field(view.aggregates[i].input.unwrap()).name().as_str();
-    assert_eq!(
-        (input(0), input(2), input(3)),
-        ("told.TX_FRAUD", "v.big", "told.TX_DATETIME")
-    );
+    assert_eq!((input(0), input(2), input(3)), ("told.TX_FRAUD", "v.big", "told.TX_DATETIME"));
     use datafusion_common::ScalarValue;
     assert_eq!(
         (view.aggregates[0].default.clone(), view.aggregates[1].default.clone()),
         (None, Some(ScalarValue::Int64(Some(7))))
     );
     let columns: Vec<&str> = plan.sets[0].columns.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(
-        columns,
-        [
-            "TX_AMOUNT",
-            "v__frauds_1d",
-            "v__frauds_24m",
-            "v__big_1d",
-            "v__seen",
-            "v__share",
-            "v__size"
-        ]
-    );
+    assert_eq!(columns, ["TX_AMOUNT", "v__frauds_1d", "v__frauds_24m", "v__big_1d", "v__seen", "v__share", "v__size"]);
     assert_eq!(view.post[1].expr.inputs, ["v.big_1d", "v.frauds_1d", "TX_AMOUNT"]);
 }
 

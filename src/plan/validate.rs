@@ -12,31 +12,11 @@ use super::yaml::{Data, Key, Kind, Node, Scalar, shorten};
 
 /// Options of the design that this version does not have: type of the mapping (or of the value), key (or value), mend.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
-    (
-        "JobConfig",
-        "monitors",
-        "remove it; accuracy can be computed from the tables of predictions and labels",
-    ),
-    (
-        "JobConfig",
-        "retrain",
-        "remove it; train outside and name the new ONNX file under `models`",
-    ),
-    (
-        "SourceConfig",
-        "kafka",
-        "read files (`file: {path: …}`) or the built-in generator",
-    ),
-    (
-        "SourceConfig",
-        "http",
-        "read files (`file: {path: …}`) or the built-in generator",
-    ),
-    (
-        "OnLateConfig",
-        "correct",
-        "use `dead_letter` or `drop`, and a larger `disorder`",
-    ),
+    ("JobConfig", "monitors", "remove it; accuracy can be computed from the tables of predictions and labels"),
+    ("JobConfig", "retrain", "remove it; train outside and name the new ONNX file under `models`"),
+    ("SourceConfig", "kafka", "read files (`file: {path: …}`) or the built-in generator"),
+    ("SourceConfig", "http", "read files (`file: {path: …}`) or the built-in generator"),
+    ("OnLateConfig", "correct", "use `dead_letter` or `drop`, and a larger `disorder`"),
     ("AggregateConfig", "quantile", ""),
     ("AggregateConfig", "q", ""),
     ("AggregateConfig", "histogram", ""),
@@ -62,11 +42,7 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("OnlineConfig", "redis", "use `embedded: {path: …}`"),
     ("OnlineConfig", "layout", "remove it"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
-    (
-        "ModelConfig",
-        "registry",
-        "name the ONNX file: `versions: {champion: PATH}`",
-    ),
+    ("ModelConfig", "registry", "name the ONNX file: `versions: {champion: PATH}`"),
     ("ModelConfig", "to", "predictions go to the table `predictions/<model>`"),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
@@ -77,10 +53,7 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
 const ROOT: &str = "JobConfig";
 
 fn not_built(holder: &str, key: &str) -> Option<&'static str> {
-    NOT_BUILT
-        .iter()
-        .find(|(h, k, _)| *h == holder && *k == key)
-        .map(|(_, _, mend)| *mend)
+    NOT_BUILT.iter().find(|(h, k, _)| *h == holder && *k == key).map(|(_, _, mend)| *mend)
 }
 
 /// Walks one tree.
@@ -117,11 +90,7 @@ impl Validator<'_> {
         }
         if let Some(choices) = schema["anyOf"].as_array() {
             // Alternatives differ in shape: one value or a list.
-            let wanted = if matches!(node.data, Data::List(_)) {
-                "array"
-            } else {
-                "string"
-            };
+            let wanted = if matches!(node.data, Data::List(_)) { "array" } else { "string" };
             let whole = self.schema;
             let shape = |s: &Value| match s["$ref"].as_str() {
                 Some(r) => whole["$defs"][r.rsplit('/').next().unwrap_or_default()]["type"].clone(),
@@ -145,12 +114,7 @@ impl Validator<'_> {
                 true => "write NAME: VALUE, one per line or in { }".to_string(),
                 false => format!("write KEY: VALUE; the keys are {}", keys.join(", ")),
             };
-            self.fault(
-                node,
-                path,
-                &format!("expected a mapping, found {}", node.described()),
-                &mend,
-            );
+            self.fault(node, path, &format!("expected a mapping, found {}", node.described()), &mend);
             return None;
         };
         let properties = schema["properties"].as_object();
@@ -163,10 +127,7 @@ impl Validator<'_> {
                 Some(inner) => inner,
                 None if schema["additionalProperties"].is_object() => {
                     if schema["propertyNames"]["pattern"].is_string() {
-                        let name = Scalar {
-                            text: key.text.clone(),
-                            plain: true,
-                        };
+                        let name = Scalar { text: key.text.clone(), plain: true };
                         if let Err(what) = values::check("name", &name) {
                             self.faults.error(&key.place, &path, what, "");
                             continue;
@@ -175,7 +136,17 @@ impl Validator<'_> {
                     &schema["additionalProperties"]
                 }
                 None => {
-                    meant.extend(self.unknown_key(key, schema, holder, &path));
+                    let Some(near) = self.unknown_key(key, schema, holder, &path) else { continue };
+                    // The value is held against what its key was meant to be, so that its faults, and those of what
+                    // needs it, come out now and not after the slip is mended.
+                    let inner = properties.and_then(|p| p.get(&near));
+                    let taken = entries.iter().any(|(k, _)| k.text == near) || meant.contains(&near);
+                    if let (Some(inner), false) = (inner, taken)
+                        && let Some(value) = self.node(value, inner, "", &path)
+                    {
+                        sound.push((Key { text: near.clone(), place: key.place.clone() }, value));
+                    }
+                    meant.push(near);
                     continue;
                 }
             };
@@ -188,51 +159,31 @@ impl Validator<'_> {
         for name in required.iter().filter_map(Value::as_str) {
             // A key that is there with a slip in it has its fault already.
             if !entries.iter().any(|(k, _)| k.text == name) && !meant.iter().any(|m| m == name) {
-                self.fault(
-                    node,
-                    path,
-                    &format!("the key `{name}` is missing"),
-                    &about(schema, name),
-                );
+                self.fault(node, path, &format!("the key `{name}` is missing"), &about(schema, name));
             }
             complete &= sound.iter().any(|(k, _)| k.text == name);
         }
         if holder == ROOT && !complete {
             // The rest of the file deserves its faults too.
             complete = true;
-            let stand_ins = [
-                (
-                    "job",
-                    Data::Scalar(Scalar {
-                        text: "job".into(),
-                        plain: true,
-                    }),
-                ),
-                ("sources", Data::Map(Vec::new())),
-            ];
+            let stand_ins =
+                [("job", Data::Scalar(Scalar { text: "job".into(), plain: true })), ("sources", Data::Map(Vec::new()))];
             for (name, data) in stand_ins {
                 if !sound.iter().any(|(k, _)| k.text == name) {
                     let place = node.place.clone();
-                    let key = Key {
-                        text: name.into(),
-                        place: place.clone(),
-                    };
+                    let key = Key { text: name.into(), place: place.clone() };
                     sound.push((key, Node { place, data }));
                 }
             }
         }
-        complete.then(|| Node {
-            place: node.place.clone(),
-            data: Data::Map(sound),
-        })
+        complete.then(|| Node { place: node.place.clone(), data: Data::Map(sound) })
     }
 
     /// Reports an unknown key; returns the key that it was most likely meant to be.
     fn unknown_key(&mut self, key: &Key, schema: &Value, holder: &str, path: &Path) -> Option<String> {
         let name = &key.text;
         if let Some(mend) = not_built(holder, name) {
-            self.faults
-                .error(&key.place, path, format!("`{name}` is not built yet"), mend);
+            self.faults.error(&key.place, path, format!("`{name}` is not built yet"), mend);
             return None;
         }
         let keys = keys_of(schema);
@@ -241,8 +192,7 @@ impl Validator<'_> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the keys here are {}", keys.join(", ")),
         };
-        self.faults
-            .error(&key.place, path, format!("unknown key `{name}`"), mend);
+        self.faults.error(&key.place, path, format!("unknown key `{name}`"), mend);
         near
     }
 
@@ -252,12 +202,7 @@ impl Validator<'_> {
                 Data::Scalar(s) => format!("write [{}]", shorten(&s.text)),
                 _ => "write [A, B]".to_string(),
             };
-            self.fault(
-                node,
-                path,
-                &format!("expected a list, found {}", node.described()),
-                &mend,
-            );
+            self.fault(node, path, &format!("expected a list, found {}", node.described()), &mend);
             return None;
         };
         let least = schema["minItems"].as_u64().unwrap_or(0);
@@ -270,10 +215,7 @@ impl Validator<'_> {
             .enumerate()
             .filter_map(|(i, item)| self.node(item, &schema["items"], "", &path.item(i)))
             .collect();
-        (sound.len() as u64 >= least).then(|| Node {
-            place: node.place.clone(),
-            data: Data::List(sound),
-        })
+        (sound.len() as u64 >= least).then(|| Node { place: node.place.clone(), data: Data::List(sound) })
     }
 
     fn scalar(&mut self, node: &Node, kind: &str, path: &Path) -> Option<Node> {
@@ -295,25 +237,18 @@ impl Validator<'_> {
                 if options.contains(text) {
                     return Some(node.clone());
                 }
-                match (
-                    not_built(holder, text),
-                    nearest(text, options.iter().map(String::as_str)),
-                ) {
+                match (not_built(holder, text), nearest(text, options.iter().map(String::as_str))) {
                     (Some(mend), _) => (format!("`{text}` is not built yet"), mend.to_string()),
                     (None, Some(near)) => (
                         format!("`{}` is not one of {}", shorten(text), options.join(", ")),
                         format!("did you mean `{near}`?"),
                     ),
-                    (None, None) => (
-                        format!("`{}` is not one of {}", shorten(text), options.join(", ")),
-                        String::new(),
-                    ),
+                    (None, None) => {
+                        (format!("`{}` is not one of {}", shorten(text), options.join(", ")), String::new())
+                    }
                 }
             }
-            _ => (
-                format!("expected one of {}, found {}", options.join(", "), node.described()),
-                String::new(),
-            ),
+            _ => (format!("expected one of {}, found {}", options.join(", "), node.described()), String::new()),
         };
         self.fault(node, path, &what, &mend);
         None
@@ -336,12 +271,7 @@ impl Validator<'_> {
         if fits {
             return Some(node.clone());
         }
-        self.fault(
-            node,
-            path,
-            &format!("expected {expected}, found {}", node.described()),
-            "",
-        );
+        self.fault(node, path, &format!("expected {expected}, found {}", node.described()), "");
         None
     }
 
@@ -376,20 +306,13 @@ fn options(schema: &Value) -> Option<Vec<String>> {
 }
 
 fn keys_of(schema: &Value) -> Vec<String> {
-    schema["properties"]
-        .as_object()
-        .map(|p| p.keys().cloned().collect())
-        .unwrap_or_default()
+    schema["properties"].as_object().map(|p| p.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// The first sentence about a key.
 fn about(schema: &Value, key: &str) -> String {
     let text = schema["properties"][key]["description"].as_str().unwrap_or_default();
-    let text = text
-        .split_terminator(". ")
-        .next()
-        .unwrap_or_default()
-        .replace('\n', " ");
+    let text = text.split_terminator(". ").next().unwrap_or_default().replace('\n', " ");
     match text.trim_end_matches('.') {
         "" => format!("add `{key}: …`"),
         text => format!("add `{key}: …`: {}", lower_first(text)),

@@ -127,9 +127,7 @@ impl FromText for Name {
         if valid {
             Ok(Name(text.to_string()))
         } else {
-            Err(format!(
-                "`{text}` is not a name; use letters, digits and underscores, a letter first"
-            ))
+            Err(format!("`{text}` is not a name; use letters, digits and underscores, a letter first"))
         }
     }
 }
@@ -153,9 +151,7 @@ impl FromText for Rate {
             "real_time" => Ok(Rate(model::Rate::RealTime)),
             _ => match text.parse::<f64>() {
                 Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(Rate(model::Rate::PerSecond(rate))),
-                _ => Err(format!(
-                    "`{text}` is not a rate; write max, real_time, or events per second such as 2000"
-                )),
+                _ => Err(format!("`{text}` is not a rate; write max, real_time, or events per second such as 2000")),
             },
         }
     }
@@ -192,10 +188,7 @@ impl FromText for WindowText {
                 Err(message) => return Err(format!("{message}, or lifetime")),
             },
         };
-        Ok(WindowText(Window {
-            text: text.to_string(),
-            window,
-        }))
+        Ok(WindowText(Window { text: text.to_string(), window }))
     }
 }
 
@@ -315,10 +308,7 @@ impl JsonSchema for Windows {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (one, length) = (
-            generator.subschema_for::<WindowText>(),
-            generator.subschema_for::<Duration>(),
-        );
+        let (one, length) = (generator.subschema_for::<WindowText>(), generator.subschema_for::<Duration>());
         json_schema!({
             "anyOf": [one, {"type": "array", "items": length, "minItems": 1}],
             "description": "The length of a trailing window, a list of lengths, or lifetime.",
@@ -401,10 +391,7 @@ mod tests {
 
     #[test]
     fn scalars_say_what_is_wrong() {
-        let plain = |text: &str| Scalar {
-            text: text.to_string(),
-            plain: true,
-        };
+        let plain = |text: &str| Scalar { text: text.to_string(), plain: true };
         for (kind, good, bad) in [
             ("name", "nb_tx", "_x"),
             ("name", "A1", "1d"),

@@ -27,11 +27,7 @@ pub(super) struct Place {
 
 impl From<Span> for Place {
     fn from(span: Span) -> Self {
-        Place {
-            line: span.start.line(),
-            column: span.start.col() + 1,
-            set: None,
-        }
+        Place { line: span.start.line(), column: span.start.col() + 1, set: None }
     }
 }
 
@@ -143,21 +139,12 @@ pub(super) fn parse(text: &str, faults: &mut Collector) -> Option<Node> {
         let outcome = match event {
             Ok((event, span)) => builder.take(event, span, faults),
             Err(error) => {
-                let place = Place {
-                    line: error.marker().line(),
-                    column: error.marker().col() + 1,
-                    set: None,
-                };
+                let place = Place { line: error.marker().line(), column: error.marker().col() + 1, set: None };
                 let mend = match error.info() {
                     info if info.contains('\t') || info.contains("tab") => "indent with spaces",
                     _ => "look at indentation, quotes and brackets here and on the line above",
                 };
-                faults.error(
-                    &place,
-                    &Path::root(),
-                    format!("the YAML cannot be read: {}", error.info()),
-                    mend,
-                );
+                faults.error(&place, &Path::root(), format!("the YAML cannot be read: {}", error.info()), mend);
                 Err(Stop)
             }
         };
@@ -168,11 +155,7 @@ pub(super) fn parse(text: &str, faults: &mut Collector) -> Option<Node> {
     match builder.root {
         Some(root) if !matches!(&root.data, Data::Scalar(s) if s.kind() == Kind::Null) => Some(root),
         _ => {
-            let start = Place {
-                line: 1,
-                column: 1,
-                set: None,
-            };
+            let start = Place { line: 1, column: 1, set: None };
             faults.error(
                 &start,
                 &Path::root(),
@@ -234,30 +217,14 @@ impl Builder {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    faults.error(
-                        &place,
-                        &Path::root(),
-                        "a second YAML document begins here",
-                        "keep one job per file",
-                    );
+                    faults.error(&place, &Path::root(), "a second YAML document begins here", "keep one job per file");
                     return Err(Stop);
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_ref().map(ToString::to_string), &place, faults);
-                let scalar = Scalar {
-                    text: text.into_owned(),
-                    plain: style == ScalarStyle::Plain,
-                };
-                self.push(
-                    Node {
-                        place,
-                        data: Data::Scalar(scalar),
-                    },
-                    anchor,
-                    1,
-                    faults,
-                )?;
+                let scalar = Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
+                self.push(Node { place, data: Data::Scalar(scalar) }, anchor, 1, faults)?;
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_tag(tag.as_ref().map(ToString::to_string), &place, faults);
@@ -284,15 +251,7 @@ impl Builder {
                 }
                 None => {
                     faults.error(&place, &self.path(), "this alias has no anchor before it", "");
-                    self.push(
-                        Node {
-                            place,
-                            data: Data::Broken,
-                        },
-                        0,
-                        1,
-                        faults,
-                    )?;
+                    self.push(Node { place, data: Data::Broken }, 0, 1, faults)?;
                 }
             },
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -315,12 +274,7 @@ impl Builder {
 
     fn refuse_tag(&self, tag: Option<String>, place: &Place, faults: &mut Collector) {
         if let Some(tag) = tag {
-            faults.error(
-                place,
-                &self.path(),
-                format!("the tag `{tag}` has no meaning here"),
-                "remove it",
-            );
+            faults.error(place, &self.path(), format!("the tag `{tag}` has no meaning here"), "remove it");
         }
     }
 
@@ -336,12 +290,7 @@ impl Builder {
     fn push(&mut self, node: Node, anchor: usize, size: usize, faults: &mut Collector) -> Result<(), Stop> {
         self.nodes += size;
         if self.nodes > NODES_MAX {
-            faults.error(
-                &node.place,
-                &Path::root(),
-                "the file is too large once its aliases are followed",
-                "",
-            );
+            faults.error(&node.place, &Path::root(), "the file is too large once its aliases are followed", "");
             return Err(Stop);
         }
         if anchor != 0 {
@@ -383,10 +332,7 @@ fn key(node: Node, path: &Path, faults: &mut Collector) -> Key {
             String::new()
         }
     };
-    Key {
-        text,
-        place: node.place,
-    }
+    Key { text, place: node.place }
 }
 
 fn count(node: &Node) -> usize {
@@ -405,11 +351,7 @@ mod tests {
     fn faults_of(text: &str) -> Vec<String> {
         let mut faults = Collector::default();
         parse(text, &mut faults);
-        faults
-            .list
-            .iter()
-            .map(|f| format!("{}:{} {}", f.line, f.column, f.what))
-            .collect()
+        faults.list.iter().map(|f| format!("{}:{} {}", f.line, f.column, f.what)).collect()
     }
 
     #[test]
@@ -426,10 +368,7 @@ mod tests {
                 _ => panic!(),
             })
             .collect();
-        assert_eq!(
-            kinds,
-            [Kind::Text, Kind::Text, Kind::Bool(true), Kind::Float(1.5), Kind::Null]
-        );
+        assert_eq!(kinds, [Kind::Text, Kind::Text, Kind::Bool(true), Kind::Float(1.5), Kind::Null]);
         assert!(faults.list.is_empty());
     }
 
@@ -437,19 +376,10 @@ mod tests {
     fn faults_have_places() {
         assert_eq!(faults_of(""), ["1:1 the file is empty"]);
         assert_eq!(faults_of("# nothing\n"), ["1:1 the file is empty"]);
-        assert_eq!(
-            faults_of("a: 1\nb: 2\na: 3"),
-            ["3:1 the key `a` is given twice; it was first given on line 1"]
-        );
+        assert_eq!(faults_of("a: 1\nb: 2\na: 3"), ["3:1 the key `a` is given twice; it was first given on line 1"]);
         assert_eq!(faults_of("a: 1\n---\nb: 2"), ["2:1 a second YAML document begins here"]);
-        assert_eq!(
-            faults_of("a: !!str 1"),
-            ["1:4 the tag `tag:yaml.org,2002:!str` has no meaning here"]
-        );
-        assert_eq!(
-            faults_of("[a]: 1"),
-            ["1:1 a key must be a word, not a list or a mapping"]
-        );
+        assert_eq!(faults_of("a: !!str 1"), ["1:4 the tag `tag:yaml.org,2002:!str` has no meaning here"]);
+        assert_eq!(faults_of("[a]: 1"), ["1:1 a key must be a word, not a list or a mapping"]);
         assert_eq!(
             faults_of("a: [1"),
             ["2:1 the YAML cannot be read: while parsing a flow sequence, expected ',' or ']'"]

@@ -80,28 +80,16 @@ impl Model {
             [input] => bind_matrix(input, columns, &mut faults),
             inputs => bind_columns(inputs, columns, &mut faults),
         };
-        let picks = outputs
-            .iter()
-            .filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok())
-            .collect();
+        let picks = outputs.iter().filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok()).collect();
         if !faults.is_empty() {
             return Err(faults);
         }
         let columns = columns
             .iter()
             .zip(kinds)
-            .map(|((name, data_type), kind)| BoundColumn {
-                name: name.to_string(),
-                data_type: data_type.clone(),
-                kind,
-            })
+            .map(|((name, data_type), kind)| BoundColumn { name: name.to_string(), data_type: data_type.clone(), kind })
             .collect();
-        Ok(Arc::new(Bound {
-            model,
-            columns,
-            binding,
-            picks,
-        }))
+        Ok(Arc::new(Bound { model, columns, binding, picks }))
     }
 
     fn pick(&self, wanted: &ModelOutput) -> Result<Pick, String> {
@@ -123,19 +111,11 @@ impl Model {
                 ));
             }
             (Some(e), Some(w)) if e >= w => {
-                return Err(format!(
-                    "output {name} reads {tensor}[{e}], and {info} has {w} values per row"
-                ));
+                return Err(format!("output {name} reads {tensor}[{e}], and {info} has {w} values per row"));
             }
             (e, _) => e.unwrap_or(0),
         };
-        Ok(Pick {
-            name: name.clone(),
-            tensor: tensor.clone(),
-            output,
-            element,
-            kind: info.element.into(),
-        })
+        Ok(Pick { name: name.clone(), tensor: tensor.clone(), output, element, kind: info.element.into() })
     }
 }
 
@@ -152,9 +132,7 @@ fn bind_matrix(input: &TensorInfo, columns: &[(&str, DataType)], faults: &mut Ve
     let kind = input.element.into();
     for (name, data_type) in columns {
         if !accepts(kind, data_type) {
-            faults.push(format!(
-                "column {name} is {data_type}, which the model's input {input} cannot take"
-            ));
+            faults.push(format!("column {name} is {data_type}, which the model's input {input} cannot take"));
         }
     }
     let dims = input.dims.clone().unwrap_or_else(|| vec![columns.len()]);
@@ -191,10 +169,7 @@ fn bind_columns(inputs: &[TensorInfo], columns: &[(&str, DataType)], faults: &mu
         let near = hint(nearest(name, inputs.iter().map(|i| i.name.as_str())));
         faults.push(format!("column {name} is no input of the model{near}"));
     }
-    (
-        Binding::Columns(taken),
-        kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect(),
-    )
+    (Binding::Columns(taken), kinds.into_iter().map(|k| k.unwrap_or(Kind::F32)).collect())
 }
 
 impl Bound {

@@ -68,9 +68,7 @@ impl Graph {
         }
         if let Some(t) = graph.sparse_initializer.first() {
             let name = t.values.as_ref().map_or("", |v| &v.name);
-            return Err(Fault::Graph(format!(
-                "initializer {name:?} is sparse, which is not supported"
-            )));
+            return Err(Fault::Graph(format!("initializer {name:?} is sparse, which is not supported")));
         }
         for &name in inputs {
             places.insert(name, next());
@@ -88,18 +86,10 @@ impl Graph {
                     ),
                 });
             }
-            let constants: Vec<Option<&Tensor>> = from
-                .iter()
-                .map(|p| p.and_then(|p| known.get(&p)).map(|t| &**t))
-                .collect();
-            let recipe = Recipe {
-                node,
-                opsets,
-                constants: &constants,
-            };
-            let kernel = kernels::make(recipe)
-                .unwrap_or_else(|| Err("has no kernel".into()))
-                .map_err(fault)?;
+            let constants: Vec<Option<&Tensor>> =
+                from.iter().map(|p| p.and_then(|p| known.get(&p)).map(|t| &**t)).collect();
+            let recipe = Recipe { node, opsets, constants: &constants };
+            let kernel = kernels::make(recipe).unwrap_or_else(|| Err("has no kernel".into())).map_err(fault)?;
             let mut to = Vec::with_capacity(node.output.len());
             for name in &node.output {
                 // An output without a name still needs a place to be written to.
@@ -109,12 +99,7 @@ impl Graph {
                 }
                 to.push(slot);
             }
-            let step = Step {
-                kernel,
-                inputs: from,
-                outputs: to,
-                label: label(node),
-            };
+            let step = Step { kernel, inputs: from, outputs: to, label: label(node) };
             if step.inputs.iter().all(|i| i.is_none_or(|i| known.contains_key(&i))) {
                 for (slot, value) in step.outputs.iter().zip(fold(&step, &known).map_err(fault)?) {
                     known.insert(*slot, Arc::new(value));
@@ -124,24 +109,11 @@ impl Graph {
             }
         }
         let slot_of = |name: &str| {
-            places
-                .get(name)
-                .copied()
-                .ok_or_else(|| Fault::Graph(format!("output {name:?} is given by no node")))
+            places.get(name).copied().ok_or_else(|| Fault::Graph(format!("output {name:?} is given by no node")))
         };
-        let outputs = graph
-            .output
-            .iter()
-            .map(|o| slot_of(&o.name))
-            .collect::<Result<_, _>>()?;
+        let outputs = graph.output.iter().map(|o| slot_of(&o.name)).collect::<Result<_, _>>()?;
         let inputs = inputs.iter().map(|n| places[n]).collect();
-        Ok(Graph {
-            steps,
-            slots,
-            constants: known.into_iter().collect(),
-            inputs,
-            outputs,
-        })
+        Ok(Graph { steps, slots, constants: known.into_iter().collect(), inputs, outputs })
     }
 
     /// The steps needed for some of the outputs, in order, and for each the outputs of it that are read, as bits.
@@ -164,23 +136,11 @@ impl Graph {
 
 /// Runs a step all of whose inputs are constants.
 fn fold(step: &Step, known: &HashMap<usize, Arc<Tensor>>) -> Result<Vec<Tensor>, String> {
-    let values: Vec<Tensor> = step
-        .inputs
-        .iter()
-        .map(|slot| slot.map_or_else(Tensor::default, |slot| Tensor::clone(&known[&slot])))
-        .collect();
-    let places: Vec<Option<usize>> = step
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(i, slot)| slot.map(|_| i))
-        .collect();
+    let values: Vec<Tensor> =
+        step.inputs.iter().map(|slot| slot.map_or_else(Tensor::default, |slot| Tensor::clone(&known[&slot]))).collect();
+    let places: Vec<Option<usize>> = step.inputs.iter().enumerate().map(|(i, slot)| slot.map(|_| i)).collect();
     let mut outputs = vec![Tensor::default(); step.outputs.len()];
-    let args = Args {
-        slots: &values,
-        places: &places,
-        wanted: u64::MAX,
-    };
+    let args = Args { slots: &values, places: &places, wanted: u64::MAX };
     step.kernel.run(args, &mut outputs, &mut Scratch::default())?;
     Ok(outputs)
 }
@@ -202,13 +162,7 @@ impl Machine {
         for (slot, value) in &graph.constants {
             slots[*slot] = Tensor::clone(value);
         }
-        Machine {
-            plan: graph.needed(outputs),
-            slots,
-            graph,
-            scratch: Scratch::default(),
-            hold: Vec::new(),
-        }
+        Machine { plan: graph.needed(outputs), slots, graph, scratch: Scratch::default(), hold: Vec::new() }
     }
 
     /// The tensor of an input, to be filled before a run.
@@ -226,13 +180,8 @@ impl Machine {
         for &(i, wanted) in &self.plan {
             let step = &self.graph.steps[i];
             self.hold.clear();
-            self.hold
-                .extend(step.outputs.iter().map(|&slot| std::mem::take(&mut self.slots[slot])));
-            let args = Args {
-                slots: &self.slots,
-                places: &step.inputs,
-                wanted,
-            };
+            self.hold.extend(step.outputs.iter().map(|&slot| std::mem::take(&mut self.slots[slot])));
+            let args = Args { slots: &self.slots, places: &step.inputs, wanted };
             let done = step.kernel.run(args, &mut self.hold, &mut self.scratch);
             for (&slot, value) in step.outputs.iter().zip(self.hold.drain(..)) {
                 self.slots[slot] = value;

@@ -3,8 +3,8 @@
 //! [`Model::load`] reads a file, names any operator that nothing here computes, and finds out the outputs' widths. [`Model::bind`] checks the
 //! columns of a feature set against the inputs. [`Bound::scorer`] makes the thing that scores batches, one per thread.
 //!
-//! Layers, bottom up: [`tensor`], [`math`], [`proto`]; [`post`]; [`kernels`] and [`tree`], an operator each; [`graph`], the list of
-//! steps; [`neural`], tract for graphs with operators that only it has; [`model`], [`bind`] and [`scorer`] on top.
+//! Layers, bottom up: `tensor`, `math`, `proto`; `post`; `kernels` and `tree`, an operator each; `graph`, the list of
+//! steps; `neural`, tract for graphs with operators that only it has; `model`, `bind` and `scorer` on top.
 //!
 //! **A row's score depends on the row and the model alone**: not on the batch, the thread, or the processor's instruction set. Every kernel sums in
 //! one fixed order without fused multiply-add, elementary functions are our own, and a model that mixes rows is refused when it is loaded.

@@ -119,10 +119,7 @@ impl Model {
     /// trial on a few rows shows that the model mixes the rows of a batch.
     pub fn load(path: impl AsRef<Path>) -> Result<Model, ScoreError> {
         let path = path.as_ref().to_path_buf();
-        let bytes = std::fs::read(&path).map_err(|source| ScoreError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(&path).map_err(|source| ScoreError::Read { path: path.clone(), source })?;
         Model::from_bytes(path, &bytes)
     }
 
@@ -131,21 +128,11 @@ impl Model {
     /// # Errors
     /// As for [`Model::load`].
     pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Model, ScoreError> {
-        let malformed = |why: String| ScoreError::Malformed {
-            path: path.clone(),
-            why,
-        };
-        let proto = tract_onnx::onnx()
-            .proto_model_for_read(&mut &*bytes)
-            .map_err(|e| malformed(format!("{e:#}")))?;
-        let graph = proto
-            .graph
-            .as_ref()
-            .ok_or_else(|| malformed("it has no graph".into()))?;
+        let malformed = |why: String| ScoreError::Malformed { path: path.clone(), why };
+        let proto = tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| malformed(format!("{e:#}")))?;
+        let graph = proto.graph.as_ref().ok_or_else(|| malformed("it has no graph".into()))?;
         if !proto.functions.is_empty() {
-            return Err(malformed(
-                "it defines functions of its own; export it with them inlined".into(),
-            ));
+            return Err(malformed("it defines functions of its own; export it with them inlined".into()));
         }
         let given = |name: &str| graph.initializer.iter().any(|t| t.name == name);
         let declared: Vec<Declared> = graph
@@ -174,22 +161,11 @@ impl Model {
             .map(|o| {
                 // A ZipMap's output is declared as dictionaries; here it is the tensor that went into it.
                 let found = declared_output(o);
-                TensorInfo {
-                    name: o.name.clone(),
-                    element: found.0.into(),
-                    dims: found.1,
-                }
+                TensorInfo { name: o.name.clone(), element: found.0.into(), dims: found.1 }
             })
             .collect();
         let hash = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        let mut model = Model {
-            path,
-            hash,
-            inputs,
-            outputs,
-            single_rows,
-            engine,
-        };
+        let mut model = Model { path, hash, inputs, outputs, single_rows, engine };
         model.try_out()?;
         Ok(model)
     }
@@ -236,12 +212,7 @@ impl Model {
     /// Models with open input widths, and such as fail on made-up values (an unknown category, say), keep what they declare.
     fn try_out(&mut self) -> Result<(), ScoreError> {
         const ROWS: usize = 5;
-        let Some(rows) = self
-            .inputs
-            .iter()
-            .map(|i| made_up(i, ROWS))
-            .collect::<Option<Vec<Tensor>>>()
-        else {
+        let Some(rows) = self.inputs.iter().map(|i| made_up(i, ROWS)).collect::<Option<Vec<Tensor>>>() else {
             return Ok(());
         };
         let wanted: Vec<usize> = (0..self.outputs.len()).collect();
@@ -266,10 +237,7 @@ impl Model {
         if self.single_rows {
             return Ok(());
         }
-        let mixes = |why: String| ScoreError::MixesRows {
-            path: self.path.clone(),
-            why,
-        };
+        let mixes = |why: String| ScoreError::MixesRows { path: self.path.clone(), why };
         let together = run.run(&rows, ROWS).map_err(mixes)?;
         for (o, info) in self.outputs.iter().enumerate() {
             if together[o].dims.first() != Some(&ROWS) {
@@ -279,10 +247,7 @@ impl Model {
                 )));
             }
             if (0..ROWS).any(|row| !same_bits(&row_of(&together[o], row), &singles[row][o])) {
-                return Err(mixes(format!(
-                    "output {:?} of a row differs with the batch it is in",
-                    info.name
-                )));
+                return Err(mixes(format!("output {:?} of a row differs with the batch it is in", info.name)));
             }
         }
         Ok(())
@@ -299,23 +264,12 @@ fn declared(input: &ValueInfoProto) -> Result<Declared, String> {
     let Some(type_proto::Value::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
         return Err(format!("input {name:?} is not a tensor"));
     };
-    let kind = Kind::of_onnx(t.elem_type).ok_or_else(|| {
-        format!(
-            "input {name:?} has element type {}, which is not supported",
-            t.elem_type
-        )
-    })?;
+    let kind = Kind::of_onnx(t.elem_type)
+        .ok_or_else(|| format!("input {name:?} has element type {}, which is not supported", t.elem_type))?;
     let dims = shape(t);
     let rows = dims.as_ref().and_then(|d| d.first().copied().flatten());
     let rest = dims.and_then(|d| d.into_iter().skip(1).collect::<Option<Vec<usize>>>());
-    Ok(Declared {
-        info: TensorInfo {
-            name: name.clone(),
-            element: kind.into(),
-            dims: rest,
-        },
-        rows,
-    })
+    Ok(Declared { info: TensorInfo { name: name.clone(), element: kind.into(), dims: rest }, rows })
 }
 
 fn declared_output(output: &ValueInfoProto) -> (Kind, Option<Vec<usize>>) {
@@ -358,42 +312,26 @@ fn compile(
     let lacking: Vec<_> = nodes().filter(|n| !ours(n)).collect();
     if lacking.is_empty() {
         let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
-        return Graph::compile(graph, &names, opsets)
-            .map(|g| Engine::Own(Arc::new(g)))
-            .map_err(|fault| match fault {
-                Fault::Node { node, why } => ScoreError::Node {
-                    path: path.into(),
-                    node,
-                    why,
-                },
-                Fault::Graph(why) => ScoreError::Malformed { path: path.into(), why },
-            });
+        return Graph::compile(graph, &names, opsets).map(|g| Engine::Own(Arc::new(g))).map_err(|fault| match fault {
+            Fault::Node { node, why } => ScoreError::Node { path: path.into(), node, why },
+            Fault::Graph(why) => ScoreError::Malformed { path: path.into(), why },
+        });
     }
     let neural = |n: &&tract_onnx::pb::NodeProto| plain(&n.domain) && neural::has(&n.op_type);
     let nobodys: Vec<String> = lacking.iter().filter(|n| !neural(n)).map(|n| label(n)).collect();
-    let unknown = |operators: String| ScoreError::UnknownOperators {
-        path: path.into(),
-        operators,
-    };
+    let unknown = |operators: String| ScoreError::UnknownOperators { path: path.into(), operators };
     if !nobodys.is_empty() {
         return Err(unknown(nobodys.join(", ")));
     }
     let apart: Vec<String> = nodes().filter(|n| !neural(n)).map(label).collect();
     if !apart.is_empty() {
         let lacking: Vec<String> = lacking.iter().map(|n| label(n)).collect();
-        return Err(unknown(format!(
-            "{} (in one graph with {})",
-            lacking.join(", "),
-            apart.join(", ")
-        )));
+        return Err(unknown(format!("{} (in one graph with {})", lacking.join(", "), apart.join(", "))));
     }
     let shapes = inputs
         .iter()
         .map(|i| {
-            i.dims
-                .clone()
-                .map(|d| (i.element.into(), d))
-                .ok_or_else(|| format!("input {:?} has an open width", i.name))
+            i.dims.clone().map(|d| (i.element.into(), d)).ok_or_else(|| format!("input {:?} has an open width", i.name))
         })
         .collect::<Result<Vec<_>, _>>();
     shapes
@@ -411,12 +349,7 @@ fn made_up(input: &TensorInfo, rows: usize) -> Option<Tensor> {
     dims.extend(input.dims.as_ref()?);
     let n: usize = dims.iter().product();
     let noise = |i: usize| {
-        (i as u32)
-            .wrapping_mul(2654435761)
-            .wrapping_add(0x9e37_79b9)
-            .rotate_left(13)
-            .wrapping_mul(0x85eb_ca6b)
-            >> 8
+        (i as u32).wrapping_mul(2654435761).wrapping_add(0x9e37_79b9).rotate_left(13).wrapping_mul(0x85eb_ca6b) >> 8
     };
     let float = |i: usize| f64::from(noise(i)) / f64::from(1 << 22) - 2.0;
     let data = match input.element {

@@ -42,14 +42,9 @@ impl Neural {
                 Kind::Text => return Err("takes text, which the neural engine cannot".into()),
             };
             let shape: Vec<usize> = std::iter::once(block).chain(dims.iter().copied()).collect();
-            graph
-                .set_input_fact(i, InferenceFact::dt_shape(kind, shape))
-                .map_err(|e| format!("{e:#}"))?;
+            graph.set_input_fact(i, InferenceFact::dt_shape(kind, shape)).map_err(|e| format!("{e:#}"))?;
         }
-        let plan = graph
-            .into_optimized()
-            .and_then(|g| g.into_runnable())
-            .map_err(|e| format!("{e:#}"))?;
+        let plan = graph.into_optimized().and_then(|g| g.into_runnable()).map_err(|e| format!("{e:#}"))?;
         Ok(Neural { plan, block })
     }
 
@@ -70,10 +65,8 @@ pub(crate) fn run(
     let mut first = 0;
     while first < rows || first == 0 {
         let taken = block.min(rows - first);
-        let fed: TVec<TValue> = inputs
-            .iter()
-            .map(|x| part(x, first, taken, block).map(TValue::from))
-            .collect::<Result<_, _>>()?;
+        let fed: TVec<TValue> =
+            inputs.iter().map(|x| part(x, first, taken, block).map(TValue::from)).collect::<Result<_, _>>()?;
         let given = state.run(fed).map_err(|e| format!("{e:#}"))?;
         for (out, value) in outputs.iter_mut().zip(&given) {
             store(out, value, first, taken, block, rows)?;

@@ -132,16 +132,8 @@ impl Labels {
     /// From the two attributes of which a classifier has one.
     pub(crate) fn of(a: Attributes, ints: &str, texts: &str) -> Result<Labels, String> {
         let words = a.texts(texts)?;
-        let labels = if words.is_empty() {
-            Labels::Ints(a.ints(ints).to_vec())
-        } else {
-            Labels::Texts(words)
-        };
-        if labels.len() == 0 {
-            Err(format!("has neither {ints} nor {texts}"))
-        } else {
-            Ok(labels)
-        }
+        let labels = if words.is_empty() { Labels::Ints(a.ints(ints).to_vec()) } else { Labels::Texts(words) };
+        if labels.len() == 0 { Err(format!("has neither {ints} nor {texts}")) } else { Ok(labels) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -161,14 +153,10 @@ impl Labels {
                     Choice::Unnamed(positive) => positive.into(),
                 }
             }),
-            Labels::Texts(labels) => out
-                .set_text(&[rows])
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, l)| match class(i) {
-                    Choice::Class(c) => l.clone_from(&labels[c]),
-                    Choice::Unnamed(positive) => *l = if positive { "1".into() } else { "0".into() },
-                }),
+            Labels::Texts(labels) => out.set_text(&[rows]).iter_mut().enumerate().for_each(|(i, l)| match class(i) {
+                Choice::Class(c) => l.clone_from(&labels[c]),
+                Choice::Unnamed(positive) => *l = if positive { "1".into() } else { "0".into() },
+            }),
         }
     }
 }

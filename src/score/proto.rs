@@ -16,16 +16,9 @@ pub(crate) struct Opsets {
 impl Opsets {
     pub(crate) fn of(model: &ModelProto) -> Opsets {
         let version = |names: &[&str], default| {
-            model
-                .opset_import
-                .iter()
-                .find(|o| names.contains(&o.domain.as_str()))
-                .map_or(default, |o| o.version)
+            model.opset_import.iter().find(|o| names.contains(&o.domain.as_str())).map_or(default, |o| o.version)
         };
-        Opsets {
-            plain: version(&["", "ai.onnx"], 17),
-            ml: version(&["ai.onnx.ml"], 3),
-        }
+        Opsets { plain: version(&["", "ai.onnx"], 17), ml: version(&["ai.onnx.ml"], 3) }
     }
 }
 
@@ -47,8 +40,7 @@ impl<'a> Attributes<'a> {
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<Result<&'a str, String>> {
-        self.find(name)
-            .map(|a| std::str::from_utf8(&a.s).map_err(|_| format!("attribute {name} is not UTF-8")))
+        self.find(name).map(|a| std::str::from_utf8(&a.s).map_err(|_| format!("attribute {name} is not UTF-8")))
     }
 
     pub(crate) fn floats(&self, name: &str) -> &'a [f32] {
@@ -103,10 +95,7 @@ pub(crate) fn tensor(t: &TensorProto) -> Result<Tensor, String> {
         .iter()
         .map(|&d| usize::try_from(d).map_err(|_| format!("has the dimension {d}")))
         .collect::<Result<_, _>>()?;
-    let n = dims
-        .iter()
-        .try_fold(1usize, |a, &b| a.checked_mul(b))
-        .ok_or("is too large")?;
+    let n = dims.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).ok_or("is too large")?;
     let raw = !t.raw_data.is_empty();
     let data = match kind {
         Kind::F32 if raw => Data::F32(little_endian(&t.raw_data, f32::from_le_bytes)),
@@ -136,11 +125,7 @@ pub(crate) fn tensor(t: &TensorProto) -> Result<Tensor, String> {
     };
     let tensor = Tensor::new(dims, data);
     if tensor.len() != n {
-        return Err(format!(
-            "holds {} values where its shape {:?} needs {n}",
-            tensor.len(),
-            tensor.dims
-        ));
+        return Err(format!("holds {} values where its shape {:?} needs {n}", tensor.len(), tensor.dims));
     }
     Ok(tensor)
 }

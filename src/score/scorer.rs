@@ -67,13 +67,7 @@ impl Running {
     fn go(&mut self, rows: usize) -> Result<(), String> {
         match self {
             Running::Own(machine, _) => machine.run(),
-            Running::Neural {
-                state,
-                block,
-                inputs,
-                outputs,
-                wanted,
-            } => {
+            Running::Neural { state, block, inputs, outputs, wanted } => {
                 outputs.resize_with(wanted.iter().max().map_or(0, |m| m + 1), Tensor::default);
                 neural::run(state, *block, rows, inputs, outputs)
             }
@@ -123,17 +117,13 @@ pub struct Scorer {
 impl Scorer {
     pub(super) fn new(bound: Arc<Bound>) -> Result<Scorer, ScoreError> {
         let wanted: Vec<usize> = bound.picks.iter().map(|p| p.output).collect();
-        let running = bound.model.engine.start(&wanted).map_err(|why| ScoreError::Malformed {
-            path: bound.model.path().into(),
-            why,
-        })?;
+        let running = bound
+            .model
+            .engine
+            .start(&wanted)
+            .map_err(|why| ScoreError::Malformed { path: bound.model.path().into(), why })?;
         let gathered = vec![Tensor::default(); bound.picks.len()];
-        Ok(Scorer {
-            bound,
-            running,
-            gathered,
-            shape: Vec::new(),
-        })
+        Ok(Scorer { bound, running, gathered, shape: Vec::new() })
     }
 
     /// Scores a batch: the bound columns, in their order, of equal length.
@@ -162,14 +152,7 @@ impl Scorer {
             if array.null_count() > 0 && !matches!(column.kind, Kind::F32 | Kind::F64) {
                 let nulls = (0..rows).filter(|&row| array.is_null(row));
                 failed.extend(nulls.map(|row| {
-                    (
-                        row,
-                        format!(
-                            "column {} is null, and the model takes {} there",
-                            column.name,
-                            column.kind.name()
-                        ),
-                    )
+                    (row, format!("column {} is null, and the model takes {} there", column.name, column.kind.name()))
                 }));
             }
         }
@@ -177,16 +160,9 @@ impl Scorer {
             let mut bad = |row: usize, v: f64| failed.push((row, format!("{} is {v}", pick.name)));
             match &values.data {
                 Data::F32(v) if v.iter().any(|v| !v.is_finite()) => {
-                    v.iter()
-                        .enumerate()
-                        .filter(|(_, v)| !v.is_finite())
-                        .for_each(|(row, v)| bad(row, (*v).into()));
+                    v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, (*v).into()));
                 }
-                Data::F64(v) => v
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, v)| !v.is_finite())
-                    .for_each(|(row, v)| bad(row, *v)),
+                Data::F64(v) => v.iter().enumerate().filter(|(_, v)| !v.is_finite()).for_each(|(row, v)| bad(row, *v)),
                 _ => {}
             }
         }
@@ -205,24 +181,14 @@ impl Scorer {
     fn check(&self, columns: &[ArrayRef], rows: usize) -> Result<(), ScoreError> {
         let bound = &self.bound.columns;
         let fits = columns.len() == bound.len()
-            && columns
-                .iter()
-                .zip(bound)
-                .all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
+            && columns.iter().zip(bound).all(|(c, b)| *c.data_type() == b.data_type && c.len() == rows);
         if fits {
             return Ok(());
         }
-        let types: Vec<String> = columns
-            .iter()
-            .map(|c| format!("{} × {}", c.len(), c.data_type()))
-            .collect();
+        let types: Vec<String> = columns.iter().map(|c| format!("{} × {}", c.len(), c.data_type())).collect();
         let wanted: Vec<String> = bound.iter().map(|b| b.data_type.to_string()).collect();
         Err(ScoreError::Columns {
-            why: format!(
-                "columns [{}] where it was bound to [{}]",
-                types.join(", "),
-                wanted.join(", ")
-            ),
+            why: format!("columns [{}] where it was bound to [{}]", types.join(", "), wanted.join(", ")),
         })
     }
 
@@ -249,14 +215,7 @@ impl Scorer {
             Binding::Matrix { dims } => {
                 self.shape.extend(dims);
                 let columns: Vec<&ArrayRef> = columns.iter().collect();
-                fill(
-                    self.running.input(0),
-                    self.bound.columns[0].kind,
-                    &self.shape,
-                    &columns,
-                    first,
-                    rows,
-                );
+                fill(self.running.input(0), self.bound.columns[0].kind, &self.shape, &columns, first, rows);
             }
             Binding::Columns(inputs) => {
                 for (input, (column, dims)) in inputs.iter().enumerate() {
@@ -297,17 +256,11 @@ fn blank(t: &mut Tensor, kind: Kind, rows: usize) {
 fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: usize) -> Result<(), String> {
     let width = from.width();
     if from.dims.first() != Some(&rows) || element >= width {
-        return Err(format!(
-            "has the shape {:?} for {rows} rows, and element {element} was asked for",
-            from.dims
-        ));
+        return Err(format!("has the shape {:?} for {rows} rows, and element {element} was asked for", from.dims));
     }
     macro_rules! take {
         ($from:expr, $to:expr) => {
-            $from
-                .chunks_exact(width)
-                .zip(&mut $to[first..first + rows])
-                .for_each(|(f, t)| t.clone_from(&f[element]))
+            $from.chunks_exact(width).zip(&mut $to[first..first + rows]).for_each(|(f, t)| t.clone_from(&f[element]))
         };
     }
     match (&from.data, &mut to.data) {
@@ -317,10 +270,7 @@ fn gather(from: &Tensor, element: usize, to: &mut Tensor, first: usize, rows: us
         (Data::Bool(f), Data::Bool(t)) => take!(f, t),
         (Data::Text(f), Data::Text(t)) => take!(f, t),
         (f, _) => {
-            return Err(format!(
-                "turned out to hold {} values",
-                Tensor::new(vec![], f.clone()).kind().name()
-            ));
+            return Err(format!("turned out to hold {} values", Tensor::new(vec![], f.clone()).kind().name()));
         }
     }
     Ok(())
@@ -335,9 +285,9 @@ fn column(t: &mut Tensor, nulls: Option<NullBuffer>) -> ArrayRef {
         Data::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
         Data::Text(v) => match nulls {
             None => Arc::new(StringArray::from_iter_values(v)),
-            Some(n) => Arc::new(StringArray::from_iter(
-                v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s)),
-            )),
+            Some(n) => {
+                Arc::new(StringArray::from_iter(v.into_iter().enumerate().map(|(i, s)| n.is_valid(i).then_some(s))))
+            }
         },
     }
 }
@@ -468,16 +418,11 @@ fn fill_column<O: Number>(to: &mut [O], stride: usize, from: &ArrayRef, first: u
         DataType::UInt16 => whole!(UInt16Type),
         DataType::UInt8 => whole!(UInt8Type),
         // Beyond 2^63 a float stands in; such values lose bits in the model's floats anyhow.
-        DataType::UInt64 => each!(UInt64Type, |v: u64| i64::try_from(v)
-            .map_or(O::of_float(v as f64), O::of_int)),
+        DataType::UInt64 => each!(UInt64Type, |v: u64| i64::try_from(v).map_or(O::of_float(v as f64), O::of_int)),
         _ => {
             let array = from.as_boolean();
             for (i, o) in to.iter_mut().step_by(stride).take(rows).enumerate() {
-                *o = if array.is_valid(first + i) {
-                    O::of_int(array.value(first + i).into())
-                } else {
-                    O::NULL
-                };
+                *o = if array.is_valid(first + i) { O::of_int(array.value(first + i).into()) } else { O::NULL };
             }
         }
     }

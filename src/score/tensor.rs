@@ -56,10 +56,7 @@ pub(crate) struct Tensor {
 
 impl Default for Tensor {
     fn default() -> Self {
-        Tensor {
-            dims: Vec::new(),
-            data: Data::F32(Vec::new()),
-        }
+        Tensor { dims: Vec::new(), data: Data::F32(Vec::new()) }
     }
 }
 
@@ -82,9 +79,7 @@ macro_rules! accessors {
             if !matches!(self.data, Data::$variant(_)) {
                 self.data = Data::$variant(Vec::new());
             }
-            let Data::$variant(v) = &mut self.data else {
-                unreachable!()
-            };
+            let Data::$variant(v) = &mut self.data else { unreachable!() };
             v.resize(n, <$type>::default());
             v
         }

@@ -141,10 +141,7 @@ impl StoreError {
     /// Wraps an error of the Delta library, for `map_err`.
     pub(crate) fn delta(table: impl Into<String>) -> impl FnOnce(delta_kernel::KernelError) -> StoreError {
         let table = table.into();
-        move |source| StoreError::Delta {
-            table,
-            source: Box::new(source),
-        }
+        move |source| StoreError::Delta { table, source: Box::new(source) }
     }
 
     /// Wraps an Arrow error, for `map_err`.

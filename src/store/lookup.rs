@@ -83,11 +83,8 @@ pub struct FeatureRow {
 /// [`StoreError::Request`] when there is no such view, or the entity does not name its key; otherwise from the store.
 pub fn get_online(reader: &OnlineReader, view: &str, entity: &[(String, String)]) -> Result<FeatureRow, StoreError> {
     let schema = reader.schema(view)?;
-    let key_types: Vec<(&str, DataType)> = schema
-        .entity
-        .iter()
-        .map(|c| (c.name.as_str(), c.column_type.data_type()))
-        .collect();
+    let key_types: Vec<(&str, DataType)> =
+        schema.entity.iter().map(|c| (c.name.as_str(), c.column_type.data_type())).collect();
     let (entity, keys) = parse_entity(view, &key_types, entity)?;
     let keys: Vec<ArrayRef> = keys.into_iter().map(|(_, key)| key).collect();
     let found = reader.read(view, &keys)?;
@@ -97,12 +94,7 @@ pub fn get_online(reader: &OnlineReader, view: &str, entity: &[(String, String)]
         None => Status::NotFound,
         Some(state) => by_age(state.event_time, found.now, ttl),
     };
-    let columns = found
-        .schema
-        .columns
-        .iter()
-        .map(|c| c.name.clone())
-        .zip(found.values.columns());
+    let columns = found.schema.columns.iter().map(|c| c.name.clone()).zip(found.values.columns());
     Ok(FeatureRow {
         view: view.into(),
         entity,
@@ -130,20 +122,12 @@ pub fn get_as_of(
 ) -> Result<FeatureRow, StoreError> {
     let table = TableReader::open(&table_path(lake, &format!("features/{view}")), None)?;
     let schema = table.schema().clone();
-    let payload = || {
-        schema
-            .fields()
-            .iter()
-            .filter(|f| !SYSTEM_COLUMNS.contains(&f.name().as_str()))
-    };
+    let payload = || schema.fields().iter().filter(|f| !SYSTEM_COLUMNS.contains(&f.name().as_str()));
     let mut key_types = Vec::new();
     for (name, _) in entity {
         let field = payload().find(|f| f.name() == name).ok_or_else(|| {
             let names: Vec<&str> = payload().map(|f| f.name().as_str()).collect();
-            StoreError::Request(format!(
-                "table features/{view} has no column `{name}`; it has {}",
-                names.join(", ")
-            ))
+            StoreError::Request(format!("table features/{view} has no column `{name}`; it has {}", names.join(", ")))
         })?;
         key_types.push((name.as_str(), field.data_type().clone()));
     }
@@ -154,20 +138,12 @@ pub fn get_as_of(
         Some(found) => by_age(found.event_time, Some(at), ttl),
     };
     let prefix = format!("{view}__");
-    let names = payload()
-        .map(|f| f.name())
-        .filter(|name| !entity.iter().any(|(key, _)| key == *name));
+    let names = payload().map(|f| f.name()).filter(|name| !entity.iter().any(|(key, _)| key == *name));
     let columns = names.map(|name| {
         let short = name.strip_prefix(&prefix).unwrap_or(name).to_string();
         let field = schema.field_with_name(name).expect("a name of the schema");
         let missing = || arrow::array::new_null_array(field.data_type(), 1);
-        (
-            short,
-            found
-                .as_ref()
-                .and_then(|f| f.row.column_by_name(name).cloned())
-                .unwrap_or_else(missing),
-        )
+        (short, found.as_ref().and_then(|f| f.row.column_by_name(name).cloned()).unwrap_or_else(missing))
     });
     let columns: Vec<(String, ArrayRef)> = columns.collect();
     Ok(FeatureRow {
@@ -192,21 +168,9 @@ fn by_age(event_time: EventTime, now: Option<EventTime>, ttl: Option<Micros>) ->
 fn features<'a>(columns: impl Iterator<Item = (String, &'a ArrayRef)>, status: Status) -> Vec<Feature> {
     columns
         .map(|(name, column)| match status {
-            Status::Present if column.is_null(0) => Feature {
-                name,
-                value: Value::Null,
-                status: Status::NullValue,
-            },
-            Status::Present => Feature {
-                name,
-                value: to_json(column),
-                status,
-            },
-            _ => Feature {
-                name,
-                value: Value::Null,
-                status,
-            },
+            Status::Present if column.is_null(0) => Feature { name, value: Value::Null, status: Status::NullValue },
+            Status::Present => Feature { name, value: to_json(column), status },
+            _ => Feature { name, value: Value::Null, status },
         })
         .collect()
 }
@@ -216,12 +180,7 @@ type Entity = (Vec<(String, String)>, Vec<(String, ArrayRef)>);
 
 /// Reads `column=value` pairs as the key that `key` names.
 fn parse_entity(view: &str, key: &[(&str, DataType)], entity: &[(String, String)]) -> Result<Entity, StoreError> {
-    let wanted = || {
-        key.iter()
-            .map(|(name, _)| format!("{name}=…"))
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let wanted = || key.iter().map(|(name, _)| format!("{name}=…")).collect::<Vec<_>>().join(" ");
     let wrong = |what: String| StoreError::Request(format!("{what}; an entity of `{view}` is {}", wanted()));
     if let Some((name, _)) = entity.iter().find(|(name, _)| !key.iter().any(|(key, _)| key == name)) {
         return Err(wrong(format!("`{name}` is no key column")));
@@ -245,13 +204,8 @@ fn parse_value(text: &str, data_type: &DataType) -> Option<ArrayRef> {
         let time = TimestampMicrosecondArray::from(vec![parse_time(text).ok()?]).with_timezone("UTC");
         return arrow::compute::cast(&time, data_type).ok();
     }
-    let strict = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    cast_with_options(&StringArray::from(vec![text]), data_type, &strict)
-        .ok()
-        .filter(|array| array.is_valid(0))
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&StringArray::from(vec![text]), data_type, &strict).ok().filter(|array| array.is_valid(0))
 }
 
 /// The first value of a column as JSON.
@@ -269,11 +223,7 @@ fn to_json(column: &ArrayRef) -> Value {
         // Through its shortest text, so that 0.1 stays 0.1.
         DataType::Float32 => {
             let x = column.as_primitive::<Float32Type>().value(0);
-            float(if x.is_finite() {
-                x.to_string().parse().unwrap_or(f64::from(x))
-            } else {
-                f64::from(x)
-            })
+            float(if x.is_finite() { x.to_string().parse().unwrap_or(f64::from(x)) } else { f64::from(x) })
         }
         DataType::UInt64 => Value::from(column.as_primitive::<UInt64Type>().value(0)),
         DataType::Utf8 => Value::from(column.as_string::<i32>().value(0)),
@@ -334,13 +284,7 @@ impl fmt::Display for FeatureRow {
             Status::OutsideMaxAge => writeln!(f, ": last event is older than the view's ttl")?,
             _ => writeln!(f)?,
         }
-        let width = self
-            .features
-            .iter()
-            .map(|f| f.name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max("valid_until".len());
+        let width = self.features.iter().map(|f| f.name.chars().count()).max().unwrap_or(0).max("valid_until".len());
         if let Some(time) = self.event_time {
             writeln!(f, "  {:width$}  {}", "event_time", format_time(time))?;
         }

@@ -71,17 +71,8 @@ struct Bad {
 }
 
 fn bad(line: impl Into<Vec<u8>>, kind: &'static str, reason: &'static str) -> Bad {
-    let table = if matches!(kind, "late" | "duplicate") {
-        DEAD
-    } else {
-        REJECTED
-    };
-    Bad {
-        line: line.into(),
-        table,
-        kind,
-        reason,
-    }
+    let table = if matches!(kind, "late" | "duplicate") { DEAD } else { REJECTED };
+    Bad { line: line.into(), table, kind, reason }
 }
 
 /// Good lines `0..GOOD`, one second apart.
@@ -122,34 +113,18 @@ fn assert_letters(lake: &Lake, bad: &[Bad], offsets: &[u64]) {
         let letters = letters(lake, bad.table);
         let letter = letters.iter().find(|l| l.offset == offset as i64).unwrap_or_else(|| {
             let found: Vec<_> = letters.iter().map(|l| (l.offset, &l.kind)).collect();
-            panic!(
-                "no letter of offset {offset} in {}: `{shown}`; there are {found:?}",
-                bad.table
-            )
+            panic!("no letter of offset {offset} in {}: `{shown}`; there are {found:?}", bad.table)
         });
         assert_eq!(letter.kind, bad.kind, "`{shown}`: {}", letter.reason);
-        assert!(
-            letter.reason.contains(bad.reason),
-            "`{shown}`: the reason is `{}`",
-            letter.reason
-        );
+        assert!(letter.reason.contains(bad.reason), "`{shown}`: the reason is `{}`", letter.reason);
         if bad.kind == "too_large" {
-            assert!(
-                !letter.original.is_empty() && bad.line.starts_with(&letter.original),
-                "the beginning is kept"
-            );
+            assert!(!letter.original.is_empty() && bad.line.starts_with(&letter.original), "the beginning is kept");
         } else {
-            assert_eq!(
-                String::from_utf8_lossy(&letter.original),
-                String::from_utf8_lossy(&bad.line)
-            );
+            assert_eq!(String::from_utf8_lossy(&letter.original), String::from_utf8_lossy(&bad.line));
             assert_eq!(letter.original, bad.line);
         }
         assert_eq!((letter.source.as_str(), letter.partition), ("tx", 0));
-        expected_count
-            .iter_mut()
-            .filter(|(t, _)| *t == bad.table)
-            .for_each(|(_, n)| *n += 1);
+        expected_count.iter_mut().filter(|(t, _)| *t == bad.table).for_each(|(_, n)| *n += 1);
     }
     for (table, expected) in expected_count {
         assert_eq!(lake.count(table), expected, "letters in {table}");
@@ -171,11 +146,7 @@ fn letters(lake: &Lake, table: &str) -> Vec<Letter> {
         return Vec::new();
     }
     let t = lake.table(table, None);
-    let column = |name: &str| {
-        t.column_by_name(name)
-            .unwrap_or_else(|| panic!("no column {name}"))
-            .clone()
-    };
+    let column = |name: &str| t.column_by_name(name).unwrap_or_else(|| panic!("no column {name}")).clone();
     let text = |name: &str, row: usize| column(name).as_string::<i32>().value(row).to_owned();
     (0..t.num_rows())
         .map(|row| Letter {
@@ -221,18 +192,10 @@ fn ndjson() {
         bad(b"\xff\xfe\x00garbage".to_vec(), "undecodable", ""),
         bad("[1, 2, 3]", "undecodable", ""),
         bad("null", "undecodable", ""),
-        bad(
-            format!(r#"{{"tx_id":900,"pad":"{}"}}"#, "x".repeat(1 << 20)),
-            "too_large",
-            "",
-        ),
+        bad(format!(r#"{{"tx_id":900,"pad":"{}"}}"#, "x".repeat(1 << 20)), "too_large", ""),
         bad(with(now, "1", r#""a lot""#), "wrong_type", "amount"),
         bad(with(now, r#"{"number":1}"#, "1.5"), "wrong_type", "card"),
-        bad(
-            r#"{"tx_id":900,"ts":"2026-01-05T00:00:30Z","card":1}"#,
-            "missing_field",
-            "amount",
-        ),
+        bad(r#"{"tx_id":900,"ts":"2026-01-05T00:00:30Z","card":1}"#, "missing_field", "amount"),
         bad(odd(900, r#","units":0"#), "expression", ""),
         bad(with("null", "1", "1.5"), "no_event_time", ""),
         bad(with(r#""1731-01-05T00:00:30Z""#, "1", "1.5"), "time_out_of_range", ""),
@@ -286,21 +249,12 @@ fn parquet_rows() {
     let dir = TempDir::new().expect("a folder");
     let mut amounts: Vec<f64> = (0..GOOD).map(|i| i as f64 + 0.25).collect();
     write_parquet(&dir.path().join("good.parquet"), &amounts, GOOD);
-    for (row, amount) in [
-        (20, f64::INFINITY),
-        (21, f64::NEG_INFINITY),
-        (22, -1.0),
-        (23, 1e15),
-        (24, f64::NAN),
-    ] {
+    for (row, amount) in [(20, f64::INFINITY), (21, f64::NEG_INFINITY), (22, -1.0), (23, 1e15), (24, f64::NAN)] {
         amounts[row] = amount;
     }
     write_parquet(&dir.path().join("bad.parquet"), &amounts, GOOD);
     let lake = job(dir.path(), "bad.parquet").run();
-    let found: Vec<_> = letters(&lake, REJECTED)
-        .into_iter()
-        .map(|l| (l.offset, l.kind, l.original))
-        .collect();
+    let found: Vec<_> = letters(&lake, REJECTED).into_iter().map(|l| (l.offset, l.kind, l.original)).collect();
     let kinds = ["not_finite", "not_finite", "invalid", "out_of_range"];
     for (row, kind) in (20..).zip(kinds) {
         let (_, _, original) = found
@@ -325,9 +279,7 @@ fn parquet_damage() {
     let mut bytes = fs::read(&path).expect("the file");
     // The second of four row groups: its pages lie a quarter into the data, before the footer.
     let file = fs::File::open(&path).expect("the file");
-    let metadata = parquet::file::metadata::ParquetMetaDataReader::new()
-        .parse_and_finish(&file)
-        .expect("a footer");
+    let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&file).expect("a footer");
     let column = metadata.row_group(1).column(0);
     let (start, length) = column.byte_range();
     bytes[start as usize..(start + length) as usize].fill(0xA5);
@@ -335,23 +287,9 @@ fn parquet_damage() {
 
     let lake = job(dir.path(), "events.parquet").run();
     let letters = letters(&lake, REJECTED);
-    assert_eq!(
-        letters.len(),
-        1,
-        "{:?}",
-        letters.iter().map(|l| (&l.kind, &l.reason)).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        (letters[0].kind.as_str(), letters[0].offset),
-        ("corrupt_block", 10),
-        "{}",
-        letters[0].reason
-    );
-    assert!(
-        letters[0].reason.contains("events.parquet"),
-        "the file is named: {}",
-        letters[0].reason
-    );
+    assert_eq!(letters.len(), 1, "{:?}", letters.iter().map(|l| (&l.kind, &l.reason)).collect::<Vec<_>>());
+    assert_eq!((letters[0].kind.as_str(), letters[0].offset), ("corrupt_block", 10), "{}", letters[0].reason);
+    assert!(letters[0].reason.contains("events.parquet"), "the file is named: {}", letters[0].reason);
     assert_eq!(lake.count("features/card"), GOOD - 10);
 }
 
@@ -360,25 +298,15 @@ fn write_parquet(path: &Path, amounts: &[f64], row_group: usize) {
     let start = 1_767_571_200_000; // 2026-01-05T00:00:00Z
     let columns: [(&str, ArrayRef); 6] = [
         ("tx_id", Arc::new(Int64Array::from_iter_values(0..n))),
-        (
-            "ts",
-            Arc::new(TimestampMillisecondArray::from_iter_values(
-                (0..n).map(|i| start + i * 1000),
-            )),
-        ),
+        ("ts", Arc::new(TimestampMillisecondArray::from_iter_values((0..n).map(|i| start + i * 1000)))),
         ("card", Arc::new(Int64Array::from_iter_values((0..n).map(|i| i % 3)))),
         ("amount", Arc::new(Float64Array::from(amounts.to_vec()))),
-        (
-            "units",
-            Arc::new(arrow::array::Int32Array::from(vec![None::<i32>; n as usize])),
-        ),
+        ("units", Arc::new(arrow::array::Int32Array::from(vec![None::<i32>; n as usize]))),
         ("country", Arc::new(StringArray::from(vec![None::<&str>; n as usize]))),
     ];
     let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
-    let properties = WriterProperties::builder()
-        .set_max_row_group_row_count(Some(row_group))
-        .set_dictionary_enabled(false)
-        .build();
+    let properties =
+        WriterProperties::builder().set_max_row_group_row_count(Some(row_group)).set_dictionary_enabled(false).build();
     let file = fs::File::create(path).expect("a file");
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
     writer.write(&batch).expect("rows");

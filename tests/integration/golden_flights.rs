@@ -20,11 +20,7 @@ fn features_equal_the_golden_file() {
     assert_eq!(table.num_rows(), 122_639, "one row per flight that has a schedule");
     let golden = read_parquet(&data.join("golden_features.parquet"));
     let columns = golden_columns("flight_columns");
-    let row_of: HashMap<i64, usize> = ids(&table, ID)
-        .into_iter()
-        .enumerate()
-        .map(|(row, id)| (id, row))
-        .collect();
+    let row_of: HashMap<i64, usize> = ids(&table, ID).into_iter().enumerate().map(|(row, id)| (id, row)).collect();
     let golden_ids = ids(&golden, ID);
     assert_eq!(golden_ids.len(), 1_000);
     for (ours, theirs) in &columns {
@@ -34,14 +30,7 @@ fn features_equal_the_golden_file() {
             assert_eq!(found, expected, "flight {id}: {ours} against {theirs}");
         }
     }
-    let uncovered = [
-        "flight_id",
-        "sched_dep_utc",
-        "origin",
-        "carrier",
-        "label_arr_utc",
-        "label_late15",
-    ];
+    let uncovered = ["flight_id", "sched_dep_utc", "origin", "carrier", "label_arr_utc", "label_late15"];
     for field in golden.schema().fields() {
         let known = columns.values().any(|c| c == field.name()) || uncovered.contains(&field.name().as_str());
         assert!(known, "the mapping says nothing of {}", field.name());
@@ -53,23 +42,11 @@ fn workers_and_ticks_change_no_bit() {
     let Some(data) = golden_data("flights") else { return };
     let base = job(&data).run().table(TABLE, None);
     for workers in [2, 3] {
-        assert_same_rows(
-            &format!("{workers} workers"),
-            &base,
-            &job(&data).workers(workers).run().table(TABLE, None),
-        );
+        assert_same_rows(&format!("{workers} workers"), &base, &job(&data).workers(workers).run().table(TABLE, None));
     }
     let base = without(&base, &["_tick"]);
     for (rows, workers) in [("256", 1), ("1000000", 2), ("4999", 3)] {
-        let found = job(&data)
-            .set("tick.rows", rows)
-            .workers(workers)
-            .run()
-            .table(TABLE, None);
-        assert_same_rows(
-            &format!("ticks of {rows} rows, {workers} workers"),
-            &base,
-            &without(&found, &["_tick"]),
-        );
+        let found = job(&data).set("tick.rows", rows).workers(workers).run().table(TABLE, None);
+        assert_same_rows(&format!("ticks of {rows} rows, {workers} workers"), &base, &without(&found, &["_tick"]));
     }
 }

@@ -20,9 +20,7 @@ fn job(data: &Path) -> Job {
 
 fn slice(data: &Path) -> Job {
     let before = format!("TX_DATETIME < timestamp '{SLICE_END}'");
-    job(data)
-        .set("sources.tx.where", &before)
-        .set("sources.labels.where", &before)
+    job(data).set("sources.tx.where", &before).set("sources.labels.where", &before)
 }
 
 #[test]
@@ -40,10 +38,7 @@ fn features_and_scores_equal_the_published_ones() {
     let mut ranked = Vec::with_capacity(published.len());
     for (id, expected) in published {
         let score = scores[&id];
-        assert!(
-            (score - expected).abs() <= 1e-6,
-            "transaction {id}: score {score}, published {expected}"
-        );
+        assert!((score - expected).abs() <= 1e-6, "transaction {id}: score {score}, published {expected}");
         ranked.push((score, frauds[&id] == 1.0));
     }
     let auc = auc(&mut ranked);
@@ -62,16 +57,8 @@ fn workers_and_ticks_change_no_bit() {
     // Another size of ticks moves rows between ticks, and nothing else.
     let base = without(&base, &["_tick"]);
     for (rows, workers) in [("997", 1), ("1000000", 2), ("30011", 3)] {
-        let found = slice(&data)
-            .set("tick.rows", rows)
-            .workers(workers)
-            .run()
-            .table(TABLE, None);
-        assert_same_rows(
-            &format!("ticks of {rows} rows, {workers} workers"),
-            &base,
-            &without(&found, &["_tick"]),
-        );
+        let found = slice(&data).set("tick.rows", rows).workers(workers).run().table(TABLE, None);
+        assert_same_rows(&format!("ticks of {rows} rows, {workers} workers"), &base, &without(&found, &["_tick"]));
     }
 }
 
@@ -80,11 +67,7 @@ fn golden_rows_compared(data: &Path, table: &RecordBatch) -> usize {
     let golden = read_parquet(&data.join("golden_features.parquet"));
     let columns = golden_columns("handbook_columns");
     assert_eq!(columns.len(), 14, "all features of the book");
-    let row_of: HashMap<i64, usize> = ids(table, ID)
-        .into_iter()
-        .enumerate()
-        .map(|(row, id)| (id, row))
-        .collect();
+    let row_of: HashMap<i64, usize> = ids(table, ID).into_iter().enumerate().map(|(row, id)| (id, row)).collect();
     let rows: Vec<(i64, usize, usize)> = ids(&golden, ID)
         .into_iter()
         .enumerate()
@@ -97,10 +80,7 @@ fn golden_rows_compared(data: &Path, table: &RecordBatch) -> usize {
         for &(id, expected_row, row) in &rows {
             let found = found[row].unwrap_or_else(|| panic!("transaction {id}: {ours} is null"));
             let expected = expected[expected_row].expect("the golden file has no nulls");
-            assert!(
-                (found - expected).abs() <= tolerance,
-                "transaction {id}: {ours} is {found}, {theirs} {expected}"
-            );
+            assert!((found - expected).abs() <= tolerance, "transaction {id}: {ours} is {found}, {theirs} {expected}");
         }
     }
     rows.len()

@@ -33,12 +33,7 @@ fn tiled(job: Job) -> Job {
 
 #[test]
 fn a_run_from_the_middle_leaves_the_same_bytes() {
-    let tables = [
-        "features/customer",
-        "features/terminal",
-        "feature_sets/fraud_inputs",
-        "predictions/fraud",
-    ];
+    let tables = ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud"];
     from_the_middle(card_fraud, &tables);
 }
 
@@ -52,10 +47,7 @@ fn from_the_middle(job: impl Fn() -> Job, tables: &[&str]) {
     let after = format!("ts >= timestamp '{MIDDLE}'");
     let middle = job().set("sources.tx.where", &after).workers(2).run();
     for table in tables {
-        let (expected, found) = (
-            since(&whole.table(table, None), PASSED),
-            since(&middle.table(table, None), PASSED),
-        );
+        let (expected, found) = (since(&whole.table(table, None), PASSED), since(&middle.table(table, None), PASSED));
         // The run from the middle may cut its ticks elsewhere; nothing else may differ.
         assert_same_rows(table, &without(&expected, &["_tick"]), &without(&found, &["_tick"]));
     }
@@ -82,11 +74,7 @@ fn the_handbook_from_the_middle() {
     let passed = tidemill::base::format_time(passed);
     let (whole, middle) = (run(&data, "2018-04-01"), run(&data, "2018-04-15"));
     let (expected, found) = (since(&whole, &passed), since(&middle, &passed));
-    assert_same_rows(
-        "predictions/fraud",
-        &without(&expected, &["_tick"]),
-        &without(&found, &["_tick"]),
-    );
+    assert_same_rows("predictions/fraud", &without(&expected, &["_tick"]), &without(&found, &["_tick"]));
 }
 
 /// The rows at or after a time.
@@ -102,8 +90,6 @@ fn rows_before(batch: &RecordBatch, time: &str) -> usize {
 }
 
 fn times(batch: &RecordBatch) -> &[i64] {
-    let column = batch
-        .column_by_name("event_time")
-        .expect("every table has an event time");
+    let column = batch.column_by_name("event_time").expect("every table has an event time");
     column.as_primitive::<TimestampMicrosecondType>().values()
 }

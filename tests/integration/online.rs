@@ -25,10 +25,7 @@ fn served_values_are_those_of_the_clock() {
             .run();
         let now = parse_time(lake.summary.clock.as_ref().expect("a clock")).expect("a time");
         let table = lake.table("features/customer", None);
-        let times = table
-            .column_by_name("event_time")
-            .expect("a time")
-            .as_primitive::<TimestampMicrosecondType>();
+        let times = table.column_by_name("event_time").expect("a time").as_primitive::<TimestampMicrosecondType>();
         let mut events: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         for (customer, time) in ids(&table, "customer_id").into_iter().zip(times.values()) {
             events.entry(customer).or_default().push(*time);
@@ -45,21 +42,11 @@ fn served_values_are_those_of_the_clock() {
             }
             for (name, width) in WINDOWS {
                 let expected = times.iter().filter(|t| **t > now - width).count();
-                let served = row
-                    .features
-                    .iter()
-                    .find(|f| f.name == name)
-                    .expect("the feature")
-                    .value
-                    .as_u64();
+                let served = row.features.iter().find(|f| f.name == name).expect("the feature").value.as_u64();
                 assert_eq!(served, Some(expected as u64), "customer {customer}: {name} at {now}");
                 slid += usize::from(expected == 0);
             }
         }
-        assert!(
-            events.len() > 1000 && slid > 0,
-            "{} customers, {slid} windows ran empty",
-            events.len()
-        );
+        assert!(events.len() > 1000 && slid > 0, "{} customers, {slid} windows ran empty", events.len());
     }
 }

@@ -16,13 +16,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if line == format!("```{language}") {
-            found.push(
-                lines
-                    .by_ref()
-                    .take_while(|l| *l != "```")
-                    .map(|l| format!("{l}\n"))
-                    .collect(),
-            );
+            found.push(lines.by_ref().take_while(|l| *l != "```").map(|l| format!("{l}\n")).collect());
         }
     }
     found
@@ -42,22 +36,13 @@ fn the_commands_exist() {
     let text = readme();
     let mut commands = 0;
     for line in text.lines().map(str::trim_start) {
-        let Some(rest) = line
-            .strip_prefix("tidemill ")
-            .or_else(|| line.strip_prefix("$ tidemill "))
-        else {
+        let Some(rest) = line.strip_prefix("tidemill ").or_else(|| line.strip_prefix("$ tidemill ")) else {
             continue;
         };
         // `tidemill features get …` → `tidemill features get --help`, whatever the arguments are.
-        let words: Vec<&str> = rest
-            .split_whitespace()
-            .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-            .collect();
-        let depth = if matches!(words.first(), Some(&("features" | "bench"))) {
-            2
-        } else {
-            1
-        };
+        let words: Vec<&str> =
+            rest.split_whitespace().take_while(|w| w.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
+        let depth = if matches!(words.first(), Some(&("features" | "bench"))) { 2 } else { 1 };
         let status = Command::new(env!("CARGO_BIN_EXE_tidemill"))
             .args(&words[..depth])
             .arg("--help")

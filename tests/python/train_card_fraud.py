@@ -3,7 +3,7 @@
     python tests/python/train_card_fraud.py [--tidemill target/release/tidemill] [--out models/card_fraud.onnx]
     python tests/python/train_card_fraud.py --lakes DIR...        # on tables that a run has left behind
 
-Needs lightgbm, numpy, onnx, onnxruntime, pandas, pyarrow, pyyaml, scikit-learn.
+Needs lightgbm, numpy, onnx, onnxruntime, pandas, pyarrow, scikit-learn.
 
 Runs dataflows/card_fraud.yaml, without its model, on eight worlds with other seeds than the demo's, as fast as it goes; joins
 the rows of `feature_sets/fraud_inputs` with the labels; fits gradient-boosted trees on six worlds, judges them on the other
@@ -12,9 +12,7 @@ two, and writes the trees as one ai.onnx.ml.TreeEnsembleClassifier: `input` floa
 """
 
 import argparse
-import json
 import pathlib
-import subprocess
 import tempfile
 
 import lightgbm
@@ -22,47 +20,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pandas as pd
-import pyarrow.parquet as pq
-import yaml
+from card_fraud_job import ROOT, read_table, run_job
 from onnx import TensorProto, helper
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEEDS = range(101, 109)
 TEST_SEEDS = 2
 SIZE_MAX = 300_000
 AUC_MIN = 0.93
-
-
-class Yaml12(yaml.SafeLoader):
-    """In YAML 1.2 the key `on` is a word, not a truth value."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def run_job(tidemill: str, seed: int, directory: pathlib.Path) -> pathlib.Path:
-    """Computes the features of one world; returns the directory of its tables."""
-    job = yaml.load((ROOT / "dataflows" / "card_fraud.yaml").read_text(), Loader=Yaml12)
-    for source in job["sources"].values():
-        source["generator"] |= {"seed": seed, "duration": "24d", "rate": "max"}
-    # The model that is to be made is not there yet, so the labels arrive as a set of their own.
-    del job["models"], job["labels"], job["sinks"]["online"]
-    job["feature_sets"]["known"] = {"on": "fraud_labels", "take": ["tx_id", "is_fraud"]}
-    lake = directory / f"lake_{seed}"
-    job["sinks"]["offline"] = {"delta": {"uri": str(lake)}}
-    file = directory / f"card_fraud_{seed}.yaml"
-    file.write_text(json.dumps(job, indent=1))  # JSON is YAML
-    subprocess.run([tidemill, "run", str(file), "--until-end", "--state", str(directory / f"state_{seed}")], check=True, cwd=ROOT)
-    return lake
-
-
-def read_table(path: pathlib.Path) -> pd.DataFrame:
-    """A table that one run has written: no file of it is compacted or orphaned, so a plain read is exact."""
-    files = sorted(path.rglob("*.parquet"))
-    return pd.concat([pq.ParquetFile(f).read().to_pandas() for f in files], ignore_index=True)
 
 
 def read_lake(lake: pathlib.Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:

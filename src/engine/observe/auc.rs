@@ -19,12 +19,7 @@ struct Waiting<T> {
 
 impl<T> Waiting<T> {
     fn new(most: usize) -> Waiting<T> {
-        Waiting {
-            by_id: HashMap::new(),
-            order: VecDeque::new(),
-            next: 0,
-            most,
-        }
+        Waiting { by_id: HashMap::new(), order: VecDeque::new(), next: 0, most }
     }
 
     /// A second entry of the same id replaces the first.
@@ -134,11 +129,7 @@ mod tests {
         let (mut twice, mut all) = (0u128, 0u128);
         for (positive, _) in pairs.iter().filter(|p| p.1) {
             for (negative, _) in pairs.iter().filter(|p| !p.1) {
-                twice += if positive > negative {
-                    2
-                } else {
-                    u128::from(positive == negative)
-                };
+                twice += if positive > negative { 2 } else { u128::from(positive == negative) };
                 all += 2;
             }
         }
@@ -163,7 +154,8 @@ mod tests {
             window in 1usize..30,
         ) {
             let mut matches = Matches::new(window, usize::MAX);
-            let (mut scores, mut labels): (Vec<(u64, f64, bool)>, Vec<(u64, f64, bool)>) = Default::default();
+            let mut scores: Vec<(u64, f64, bool)> = Vec::new();
+            let mut labels = scores.clone();
             let mut expected = Vec::new();
             for (id, score, label, predicts) in events {
                 let other = |list: &Vec<(u64, f64, bool)>| list.iter().position(|(other, ..)| *other == id);

@@ -7,20 +7,13 @@ use arrow::array::{
 use super::*;
 
 fn observer() -> Observer {
-    let labels = WatchedLabels {
-        source: 1,
-        id: 2,
-        value: 3,
-    };
+    let labels = WatchedLabels { source: 1, id: 2, value: 3 };
     let watched = Watched {
         model: 1,
         name: "fraud".into(),
         score: "score".into(),
         id: Some("tx_id".into()),
-        columns: vec![
-            ("amount".into(), "amount".into()),
-            ("customer.nb_tx_1d".into(), "customer__nb_tx_1d".into()),
-        ],
+        columns: vec![("amount".into(), "amount".into()), ("customer.nb_tx_1d".into(), "customer__nb_tx_1d".into())],
         labels: Some(labels),
     };
     Observer::with(Some(watched), 1000)
@@ -28,15 +21,7 @@ fn observer() -> Observer {
 
 fn tick(tick: Tick, now: EventTime) -> TickInfo {
     let watermark = now + 1;
-    TickInfo {
-        tick,
-        watermark,
-        previous_watermark: now,
-        now,
-        epoch: 0,
-        epoch_end: false,
-        last: false,
-    }
+    TickInfo { tick, watermark, previous_watermark: now, now, epoch: 0, epoch_end: false, last: false }
 }
 
 fn times(times: impl Iterator<Item = i64>) -> ArrayRef {
@@ -48,15 +33,9 @@ fn scored(ids: ArrayRef, first: i64, scores: &[f32]) -> RecordBatch {
     let n = scores.len() as i64;
     let batch = RecordBatch::try_from_iter([
         ("_time", times(first..first + n)),
-        (
-            "_ord",
-            Arc::new(UInt64Array::from_iter_values((first..first + n).map(|i| i as u64))),
-        ),
+        ("_ord", Arc::new(UInt64Array::from_iter_values((first..first + n).map(|i| i as u64)))),
         ("tx_id", ids),
-        (
-            "amount",
-            Arc::new(Float64Array::from_iter_values((0..n).map(|i| i as f64 + 0.256))),
-        ),
+        ("amount", Arc::new(Float64Array::from_iter_values((0..n).map(|i| i as f64 + 0.256)))),
         ("customer.nb_tx_1d", Arc::new(Int64Array::from(vec![None; n as usize]))),
         ("score", Arc::new(Float32Array::from(scores.to_vec())) as ArrayRef),
     ]);
@@ -92,19 +71,13 @@ fn a_snapshot_tells_what_was_reported() {
     observer.on_labels(0, &labels(5_000, Arc::new(Int32Array::from(vec![13])), vec![Some(1)]));
 
     let snapshot = observer.snapshot();
-    assert_eq!(
-        (snapshot.rows_in, snapshot.rows_scored, snapshot.dead_letters),
-        (100, 8, 3)
-    );
+    assert_eq!((snapshot.rows_in, snapshot.rows_scored, snapshot.dead_letters), (100, 8, 3));
     assert_eq!((snapshot.tick, snapshot.ticks_behind), (3, 0));
     assert_eq!((snapshot.watermark, snapshot.labels), (Some(4_000), 5));
     assert_eq!(snapshot.columns, ["amount", "customer__nb_tx_1d"]);
     let row = &snapshot.recent[..];
     assert_eq!(row.len(), 1, "rows are taken now and then");
-    assert_eq!(
-        (row[0].time, row[0].id.as_str(), row[0].score),
-        (13, "13", f64::from(0.2f32))
-    );
+    assert_eq!((row[0].time, row[0].id.as_str(), row[0].score), (13, "13", f64::from(0.2f32)));
     assert_eq!(row[0].values, ["3.26", "-"]);
     assert!(snapshot.latency.is_some());
     assert_eq!(snapshot.accuracy, None, "the labels are not known yet");
@@ -112,12 +85,7 @@ fn a_snapshot_tells_what_was_reported() {
     observer.on_tick(&tick(5, 5_000), &[vec![100], vec![5]], 50, 0);
     let snapshot = observer.snapshot();
     assert_eq!(snapshot.ticks_behind, 2);
-    let accuracy = Accuracy {
-        auc: Some(1.0),
-        window: 3,
-        positives: 2,
-        matched: 3,
-    };
+    let accuracy = Accuracy { auc: Some(1.0), window: 3, positives: 2, matched: 3 };
     assert_eq!(snapshot.accuracy, Some(accuracy));
 
     // A label that came first waits for its prediction.
@@ -147,14 +115,7 @@ fn text_ids_match_and_odd_batches_do_no_harm() {
 #[test]
 fn latency_counts_from_the_tick_that_read_the_row() {
     let mut latencies = Latencies::new();
-    let position = |source, partition, offset| {
-        Ord64::from(Position {
-            source,
-            partition,
-            offset,
-        })
-        .0
-    };
+    let position = |source, partition, offset| Ord64::from(Position { source, partition, offset }).0;
     let second = Duration::from_secs(1);
     latencies.cuts.push(second, &[vec![10, 0], vec![5]]);
     latencies.cuts.push(2 * second, &[vec![10, 7], vec![5]]);
@@ -188,10 +149,7 @@ fn latency_looks_back_ten_seconds() {
     }
     let near = |a: Duration, b: u64| (a.as_micros() as f64 / (b * 1000) as f64 - 1.0).abs() < 0.02;
     let recent = latencies.recent().unwrap();
-    assert!(
-        near(recent.p50, 1) && near(recent.p99, 1) && near(recent.max, 10),
-        "{recent:?}"
-    );
+    assert!(near(recent.p50, 1) && near(recent.p99, 1) && near(recent.max, 10), "{recent:?}");
     let total = quantiles(&latencies.total).unwrap();
     assert!(near(total.p99, 2000) && near(total.max, 2000), "{total:?}");
     latencies.turn_to(1000);

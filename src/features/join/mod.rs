@@ -91,10 +91,7 @@ struct Entry {
 enum Lefts {
     None,
     One(Address),
-    #[expect(
-        clippy::box_collection,
-        reason = "keeps an entry at 32 bytes, and ids that repeat are few"
-    )]
+    #[expect(clippy::box_collection, reason = "keeps an entry at 32 bytes, and ids that repeat are few")]
     Many(Box<VecDeque<Address>>),
 }
 
@@ -143,17 +140,12 @@ impl LabelJoin {
     /// # Errors
     /// When an id's type cannot be a key.
     pub fn new(plan: &JoinPlan, right: &SchemaRef) -> Result<Self, JoinError> {
-        let (left_type, right_type) = (
-            plan.schema.field(plan.left_on).data_type(),
-            right.field(plan.right_on).data_type(),
-        );
+        let (left_type, right_type) =
+            (plan.schema.field(plan.left_on).data_type(), right.field(plan.right_on).data_type());
         for data_type in [left_type, right_type] {
             if !key::is_supported(data_type) {
                 let source = KeyError::Unsupported(data_type.clone());
-                return Err(JoinError::Key {
-                    join: plan.name.clone(),
-                    source,
-                });
+                return Err(JoinError::Key { join: plan.name.clone(), source });
             }
         }
         Ok(LabelJoin {
@@ -185,10 +177,7 @@ impl LabelJoin {
         let filled = |rows: &&RecordBatch| rows.num_rows() > 0;
         let left = left.filter(filled).map(|rows| self.keep_left(rows));
         let right_rows = right.filter(filled).map(|rows| self.project_right(rows));
-        let right = right
-            .filter(filled)
-            .zip(right_rows.as_ref())
-            .map(|(rows, kept)| self.keep_right(rows, kept));
+        let right = right.filter(filled).zip(right_rows.as_ref()).map(|(rows, kept)| self.keep_right(rows, kept));
         let updates = self.merge(left.as_ref(), right.as_ref());
         (!updates.is_empty()).then(|| self.gather(&updates))
     }
@@ -225,41 +214,21 @@ impl LabelJoin {
         let ids = ArrayRef::clone(rows.column(self.left_on));
         let (hashes, keys) = self.hash(&ids);
         let first = self.left.push(rows.clone(), keys.clone(), vec![false; rows.num_rows()]);
-        Side {
-            times: times(rows),
-            ords: ords(rows),
-            hashes,
-            ids,
-            keys,
-            first,
-        }
+        Side { times: times(rows), ords: ords(rows), hashes, ids, keys, first }
     }
 
     fn keep_right<'a>(&mut self, rows: &'a RecordBatch, kept: &RecordBatch) -> Side<'a> {
         self.counts.right += rows.num_rows() as u64;
         let ids = ArrayRef::clone(rows.column(self.right_on));
         let (hashes, keys) = self.hash(&ids);
-        let first = self
-            .right
-            .push(kept.clone(), keys.clone(), vec![false; rows.num_rows()]);
-        Side {
-            times: times(rows),
-            ords: ords(rows),
-            hashes,
-            ids,
-            keys,
-            first,
-        }
+        let first = self.right.push(kept.clone(), keys.clone(), vec![false; rows.num_rows()]);
+        Side { times: times(rows), ords: ords(rows), hashes, ids, keys, first }
     }
 
     /// What is kept of right rows: `_time`, `_ord`, id, and the columns that the join carries.
     fn project_right(&self, rows: &RecordBatch) -> RecordBatch {
-        let columns: Vec<usize> = [0, 1, self.right_on]
-            .into_iter()
-            .chain(self.right_columns.iter().copied())
-            .collect();
-        rows.project(&columns)
-            .expect("the plan names columns of the right stream")
+        let columns: Vec<usize> = [0, 1, self.right_on].into_iter().chain(self.right_columns.iter().copied()).collect();
+        rows.project(&columns).expect("the plan names columns of the right stream")
     }
 
     fn hash(&self, ids: &ArrayRef) -> (Vec<u64>, Option<EncodedKeys>) {
@@ -298,40 +267,19 @@ impl LabelJoin {
 
     fn apply_left(&mut self, side: &Side, row: usize, updates: &mut Vec<Update>) {
         let (at, target) = (side.first.plus(row), (side.times[row], side.ords[row]));
-        let mut insert = Update {
-            time: target.0,
-            ord: target.1,
-            target,
-            left: at,
-            right: Address::NONE,
-            revise: false,
-        };
+        let mut insert =
+            Update { time: target.0, ord: target.1, target, left: at, right: Address::NONE, revise: false };
         if !side.ids.is_null(row) {
-            let entry = entry_of(
-                &mut self.index,
-                (&self.left, &self.right),
-                side.hashes[row],
-                side.key(row),
-            );
+            let entry = entry_of(&mut self.index, (&self.left, &self.right), side.hashes[row], side.key(row));
             entry.left.push(at);
             let right = entry.right;
-            if let Some(known) = self
-                .right
-                .order(right)
-                .filter(|known| near(*known, target, self.within))
-            {
+            if let Some(known) = self.right.order(right).filter(|known| near(*known, target, self.within)) {
                 self.right.set_matched(right);
                 self.counts.labelled += u64::from(!self.left.set_matched(at));
                 if known <= target {
                     insert.right = right;
                 } else {
-                    updates.push(Update {
-                        time: known.0,
-                        ord: known.1,
-                        right,
-                        revise: true,
-                        ..insert
-                    });
+                    updates.push(Update { time: known.0, ord: known.1, right, revise: true, ..insert });
                 }
             }
         }
@@ -343,12 +291,7 @@ impl LabelJoin {
             return;
         }
         let (at, order) = (side.first.plus(row), (side.times[row], side.ords[row]));
-        let entry = entry_of(
-            &mut self.index,
-            (&self.left, &self.right),
-            side.hashes[row],
-            side.key(row),
-        );
+        let entry = entry_of(&mut self.index, (&self.left, &self.right), side.hashes[row], side.key(row));
         if self.right.order(entry.right).is_some_and(|known| known > order) {
             self.counts.superseded += 1;
             // So that it does not count as unmatched when its time has passed.
@@ -363,24 +306,13 @@ impl LabelJoin {
             self.right.set_matched(at);
             self.counts.labelled += u64::from(!self.left.set_matched(left));
             let (time, ord) = order.max(target);
-            updates.push(Update {
-                time,
-                ord,
-                target,
-                left,
-                right: at,
-                revise: true,
-            });
+            updates.push(Update { time, ord, target, left, right: at, revise: true });
         }
     }
 
     /// Takes the rows of an expired chunk out of the index, then drops it; returns how many of them had met nothing.
     fn forget(&mut self, number: usize, is_left: bool) -> u64 {
-        let (rows, id) = if is_left {
-            (&self.left, self.left_on)
-        } else {
-            (&self.right, KEPT_ID)
-        };
+        let (rows, id) = if is_left { (&self.left, self.left_on) } else { (&self.right, KEPT_ID) };
         let Some(chunk) = rows.chunk_numbered(number) else {
             return 0;
         };
@@ -428,12 +360,8 @@ impl LabelJoin {
         let rights = 0..self.right_columns.len();
         columns.extend(rights.map(|c| right.column(KEPT_ID + 1 + c, schema.field(self.left_columns + c).data_type())));
         columns.push(utc(updates.iter().map(|u| u.target.0).collect()));
-        columns.push(Arc::new(UInt64Array::from_iter_values(
-            updates.iter().map(|u| u.target.1),
-        )));
-        columns.push(Arc::new(BooleanArray::from_iter(
-            updates.iter().map(|u| Some(u.revise)),
-        )));
+        columns.push(Arc::new(UInt64Array::from_iter_values(updates.iter().map(|u| u.target.1))));
+        columns.push(Arc::new(BooleanArray::from_iter(updates.iter().map(|u| Some(u.revise)))));
         RecordBatch::try_new(Arc::clone(schema), columns).expect("the plan types the join's columns as its sources do")
     }
 }
@@ -471,10 +399,7 @@ impl LabelJoin {
     /// # Errors
     /// When the bytes are not such a slot; the join is then unchanged.
     pub fn import_slot(&mut self, bytes: &[u8]) -> Result<(), JoinError> {
-        let error = |source| JoinError::Slot {
-            join: self.name.clone(),
-            source,
-        };
+        let error = |source| JoinError::Slot { join: self.name.clone(), source };
         if bytes.is_empty() {
             return Ok(());
         }
@@ -486,9 +411,7 @@ impl LabelJoin {
             let first = self.left.push(rows, keys.clone(), matched);
             for (row, hash) in hashes.into_iter().enumerate() {
                 let key = keys.as_ref().map(|keys| keys.get(row));
-                entry_of(&mut self.index, (&self.left, &self.right), hash, key)
-                    .left
-                    .push(first.plus(row));
+                entry_of(&mut self.index, (&self.left, &self.right), hash, key).left.push(first.plus(row));
             }
         }
         if let Some((rows, matched)) = right {
@@ -522,16 +445,8 @@ fn entry_of<'a>(
     key: Option<&[u8]>,
 ) -> &'a mut Entry {
     index[slot_of(hash)]
-        .entry(
-            table_hash(hash),
-            |e| e.is(hash, key, left, right),
-            |e| table_hash(e.hash),
-        )
-        .or_insert_with(|| Entry {
-            hash,
-            left: Lefts::None,
-            right: Address::NONE,
-        })
+        .entry(table_hash(hash), |e| e.is(hash, key, left, right), |e| table_hash(e.hash))
+        .or_insert_with(|| Entry { hash, left: Lefts::None, right: Address::NONE })
         .into_mut()
 }
 
@@ -539,12 +454,7 @@ impl Entry {
     fn is(&self, hash: u64, key: Option<&[u8]>, left: &Rows, right: &Rows) -> bool {
         self.hash == hash
             && key.is_none_or(|key| {
-                let mut own = self
-                    .left
-                    .iter()
-                    .rev()
-                    .filter_map(|at| left.key(at))
-                    .chain(right.key(self.right));
+                let mut own = self.left.iter().rev().filter_map(|at| left.key(at)).chain(right.key(self.right));
                 own.next() == Some(key)
             })
     }
@@ -634,11 +544,7 @@ impl<'a> Sources<'a> {
             })
             .collect();
         let contiguous = batches.len() == 1 && batches[0].is_some() && rows.windows(2).all(|w| w[0].1 + 1 == w[1].1);
-        Sources {
-            batches,
-            rows,
-            contiguous,
-        }
+        Sources { batches, rows, contiguous }
     }
 
     fn column(&self, column: usize, data_type: &DataType) -> ArrayRef {
@@ -674,11 +580,7 @@ fn rows_with_flags(rows: &Rows, addresses: &[Address]) -> Option<RecordBatch> {
     let schema = (*sources.batches.first()?)?.schema();
     let mut fields = schema.fields().to_vec();
     fields.push(Arc::new(Field::new("_matched", DataType::Boolean, false)));
-    let columns = schema
-        .fields()
-        .iter()
-        .enumerate()
-        .map(|(c, field)| sources.column(c, field.data_type()));
+    let columns = schema.fields().iter().enumerate().map(|(c, field)| sources.column(c, field.data_type()));
     let matched: BooleanArray = addresses.iter().map(|at| Some(rows.is_matched(*at))).collect();
     let columns = columns.chain([Arc::new(matched) as ArrayRef]).collect();
     Some(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("columns as in the kept batches"))
@@ -697,11 +599,6 @@ fn read_part(bytes: &[u8]) -> Result<Part<'_>, ArrowError> {
     }
     let mut rows = decode_rows(part)?;
     let matched = rows.remove_column(rows.num_columns() - 1);
-    let matched = matched
-        .as_boolean_opt()
-        .ok_or_else(short)?
-        .iter()
-        .map(|m| m == Some(true))
-        .collect();
+    let matched = matched.as_boolean_opt().ok_or_else(short)?.iter().map(|m| m == Some(true)).collect();
     Ok((Some((rows, matched)), rest))
 }

@@ -79,10 +79,7 @@ impl Chunk {
 
     /// Its batches, each with the address of its first row.
     pub fn batches(&self, number: usize) -> impl Iterator<Item = (Address, &RecordBatch)> {
-        self.starts
-            .iter()
-            .map(move |start| Address::new(number, *start))
-            .zip(&self.batches)
+        self.starts.iter().map(move |start| Address::new(number, *start)).zip(&self.batches)
     }
 }
 
@@ -100,33 +97,20 @@ pub(super) struct Rows {
 impl Rows {
     /// No rows.
     pub fn new() -> Self {
-        Rows {
-            chunks: VecDeque::new(),
-            first: 0,
-            oldest: EventTime::MAX,
-            rows: 0,
-        }
+        Rows { chunks: VecDeque::new(), first: 0, oldest: EventTime::MAX, rows: 0 }
     }
 
     /// Keeps a batch, which has rows, with its canonical keys where keys are not words and what is known of each row's
     /// meetings; returns the address of its first row.
     pub fn push(&mut self, batch: RecordBatch, keys: Option<EncodedKeys>, matched: Vec<bool>) -> Address {
         let max_time = times(&batch).iter().copied().fold(EventTime::MIN, EventTime::max);
-        let open = |chunk: &Option<Chunk>| {
-            chunk
-                .as_ref()
-                .is_some_and(|c| c.matched.len() < CHUNK_ROWS && !c.expired)
-        };
+        let open = |chunk: &Option<Chunk>| chunk.as_ref().is_some_and(|c| c.matched.len() < CHUNK_ROWS && !c.expired);
         if !self.chunks.back().is_some_and(open) {
             self.chunks.push_back(Some(Chunk::new()));
             self.oldest = self.oldest.min(max_time);
         }
         let number = self.first + self.chunks.len() - 1;
-        let chunk = self
-            .chunks
-            .back_mut()
-            .and_then(Option::as_mut)
-            .expect("an open chunk is there");
+        let chunk = self.chunks.back_mut().and_then(Option::as_mut).expect("an open chunk is there");
         let address = Address::new(number, chunk.matched.len());
         self.rows += batch.num_rows();
         chunk.max_time = chunk.max_time.max(max_time);
@@ -166,11 +150,7 @@ impl Rows {
 
     /// Notes that a row has met a row of the other side; says whether it had before.
     pub fn set_matched(&mut self, at: Address) -> bool {
-        let chunk = at
-            .chunk()
-            .checked_sub(self.first)
-            .and_then(|i| self.chunks.get_mut(i))
-            .and_then(Option::as_mut);
+        let chunk = at.chunk().checked_sub(self.first).and_then(|i| self.chunks.get_mut(i)).and_then(Option::as_mut);
         chunk.is_some_and(|chunk| std::mem::replace(&mut chunk.matched[at.row()], true))
     }
 
@@ -226,11 +206,7 @@ impl Rows {
     }
 
     fn chunk(&self, at: Address) -> Option<&Chunk> {
-        if at == Address::NONE {
-            None
-        } else {
-            self.chunk_numbered(at.chunk())
-        }
+        if at == Address::NONE { None } else { self.chunk_numbered(at.chunk()) }
     }
 }
 

@@ -45,11 +45,7 @@ fn batch(rows: &[Row], ids: Ids, left: bool) -> RecordBatch {
     let rows: Vec<&Row> = rows.iter().filter(|r| r.left == left).collect();
     let id: ArrayRef = match ids {
         Ids::Words => Arc::new(rows.iter().map(|r| r.id.map(i64::from)).collect::<Int64Array>()),
-        Ids::Text => Arc::new(
-            rows.iter()
-                .map(|r| r.id.map(|id| format!("id-{id}")))
-                .collect::<StringArray>(),
-        ),
+        Ids::Text => Arc::new(rows.iter().map(|r| r.id.map(|id| format!("id-{id}"))).collect::<StringArray>()),
     };
     let schema = stream_schema(ids, left);
     let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.time)).with_timezone("UTC");
@@ -58,11 +54,7 @@ fn batch(rows: &[Row], ids: Ids, left: bool) -> RecordBatch {
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|r| r.ord))),
         Arc::new(rows.iter().map(|r| Some(r.ord as f64)).collect::<Float64Array>()),
         arrow::compute::cast(&id, schema.field(3).data_type()).unwrap(),
-        Arc::new(
-            rows.iter()
-                .map(|r| Some(format!("text {}", r.ord)))
-                .collect::<StringArray>(),
-        ),
+        Arc::new(rows.iter().map(|r| Some(format!("text {}", r.ord))).collect::<StringArray>()),
     ];
     RecordBatch::try_new(schema, columns).unwrap()
 }
@@ -89,18 +81,8 @@ fn join(ids: Ids, within: i64) -> LabelJoin {
 
 /// Reads updates back and checks that every column of a row belongs to it.
 fn said(updates: &RecordBatch) -> Vec<Said> {
-    let number = |name: &str| {
-        updates
-            .column_by_name(name)
-            .unwrap()
-            .as_primitive::<arrow::datatypes::UInt64Type>()
-    };
-    let float = |name: &str| {
-        updates
-            .column_by_name(name)
-            .unwrap()
-            .as_primitive::<arrow::datatypes::Float64Type>()
-    };
+    let number = |name: &str| updates.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::UInt64Type>();
+    let float = |name: &str| updates.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Float64Type>();
     let text = |name: &str| updates.column_by_name(name).unwrap().as_string::<i32>();
     let target_times = updates.column_by_name(TARGET_TIME_COLUMN).unwrap();
     let target_times = target_times.as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
@@ -129,11 +111,7 @@ fn naive(rows: &[Row], within: i64) -> Vec<Said> {
         let earlier = &rows[..i];
         if row.left {
             // The latest right row of the id decides, even if it is too far away.
-            let label = earlier
-                .iter()
-                .rev()
-                .find(|r| !r.left && r.id == row.id)
-                .filter(|r| near(r, row));
+            let label = earlier.iter().rev().find(|r| !r.left && r.id == row.id).filter(|r| near(r, row));
             said.push((row.time, row.ord, (row.time, row.ord), label.map(|r| r.ord), false));
         } else {
             let targets = earlier.iter().filter(|l| l.left && near(l, row));
@@ -144,21 +122,11 @@ fn naive(rows: &[Row], within: i64) -> Vec<Said> {
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let row = (
-        0i64..300,
-        prop_oneof![4 => (0u8..12).prop_map(Some), 1 => Just(None)],
-        any::<bool>(),
-    );
+    let row = (0i64..300, prop_oneof![4 => (0u8..12).prop_map(Some), 1 => Just(None)], any::<bool>());
     prop::collection::vec(row, 0..150).prop_map(|rows| {
         let rows = rows.into_iter().zip(0u64..);
         // Right rows are of the source that follows, as in a dataflow file.
-        rows.map(|((time, id, left), n)| Row {
-            time,
-            ord: u64::from(!left) << 40 | n,
-            id,
-            left,
-        })
-        .collect()
+        rows.map(|((time, id, left), n)| Row { time, ord: u64::from(!left) << 40 | n, id, left }).collect()
     })
 }
 
@@ -177,10 +145,8 @@ impl Workers {
                 let all = batch(rows, self.ids, left);
                 let mut hashes = Vec::new();
                 key::hashes(&[all.column(3).clone()], &mut hashes).unwrap();
-                let own: BooleanArray = hashes
-                    .iter()
-                    .map(|h| Some(worker_of_slot(slot_of(*h), workers) == w))
-                    .collect();
+                let own: BooleanArray =
+                    hashes.iter().map(|h| Some(worker_of_slot(slot_of(*h), workers) == w)).collect();
                 arrow::compute::filter_record_batch(&all, &own).unwrap()
             };
             let updates = join.apply(Some(&route(true)), Some(&route(false)));
@@ -196,9 +162,7 @@ impl Workers {
         let mut joins: Vec<LabelJoin> = (0..workers).map(|_| join(self.ids, within)).collect();
         for old in &self.joins {
             for slot in 0..SLOTS {
-                joins[worker_of_slot(slot, workers)]
-                    .import_slot(&old.export_slot(slot))
-                    .unwrap();
+                joins[worker_of_slot(slot, workers)].import_slot(&old.export_slot(slot)).unwrap();
             }
         }
         self.joins = joins;
@@ -286,17 +250,9 @@ fn state_and_index_are_let_go() {
     let total = 200_000i64;
     for start in (0..total).step_by(500) {
         let rows: Vec<Row> = (start..start + 500)
-            .map(|i| Row {
-                time: i,
-                ord: i as u64,
-                id: Some((i / 2 % 251) as u8),
-                left: i % 2 == 0,
-            })
+            .map(|i| Row { time: i, ord: i as u64, id: Some((i / 2 % 251) as u8), left: i % 2 == 0 })
             .collect();
-        join.apply(
-            Some(&batch(&rows, Ids::Text, true)),
-            Some(&batch(&rows, Ids::Text, false)),
-        );
+        join.apply(Some(&batch(&rows, Ids::Text, true)), Some(&batch(&rows, Ids::Text, false)));
         join.advance(start + 500);
         let (left, right) = join.kept();
         assert!(left + right <= 2_000 + 1_000, "{left} + {right} rows kept");
@@ -306,10 +262,7 @@ fn state_and_index_are_let_go() {
     assert_eq!(join.kept(), (0, 0));
     assert!(join.index.iter().all(|table| table.is_empty()));
     let counts = join.counts();
-    assert_eq!(
-        (counts.left, counts.right, counts.labelled),
-        (100_000, 100_000, 100_000)
-    );
+    assert_eq!((counts.left, counts.right, counts.labelled), (100_000, 100_000, 100_000));
     assert_eq!((counts.unlabelled, counts.unmatched, counts.superseded), (0, 0, 0));
 }
 
@@ -317,69 +270,29 @@ fn state_and_index_are_let_go() {
 fn what_never_meets_is_counted() {
     let mut join = join(Ids::Words, 10);
     let row = |time, ord, id, left| Row { time, ord, id, left };
-    let rows = [
-        row(0, 0, Some(1), true),
-        row(0, 1, None, true),
-        row(50, 2, Some(1), false),
-        row(50, 3, Some(2), false),
-    ];
-    let updates = join
-        .apply(
-            Some(&batch(&rows, Ids::Words, true)),
-            Some(&batch(&rows, Ids::Words, false)),
-        )
-        .unwrap();
+    let rows =
+        [row(0, 0, Some(1), true), row(0, 1, None, true), row(50, 2, Some(1), false), row(50, 3, Some(2), false)];
+    let updates = join.apply(Some(&batch(&rows, Ids::Words, true)), Some(&batch(&rows, Ids::Words, false))).unwrap();
     assert!(said(&updates).iter().all(|s| !s.4 && s.3.is_none()));
     join.advance(i64::MAX);
-    assert_eq!(
-        join.counts(),
-        JoinCounts {
-            left: 2,
-            right: 2,
-            unlabelled: 2,
-            unmatched: 2,
-            ..Default::default()
-        }
-    );
+    assert_eq!(join.counts(), JoinCounts { left: 2, right: 2, unlabelled: 2, unmatched: 2, ..Default::default() });
 }
 
 /// A row is kept for as long as a row at the watermark may still meet it, and no longer matters after that.
 #[test]
 fn within_includes_its_ends() {
-    for (first_is_left, gap, met) in [
-        (true, 10, true),
-        (false, 10, true),
-        (true, 11, false),
-        (false, 11, false),
-    ] {
+    for (first_is_left, gap, met) in [(true, 10, true), (false, 10, true), (true, 11, false), (false, 11, false)] {
         let mut join = join(Ids::Words, 10);
-        let first = [Row {
-            time: 0,
-            ord: 0,
-            id: Some(1),
-            left: first_is_left,
-        }];
-        let second = [Row {
-            time: gap,
-            ord: 1,
-            id: Some(1),
-            left: !first_is_left,
-        }];
+        let first = [Row { time: 0, ord: 0, id: Some(1), left: first_is_left }];
+        let second = [Row { time: gap, ord: 1, id: Some(1), left: !first_is_left }];
         let mut apply = |rows: &[Row]| {
-            let updates = join.apply(
-                Some(&batch(rows, Ids::Words, true)),
-                Some(&batch(rows, Ids::Words, false)),
-            );
+            let updates = join.apply(Some(&batch(rows, Ids::Words, true)), Some(&batch(rows, Ids::Words, false)));
             join.advance(rows[0].time + gap);
             updates.map(|u| said(&u)).unwrap_or_default()
         };
         apply(&first);
         let updates = apply(&second);
-        assert_eq!(
-            updates.iter().any(|u| u.3.is_some()),
-            met,
-            "{gap} after, first left: {first_is_left}"
-        );
+        assert_eq!(updates.iter().any(|u| u.3.is_some()), met, "{gap} after, first left: {first_is_left}");
     }
 }
 
@@ -388,14 +301,8 @@ fn within_includes_its_ends() {
 fn one_id_for_all_left_rows() {
     let mut join = join(Ids::Words, 1_000);
     for start in (0..100_000i64).step_by(10_000) {
-        let rows: Vec<Row> = (start..start + 10_000)
-            .map(|i| Row {
-                time: i,
-                ord: i as u64,
-                id: Some(7),
-                left: true,
-            })
-            .collect();
+        let rows: Vec<Row> =
+            (start..start + 10_000).map(|i| Row { time: i, ord: i as u64, id: Some(7), left: true }).collect();
         let updates = join.apply(Some(&batch(&rows, Ids::Words, true)), None).unwrap();
         assert_eq!(updates.num_rows(), 10_000);
         join.advance(start);
@@ -411,23 +318,10 @@ fn cost_per_row() {
     let n = 400_000i64;
     for start in (0..n).step_by(16_384) {
         let id = |i: i64| Some((i % 251) as u8);
-        let rows: Vec<Row> = (start..start + 16_384)
-            .map(|i| Row {
-                time: i,
-                ord: i as u64,
-                id: id(i),
-                left: true,
-            })
-            .collect();
+        let rows: Vec<Row> =
+            (start..start + 16_384).map(|i| Row { time: i, ord: i as u64, id: id(i), left: true }).collect();
         let mut left = batch(&rows, Ids::Words, true);
-        let rights: Vec<Row> = rows
-            .iter()
-            .map(|r| Row {
-                left: false,
-                ord: r.ord | 1 << 40,
-                ..*r
-            })
-            .collect();
+        let rights: Vec<Row> = rows.iter().map(|r| Row { left: false, ord: r.ord | 1 << 40, ..*r }).collect();
         let mut right = batch(&rights, Ids::Words, false);
         // Ids of their own, which a byte cannot give; each label comes 100,000 rows later.
         let with_ids = |batch: &RecordBatch, ids: ArrayRef| {
@@ -445,8 +339,5 @@ fn cost_per_row() {
         assert!(updates.is_some());
     }
     let ns = spent.as_nanos() as f64 / (2 * n) as f64;
-    println!(
-        "label join: {ns:.0} ns per row in, {} bytes per row kept",
-        join.memory_bytes() / join.kept().0
-    );
+    println!("label join: {ns:.0} ns per row in, {} bytes per row kept", join.memory_bytes() / join.kept().0);
 }

@@ -11,11 +11,7 @@ pub fn sum(a: &Accumulator, scale: Scale) -> Option<f64> {
 /// The sum of integers. `None` when nothing was added or the sum does not fit.
 #[inline(always)]
 pub fn sum_i64(a: &Accumulator) -> Option<i64> {
-    if a.count != 0 && a.in_range() {
-        i64::try_from(a.sum).ok()
-    } else {
-        None
-    }
+    if a.count != 0 && a.in_range() { i64::try_from(a.sum).ok() } else { None }
 }
 
 /// The mean. `None` when nothing was added or the sum is out of range.
@@ -80,10 +76,7 @@ fn wide_parts(sum: i128, scale: Scale) -> (f64, f64) {
     // 53 leading bits; then the next 53 with all that follow folded into the last: their sum rounds as the whole does.
     let next = (top & 0x7ff) << 42 | bottom >> 22 | u64::from(bottom & ((1 << 22) - 1) != 0);
     let unit = f64::from_bits(u64::from(1023 + 22 - zeros) << 52) * scale.unit() * if sum < 0 { -1.0 } else { 1.0 };
-    exact_sum(
-        (top >> 11) as f64 * (unit * 9_007_199_254_740_992.0),
-        next as f64 * unit,
-    )
+    exact_sum((top >> 11) as f64 * (unit * 9_007_199_254_740_992.0), next as f64 * unit)
 }
 
 /// `a + b` rounded, and its exact error.

@@ -91,13 +91,7 @@ pub struct Accumulator {
 
 impl Accumulator {
     /// Nothing.
-    pub const ZERO: Accumulator = Accumulator {
-        sum: 0,
-        squares: [0, 0],
-        count: 0,
-        beyond: 0,
-        wraps: 0,
-    };
+    pub const ZERO: Accumulator = Accumulator { sum: 0, squares: [0, 0], count: 0, beyond: 0, wraps: 0 };
 
     /// Number of inputs that are not null.
     #[inline(always)]
@@ -213,19 +207,13 @@ impl Accumulator {
     #[inline(always)]
     fn add_squares(&mut self, square: [u128; 2]) {
         let (low, carry) = self.squares[0].overflowing_add(square[0]);
-        self.squares = [
-            low,
-            self.squares[1].wrapping_add(square[1]).wrapping_add(u128::from(carry)),
-        ];
+        self.squares = [low, self.squares[1].wrapping_add(square[1]).wrapping_add(u128::from(carry))];
     }
 
     #[inline(always)]
     fn remove_squares(&mut self, square: [u128; 2]) {
         let (low, borrow) = self.squares[0].overflowing_sub(square[0]);
-        self.squares = [
-            low,
-            self.squares[1].wrapping_sub(square[1]).wrapping_sub(u128::from(borrow)),
-        ];
+        self.squares = [low, self.squares[1].wrapping_sub(square[1]).wrapping_sub(u128::from(borrow))];
     }
 
     /// Words of a stored accumulator.

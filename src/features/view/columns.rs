@@ -58,9 +58,7 @@ pub(super) fn times(batch: &RecordBatch, column: usize) -> Result<&ScalarBuffer<
         .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>())
         .filter(|c| c.null_count() == 0)
         .map(PrimitiveArray::values)
-        .ok_or_else(|| ViewError::Batch {
-            what: format!("column {column} is not a time without nulls"),
-        })
+        .ok_or_else(|| ViewError::Batch { what: format!("column {column} is not a time without nulls") })
 }
 
 /// The position column of a batch.
@@ -71,9 +69,7 @@ pub(super) fn ords(batch: &RecordBatch, column: usize) -> Result<&ScalarBuffer<u
         .and_then(|c| c.as_primitive_opt::<UInt64Type>())
         .filter(|c| c.null_count() == 0)
         .map(PrimitiveArray::values)
-        .ok_or_else(|| ViewError::Batch {
-            what: format!("column {column} is not a position without nulls"),
-        })
+        .ok_or_else(|| ViewError::Batch { what: format!("column {column} is not a position without nulls") })
 }
 
 /// The rows of a batch as entries, one after another in `entries`. Texts are acquired.
@@ -90,9 +86,10 @@ pub(super) fn read_entries(
         .inputs
         .iter()
         .map(|input| {
-            let column = batch.columns().get(input.column).ok_or_else(|| ViewError::Batch {
-                what: format!("there is no column {}", input.column),
-            })?;
+            let column = batch
+                .columns()
+                .get(input.column)
+                .ok_or_else(|| ViewError::Batch { what: format!("there is no column {}", input.column) })?;
             let found = match column.data_type() {
                 DataType::Dictionary(_, values) => values.as_ref(),
                 other => other,
@@ -121,11 +118,7 @@ pub(super) fn read_entries(
             Kind::Float => {
                 for (entry, value) in rows.zip(column.as_primitive::<Float64Type>().values()) {
                     // Adding zero turns −0.0 into 0.0.
-                    entry[at] = if value.is_nan() {
-                        NULL_FLOAT
-                    } else {
-                        (value + 0.0).to_bits()
-                    };
+                    entry[at] = if value.is_nan() { NULL_FLOAT } else { (value + 0.0).to_bits() };
                 }
             }
             Kind::Narrow | Kind::Wide => {
@@ -141,18 +134,11 @@ pub(super) fn read_entries(
             Kind::Bytes => {
                 let column = column.as_binary::<i32>();
                 for (row, entry) in rows.enumerate() {
-                    entry[at] = if column.is_null(row) {
-                        NULL_TEXT
-                    } else {
-                        texts.acquire(column.value(row))
-                    };
+                    entry[at] = if column.is_null(row) { NULL_TEXT } else { texts.acquire(column.value(row)) };
                 }
             }
         }
-        if let Some(nulls) = column
-            .nulls()
-            .filter(|n| n.null_count() > 0 && input.kind != Kind::Bytes)
-        {
+        if let Some(nulls) = column.nulls().filter(|n| n.null_count() > 0 && input.kind != Kind::Bytes) {
             for (entry, valid) in entries.chunks_exact_mut(stride).zip(nulls) {
                 if !valid {
                     match (input.kind, layout.mask) {
@@ -174,10 +160,7 @@ pub(super) fn read_entries(
 
 /// A default as the word (or text) in which an output is gathered. The error says that it does not fit.
 pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Result<u64, Vec<u8>>, ()> {
-    let array = value
-        .cast_to(&output.data_type)
-        .and_then(|v| v.to_array())
-        .map_err(|_| ())?;
+    let array = value.cast_to(&output.data_type).and_then(|v| v.to_array()).map_err(|_| ())?;
     if array.is_null(0) {
         return Err(());
     }
@@ -188,10 +171,7 @@ pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Res
         Source::Rows { .. } | Source::Count { .. } | Source::Sum { .. } => Kind::Wide,
         _ => output.kind,
     };
-    let input = if matches!(
-        output.source,
-        Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
-    ) {
+    let input = if matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. }) {
         cast(&array, &output.input_type).map_err(|_| ())?
     } else if floats {
         cast(&array, &DataType::Float64).map_err(|_| ())?
@@ -289,10 +269,7 @@ impl Answers {
                     column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
                 }
                 Source::Count { pair } => {
-                    column.gather(
-                        rows,
-                        sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }),
-                    );
+                    column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
                 }
                 Source::Sum { pair } if output.data_type.is_integer() => column.gather(
                     rows,
@@ -370,12 +347,7 @@ impl Answers {
         if self.gathered > 0 {
             self.finish_block(layout, texts);
         }
-        layout
-            .outputs
-            .iter()
-            .zip(&mut self.columns)
-            .map(|(output, column)| column.finish(output))
-            .collect()
+        layout.outputs.iter().zip(&mut self.columns).map(|(output, column)| column.finish(output)).collect()
     }
 }
 
@@ -405,19 +377,14 @@ impl Gathered {
         }
         let floats = matches!(output.source, Source::Mean { .. } | Source::Variance { .. })
             || (matches!(output.source, Source::Sum { .. }) && !to.is_integer())
-            || (matches!(
-                output.source,
-                Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
-            ) && output.kind == Kind::Float);
+            || (matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
+                && output.kind == Kind::Float);
         // The words are the values' bits, so the buffer is used as it is.
         let buffer = arrow::buffer::Buffer::from_vec(words);
         let array: ArrayRef = if floats {
             Arc::new(Float64Array::new(buffer.into(), nulls))
         } else if output.kind == Kind::Unsigned
-            && matches!(
-                output.source,
-                Source::Min { .. } | Source::Max { .. } | Source::Last { .. }
-            )
+            && matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
         {
             Arc::new(UInt64Array::new(buffer.into(), nulls))
         } else {
@@ -433,9 +400,7 @@ fn restore(array: ArrayRef, to: &DataType) -> Result<ArrayRef, ViewError> {
         return Ok(array);
     }
     let reinterpret = |array: ArrayRef| -> Result<ArrayRef, ViewError> {
-        Ok(arrow::array::make_array(
-            array.to_data().into_builder().data_type(to.clone()).build()?,
-        ))
+        Ok(arrow::array::make_array(array.to_data().into_builder().data_type(to.clone()).build()?))
     };
     match to {
         DataType::Timestamp(..) | DataType::Date64 | DataType::Time64(_) | DataType::Duration(_) => reinterpret(array),
@@ -457,15 +422,9 @@ fn text_array(texts: Vec<Option<Box<[u8]>>>, to: &DataType) -> Result<ArrayRef, 
         _ => {
             let mut builder = StringBuilder::new();
             // The bytes came from a text column, so they are text.
-            texts
-                .iter()
-                .for_each(|t| builder.append_option(t.as_deref().and_then(|t| std::str::from_utf8(t).ok())));
+            texts.iter().for_each(|t| builder.append_option(t.as_deref().and_then(|t| std::str::from_utf8(t).ok())));
             Arc::new(builder.finish())
         }
     };
-    if array.data_type() == to {
-        Ok(array)
-    } else {
-        Ok(cast(&array, to)?)
-    }
+    if array.data_type() == to { Ok(array) } else { Ok(cast(&array, to)?) }
 }

@@ -65,7 +65,7 @@ impl Queue {
 
     /// The entry at a cursor, which must not be at the end.
     #[inline(always)]
-    fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
+    pub(super) fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
         let number = (cursor.at >> CHUNK_LOG2) as u32 + 1;
         if cursor.number != number {
             cursor.number = number;
@@ -154,29 +154,31 @@ impl Queue {
     }
 }
 
-/// A busy key's state.
+/// A busy key's state; what every row touches comes first.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Dense {
+    /// Running sums per pair.
+    pub(super) sums: Inline<Accumulator, 2>,
+    /// First row inside, per exact window.
+    pub(super) inside: Inline<Cursor, 2>,
     pub(super) key: u64,
-    pub(super) dirty: bool,
-    /// Time of the next refresh.
-    pub(super) due: i64,
     /// Rows up to this time are absorbed.
     pub(super) head: i64,
     /// Time of the newest row ever.
     pub(super) newest: i64,
+    /// Number of the first row that waits.
+    pub(super) waiting: u64,
     /// Rows ever absorbed.
     pub(super) absorbed: u64,
     pub(super) queue: Queue,
-    /// Number of the first row that waits.
-    pub(super) waiting: u64,
-    /// First row inside, per exact window.
-    pub(super) inside: Inline<Cursor, 2>,
-    /// Running sums per pair.
-    pub(super) sums: Inline<Accumulator, 2>,
     pub(super) wedges: Inline<Wedge, 2>,
+    /// Where the answers of each extrema's wedges were last found.
+    pub(super) guesses: Inline<(u32, u32), 2>,
     pub(super) tiles: Vec<Tiles>,
+    pub(super) dirty: bool,
+    /// Time of the next refresh.
+    pub(super) due: i64,
     /// Extrema of all rows absorbed, per lifetime extrema; and of those no longer in the queue.
     pub(super) life: Vec<(i64, i64)>,
     pub(super) base: Vec<(i64, i64)>,
@@ -196,6 +198,7 @@ impl Dense {
             inside: Inline::of(&Cursor::default(), layout.exact.len()),
             sums: Inline::of(&Accumulator::ZERO, layout.pairs.len()),
             wedges: Inline::of(&Wedge::default(), layout.wedges.len()),
+            guesses: Inline::of(&(0, 0), layout.extrema.len()),
             tiles: layout.tracks.iter().map(Tiles::new).collect(),
             life: vec![NO_EXTREMA; layout.life_extrema.len()],
             base: vec![NO_EXTREMA; layout.life_extrema.len()],
@@ -232,11 +235,7 @@ impl Dense {
             u64::MAX
         };
         let time = entry[0] as i64;
-        let behind = self
-            .tiles
-            .iter()
-            .zip(&layout.tracks)
-            .any(|(tiles, track)| tiles.is_behind(track, time));
+        let behind = self.tiles.iter().zip(&layout.tracks).any(|(tiles, track)| tiles.is_behind(track, time));
         if at >= self.waiting.saturating_sub(1) && !behind {
             self.absorb::<S>(layout, entry);
         } else {
@@ -388,21 +387,23 @@ impl Dense {
             wedge.expire(self.head.saturating_sub(layout.slack).saturating_sub(spec.reach));
         }
         for (track, tiles) in layout.tracks.iter().zip(&mut self.tiles) {
-            tiles.evict(
-                track,
-                self.head.saturating_sub(layout.slack).saturating_sub(track.reach),
-            );
+            tiles.evict(track, self.head.saturating_sub(layout.slack).saturating_sub(track.reach));
         }
         let Some(keep) = layout.keep_dense else { return };
         if layout.plain {
-            // In order and of trailing windows only: what the widest window has left is left for good.
-            let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
-            if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
-                self.queue.drop_to(pool, first);
-            }
-            return;
+            return self.forget_rows(layout, pool);
         }
         self.evict_slowly(layout, pool, self.head.saturating_sub(keep), release);
+    }
+
+    /// Lets go of the rows that every window has left: in order and of trailing windows only, they have left for good.
+    #[inline(always)]
+    pub(super) fn forget_rows(&mut self, layout: &Layout, pool: &mut Slab) {
+        debug_assert!(layout.plain);
+        let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
+        if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
+            self.queue.drop_to(pool, first);
+        }
     }
 
     fn evict_slowly(&mut self, layout: &Layout, pool: &mut Slab, cutoff: i64, mut release: impl FnMut(&[u64])) {
@@ -412,11 +413,7 @@ impl Dense {
             let entry = self.queue.get(layout, pool, first);
             let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
             if entry[0] as i64 > cutoff
-                || self
-                    .inside
-                    .iter()
-                    .enumerate()
-                    .any(|(i, inside)| inside.at <= first && trailing(i))
+                || self.inside.iter().enumerate().any(|(i, inside)| inside.at <= first && trailing(i))
                 || (layout.keep_last
                     && (first + 1 == self.waiting || self.queue.time(layout, pool, first + 1) > settled))
             {
@@ -439,11 +436,7 @@ impl Dense {
     pub(super) fn answer(&self, layout: &Layout, pool: &Slab, bounds: &[i64], out: &mut Raw<'_>) {
         for (i, w) in layout.exact.iter().enumerate() {
             let window = &layout.windows[*w];
-            out.rows[*w] = if window.width.is_some() {
-                self.waiting - self.inside[i].at
-            } else {
-                self.absorbed
-            };
+            out.rows[*w] = if window.width.is_some() { self.waiting - self.inside[i].at } else { self.absorbed };
             for l in &window.lasts {
                 out.lasts[*l] = self.last(layout, pool, self.waiting, layout.lasts[*l].1, bounds[*w]);
             }
@@ -454,16 +447,18 @@ impl Dense {
             }
         }
         out.sums.copy_from_slice(&self.sums);
+        self.answer_extrema(layout, bounds, out);
+    }
+
+    #[inline(always)]
+    pub(super) fn answer_extrema(&self, layout: &Layout, bounds: &[i64], out: &mut Raw<'_>) {
         for (e, out) in layout.extrema.iter().zip(&mut *out.extrema) {
             if let Some(life) = e.life {
                 *out = self.life[life];
                 continue;
             }
             let found = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bounds[e.window]));
-            *out = (
-                found(e.min).map_or(i64::MAX, |f| f.1),
-                found(e.max).map_or(i64::MIN, |f| !f.1),
-            );
+            *out = (found(e.min).map_or(i64::MAX, |f| f.1), found(e.max).map_or(i64::MIN, |f| !f.1));
         }
     }
 
@@ -472,11 +467,7 @@ impl Dense {
             return (0, 0);
         }
         let entry = self.queue.get(layout, pool, end - 1);
-        if entry[0] as i64 > bound {
-            last_of(layout, &layout.inputs[input], entry)
-        } else {
-            (0, 0)
-        }
+        if entry[0] as i64 > bound { last_of(layout, &layout.inputs[input], entry) } else { (0, 0) }
     }
 
     /// Answers for windows that end anywhere, behind the head or after it, and changes nothing.
@@ -537,11 +528,7 @@ impl Dense {
             }
         }
         let w = layout.exact[i];
-        out.rows[w] = if lifetime {
-            self.absorbed + end - self.waiting
-        } else {
-            end - first
-        };
+        out.rows[w] = if lifetime { self.absorbed + end - self.waiting } else { end - first };
         for l in &window.lasts {
             out.lasts[*l] = self.last(layout, pool, end, layout.lasts[*l].1, bound);
         }
@@ -553,10 +540,7 @@ impl Dense {
             if spec.life.is_none() && end >= self.waiting {
                 // The wedges answer up to the head; what waits is looked at.
                 let kept = |wedge: Option<usize>| wedge.and_then(|w| self.wedges[w].after(bound));
-                found = (
-                    kept(spec.min).map_or(i64::MAX, |f| f.1),
-                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
-                );
+                found = (kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1));
                 scan_from = self.waiting.max(first);
             } else if spec.life.is_none() {
                 // Behind the head: the wedges' answer holds if it lies in the window.
@@ -598,10 +582,7 @@ impl Dense {
             for e in &window.extrema {
                 let spec = layout.extrema[*e];
                 let kept = |wedge: Option<usize>| wedge.and_then(|x| self.wedges[x].after(bounds[*w]));
-                found.push((
-                    kept(spec.min).map_or(i64::MAX, |f| f.1),
-                    kept(spec.max).map_or(i64::MIN, |f| !f.1),
-                ));
+                found.push((kept(spec.min).map_or(i64::MAX, |f| f.1), kept(spec.max).map_or(i64::MIN, |f| !f.1)));
             }
             for at in self.waiting..end.max(self.waiting) {
                 let entry = self.queue.get(layout, pool, at);
@@ -631,6 +612,7 @@ impl Dense {
     }
 
     /// Tiles, behind the head: whole tiles are folded, the one that the question cuts is read row by row.
+    #[expect(clippy::too_many_arguments, reason = "one question's whole context, on a hot path")]
     fn peek_tiles_behind(
         &self,
         layout: &Layout,
@@ -648,22 +630,13 @@ impl Dense {
             window.pairs.iter().for_each(|p| out.sums[*p] = Accumulator::ZERO);
             window.extrema.iter().for_each(|e| out.extrema[*e] = NO_EXTREMA);
             let mut rows = 0;
-            for (at, tile) in tiles
-                .heads
-                .iter()
-                .enumerate()
-                .filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut)
-            {
+            for (at, tile) in tiles.heads.iter().enumerate().filter(|(_, h)| h.0 > bounds[*w] && h.0 < cut) {
                 rows += tile.1;
                 for p in &window.pairs {
                     out.sums[*p].merge(&tiles.sums[at * track.inputs.len() + track.place(layout.pairs[*p].input)]);
                 }
                 for e in &window.extrema {
-                    let place = track
-                        .extrema
-                        .iter()
-                        .position(|i| *i == layout.extrema[*e].input)
-                        .unwrap_or(0);
+                    let place = track.extrema.iter().position(|i| *i == layout.extrema[*e].input).unwrap_or(0);
                     let (min, max) = tiles.extrema[at * track.extrema.len() + place];
                     let found = &mut out.extrema[*e];
                     *found = (found.0.min(min), found.1.max(max));
@@ -728,16 +701,8 @@ impl Dense {
             for p in &window.pairs {
                 let pair = layout.pairs[*p];
                 let input = &layout.inputs[pair.input];
-                remove::<Any>(
-                    &mut self.sums[*p],
-                    pair.level,
-                    term::<Any>(layout, input, &old, pair.level),
-                );
-                add::<Any>(
-                    &mut self.sums[*p],
-                    pair.level,
-                    term::<Any>(layout, input, entry, pair.level),
-                );
+                remove::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, &old, pair.level));
+                add::<Any>(&mut self.sums[*p], pair.level, term::<Any>(layout, input, entry, pair.level));
             }
         }
         let time = entry[0] as i64;
@@ -781,11 +746,7 @@ impl Dense {
             let (mut low, mut high) = (queue.first, queue.end);
             while low < high {
                 let middle = low + (high - low) / 2;
-                if time(middle) <= bound {
-                    low = middle + 1
-                } else {
-                    high = middle
-                }
+                if time(middle) <= bound { low = middle + 1 } else { high = middle }
             }
             low
         };
@@ -853,7 +814,7 @@ impl Dense {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         let at = std::ptr::from_ref(self).cast::<u8>();
-        for line in 0..size_of::<Dense>().div_ceil(64) {
+        for line in 0..std::mem::offset_of!(Dense, dirty).div_ceil(64) {
             prefetch(at.wrapping_add(line * 64));
         }
     }

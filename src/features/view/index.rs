@@ -34,10 +34,7 @@ pub(super) struct Bucket {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Index {
-            tables: (0..SLOTS).map(|_| Table::default()).collect(),
-            len: 0,
-        }
+        Index { tables: (0..SLOTS).map(|_| Table::default()).collect(), len: 0 }
     }
 
     /// Number of keys.
@@ -54,12 +51,7 @@ impl Index {
     #[inline(always)]
     pub(super) fn prefetch(&self, hash: u64) {
         let table = &self.tables[slot_of(hash)];
-        prefetch(
-            table
-                .buckets
-                .as_ptr()
-                .wrapping_add(hash as usize & table.buckets.len().wrapping_sub(1)),
-        );
+        prefetch(table.buckets.as_ptr().wrapping_add(hash as usize & table.buckets.len().wrapping_sub(1)));
     }
 
     /// The handle of the first bucket with this hash, without a look at the record.
@@ -99,13 +91,7 @@ impl Index {
                 return None;
             }
             if bucket >> 32 == hash & 0xffff_ffff && is_it(bucket as u32) {
-                return Some((
-                    Bucket {
-                        slot: slot as u32,
-                        at: at as u32,
-                    },
-                    bucket as u32,
-                ));
+                return Some((Bucket { slot: slot as u32, at: at as u32 }, bucket as u32));
             }
             at = (at + 1) & mask;
         }
@@ -163,11 +149,7 @@ impl Index {
 
     /// The handles of a slot.
     pub(super) fn slot(&self, slot: usize) -> impl Iterator<Item = Handle> {
-        self.tables[slot]
-            .buckets
-            .iter()
-            .filter(|bucket| **bucket != EMPTY)
-            .map(|bucket| *bucket as u32)
+        self.tables[slot].buckets.iter().filter(|bucket| **bucket != EMPTY).map(|bucket| *bucket as u32)
     }
 }
 

@@ -7,19 +7,15 @@ use std::ops::{Deref, DerefMut};
 pub(super) struct Inline<T, const N: usize> {
     few: [T; N],
     /// All items when there are more than `N`.
-    many: Vec<T>,
+    many: Box<[T]>,
     len: u32,
 }
 
 impl<T: Clone, const N: usize> Inline<T, N> {
     /// A list of copies of one item.
     pub(super) fn of(item: &T, len: usize) -> Self {
-        let many = if len > N { vec![item.clone(); len] } else { Vec::new() };
-        Inline {
-            few: std::array::from_fn(|_| item.clone()),
-            many,
-            len: len as u32,
-        }
+        let many = if len > N { vec![item.clone(); len].into() } else { Box::default() };
+        Inline { few: std::array::from_fn(|_| item.clone()), many, len: len as u32 }
     }
 }
 
@@ -28,21 +24,13 @@ impl<T, const N: usize> Deref for Inline<T, N> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        if self.len as usize <= N {
-            &self.few[..self.len as usize]
-        } else {
-            &self.many
-        }
+        if self.len as usize <= N { &self.few[..self.len as usize] } else { &self.many }
     }
 }
 
 impl<T, const N: usize> DerefMut for Inline<T, N> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
-        if self.len as usize <= N {
-            &mut self.few[..self.len as usize]
-        } else {
-            &mut self.many
-        }
+        if self.len as usize <= N { &mut self.few[..self.len as usize] } else { &mut self.many }
     }
 }

@@ -46,11 +46,7 @@ impl Kind {
     }
 
     pub(super) fn scale(self) -> Scale {
-        if self == Kind::Float {
-            Scale::Fraction
-        } else {
-            Scale::One
-        }
+        if self == Kind::Float { Scale::Fraction } else { Scale::One }
     }
 }
 
@@ -128,9 +124,9 @@ impl WindowSpec {
         match (self.width, self.grain) {
             (None, _) => i64::MIN,
             (Some(width), None) => head.saturating_sub(width),
-            (Some(width), Some(grain)) => (head.saturating_sub(width).div_euclid(grain))
-                .saturating_mul(grain)
-                .saturating_sub(1),
+            (Some(width), Some(grain)) => {
+                (head.saturating_sub(width).div_euclid(grain)).saturating_mul(grain).saturating_sub(1)
+            }
         }
     }
 
@@ -139,9 +135,9 @@ impl WindowSpec {
         match (self.width, self.grain) {
             (None, _) => i64::MAX,
             (Some(width), None) => time.saturating_add(width),
-            (Some(width), Some(grain)) => (time.div_euclid(grain).saturating_add(1))
-                .saturating_mul(grain)
-                .saturating_add(width),
+            (Some(width), Some(grain)) => {
+                (time.div_euclid(grain).saturating_add(1)).saturating_mul(grain).saturating_add(width)
+            }
         }
     }
 
@@ -255,6 +251,9 @@ pub(super) struct Layout {
     pub(super) forever: bool,
     /// The level of all sums, when the only input is one float and entries are a time and that float.
     pub(super) solo: Option<Level>,
+    /// Rows come in order, are asked for at once, and only the one float's trailing sums and extrema are kept: a dense
+    /// record takes a row in and answers in one pass.
+    pub(super) fused: bool,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -290,11 +289,7 @@ impl Layout {
             outputs: Vec::new(),
             delay: plan.delay.max(0),
             include_current: plan.include_current,
-            slack: if order == Order::Arrival {
-                plan.disorder.max(0)
-            } else {
-                0
-            },
+            slack: if order == Order::Arrival { plan.disorder.max(0) } else { 0 },
             keep: 0,
             keep_dense: None,
             keep_last: false,
@@ -302,6 +297,7 @@ impl Layout {
             texts: false,
             forever: false,
             solo: None,
+            fused: false,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -320,21 +316,18 @@ impl Layout {
         let exact = reach(&mut layout.exact.iter().map(|w| &layout.windows[*w]));
         let tiles = layout.tracks.iter().map(|t| t.grain).max();
         layout.keep_last = layout.windows.iter().any(|w| w.width.is_none() && !w.lasts.is_empty());
-        layout.keep_dense = match (exact, tiles) {
-            (Some(width), _) => Some(width),
-            (None, Some(_)) if layout.slack == 0 && !layout.keep_last => None,
-            _ if layout.keep_last || layout.slack > 0 || revisable => Some(0),
-            _ => None,
-        }
-        .map(|width| width.max(horizon).saturating_add(layout.slack))
-        // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
-        .map(|width| {
-            if layout.slack > 0 {
-                width.max(layout.slack.saturating_add(tiles.unwrap_or(0)))
-            } else {
-                width
+        layout.keep_dense =
+            match (exact, tiles) {
+                (Some(width), _) => Some(width),
+                (None, Some(_)) if layout.slack == 0 && !layout.keep_last => None,
+                _ if layout.keep_last || layout.slack > 0 || revisable => Some(0),
+                _ => None,
             }
-        });
+            .map(|width| width.max(horizon).saturating_add(layout.slack))
+            // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
+            .map(|width| {
+                if layout.slack > 0 { width.max(layout.slack.saturating_add(tiles.unwrap_or(0))) } else { width }
+            });
         layout.texts = layout.inputs.iter().any(|i| i.kind == Kind::Bytes);
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
@@ -349,6 +342,13 @@ impl Layout {
             // A pair that needs less may keep more.
             layout.solo = Some(input.level);
         }
+        layout.fused = layout.solo.is_some()
+            && layout.slack == 0
+            && layout.delay == 0
+            && layout.include_current
+            && horizon == 0
+            && !lifetime
+            && layout.lasts.is_empty();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {
@@ -394,10 +394,7 @@ impl Layout {
         };
         let Some(column) = aggregate.input else {
             if aggregate.function != F::Count {
-                return Err(ViewError::Input {
-                    view: plan.name.clone(),
-                    aggregate: aggregate.name.clone(),
-                });
+                return Err(ViewError::Input { view: plan.name.clone(), aggregate: aggregate.name.clone() });
             }
             return self.push_output(plan, aggregate, Source::Rows { window }, Kind::Wide, DataType::Int64);
         };
@@ -436,15 +433,9 @@ impl Layout {
             }
         };
         let source = match aggregate.function {
-            F::Count => Source::Count {
-                pair: self.pair(window, input, Level::Count),
-            },
-            F::Sum => Source::Sum {
-                pair: self.pair(window, input, Level::Sum),
-            },
-            F::Mean => Source::Mean {
-                pair: self.pair(window, input, Level::Sum),
-            },
+            F::Count => Source::Count { pair: self.pair(window, input, Level::Count) },
+            F::Sum => Source::Sum { pair: self.pair(window, input, Level::Sum) },
+            F::Mean => Source::Mean { pair: self.pair(window, input, Level::Sum) },
             F::Variance | F::VarianceSample | F::Stddev | F::StddevSample => Source::Variance {
                 pair: self.pair(window, input, Level::Squares),
                 sample: matches!(aggregate.function, F::VarianceSample | F::StddevSample),
@@ -460,15 +451,9 @@ impl Layout {
                     &mut self.extrema[extrema].max
                 };
                 *wedge = Some(track);
-                if aggregate.function == F::Min {
-                    Source::Min { extrema, pair }
-                } else {
-                    Source::Max { extrema, pair }
-                }
+                if aggregate.function == F::Min { Source::Min { extrema, pair } } else { Source::Max { extrema, pair } }
             }
-            F::Last => Source::Last {
-                last: self.last(window, input),
-            },
+            F::Last => Source::Last { last: self.last(window, input) },
         };
         self.push_output(plan, aggregate, source, kind, data_type)
     }
@@ -525,13 +510,7 @@ impl Layout {
         if let Some(at) = self.extrema.iter().position(|e| e.window == window && e.input == input) {
             return at;
         }
-        self.extrema.push(Extrema {
-            window,
-            input,
-            min: None,
-            max: None,
-            life: None,
-        });
+        self.extrema.push(Extrema { window, input, min: None, max: None, life: None });
         self.windows[window].extrema.push(self.extrema.len() - 1);
         self.extrema.len() - 1
     }
@@ -551,11 +530,7 @@ impl Layout {
             self.ord = Some(word);
             word += 1;
         }
-        if self
-            .inputs
-            .iter()
-            .any(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned))
-        {
+        if self.inputs.iter().any(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned)) {
             self.mask = Some(word);
             word += 1;
         }
@@ -621,9 +596,7 @@ impl Layout {
                 self.life_pairs.extend(&self.windows[at].pairs);
                 for e in self.windows[at].extrema.clone() {
                     self.extrema[e].life = Some(self.life_extrema.len());
-                    self.inputs[self.extrema[e].input]
-                        .life_extrema
-                        .push(self.life_extrema.len());
+                    self.inputs[self.extrema[e].input].life_extrema.push(self.life_extrema.len());
                     self.life_extrema.push(e);
                 }
             }
@@ -645,12 +618,7 @@ impl Layout {
                 let wedge = match self.wedges.iter().position(spec) {
                     Some(wedge) => wedge,
                     None => {
-                        self.wedges.push(WedgeSpec {
-                            track,
-                            input: e.input,
-                            max,
-                            reach: 0,
-                        });
+                        self.wedges.push(WedgeSpec { track, input: e.input, max, reach: 0 });
                         self.inputs[e.input].wedges.push(self.wedges.len() - 1);
                         if let Some(track) = track {
                             self.tracks[track].wedges.push(self.wedges.len() - 1);
@@ -672,32 +640,19 @@ impl Layout {
         for at in windows {
             // The wider window holds the narrower at every head when its width covers the narrower one's rounded start.
             let holds = |inner: usize| {
-                self.windows[at]
-                    .width
-                    .is_none_or(|width| self.windows[inner].reach().is_some_and(|r| r <= width))
+                self.windows[at].width.is_none_or(|width| self.windows[inner].reach().is_some_and(|r| r <= width))
             };
-            match self
-                .chains
-                .iter_mut()
-                .find(|c| c.windows.last().is_some_and(|w| holds(*w)))
-            {
+            match self.chains.iter_mut().find(|c| c.windows.last().is_some_and(|w| holds(*w))) {
                 Some(chain) => chain.windows.push(at),
-                None => self.chains.push(Chain {
-                    windows: vec![at],
-                    inputs: Vec::new(),
-                }),
+                None => self.chains.push(Chain { windows: vec![at], inputs: Vec::new() }),
             }
         }
         for chain in &mut self.chains {
             for window in &chain.windows {
-                let pairs = self.windows[*window]
-                    .pairs
-                    .iter()
-                    .map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
-                let extrema = self.windows[*window]
-                    .extrema
-                    .iter()
-                    .map(|e| (self.extrema[*e].input, Level::Count, true));
+                let pairs =
+                    self.windows[*window].pairs.iter().map(|p| (self.pairs[*p].input, self.pairs[*p].level, false));
+                let extrema =
+                    self.windows[*window].extrema.iter().map(|e| (self.extrema[*e].input, Level::Count, true));
                 for (input, level, extrema) in pairs.chain(extrema) {
                     match chain.inputs.iter_mut().find(|i| i.0 == input) {
                         Some(found) => *found = (input, found.1.max(level), found.2 || extrema),

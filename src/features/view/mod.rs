@@ -8,7 +8,7 @@
 //! what was there before, or of how they are held here.
 //!
 //! **Input order.** Rows and questions come merged by (time, position), updates before questions at equal time; with
-//! [`Order::Arrival`] they may fall back by the stream's disorder. **Late rows** must have been turned away before: a row
+//! [`Order::Arrival`](crate::plan::model::Order::Arrival) they may fall back by the stream's disorder. **Late rows** must have been turned away before: a row
 //! further back is still taken in, but questions so far back may miss rows already let go. **State** is bounded by the rows
 //! of the widest window (plus delay and disorder) per key, or by tiles where every window has a resolution; keys with
 //! nothing left are dropped by [`ViewState::advance`]. **A snapshot** of a key slot holds the rows, tiles and lifetime sums
@@ -23,6 +23,7 @@
 
 mod columns;
 mod dense;
+mod fused;
 mod index;
 mod inline;
 mod keys;

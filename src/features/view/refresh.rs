@@ -72,11 +72,7 @@ impl ViewState {
                 continue;
             }
             let next = self.tell(handle, head, &bounds, &mut answers);
-            let next = if next == i64::MAX {
-                next
-            } else {
-                next.saturating_add(self.layout.delay)
-            };
+            let next = if next == i64::MAX { next } else { next.saturating_add(self.layout.delay) };
             // A timer that stands and is not later serves; else a new one takes its place.
             let stands = due.is_none() && planned <= next;
             if !stands && next != i64::MAX {
@@ -95,13 +91,7 @@ impl ViewState {
         let more = !refresh.dirty.is_empty() || refresh.timers.peek().is_some_and(|Reverse((due, _))| *due <= now);
         self.refresh = self.layout.refresh.then_some(refresh);
         let values = answers.finish(&self.layout, &self.texts)?;
-        Ok(Refreshed {
-            keys: keys.finish(),
-            values,
-            event_times,
-            valid_until,
-            more,
-        })
+        Ok(Refreshed { keys: keys.finish(), values, event_times, valid_until, more })
     }
 
     fn handle_of(&self, key: u64) -> Option<Handle> {
@@ -109,9 +99,7 @@ impl ViewState {
             return None;
         }
         let hash = self.hash_of(key);
-        self.index
-            .find(hash, |handle| self.key_word(handle) == key)
-            .map(|(_, handle)| handle)
+        self.index.find(hash, |handle| self.key_word(handle) == key).map(|(_, handle)| handle)
     }
 
     /// Whether a record is dirty, and the time of its timer.
@@ -121,9 +109,7 @@ impl ViewState {
                 let record = self.small[class].get(block);
                 (record[1] & DIRTY != 0, record[2] as i64)
             }
-            (None, block) => self.dense[block as usize]
-                .as_ref()
-                .map_or((false, i64::MAX), |d| (d.dirty, d.due)),
+            (None, block) => self.dense[block as usize].as_ref().map_or((false, i64::MAX), |d| (d.dirty, d.due)),
         }
     }
 

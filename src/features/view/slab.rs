@@ -24,13 +24,7 @@ impl Slab {
     pub(super) fn new(words: usize) -> Self {
         let words = words.next_multiple_of(8);
         let shift = SEGMENT_BYTES_LOG2.saturating_sub((words * 8).next_power_of_two().trailing_zeros());
-        Slab {
-            words,
-            shift,
-            segments: Vec::new(),
-            free: Vec::new(),
-            next: 0,
-        }
+        Slab { words, shift, segments: Vec::new(), free: Vec::new(), next: 0 }
     }
 
     /// A block; its words are what they were.
@@ -74,10 +68,7 @@ impl Slab {
 
     #[inline(always)]
     fn place(&self, id: u32) -> (usize, usize) {
-        (
-            (id >> self.shift) as usize,
-            (id & ((1 << self.shift) - 1)) as usize * (self.words / 8),
-        )
+        ((id >> self.shift) as usize, (id & ((1 << self.shift) - 1)) as usize * (self.words / 8))
     }
 
     /// A block's words.

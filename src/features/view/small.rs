@@ -118,11 +118,7 @@ fn absorb(layout: &Layout, base: &mut [u64], entry: &[u64]) {
     for (i, pair) in layout.life_pairs.iter().enumerate() {
         let pair = layout.pairs[*pair];
         let mut sums = base_sums(layout, base, i);
-        add::<Any>(
-            &mut sums,
-            pair.level,
-            term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level),
-        );
+        add::<Any>(&mut sums, pair.level, term::<Any>(layout, &layout.inputs[pair.input], entry, pair.level));
         set_base_sums(layout, base, i, sums);
     }
     for (i, extrema) in layout.life_extrema.iter().enumerate() {
@@ -210,11 +206,7 @@ fn query_float<S: Shape>(layout: &Layout, entries: &[u64], bounds: &[i64], out: 
         while at >= 2 && entries[at - 2] as i64 > bounds[w] {
             let entry = &entries[at - 2..at];
             at -= 2;
-            add::<S>(
-                &mut sums,
-                Level::Squares,
-                term::<S>(layout, input, entry, Level::Squares),
-            );
+            add::<S>(&mut sums, Level::Squares, term::<S>(layout, input, entry, Level::Squares));
             if widens && let Some(key) = sort_key::<S>(layout, input, entry) {
                 widen(&mut extrema, key);
             }
@@ -260,11 +252,7 @@ fn query_chains(layout: &Layout, entries: &[u64], bounds: &[i64], scratch: &mut 
             }
             for l in &window.lasts {
                 let input = &layout.inputs[layout.lasts[*l].1];
-                out.lasts[*l] = if end > at {
-                    last_of(layout, input, &entries[end - stride..end])
-                } else {
-                    (0, 0)
-                };
+                out.lasts[*l] = if end > at { last_of(layout, input, &entries[end - stride..end]) } else { (0, 0) };
             }
         }
     }
@@ -294,10 +282,7 @@ pub(super) struct ScanScratch {
 impl ScanScratch {
     pub(super) fn new(layout: &Layout) -> Self {
         let inputs = layout.inputs.len();
-        ScanScratch {
-            sums: vec![Accumulator::ZERO; inputs],
-            extrema: vec![NO_EXTREMA; inputs],
-        }
+        ScanScratch { sums: vec![Accumulator::ZERO; inputs], extrema: vec![NO_EXTREMA; inputs] }
     }
 }
 

@@ -64,9 +64,7 @@ impl ViewState {
         for _ in 0..input.word()? {
             let key = input.bytes()?.to_vec();
             let word = if self.words {
-                Some(u64::from_le_bytes(
-                    key.as_slice().try_into().map_err(|_| bad("a key is not a word"))?,
-                ))
+                Some(u64::from_le_bytes(key.as_slice().try_into().map_err(|_| bad("a key is not a word"))?))
             } else {
                 None
             };
@@ -82,20 +80,12 @@ impl ViewState {
             }
         }
         self.texts.settle();
-        if input.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(bad("bytes are left over"))
-        }
+        if input.bytes.is_empty() { Ok(()) } else { Err(bad("bytes are left over")) }
     }
 
     fn key_bytes(&self, handle: Handle) -> Vec<u8> {
         let word = self.key_word(handle);
-        if self.words {
-            word.to_le_bytes().to_vec()
-        } else {
-            self.names.get(word).to_vec()
-        }
+        if self.words { word.to_le_bytes().to_vec() } else { self.names.get(word).to_vec() }
     }
 
     fn remove(&mut self, handle: Handle) {
@@ -103,20 +93,11 @@ impl ViewState {
         let hash = self.hash_of(key);
         debug_assert!(slot_of(hash) < crate::base::SLOTS);
         self.index.remove(hash, handle);
-        let Self {
-            layout,
-            small,
-            dense,
-            chunks,
-            texts,
-            ..
-        } = self;
+        let Self { layout, small, dense, chunks, texts, .. } = self;
         match Self::place(handle) {
             (Some(class), block) => {
                 let record = small[class].get_mut(block);
-                small::entries(layout, record)
-                    .chunks_exact(layout.stride)
-                    .for_each(|e| release(layout, texts, e));
+                small::entries(layout, record).chunks_exact(layout.stride).for_each(|e| release(layout, texts, e));
                 record[1] = small::FREE;
                 small[class].release(block);
             }
@@ -145,9 +126,7 @@ impl ViewState {
     }
 
     fn import_entry(&mut self, input: &mut Reader<'_>) -> Result<Vec<u64>, ViewError> {
-        let mut entry = (0..self.layout.stride)
-            .map(|_| input.word())
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut entry = (0..self.layout.stride).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
         for i in self.layout.inputs.iter().filter(|i| i.kind == Kind::Bytes) {
             if entry[i.word] != NULL_TEXT {
                 entry[i.word] = self.texts.acquire(input.bytes()?);
@@ -160,9 +139,7 @@ impl ViewState {
         let layout = &self.layout;
         out.word(SMALL);
         // Lifetime sums follow the head words as they are.
-        record[layout.base_at..layout.entries_at]
-            .iter()
-            .for_each(|word| out.word(*word));
+        record[layout.base_at..layout.entries_at].iter().for_each(|word| out.word(*word));
         out.word(small::count(record) as u64);
         for entry in small::entries(layout, record).chunks_exact(layout.stride) {
             self.export_entry(entry, out);
@@ -170,9 +147,8 @@ impl ViewState {
     }
 
     fn import_small(&mut self, key: Key<'_>, hash: u64, input: &mut Reader<'_>) -> Result<(), ViewError> {
-        let base = (self.layout.base_at..self.layout.entries_at)
-            .map(|_| input.word())
-            .collect::<Result<Vec<_>, _>>()?;
+        let base =
+            (self.layout.base_at..self.layout.entries_at).map(|_| input.word()).collect::<Result<Vec<_>, _>>()?;
         let mut handle = self.find_or_make(key, hash);
         if let (Some(class), block) = Self::place(handle) {
             let (from, to) = (self.layout.base_at, self.layout.entries_at);
@@ -192,10 +168,8 @@ impl ViewState {
         match Self::place(handle) {
             (Some(class), block) => super::state::mark(&mut self.refresh, self.small[class].get_mut(block)),
             (None, block) => {
-                if let (Some(dense), Some(refresh)) = (&mut self.dense[block as usize], &mut self.refresh)
-                    && !std::mem::replace(&mut dense.dirty, true)
-                {
-                    refresh.dirty.push(dense.key);
+                if let Some(dense) = &mut self.dense[block as usize] {
+                    dense.mark(&mut self.refresh);
                 }
             }
         }
@@ -213,10 +187,7 @@ impl ViewState {
         for at in first..dense.queue.end {
             self.export_entry(dense.queue.get(layout, &self.chunks, at), out);
         }
-        dense
-            .base_sums(layout, &self.chunks)
-            .iter()
-            .for_each(|sums| out.sums(sums));
+        dense.base_sums(layout, &self.chunks).iter().for_each(|sums| out.sums(sums));
         dense.base.iter().for_each(|e| out.pair(*e));
         for tiles in &dense.tiles {
             out.word(tiles.heads.len() as u64);
@@ -224,12 +195,7 @@ impl ViewState {
             tiles.sums.iter().for_each(|sums| out.sums(sums));
             tiles.extrema.iter().for_each(|e| out.pair(*e));
         }
-        for (_, wedge) in layout
-            .wedges
-            .iter()
-            .zip(dense.wedges.iter())
-            .filter(|(spec, _)| spec.track.is_some())
-        {
+        for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter()).filter(|(spec, _)| spec.track.is_some()) {
             out.word(wedge.items().len() as u64);
             wedge.items().for_each(|item| out.pair(item));
         }
@@ -271,11 +237,7 @@ impl ViewState {
                     tiles.extrema.push_back(input.pair()?);
                 }
             }
-            for (_, wedge) in layout
-                .wedges
-                .iter()
-                .zip(dense.wedges.iter_mut())
-                .filter(|(spec, _)| spec.track.is_some())
+            for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_some())
             {
                 for _ in 0..input.count(16)? {
                     let (time, value) = input.pair()?;
@@ -315,11 +277,8 @@ impl Dense {
                     super::value::add::<Any>(&mut self.sums[*p], pair.level, term);
                 }
             }
-            for (spec, wedge) in layout
-                .wedges
-                .iter()
-                .zip(self.wedges.iter_mut())
-                .filter(|(spec, _)| spec.track.is_none())
+            for (spec, wedge) in
+                layout.wedges.iter().zip(self.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_none())
             {
                 if let Some(key) = sort_key::<Any>(layout, &layout.inputs[spec.input], entry) {
                     wedge.push(entry[0] as i64, if spec.max { !key } else { key });
@@ -351,28 +310,11 @@ fn bad(what: &str) -> ViewError {
 
 /// A number that differs between views whose snapshots cannot be exchanged.
 fn fingerprint(layout: &Layout, words: bool) -> u64 {
-    let inputs: Vec<_> = layout
-        .inputs
-        .iter()
-        .map(|i| (i.kind, i.data_type.to_string(), i.word))
-        .collect();
+    let inputs: Vec<_> = layout.inputs.iter().map(|i| (i.kind, i.data_type.to_string(), i.word)).collect();
     let windows: Vec<_> = layout.windows.iter().map(|w| (w.width, w.grain)).collect();
     let pairs: Vec<_> = layout.pairs.iter().map(|p| (p.window, p.input, p.level)).collect();
-    let extrema: Vec<_> = layout
-        .extrema
-        .iter()
-        .map(|e| (e.window, e.input, e.min, e.max))
-        .collect();
-    let shape = (
-        inputs,
-        windows,
-        pairs,
-        extrema,
-        &layout.lasts,
-        layout.delay,
-        layout.keep,
-        layout.keep_dense,
-    );
+    let extrema: Vec<_> = layout.extrema.iter().map(|e| (e.window, e.input, e.min, e.max)).collect();
+    let shape = (inputs, windows, pairs, extrema, &layout.lasts, layout.delay, layout.keep, layout.keep_dense);
     hash_bytes(format!("{shape:?} {:?} {words}", layout.ord).as_bytes())
 }
 
@@ -404,20 +346,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], ViewError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(count)
-            .ok_or_else(|| bad("it ends too early"))?;
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or_else(|| bad("it ends too early"))?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn word(&mut self) -> Result<u64, ViewError> {
-        Ok(self
-            .take(8)?
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)))
+        Ok(self.take(8)?.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
     }
 
     fn pair(&mut self) -> Result<(i64, i64), ViewError> {

@@ -18,13 +18,13 @@ use crate::base::{EventTime, Micros};
 use crate::plan::model::{Order, ViewPlan};
 
 /// Rows between asking for a key's bucket and using its record.
-const AHEAD_BUCKET: usize = 24;
+const AHEAD_BUCKET: usize = 40;
 /// Rows between asking for a key's record and using it.
-const AHEAD_RECORD: usize = 14;
+const AHEAD_RECORD: usize = 20;
 /// Rows between asking for what a busy key's record points to and using it.
-const AHEAD_INSIDE: usize = 6;
+const AHEAD_INSIDE: usize = 8;
 /// Handles remembered between asking for a record and using it; a power of two.
-const AHEAD_RING: usize = 16;
+const AHEAD_RING: usize = 32;
 const NO_HANDLE: Handle = Handle::MAX;
 
 /// Class number of dense records in a handle.
@@ -114,10 +114,7 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn new(layout: &Layout) -> Self {
         let windows = layout.windows.len();
-        Bounds {
-            list: vec![i64::MIN; windows],
-            same: vec![(0, 0); windows],
-        }
+        Bounds { list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
     }
 
     #[inline(always)]
@@ -150,28 +147,15 @@ impl ViewState {
             .entity
             .iter()
             .map(|column| {
-                schema
-                    .fields()
-                    .get(*column)
-                    .map(|f| f.data_type().clone())
-                    .ok_or_else(|| ViewError::Column {
-                        view: plan.name.clone(),
-                        what: format!("entity column {column}"),
-                    })
+                schema.fields().get(*column).map(|f| f.data_type().clone()).ok_or_else(|| ViewError::Column {
+                    view: plan.name.clone(),
+                    what: format!("entity column {column}"),
+                })
             })
             .collect::<Result<Vec<DataType>, _>>()?;
-        if layout
-            .inputs
-            .iter()
-            .filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned))
-            .count()
-            > 64
-        {
+        if layout.inputs.iter().filter(|i| matches!(i.kind, Kind::Wide | Kind::Unsigned)).count() > 64 {
             let what = "more than 64 inputs of 64-bit integers or times".to_owned();
-            return Err(ViewError::Column {
-                view: plan.name.clone(),
-                what,
-            });
+            return Err(ViewError::Column { view: plan.name.clone(), what });
         }
         let mut small = Vec::new();
         let mut words = (layout.entries_at + layout.stride).next_power_of_two().max(8);
@@ -281,13 +265,9 @@ impl ViewState {
             let columns = self.entity_columns(batch, &self.entity)?;
             self.read(batch, &columns, own, ord, &mut keys, &mut entries)?;
         }
-        let mut update_answers = updates
-            .filter(|u| u.answers)
-            .map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
-        let mut answers = self
-            .question_answers
-            .take()
-            .unwrap_or_else(|| Answers::new(&self.layout));
+        let mut update_answers =
+            updates.filter(|u| u.answers).map(|_| self.answers.take().unwrap_or_else(|| Answers::new(&self.layout)));
+        let mut answers = self.question_answers.take().unwrap_or_else(|| Answers::new(&self.layout));
         answers.begin(question_times.len());
         if let Some(a) = &mut update_answers {
             a.begin(due.len());
@@ -382,11 +362,7 @@ impl ViewState {
             .iter()
             .map(|column| {
                 let what = || format!("there is no entity column {column}");
-                batch
-                    .columns()
-                    .get(*column)
-                    .cloned()
-                    .ok_or_else(|| ViewError::Batch { what: what() })
+                batch.columns().get(*column).cloned().ok_or_else(|| ViewError::Batch { what: what() })
             })
             .collect()
     }
@@ -427,25 +403,25 @@ impl ViewState {
             let (key, hash) = (keys.get(row), keys.hashes[row]);
             let head = time.saturating_sub(self.layout.delay);
             let guess = ahead[row % AHEAD_RING];
-            let mut handle = if self.is_current(guess, key) {
-                guess
-            } else {
-                self.find_or_make(key, hash)
-            };
+            let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
+            self.bounds.set(&self.layout, head);
+            if S::KIND.is_some()
+                && handle >> CLASS_SHIFT == DENSE
+                && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
+                && dense.steps(&self.layout, *time)
+            {
+                if self.layout.refresh {
+                    dense.mark(&mut self.refresh);
+                }
+                let mut raw = answers.row(&self.layout);
+                dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
+                answers.done(&self.layout, &self.texts);
+                continue;
+            }
             if insert_first {
                 handle = self.insert_at::<S>(hash, handle, entry, head);
             }
-            self.bounds.set(&self.layout, head);
-            let Self {
-                layout,
-                small,
-                dense,
-                chunks,
-                texts,
-                scan,
-                bounds,
-                ..
-            } = self;
+            let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
             let mut raw = answers.row(layout);
             let class = handle >> CLASS_SHIFT;
             if class != DENSE {
@@ -481,16 +457,7 @@ impl ViewState {
         let head = time.saturating_sub(self.layout.delay);
         let found = key.and_then(|(key, hash)| self.find(key, hash));
         self.bounds.set(&self.layout, head);
-        let Self {
-            layout,
-            small,
-            dense,
-            chunks,
-            texts,
-            scan,
-            bounds,
-            ..
-        } = self;
+        let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
         let mut raw = answers.row(layout);
         match found {
             None => raw.clear(),
@@ -509,9 +476,7 @@ impl ViewState {
 
     #[inline(always)]
     pub(super) fn find(&self, key: Key<'_>, hash: u64) -> Option<Handle> {
-        self.index
-            .find(hash, |handle| self.is_key(handle, key))
-            .map(|(_, handle)| handle)
+        self.index.find(hash, |handle| self.is_key(handle, key)).map(|(_, handle)| handle)
     }
 
     #[inline(always)]
@@ -536,11 +501,7 @@ impl ViewState {
 
     /// The hash of a record's key.
     pub(super) fn hash_of(&self, key_word: u64) -> u64 {
-        if self.words {
-            Key::Word(key_word).hash()
-        } else {
-            Key::Bytes(self.names.get(key_word)).hash()
-        }
+        if self.words { Key::Word(key_word).hash() } else { Key::Bytes(self.names.get(key_word)).hash() }
     }
 
     #[inline(always)]
@@ -584,13 +545,7 @@ impl ViewState {
     #[inline(always)]
     pub(super) fn insert_at<S: Shape>(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self {
-            layout,
-            small,
-            dense,
-            chunks,
-            ..
-        } = self;
+        let Self { layout, small, dense, chunks, .. } = self;
         if class != DENSE {
             let record = small[class as usize].get_mut(block);
             if layout.refresh {
@@ -602,12 +557,7 @@ impl ViewState {
             return self.insert_in_full(hash, handle, entry, head);
         }
         if let Some(dense) = &mut dense[block as usize] {
-            if layout.refresh
-                && !std::mem::replace(&mut dense.dirty, true)
-                && let Some(refresh) = &mut self.refresh
-            {
-                refresh.dirty.push(dense.key);
-            }
+            dense.mark(&mut self.refresh);
             dense.insert::<S>(layout, chunks, entry, head);
         }
         handle
@@ -617,18 +567,10 @@ impl ViewState {
     #[inline(never)]
     fn insert_in_full(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self {
-            layout, small, texts, ..
-        } = self;
+        let Self { layout, small, texts, .. } = self;
         let record = small[class as usize].get_mut(block);
-        let newest = small::newest(layout, record)
-            .unwrap_or(i64::MIN)
-            .saturating_sub(layout.delay);
-        let gone = small::expired(
-            layout,
-            record,
-            newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))),
-        );
+        let newest = small::newest(layout, record).unwrap_or(i64::MIN).saturating_sub(layout.delay);
+        let gone = small::expired(layout, record, newest.max(head.min((entry[0] as i64).saturating_sub(layout.delay))));
         if gone > 0 {
             small::drop_front(layout, record, gone, |entry| release(layout, texts, entry));
             small::insert::<Any>(layout, record, entry);
@@ -659,11 +601,8 @@ impl ViewState {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let new = self.small[to as usize].alloc();
         let (low, high) = self.small.split_at_mut(class.max(to) as usize);
-        let (from, into) = if class < to {
-            (&mut low[class as usize], &mut high[0])
-        } else {
-            (&mut high[0], &mut low[to as usize])
-        };
+        let (from, into) =
+            if class < to { (&mut low[class as usize], &mut high[0]) } else { (&mut high[0], &mut low[to as usize]) };
         let record = from.get_mut(block);
         let used = self.layout.entries_at + small::count(record) * self.layout.stride;
         into.get_mut(new)[..used].copy_from_slice(&record[..used]);
@@ -675,9 +614,7 @@ impl ViewState {
     /// Makes a compact record dense; returns its new handle.
     fn thicken(&mut self, handle: Handle, head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self {
-            layout, small, chunks, ..
-        } = self;
+        let Self { layout, small, chunks, .. } = self;
         let record = small[class as usize].get_mut(block);
         let mut dense = Dense::new(layout, record[0]);
         dense.dirty = record[1] & DIRTY != 0;
@@ -726,21 +663,10 @@ impl ViewState {
             return self.release_texts(entry);
         };
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self {
-            layout,
-            small,
-            dense,
-            chunks,
-            texts,
-            refresh,
-            ..
-        } = self;
+        let Self { layout, small, dense, chunks, texts, refresh, .. } = self;
         let found = if class != DENSE {
             let record = small[class as usize].get_mut(block);
-            let (at, end) = (
-                layout.entries_at,
-                layout.entries_at + small::count(record) * layout.stride,
-            );
+            let (at, end) = (layout.entries_at, layout.entries_at + small::count(record) * layout.stride);
             let place = (at..end)
                 .step_by(layout.stride)
                 .find(|at| record[*at] == entry[0] && layout.ord.is_none_or(|ord| record[*at + ord] == entry[ord]));
@@ -754,12 +680,8 @@ impl ViewState {
         } else {
             dense[block as usize].as_mut().is_some_and(|dense| {
                 let found = dense.revise(layout, chunks, entry, |old| release(layout, texts, old));
-                if found
-                    && layout.refresh
-                    && !std::mem::replace(&mut dense.dirty, true)
-                    && let Some(refresh) = refresh
-                {
-                    refresh.dirty.push(dense.key);
+                if found {
+                    dense.mark(refresh);
                 }
                 found
             })
@@ -840,6 +762,18 @@ pub(super) fn release(layout: &Layout, texts: &mut Texts, entry: &[u64]) {
             if entry[input.word] != NULL_TEXT {
                 texts.release(entry[input.word]);
             }
+        }
+    }
+}
+
+impl Dense {
+    /// Notes that a dense record changed, where refresh is on.
+    #[inline(always)]
+    pub(super) fn mark(&mut self, refresh: &mut Option<Refresh>) {
+        if let Some(refresh) = refresh
+            && !std::mem::replace(&mut self.dirty, true)
+        {
+            refresh.dirty.push(self.key);
         }
     }
 }

@@ -88,9 +88,7 @@ impl ViewState {
 
     #[inline(never)]
     fn shrink_small(&mut self, class: usize, block: u32, head: i64) -> bool {
-        let Self {
-            layout, small, texts, ..
-        } = self;
+        let Self { layout, small, texts, .. } = self;
         let record = small[class].get_mut(block);
         // Only rows from the watermark on may still come, and with them heads from here on.
         let gone = small::expired(layout, record, head);
@@ -120,13 +118,7 @@ impl ViewState {
     }
 
     fn sweep_dense(&mut self, block: u32, head: i64, bounds: &Bounds) {
-        let Self {
-            layout,
-            dense,
-            chunks,
-            texts,
-            ..
-        } = self;
+        let Self { layout, dense, chunks, texts, .. } = self;
         let Some(record) = &mut dense[block as usize] else {
             return;
         };
@@ -155,13 +147,7 @@ impl ViewState {
 
     /// Makes a dense record compact.
     fn thin(&mut self, block: u32, handle: Handle) {
-        let Self {
-            layout,
-            small,
-            dense,
-            chunks,
-            ..
-        } = self;
+        let Self { layout, small, dense, chunks, .. } = self;
         let Some(mut record) = dense[block as usize].take() else {
             return;
         };

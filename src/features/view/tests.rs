@@ -52,21 +52,12 @@ fn schema(text_key: bool) -> SchemaRef {
 
 fn batch(rows: &[Row], text_key: bool) -> RecordBatch {
     let key: ArrayRef = if text_key {
-        Arc::new(
-            rows.iter()
-                .map(|r| r.key.map(|k| format!("key {k}")))
-                .collect::<StringArray>(),
-        )
+        Arc::new(rows.iter().map(|r| r.key.map(|k| format!("key {k}"))).collect::<StringArray>())
     } else {
         Arc::new(rows.iter().map(|r| r.key).collect::<Int64Array>())
     };
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(
-            rows.iter()
-                .map(|r| Some(r.time))
-                .collect::<TimestampMicrosecondArray>()
-                .with_timezone("UTC"),
-        ),
+        Arc::new(rows.iter().map(|r| Some(r.time)).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
         Arc::new(rows.iter().map(|r| Some(r.ord)).collect::<UInt64Array>()),
         key,
         Arc::new(rows.iter().map(|r| r.x).collect::<Float64Array>()),
@@ -76,11 +67,7 @@ fn batch(rows: &[Row], text_key: bool) -> RecordBatch {
     ];
     RecordBatch::try_new(
         Arc::new(Schema::new(
-            schema(text_key)
-                .fields()
-                .iter()
-                .map(|f| f.as_ref().clone().with_nullable(true))
-                .collect::<Vec<_>>(),
+            schema(text_key).fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
         )),
         columns,
     )
@@ -161,11 +148,7 @@ impl Twin {
 fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
     let number = |r: &Row| -> Option<f64> { r.x.filter(|x| !x.is_nan()) };
     let integer = |r: &Row| {
-        if a.input == Some(N) {
-            r.n
-        } else {
-            r.small.map(i64::from)
-        }
+        if a.input == Some(N) { r.n } else { r.small.map(i64::from) }
     };
     let present = match a.input {
         None => rows.len(),
@@ -174,11 +157,7 @@ fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
         Some(_) => rows.iter().filter(|r| integer(r).is_some()).count(),
     };
     let null = ScalarValue::try_from(&a.output_type).unwrap();
-    let empty = if a.function == F::Last {
-        rows.is_empty()
-    } else {
-        present == 0
-    };
+    let empty = if a.function == F::Last { rows.is_empty() } else { present == 0 };
     if empty {
         return match (&a.default, a.function) {
             (Some(default), _) => default.clone(),
@@ -199,17 +178,9 @@ fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
         };
     }
     let mut sums = Accumulator::ZERO;
-    let scale = if a.input == Some(X) {
-        Scale::Fraction
-    } else {
-        Scale::One
-    };
+    let scale = if a.input == Some(X) { Scale::Fraction } else { Scale::One };
     for row in rows {
-        let m = if a.input == Some(X) {
-            number(row).map(quantise)
-        } else {
-            integer(row).map(|n| Some(i128::from(n)))
-        };
+        let m = if a.input == Some(X) { number(row).map(quantise) } else { integer(row).map(|n| Some(i128::from(n))) };
         match m {
             Some(Some(m)) => sums.add_with_square(m, square(m)),
             Some(None) => sums.add_beyond(),
@@ -231,10 +202,7 @@ fn value(a: &AggregatePlan, rows: &[&Row]) -> ScalarValue {
                 let values = rows.iter().filter_map(|r| number(r)).map(|x| x + 0.0);
                 ScalarValue::Float64(values.reduce(|a, b| if pick(b.total_cmp(&a)) { b } else { a }))
             } else {
-                let best = rows
-                    .iter()
-                    .filter_map(|r| integer(r))
-                    .reduce(|a, b| if pick(b.cmp(&a)) { b } else { a });
+                let best = rows.iter().filter_map(|r| integer(r)).reduce(|a, b| if pick(b.cmp(&a)) { b } else { a });
                 if data_type == &DataType::Int64 {
                     ScalarValue::Int64(best)
                 } else {
@@ -333,23 +301,8 @@ fn row(keys: i64, spread: i64) -> impl Strategy<Value = Row> {
     ];
     let n = prop_oneof![6 => (-50i64..50).prop_map(Some), 1 => any::<i64>().prop_map(Some), 1 => Just(None)];
     let text = prop::option::of(prop::sample::select(vec!["a".to_string(), "bb".into(), "".into()]));
-    (
-        0..spread,
-        prop::option::weighted(0.97, 0..keys),
-        x,
-        n,
-        prop::option::of(any::<i32>()),
-        text,
-    )
-        .prop_map(|(time, key, x, n, small, text)| Row {
-            time,
-            ord: 0,
-            key,
-            x,
-            n,
-            small,
-            text,
-        })
+    (0..spread, prop::option::weighted(0.97, 0..keys), x, n, prop::option::of(any::<i32>()), text)
+        .prop_map(|(time, key, x, n, small, text)| Row { time, ord: 0, key, x, n, small, text })
 }
 
 /// Rows whose times are steps from the one before.
@@ -368,11 +321,7 @@ fn stream(rows: usize) -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn options(order: Order) -> ViewOptions {
-    ViewOptions {
-        order,
-        refresh: false,
-        revise_within: None,
-    }
+    ViewOptions { order, refresh: false, revise_within: None }
 }
 
 proptest! {
@@ -614,12 +563,7 @@ proptest! {
 fn update_batch(due: &[(i64, Row, bool)], targets: &[Row], text_key: bool) -> RecordBatch {
     let plain = batch(targets, text_key);
     let mut columns = plain.columns().to_vec();
-    columns[0] = Arc::new(
-        due.iter()
-            .map(|e| Some(e.0))
-            .collect::<TimestampMicrosecondArray>()
-            .with_timezone("UTC"),
-    );
+    columns[0] = Arc::new(due.iter().map(|e| Some(e.0)).collect::<TimestampMicrosecondArray>().with_timezone("UTC"));
     columns.push(ArrayRef::clone(plain.column(0)));
     columns.push(ArrayRef::clone(plain.column(1)));
     columns.push(Arc::new(due.iter().map(|e| Some(e.2)).collect::<BooleanArray>()));
@@ -634,9 +578,7 @@ fn update_batch(due: &[(i64, Row, bool)], targets: &[Row], text_key: bool) -> Re
 fn moved(view: &ViewState, new: impl Fn() -> ViewState) -> ViewState {
     let mut three: Vec<ViewState> = (0..3).map(|_| new()).collect();
     for slot in 0..SLOTS {
-        three[worker_of_slot(slot, 3)]
-            .import_slot(&view.export_slot(slot))
-            .unwrap();
+        three[worker_of_slot(slot, 3)].import_slot(&view.export_slot(slot)).unwrap();
     }
     assert_eq!(three.iter().map(ViewState::keys).sum::<usize>(), view.keys());
     let mut one = new();
@@ -675,14 +617,10 @@ fn two_workers_see_what_one_sees() {
     let whole = new().apply_own(&batch(&rows, false)).unwrap();
     let mut workers = [new(), new()];
     let worker = |row: &Row| worker_of_slot(slot_of(crate::base::hash_u64(row.key.unwrap() as u64)), 2);
-    for w in 0..2 {
-        let (at, own): (Vec<usize>, Vec<Row>) = rows
-            .iter()
-            .enumerate()
-            .filter(|(_, r)| worker(r) == w)
-            .map(|(i, r)| (i, r.clone()))
-            .unzip();
-        let answers = workers[w].apply_own(&batch(&own, false)).unwrap();
+    for (w, state) in workers.iter_mut().enumerate() {
+        let (at, own): (Vec<usize>, Vec<Row>) =
+            rows.iter().enumerate().filter(|(_, r)| worker(r) == w).map(|(i, r)| (i, r.clone())).unzip();
+        let answers = state.apply_own(&batch(&own, false)).unwrap();
         for (a, b) in whole.iter().zip(&answers) {
             let take = UInt64Array::from(at.iter().map(|i| *i as u64).collect::<Vec<_>>());
             assert_eq!(&arrow::compute::take(a, &take, None).unwrap(), b);
@@ -695,11 +633,7 @@ fn idle_keys_are_dropped_and_busy_ones_get_thin() {
     let aggregates = vec![aggregate(F::Mean, Some(X), Window::Trailing(1000), None, None)];
     let plan = plan(aggregates, 0, true, 0);
     let mut view = ViewState::new(&plan, &schema(false), options(Order::EventTime)).unwrap();
-    view.apply_own(&batch(
-        &simple(|i| if i % 2 == 0 { 1 } else { 2 + (i % 50) as i64 }, 1, 900),
-        false,
-    ))
-    .unwrap();
+    view.apply_own(&batch(&simple(|i| if i % 2 == 0 { 1 } else { 2 + (i % 50) as i64 }, 1, 900), false)).unwrap();
     assert!(view.keys() > 20);
     assert!(view.dense.iter().flatten().count() >= 1);
     let mut last = simple(|_| 1, 1, 1);
@@ -708,11 +642,7 @@ fn idle_keys_are_dropped_and_busy_ones_get_thin() {
     for time in (1000..4000).step_by(100) {
         view.advance(time);
         if time == 1800 {
-            assert_eq!(
-                view.dense.iter().flatten().count(),
-                0,
-                "few rows are left of the busy key"
-            );
+            assert_eq!(view.dense.iter().flatten().count(), 0, "few rows are left of the busy key");
         }
     }
     assert_eq!(view.keys(), 0);
@@ -727,9 +657,7 @@ fn texts_and_names_are_given_back() {
     let plan = plan(aggregates, 0, true, 0);
     let mut view = ViewState::new(&plan, &schema(true), options(Order::EventTime)).unwrap();
     let mut rows = simple(|i| (i % 5) as i64, 1, 300);
-    rows.iter_mut()
-        .enumerate()
-        .for_each(|(i, r)| r.text = Some(format!("text {i}")));
+    rows.iter_mut().enumerate().for_each(|(i, r)| r.text = Some(format!("text {i}")));
     for rows in rows.chunks(7) {
         let answers = view.apply_own(&batch(rows, true)).unwrap();
         let expected: ArrayRef = Arc::new(rows.iter().map(|r| r.text.clone()).collect::<StringArray>());
@@ -742,10 +670,7 @@ fn texts_and_names_are_given_back() {
 #[test]
 fn what_a_view_cannot_do_is_said() {
     let error = |a: AggregatePlan| {
-        ViewState::new(&plan(vec![a], 0, true, 0), &schema(false), options(Order::EventTime))
-            .err()
-            .unwrap()
-            .to_string()
+        ViewState::new(&plan(vec![a], 0, true, 0), &schema(false), options(Order::EventTime)).err().unwrap().to_string()
     };
     assert!(
         error(aggregate(F::Mean, Some(TEXT), Window::Lifetime, None, None))
@@ -755,39 +680,21 @@ fn what_a_view_cannot_do_is_said() {
     let default = Some(ScalarValue::Utf8(Some("many".into())));
     assert!(error(aggregate(F::Count, None, Window::Lifetime, None, default)).contains("many"));
     let view = ViewState::new(
-        &plan(
-            vec![aggregate(F::Mean, Some(X), Window::Lifetime, None, None)],
-            0,
-            true,
-            0,
-        ),
+        &plan(vec![aggregate(F::Mean, Some(X), Window::Lifetime, None, None)], 0, true, 0),
         &schema(false),
         options(Order::EventTime),
     );
     let short = batch(&simple(|_| 1, 1, 3), false).project(&[0, 1, 2]).unwrap();
-    assert!(
-        view.unwrap()
-            .apply_own(&short)
-            .unwrap_err()
-            .to_string()
-            .contains("there is no column 3")
-    );
+    assert!(view.unwrap().apply_own(&short).unwrap_err().to_string().contains("there is no column 3"));
 }
 
 #[test]
 fn arrays_of_answers_join() {
-    let plan = plan(
-        vec![aggregate(F::Sum, Some(N), Window::Trailing(3), None, None)],
-        0,
-        true,
-        0,
-    );
+    let plan = plan(vec![aggregate(F::Sum, Some(N), Window::Trailing(3), None, None)], 0, true, 0);
     let mut view = ViewState::new(&plan, &schema(false), options(Order::EventTime)).unwrap();
     let rows = simple(|_| 1, 1, 6);
-    let parts: Vec<ArrayRef> = rows
-        .chunks(4)
-        .map(|rows| view.apply_own(&batch(rows, false)).unwrap().remove(0))
-        .collect();
+    let parts: Vec<ArrayRef> =
+        rows.chunks(4).map(|rows| view.apply_own(&batch(rows, false)).unwrap().remove(0)).collect();
     let all = concat(&[parts[0].as_ref(), parts[1].as_ref()]).unwrap();
     let expected: ArrayRef = Arc::new(Int64Array::from(vec![0, 1, 3, 6, 9, 12]));
     assert_eq!(&all, &expected);

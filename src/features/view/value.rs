@@ -163,9 +163,5 @@ impl Raw<'_> {
 /// A last value as found in an entry.
 #[inline(always)]
 pub(super) fn last_of(layout: &Layout, input: &Input, entry: &[u64]) -> (u64, u8) {
-    if is_null::<Any>(layout, input, entry) {
-        (0, 1)
-    } else {
-        (entry[input.word], 2)
-    }
+    if is_null::<Any>(layout, input, entry) { (0, 1) } else { (entry[input.word], 2) }
 }

@@ -86,11 +86,26 @@ impl Wedge {
                 return Some(*item);
             }
         }
-        if kept.len() <= NEAR {
-            None
-        } else {
-            self.after_near(bound)
+        if kept.len() <= NEAR { None } else { self.after_near(bound) }
+    }
+
+    /// [`Self::after`] with a guess where the answer is, which is brought up to date: from question to question the answer
+    /// mostly stays where it is.
+    #[inline(always)]
+    pub(super) fn after_guess(&self, bound: i64, guess: &mut u32) -> Option<i64> {
+        let len = self.items.len();
+        if self.first == len {
+            return None;
         }
+        let mut at = (*guess as usize).clamp(self.first, len - 1);
+        while at > self.first && self.items[at - 1].0 > bound {
+            at -= 1;
+        }
+        while at < len && self.items[at].0 <= bound {
+            at += 1;
+        }
+        *guess = at as u32;
+        self.items.get(at).map(|item| item.1)
     }
 
     #[inline(never)]
@@ -155,6 +170,9 @@ mod tests {
             for bound in expire..41 {
                 let expected = all.iter().filter(|item| item.0 > bound).map(|item| item.1).min();
                 prop_assert_eq!(wedge.after(bound).map(|item| item.1), expected, "after {}", bound);
+                for guess in [0, 1, 5, 1000] {
+                    prop_assert_eq!(wedge.after_guess(bound, &mut { guess }), expected);
+                }
             }
         }
     }

@@ -28,10 +28,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn undecodable(reason: impl Into<String>) -> Problem {
-        Problem {
-            kind: DeadLetterKind::Undecodable,
-            reason: reason.into(),
-        }
+        Problem { kind: DeadLetterKind::Undecodable, reason: reason.into() }
     }
 }
 
@@ -134,10 +131,7 @@ impl Valid {
 
     fn finish(&mut self) -> Option<NullBuffer> {
         self.len = 0;
-        self.bits
-            .take()
-            .map(NullBuffer::from)
-            .filter(|nulls| nulls.null_count() > 0)
+        self.bits.take().map(NullBuffer::from).filter(|nulls| nulls.null_count() > 0)
     }
 }
 
@@ -145,16 +139,8 @@ impl Columns {
     /// # Errors
     /// A sentence that names a field which text cannot hold.
     pub(crate) fn new(schema: &SchemaRef) -> Result<Columns, String> {
-        let columns = schema
-            .fields()
-            .iter()
-            .map(|f| Column::new(f))
-            .collect::<Result<_, _>>()?;
-        Ok(Columns {
-            schema: nullable(schema),
-            columns,
-            rows: 0,
-        })
+        let columns = schema.fields().iter().map(|f| Column::new(f)).collect::<Result<_, _>>()?;
+        Ok(Columns { schema: nullable(schema), columns, rows: 0 })
     }
 
     /// Place of a column by name.
@@ -197,12 +183,7 @@ impl Columns {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
         let types = self.schema.fields().iter().map(|f| f.data_type());
-        let arrays = self
-            .columns
-            .iter_mut()
-            .zip(types)
-            .map(|(c, t)| c.finish(t))
-            .collect::<Result<Vec<_>, _>>()?;
+        let arrays = self.columns.iter_mut().zip(types).map(|(c, t)| c.finish(t)).collect::<Result<Vec<_>, _>>()?;
         RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
     }
 }
@@ -226,31 +207,18 @@ impl Column {
             Timestamp(_, _) => Kind::Time(Scale::of(field)),
             Date32 => Kind::Date,
             other => {
-                return Err(format!(
-                    "field `{}` is {other}, which text files cannot hold",
-                    field.name()
-                ));
+                return Err(format!("field `{}` is {other}, which text files cannot hold", field.name()));
             }
         };
         let values = match kind {
             Kind::Real => Values::Reals(Vec::new()),
-            Kind::Text(_) => Values::Texts {
-                offsets: vec![0],
-                bytes: Vec::new(),
-            },
+            Kind::Text(_) => Values::Texts { offsets: vec![0], bytes: Vec::new() },
             _ => Values::Words(Vec::new()),
         };
         let default = metadata(DEFAULT_KEY).and_then(|json| serde_json::from_str(json).ok());
         let default = default.filter(|value: &serde_json::Value| !value.is_null());
         let (name, required) = (field.name().clone(), !field.is_nullable());
-        Ok(Column {
-            name,
-            kind,
-            required,
-            default,
-            values,
-            valid: Valid::default(),
-        })
+        Ok(Column { name, kind, required, default, values, valid: Valid::default() })
     }
 
     fn truncate(&mut self, rows: usize) {
@@ -279,18 +247,12 @@ impl Column {
                 let (Token::Text(text) | Token::Bare(text)) = token else {
                     return Err(self.wrong(token, "a text"));
                 };
-                if symbols
-                    .as_ref()
-                    .is_some_and(|symbols| !symbols.iter().any(|s| s == text))
-                {
+                if symbols.as_ref().is_some_and(|symbols| !symbols.iter().any(|s| s == text)) {
                     return Err(self.wrong(token, "one of the schema's symbols"));
                 }
                 let Ok(end) = i32::try_from(bytes.len() + text.len()) else {
                     let reason = format!("field `{}`: the texts of one read pass 2 GiB", self.name);
-                    return Err(Problem {
-                        kind: DeadLetterKind::TooLarge,
-                        reason,
-                    });
+                    return Err(Problem { kind: DeadLetterKind::TooLarge, reason });
                 };
                 bytes.extend_from_slice(text.as_bytes());
                 offsets.push(end);
@@ -308,10 +270,7 @@ impl Column {
     fn push_null(&mut self, what: &str) -> Result<(), Problem> {
         if self.required {
             let reason = format!("field `{}` is {what}, the schema requires a value", self.name);
-            return Err(Problem {
-                kind: DeadLetterKind::MissingField,
-                reason,
-            });
+            return Err(Problem { kind: DeadLetterKind::MissingField, reason });
         }
         match &mut self.values {
             Values::Words(words) => words.push(0),
@@ -335,10 +294,7 @@ impl Column {
     #[cold]
     fn wrong(&self, token: Token<'_>, wanted: &str) -> Problem {
         let reason = format!("field `{}` is {}, expected {wanted}", self.name, token.describe());
-        Problem {
-            kind: DeadLetterKind::WrongType,
-            reason,
-        }
+        Problem { kind: DeadLetterKind::WrongType, reason }
     }
 
     fn finish(&mut self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
@@ -423,21 +379,14 @@ fn word(kind: &Kind, token: Token<'_>) -> Result<i64, String> {
         },
         Kind::Unsigned => {
             let unsigned = number.and_then(|text| text.parse::<u64>().ok().or_else(|| whole(text)?.try_into().ok()));
-            unsigned
-                .map(u64::cast_signed)
-                .ok_or_else(|| "a whole number from 0 to 2^64 - 1".into())
+            unsigned.map(u64::cast_signed).ok_or_else(|| "a whole number from 0 to 2^64 - 1".into())
         }
         Kind::Time(scale) => match (number.and_then(whole), token) {
             (Some(whole), _) => Ok(scale.micros(whole)),
             (None, Token::Text(text) | Token::Bare(text)) => time(text),
             _ => Err("a time".into()),
         }
-        .map_err(|what: String| {
-            format!(
-                "{what}, such as 2018-04-01T00:00:31Z or a whole number of {}",
-                unit(*scale)
-            )
-        }),
+        .map_err(|what: String| format!("{what}, such as 2018-04-01T00:00:31Z or a whole number of {}", unit(*scale))),
         Kind::Date => {
             const DAY: i64 = 86_400_000_000;
             let days = match (number.and_then(whole), token) {
@@ -507,10 +456,7 @@ mod tests {
         columns.end_row()?;
         let batch = columns.finish().unwrap();
         let format = arrow::util::display::FormatOptions::new().with_null("null");
-        Ok(arrow::util::display::ArrayFormatter::try_new(batch.column(0), &format)
-            .unwrap()
-            .value(0)
-            .to_string())
+        Ok(arrow::util::display::ArrayFormatter::try_new(batch.column(0), &format).unwrap().value(0).to_string())
     }
 
     #[test]
@@ -520,11 +466,7 @@ mod tests {
         for (field, token, expected) in [
             (field(DataType::Int32), Token::Number("5.0"), "5"),
             (field(DataType::Int64), Token::Bare(" -7 "), "-7"),
-            (
-                field(DataType::UInt64),
-                Token::Number("18446744073709551615"),
-                "18446744073709551615",
-            ),
+            (field(DataType::UInt64), Token::Number("18446744073709551615"), "18446744073709551615"),
             (field(DataType::Float64), Token::Number("1e999"), "inf"),
             (field(DataType::Float64), Token::Text("NaN"), "NaN"),
             (field(DataType::Float32), Token::Bare("0.1"), "0.1"),
@@ -536,11 +478,7 @@ mod tests {
             (ms.clone(), Token::Bare("2018-04-01 00:00:31"), "2018-04-01T00:00:31Z"),
             (ms.clone(), Token::Null, "null"),
         ] {
-            assert_eq!(
-                one(field.clone(), token).as_deref(),
-                Ok(expected),
-                "{field:?} {token:?}"
-            );
+            assert_eq!(one(field.clone(), token).as_deref(), Ok(expected), "{field:?} {token:?}");
         }
         for (field, token) in [
             (field(DataType::Int8), Token::Number("300")),
@@ -570,10 +508,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_row_leaves_no_trace_and_a_repeated_field_counts_last() {
-        let fields = vec![
-            Field::new("a", DataType::Int64, true),
-            Field::new("b", DataType::Utf8, false),
-        ];
+        let fields = vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Utf8, false)];
         let mut columns = Columns::new(&Arc::new(Schema::new(fields))).unwrap();
         columns.set(1, Token::Text("first")).unwrap();
         columns.set(1, Token::Text("second")).unwrap();
@@ -587,30 +522,17 @@ mod tests {
         let batch = columns.finish().unwrap();
         assert_eq!(batch.num_rows(), 1);
         assert!(batch.column(0).is_null(0));
-        assert_eq!(
-            batch.column(1).as_ref(),
-            &StringArray::from(vec!["second"]) as &dyn Array
-        );
+        assert_eq!(batch.column(1).as_ref(), &StringArray::from(vec!["second"]) as &dyn Array);
     }
 
     #[test]
     fn defaults_and_symbols_come_from_the_schema() {
         let currency = Field::new("currency", DataType::Utf8, false).with_metadata(
-            [
-                (DEFAULT_KEY.into(), "\"EUR\"".into()),
-                (SYMBOLS_KEY.into(), "[\"EUR\",\"USD\"]".into()),
-            ]
-            .into(),
+            [(DEFAULT_KEY.into(), "\"EUR\"".into()), (SYMBOLS_KEY.into(), "[\"EUR\",\"USD\"]".into())].into(),
         );
         let mut columns = Columns::new(&Arc::new(Schema::new(vec![currency.clone()]))).unwrap();
         columns.end_row().unwrap();
-        assert_eq!(
-            columns.finish().unwrap().column(0).as_ref(),
-            &StringArray::from(vec!["EUR"]) as &dyn Array
-        );
-        assert_eq!(
-            one(currency, Token::Text("YEN")).unwrap_err().kind,
-            DeadLetterKind::WrongType
-        );
+        assert_eq!(columns.finish().unwrap().column(0).as_ref(), &StringArray::from(vec!["EUR"]) as &dyn Array);
+        assert_eq!(one(currency, Token::Text("YEN")).unwrap_err().kind, DeadLetterKind::WrongType);
     }
 }

@@ -36,11 +36,7 @@ impl CsvDecoder {
             }
         }
         let fields = seen.iter().map(|name| columns.find(name)).collect();
-        Ok(CsvDecoder {
-            fields,
-            texts: names.iter().map(|(_, _, text)| *text).collect(),
-            spelt: String::new(),
-        })
+        Ok(CsvDecoder { fields, texts: names.iter().map(|(_, _, text)| *text).collect(), spelt: String::new() })
     }
 
     /// Appends one record's row; on a problem nothing is appended.
@@ -69,10 +65,7 @@ impl CsvDecoder {
             Ok(())
         })?;
         if count != self.fields.len() {
-            return Err(Problem::undecodable(format!(
-                "{count} fields, the header has {}",
-                self.fields.len()
-            )));
+            return Err(Problem::undecodable(format!("{count} fields, the header has {}", self.fields.len())));
         }
         problem.map_or(Ok(()), Err)
     }
@@ -143,10 +136,7 @@ fn split(
                 return Ok(());
             }
             rest = rest.strip_prefix(',').ok_or_else(|| {
-                Problem::undecodable(format!(
-                    "byte {}: text after the end of a quoted field",
-                    text.len() - rest.len()
-                ))
+                Problem::undecodable(format!("byte {}: text after the end of a quoted field", text.len() - rest.len()))
             })?;
         } else {
             match rest.bytes().position(|b| b == b',') {

@@ -30,11 +30,7 @@ impl JsonDecoder {
 
     fn object(&mut self, line: &[u8], columns: &mut Columns) -> Result<(), Problem> {
         let text = utf8(line)?;
-        let mut cursor = Cursor {
-            text,
-            bytes: line,
-            at: 0,
-        };
+        let mut cursor = Cursor { text, bytes: line, at: 0 };
         cursor.space();
         if !cursor.take(b'{') {
             return Err(cursor.expected("an object"));
@@ -187,11 +183,7 @@ impl<'a> Cursor<'a> {
         while self.peek().is_ascii_digit() {
             self.at += 1;
         }
-        if self.at == start {
-            Err(self.expected("a digit"))
-        } else {
-            Ok(())
-        }
+        if self.at == start { Err(self.expected("a digit")) } else { Ok(()) }
     }
 
     /// A string's text: a part of the line where it has no escapes, else spelt out in `spelt`.
@@ -227,10 +219,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn plain(&mut self) {
         let rest = &self.bytes[self.at..];
-        self.at += rest
-            .iter()
-            .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
-            .unwrap_or(rest.len());
+        self.at += rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
     }
 
     fn escape(&mut self) -> Result<char, Problem> {
@@ -270,10 +259,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn hex(&mut self) -> Result<u32, Problem> {
-        let digits = self
-            .text
-            .get(self.at..self.at + 4)
-            .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = self.text.get(self.at..self.at + 4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
         let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
         let code = code.ok_or_else(|| self.expected("four hexadecimal digits"))?;
         self.at += 4;
@@ -374,35 +360,21 @@ mod tests {
     use std::sync::Arc;
 
     fn columns() -> Columns {
-        let fields = vec![
-            Field::new("a", DataType::Float64, true),
-            Field::new("s", DataType::Utf8, true),
-        ];
+        let fields = vec![Field::new("a", DataType::Float64, true), Field::new("s", DataType::Utf8, true)];
         Columns::new(&Arc::new(Schema::new(fields))).unwrap()
     }
 
     fn decode(line: &str) -> Result<(Option<f64>, Option<String>), String> {
         let mut columns = columns();
-        JsonDecoder::default()
-            .decode(line.as_bytes(), &mut columns)
-            .map_err(|p| p.reason)?;
+        JsonDecoder::default().decode(line.as_bytes(), &mut columns).map_err(|p| p.reason)?;
         let batch = columns.finish().unwrap();
-        let (a, s) = (
-            batch.column(0).as_primitive::<Float64Type>(),
-            batch.column(1).as_string::<i32>(),
-        );
-        Ok((
-            a.is_valid(0).then(|| a.value(0)),
-            s.is_valid(0).then(|| s.value(0).to_owned()),
-        ))
+        let (a, s) = (batch.column(0).as_primitive::<Float64Type>(), batch.column(1).as_string::<i32>());
+        Ok((a.is_valid(0).then(|| a.value(0)), s.is_valid(0).then(|| s.value(0).to_owned())))
     }
 
     #[test]
     fn objects() {
-        assert_eq!(
-            decode(r#" { "a" : -1.5e2 , "s" : "x" } "#),
-            Ok((Some(-150.0), Some("x".into())))
-        );
+        assert_eq!(decode(r#" { "a" : -1.5e2 , "s" : "x" } "#), Ok((Some(-150.0), Some("x".into()))));
         assert_eq!(decode("{}"), Ok((None, None)));
         let line = r#"{"x":[1,{"y":[]},"]"],"s":"\u00e9\ud83d\ude00\n\"","x":{"a":9},"a":null}"#;
         assert_eq!(decode(line), Ok((None, Some("é😀\n\"".into()))));
@@ -442,19 +414,11 @@ mod tests {
     #[test]
     fn a_change_of_key_order_is_noticed() {
         let (mut columns, mut decoder) = (columns(), JsonDecoder::default());
-        for line in [
-            r#"{"a":1,"s":"x"}"#,
-            r#"{"s":"y","a":2}"#,
-            r#"{"z":0,"a":3}"#,
-            r#"{"a":4,"s":"w"}"#,
-        ] {
+        for line in [r#"{"a":1,"s":"x"}"#, r#"{"s":"y","a":2}"#, r#"{"z":0,"a":3}"#, r#"{"a":4,"s":"w"}"#] {
             decoder.decode(line.as_bytes(), &mut columns).unwrap();
         }
         let batch = columns.finish().unwrap();
-        assert_eq!(
-            batch.column(0).as_primitive::<Float64Type>().values(),
-            &[1.0, 2.0, 3.0, 4.0]
-        );
+        assert_eq!(batch.column(0).as_primitive::<Float64Type>().values(), &[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(
             batch.column(1).as_string::<i32>().iter().collect::<Vec<_>>(),
             [Some("x"), Some("y"), None, Some("w")]

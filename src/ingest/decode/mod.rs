@@ -3,7 +3,7 @@
 pub(crate) mod columns;
 pub(crate) mod csv;
 pub(crate) mod json;
-pub mod normalise;
+pub(crate) mod normalise;
 
 use std::ops::Range;
 

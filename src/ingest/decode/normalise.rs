@@ -59,12 +59,9 @@ pub(crate) fn normalise(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Ar
     }
     if matches!(to, DataType::Timestamp(TimeUnit::Microsecond, _)) {
         return match from {
-            DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(Arc::new(
-                column
-                    .as_primitive::<TimestampMicrosecondType>()
-                    .clone()
-                    .with_timezone(UTC.clone()),
-            )),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Ok(Arc::new(column.as_primitive::<TimestampMicrosecondType>().clone().with_timezone(UTC.clone())))
+            }
             DataType::Timestamp(TimeUnit::Second, _) => Ok(rescale::<TimestampSecondType>(column, Scale::S)),
             DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(rescale::<TimestampMillisecondType>(column, Scale::Ms)),
             DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(rescale::<TimestampNanosecondType>(column, Scale::Ns)),
@@ -85,14 +82,7 @@ pub(crate) fn normalise(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Ar
 }
 
 fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    cast_with_options(
-        column,
-        to,
-        &CastOptions {
-            safe: false,
-            ..CastOptions::default()
-        },
-    )
+    cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
 /// What one unit of an integer time is.
@@ -152,21 +142,14 @@ mod tests {
     use arrow::datatypes::Int32Type;
 
     fn micros(column: ArrayRef, field: &Field) -> Vec<Option<i64>> {
-        normalise(&column, field)
-            .unwrap()
-            .as_primitive::<TimestampMicrosecondType>()
-            .iter()
-            .collect()
+        normalise(&column, field).unwrap().as_primitive::<TimestampMicrosecondType>().iter().collect()
     }
 
     #[test]
     fn times_of_every_unit_become_microseconds_and_saturate() {
         let field = Field::new("ts", event_time_type(), true);
         let ms = TimestampMillisecondArray::from(vec![Some(-1), None, Some(i64::MAX), Some(i64::MIN)]);
-        assert_eq!(
-            micros(Arc::new(ms), &field),
-            [Some(-1000), None, Some(i64::MAX), Some(i64::MIN)]
-        );
+        assert_eq!(micros(Arc::new(ms), &field), [Some(-1000), None, Some(i64::MAX), Some(i64::MIN)]);
         let ns = TimestampNanosecondArray::from(vec![1_999, -1]);
         assert_eq!(micros(Arc::new(ns), &field), [Some(1), Some(-1)]);
         let s = TimestampSecondArray::from(vec![7]);
@@ -180,26 +163,15 @@ mod tests {
     fn text_dictionaries_and_decimals_get_plain_types() {
         let field = Field::new("x", DataType::Utf8, true);
         let large: ArrayRef = Arc::new(LargeStringArray::from(vec!["a"]));
-        assert_eq!(
-            normalise(&large, &field).unwrap().as_string::<i32>(),
-            &StringArray::from(vec!["a"])
-        );
+        assert_eq!(normalise(&large, &field).unwrap().as_string::<i32>(), &StringArray::from(vec!["a"]));
         let dictionary: ArrayRef = Arc::new(["b", "a", "b"].into_iter().collect::<DictionaryArray<Int32Type>>());
         assert!(converts(dictionary.data_type(), &field));
-        assert_eq!(
-            normalise(&dictionary, &field).unwrap().as_string::<i32>(),
-            &StringArray::from(vec!["b", "a", "b"])
-        );
-        let decimal = arrow::array::Decimal128Array::from(vec![1234])
-            .with_precision_and_scale(10, 2)
-            .unwrap();
+        assert_eq!(normalise(&dictionary, &field).unwrap().as_string::<i32>(), &StringArray::from(vec!["b", "a", "b"]));
+        let decimal = arrow::array::Decimal128Array::from(vec![1234]).with_precision_and_scale(10, 2).unwrap();
         let field = Field::new("x", DataType::Float64, true);
         let decimal: ArrayRef = Arc::new(decimal);
         assert!(converts(decimal.data_type(), &field));
         let column = normalise(&decimal, &field).unwrap();
-        assert_eq!(
-            column.as_primitive::<arrow::datatypes::Float64Type>(),
-            &Float64Array::from(vec![12.34])
-        );
+        assert_eq!(column.as_primitive::<arrow::datatypes::Float64Type>(), &Float64Array::from(vec![12.34]));
     }
 }

@@ -42,11 +42,7 @@ impl Records {
         if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
             input.consume(3);
         }
-        Ok(Records {
-            input,
-            back: VecDeque::new(),
-            quoted,
-        })
+        Ok(Records { input, back: VecDeque::new(), quoted })
     }
 
     /// Appends the next record to `data`; `None` at the end.
@@ -72,11 +68,7 @@ impl Records {
         while data.len() - start <= RECORD_BYTES_MAX {
             let before = data.len();
             let Some(line) = self.line(data)? else { break };
-            quotes = if line == Record::Whole {
-                quotes.after(&data[before..])
-            } else {
-                Quotes::Broken
-            };
+            quotes = if line == Record::Whole { quotes.after(&data[before..]) } else { Quotes::Broken };
             if !matches!(quotes, Quotes::Open | Quotes::Broken) {
                 return Ok(Some(trim(data, start, Record::Whole)));
             }
@@ -99,11 +91,7 @@ impl Records {
             return Ok(Some(record));
         }
         let start = data.len();
-        let read = self
-            .input
-            .by_ref()
-            .take(RECORD_BYTES_MAX as u64 + 1)
-            .read_until(b'\n', data)?;
+        let read = self.input.by_ref().take(RECORD_BYTES_MAX as u64 + 1).read_until(b'\n', data)?;
         if read == 0 {
             return Ok(None);
         }
@@ -164,10 +152,7 @@ mod tests {
 
     #[test]
     fn lines_end_in_either_way_or_not_at_all() {
-        assert_eq!(
-            records(b"\xef\xbb\xbfa\r\n\nb\n c", false),
-            whole(&["a", "", "b", " c"])
-        );
+        assert_eq!(records(b"\xef\xbb\xbfa\r\n\nb\n c", false), whole(&["a", "", "b", " c"]));
         assert_eq!(records(b"a\n", false), whole(&["a"]));
         assert_eq!(records(b"", false), []);
     }
@@ -179,14 +164,8 @@ mod tests {
 
     #[test]
     fn a_quote_that_nobody_closes_costs_one_line() {
-        assert_eq!(
-            records(b"1,\"x\n2,y\n3,\"z\n4\n", true),
-            whole(&["1,\"x", "2,y", "3,\"z", "4"])
-        );
-        assert_eq!(
-            records(b"0\n1,\"x\n2,y\n3,z", true),
-            whole(&["0", "1,\"x", "2,y", "3,z"])
-        );
+        assert_eq!(records(b"1,\"x\n2,y\n3,\"z\n4\n", true), whole(&["1,\"x", "2,y", "3,\"z", "4"]));
+        assert_eq!(records(b"0\n1,\"x\n2,y\n3,z", true), whole(&["0", "1,\"x", "2,y", "3,z"]));
         let mut long = b"1,\"x\n".to_vec();
         (0..200_000).for_each(|i| long.extend_from_slice(format!("{i},yyyyyyyy\n").as_bytes()));
         let found = records(&long, true);
@@ -205,10 +184,7 @@ mod tests {
         }
         let behind_a_quote = [b"1,\"x\n", &huge[..]].concat();
         let found = records(&behind_a_quote, true);
-        assert_eq!(
-            (found[0].1.as_str(), found[2].1.as_str(), found.len()),
-            ("1,\"x", "next", 3)
-        );
+        assert_eq!((found[0].1.as_str(), found[2].1.as_str(), found.len()), ("1,\"x", "next", 3));
         let just = [&vec![b'x'; RECORD_BYTES_MAX][..], b"\n"].concat();
         assert_eq!(records(&just, false)[0].0, Record::Whole);
     }

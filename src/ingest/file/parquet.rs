@@ -61,11 +61,7 @@ impl ParquetReader {
     /// # Errors
     /// When the file cannot be opened, is no Parquet file, or lacks a column or has it in a type that does not convert.
     pub(crate) fn open(source: &str, path: &Path, schema: &SchemaRef, offset: u64) -> Result<Self, IngestError> {
-        let open_error = |error| IngestError::Open {
-            source_name: source.into(),
-            path: path.into(),
-            error,
-        };
+        let open_error = |error| IngestError::Open { source_name: source.into(), path: path.into(), error };
         let file = File::open(path).map_err(open_error)?;
         let metadata = load_metadata(&file).and_then(counted).map_err(|what| {
             let mend = "write the file again, or take it out of `path`";
@@ -198,14 +194,7 @@ impl ParquetReader {
                 .with_batch_size(BLOCK_ROWS);
             self.open = Some(builder.build().map_err(|e: ParquetError| e.to_string())?);
         }
-        let Some(block) = self
-            .open
-            .as_mut()
-            .expect("opened above")
-            .next()
-            .transpose()
-            .map_err(say)?
-        else {
+        let Some(block) = self.open.as_mut().expect("opened above").next().transpose().map_err(say)? else {
             return Ok(None);
         };
         let columns: Result<Vec<_>, ArrowError> = (self.places.iter().zip(self.schema.fields()))
@@ -290,13 +279,7 @@ fn offsets(runs: &[(u64, usize)]) -> Offsets {
 
 /// The same fields, each of which may be null.
 pub(crate) fn nullable(schema: &Schema) -> SchemaRef {
-    Arc::new(Schema::new(
-        schema
-            .fields()
-            .iter()
-            .map(|f| f.as_ref().clone().with_nullable(true))
-            .collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }
 
 /// Reads a file's footer. INT96 times are read as microseconds, because nanoseconds reach from 1677 to 2262 only.
@@ -319,27 +302,20 @@ pub(crate) fn load_metadata(file: &File) -> Result<ArrowReaderMetadata, String> 
             return Ok(metadata);
         }
         let hinted = fields.iter().enumerate().map(|(root, field)| match field.data_type() {
-            DataType::Timestamp(_, zone) if legacy(root) => field
-                .as_ref()
-                .clone()
-                .with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
+            DataType::Timestamp(_, zone) if legacy(root) => {
+                field.as_ref().clone().with_data_type(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+            }
             _ => field.as_ref().clone(),
         });
         let hinted = Arc::new(Schema::new(hinted.collect::<Vec<_>>()));
         ArrowReaderMetadata::try_new(metadata.metadata().clone(), options.with_schema(hinted))
     };
-    shielded(load)
-        .map_err(|panic| format!("it is not a whole Parquet file: {panic}"))?
-        .map_err(say)
+    shielded(load).map_err(|panic| format!("it is not a whole Parquet file: {panic}"))?.map_err(say)
 }
 
 /// Refuses a footer whose numbers of rows cannot be: offsets are built on them.
 fn counted(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadata, String> {
-    let mut groups = metadata
-        .metadata()
-        .row_groups()
-        .iter()
-        .map(|group| u64::try_from(group.num_rows()).ok());
+    let mut groups = metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
     let rows = groups.try_fold(0u64, |sum, rows| sum.checked_add(rows?));
     let said = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
     if rows.is_none() || rows != said || rows > Some(ROWS_MAX) {
@@ -353,23 +329,17 @@ fn project(metadata: &ArrowReaderMetadata, schema: &Schema) -> Result<(Projectio
     let file = metadata.schema();
     let mut roots = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
-        let (root, found) = file
-            .column_with_name(field.name())
-            .ok_or_else(|| format!("it has no column `{}`", field.name()))?;
+        let (root, found) =
+            file.column_with_name(field.name()).ok_or_else(|| format!("it has no column `{}`", field.name()))?;
         if !converts(found.data_type(), field) {
             let (name, is, wanted) = (field.name(), found.data_type(), field.data_type());
-            return Err(format!(
-                "its column `{name}` is {is}, which does not become the source's {wanted}"
-            ));
+            return Err(format!("its column `{name}` is {is}, which does not become the source's {wanted}"));
         }
         roots.push(root);
     }
     let mut sorted = roots.clone();
     sorted.sort_unstable();
     sorted.dedup();
-    let places = roots
-        .iter()
-        .map(|root| sorted.binary_search(root).expect("sorted holds every root"))
-        .collect();
+    let places = roots.iter().map(|root| sorted.binary_search(root).expect("sorted holds every root")).collect();
     Ok((ProjectionMask::roots(metadata.parquet_schema(), sorted), places))
 }

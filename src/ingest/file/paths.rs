@@ -59,9 +59,7 @@ fn name(format: FileFormat) -> &'static str {
 }
 
 fn is_hidden(file: &Path) -> bool {
-    file.file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with(['.', '_']))
+    file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(['.', '_']))
 }
 
 fn sorted(mut files: Vec<PathBuf>, none: impl Fn() -> String) -> Result<Vec<PathBuf>, String> {
@@ -77,39 +75,20 @@ mod tests {
     #[test]
     fn a_file_a_directory_and_a_glob() {
         let dir = Dir::new();
-        for name in [
-            "b.parquet",
-            "a.parquet",
-            "c.csv",
-            "_hidden.parquet",
-            ".x.parquet",
-            "odd[1].parquet",
-        ] {
+        for name in ["b.parquet", "a.parquet", "c.csv", "_hidden.parquet", ".x.parquet", "odd[1].parquet"] {
             dir.text(name, b"");
         }
         let names = |path: &str| -> Result<Vec<String>, String> {
             let files = expand(dir.path().join(path).to_str().unwrap(), Some(FileFormat::Parquet))?;
-            Ok(files
-                .iter()
-                .map(|f| f.file_name().unwrap().to_str().unwrap().to_owned())
-                .collect())
+            Ok(files.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect())
         };
         assert_eq!(names("a.parquet"), Ok(vec!["a.parquet".into()]));
         assert_eq!(names("c.csv"), Ok(vec!["c.csv".into()]));
         assert_eq!(names("odd[1].parquet"), Ok(vec!["odd[1].parquet".into()]));
-        assert_eq!(
-            names("."),
-            Ok(vec!["a.parquet".into(), "b.parquet".into(), "odd[1].parquet".into()])
-        );
+        assert_eq!(names("."), Ok(vec!["a.parquet".into(), "b.parquet".into(), "odd[1].parquet".into()]));
         assert_eq!(names("?.parquet"), Ok(vec!["a.parquet".into(), "b.parquet".into()]));
-        assert_eq!(
-            names("z.parquet"),
-            Err(format!("there is no file {}/z.parquet", dir.path().display()))
-        );
-        assert_eq!(
-            names("z*.parquet"),
-            Err(format!("no file matches {}/z*.parquet", dir.path().display()))
-        );
+        assert_eq!(names("z.parquet"), Err(format!("there is no file {}/z.parquet", dir.path().display())));
+        assert_eq!(names("z*.parquet"), Err(format!("no file matches {}/z*.parquet", dir.path().display())));
         assert!(names("[").unwrap_err().contains("is not a pattern"));
         let here = dir.path().to_str().unwrap();
         assert_eq!(expand(here, None).unwrap().len(), 4);

@@ -46,11 +46,7 @@ impl TextReader {
         schema: &SchemaRef,
         offset: u64,
     ) -> Result<TextReader, IngestError> {
-        let open_error = |error| IngestError::Open {
-            source_name: source.into(),
-            path: path.into(),
-            error,
-        };
+        let open_error = |error| IngestError::Open { source_name: source.into(), path: path.into(), error };
         let refuse = |what: String, mend: &str| IngestError::file(source, path, what, mend);
         let file = File::open(path).map_err(open_error)?;
         let columns = Columns::new(schema)
@@ -60,10 +56,7 @@ impl TextReader {
         let decoder = if csv {
             let mut header = Vec::new();
             if records.next(&mut header).map_err(open_error)? != Some(Record::Whole) {
-                return Err(refuse(
-                    "it has no header".into(),
-                    "write the names of its fields in its first line",
-                ));
+                return Err(refuse("it has no header".into(), "write the names of its fields in its first line"));
             }
             let names = schema.fields().iter();
             let names = names.map(|f| (f.name().clone(), !f.is_nullable(), *f.data_type() == DataType::Utf8));
@@ -73,14 +66,7 @@ impl TextReader {
             Decoder::Json(JsonDecoder::default())
         };
         let (source, path) = (source.to_owned(), path.to_owned());
-        let mut reader = TextReader {
-            source,
-            path,
-            records,
-            decoder,
-            columns,
-            offset: 0,
-        };
+        let mut reader = TextReader { source, path, records, decoder, columns, offset: 0 };
         let mut skipped = Vec::new();
         while reader.offset < offset && reader.next(&mut skipped)?.is_some() {
             skipped.clear();
@@ -134,12 +120,7 @@ impl RawReader for TextReader {
                     offsets.push(offset);
                 }
                 Some(Problem { kind, reason }) => {
-                    failed.push(Failure {
-                        offset,
-                        kind,
-                        reason,
-                        original: bytes.to_vec(),
-                    });
+                    failed.push(Failure { offset, kind, reason, original: bytes.to_vec() });
                     data.truncate(start);
                 }
             }
@@ -147,18 +128,11 @@ impl RawReader for TextReader {
         if self.offset == first {
             return Ok(None);
         }
-        let batch = self
-            .columns
-            .finish()
-            .map_err(|e| IngestError::internal(&self.source, e))?;
+        let batch = self.columns.finish().map_err(|e| IngestError::internal(&self.source, e))?;
         let dense = offsets.len() as u64 == self.offset - first;
         Ok(Some(RawChunk {
             batch,
-            offsets: if dense {
-                Offsets::From(first)
-            } else {
-                Offsets::List(offsets)
-            },
+            offsets: if dense { Offsets::From(first) } else { Offsets::List(offsets) },
             originals: Originals::Lines { data, ranges },
             failed,
             blank,

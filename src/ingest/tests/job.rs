@@ -15,10 +15,7 @@ fn a_dataflow_file_reads_text_by_its_schema() {
             {"name":"currency","type":"string","default":"EUR"},
             {"name":"amount","type":"double"}]}"#,
     );
-    dir.text(
-        "a.ndjson",
-        "{\"id\":1,\"ts\":1000,\"card\":\"c\",\"amount\":2}\n{\"id\":2,\"ts\":2000,\"card\":\"c\"}\n",
-    );
+    dir.text("a.ndjson", "{\"id\":1,\"ts\":1000,\"card\":\"c\",\"amount\":2}\n{\"id\":2,\"ts\":2000,\"card\":\"c\"}\n");
     dir.text("b.ndjson", "{\"id\":3,\"ts\":1500,\"amount\":2}\n{\"id\":1,\"ts\":2000,\"card\":\"d\",\"amount\":4,\"currency\":\"USD\"}\n");
     let root = dir.path().display();
     let job = dir.text(
@@ -31,21 +28,12 @@ fn a_dataflow_file_reads_text_by_its_schema() {
     );
     let loaded = crate::plan::load(&job, &[], &|_| None, &FileCatalog);
     let (plan, _) = loaded.unwrap_or_else(|faults| panic!("{faults}"));
-    let outcome = SourceReader::open(&plan.sources[0], ReaderOptions::of(&plan, 0))
-        .unwrap()
-        .read_all(1);
+    let outcome = SourceReader::open(&plan.sources[0], ReaderOptions::of(&plan, 0)).unwrap().read_all(1);
     assert_eq!(outcome.column("_time"), ["1970-01-01T00:00:01Z"]);
-    assert_eq!(
-        (outcome.column("amount"), outcome.column("currency")),
-        (vec!["2.0".into()], vec!["EUR".into()])
-    );
+    assert_eq!((outcome.column("amount"), outcome.column("currency")), (vec!["2.0".into()], vec!["EUR".into()]));
     let found: Vec<_> = outcome.dead.iter().map(|l| (l.partition, l.offset, l.kind)).collect();
     assert_eq!(
         found,
-        [
-            (0, 1, DeadLetterKind::MissingField),
-            (1, 0, DeadLetterKind::NoEntity),
-            (1, 1, DeadLetterKind::Duplicate),
-        ]
+        [(0, 1, DeadLetterKind::MissingField), (1, 0, DeadLetterKind::NoEntity), (1, 1, DeadLetterKind::Duplicate),]
     );
 }

@@ -70,39 +70,24 @@ impl Plan {
     }
 
     pub(crate) fn derive(mut self, name: &str, text: &str) -> Plan {
-        self.0.derived.push(NamedExpr {
-            name: name.into(),
-            expr: compile(&self.0.schema, text),
-        });
+        self.0.derived.push(NamedExpr { name: name.into(), expr: compile(&self.0.schema, text) });
         self.finish();
         self
     }
 
     pub(crate) fn rule(mut self, column: &str, set: impl FnOnce(&mut ValueRule)) -> Plan {
         let column = self.0.schema.index_of(column).unwrap();
-        let mut rule = ValueRule {
-            column,
-            required: false,
-            min: None,
-            max: None,
-            allowed: None,
-        };
+        let mut rule = ValueRule { column, required: false, min: None, max: None, allowed: None };
         set(&mut rule);
         self.0.rules.push(rule);
         self
     }
 
     fn finish(&mut self) {
-        let mut fields = vec![
-            Field::new(TIME_COLUMN, time_type(), false),
-            Field::new(ORD_COLUMN, DataType::UInt64, false),
-        ];
+        let mut fields =
+            vec![Field::new(TIME_COLUMN, time_type(), false), Field::new(ORD_COLUMN, DataType::UInt64, false)];
         fields.extend(self.0.schema.fields().iter().map(|f| f.as_ref().clone()));
-        let derived = self
-            .0
-            .derived
-            .iter()
-            .map(|d| Field::new(&d.name, d.expr.data_type.clone(), true));
+        let derived = self.0.derived.iter().map(|d| Field::new(&d.name, d.expr.data_type.clone(), true));
         fields.extend(derived);
         self.0.stream_schema = Arc::new(Schema::new(fields));
     }
@@ -118,11 +103,8 @@ impl Plan {
 }
 
 fn compile(schema: &Schema, text: &str) -> Expr {
-    let scope: Vec<_> = schema
-        .fields()
-        .iter()
-        .map(|f| (f.name().as_str(), f.name().as_str(), f.data_type().clone()))
-        .collect();
+    let scope: Vec<_> =
+        schema.fields().iter().map(|f| (f.name().as_str(), f.name().as_str(), f.data_type().clone())).collect();
     Expr::compile(text, &scope).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
@@ -138,13 +120,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Kind, offset and bytes of each dead letter.
     pub(crate) fn letters(&self) -> Vec<(&'static str, u64, String)> {
-        let letter = |l: &DeadLetter| {
-            (
-                l.kind.as_str(),
-                l.offset,
-                String::from_utf8_lossy(&l.original).into_owned(),
-            )
-        };
+        let letter = |l: &DeadLetter| (l.kind.as_str(), l.offset, String::from_utf8_lossy(&l.original).into_owned());
         self.dead.iter().map(letter).collect()
     }
 
@@ -159,10 +135,7 @@ impl Outcome {
     /// Offsets of the rows that went on.
     pub(crate) fn offsets(&self) -> Vec<u64> {
         let ords: &arrow::array::UInt64Array = self.batch.column(1).as_any().downcast_ref().unwrap();
-        ords.values()
-            .iter()
-            .map(|o| crate::base::Position::from(crate::base::Ord64(*o)).offset)
-            .collect()
+        ords.values().iter().map(|o| crate::base::Position::from(crate::base::Ord64(*o)).offset).collect()
     }
 }
 
@@ -171,13 +144,7 @@ impl SourceReader {
         let (mut parts, mut dead, mut counts, mut watermark) = (Vec::new(), Vec::new(), Counts::default(), i64::MIN);
         for partition in 0..self.partitions() {
             while let Some(decoded) = self.read(partition, rows_max).unwrap() {
-                let Decoded {
-                    batch,
-                    dead: letters,
-                    rows_read,
-                    counts: n,
-                    ..
-                } = decoded;
+                let Decoded { batch, dead: letters, rows_read, counts: n, .. } = decoded;
                 assert!(rows_read as usize <= rows_max && rows_read > 0);
                 assert_eq!(batch.num_rows() as u64, n.accepted);
                 assert_eq!(rows_read, n.read);
@@ -189,15 +156,8 @@ impl SourceReader {
         }
         // Findings are told check by check; over cuts only their order by position is the same.
         dead.sort_by_key(|l| (l.partition, l.offset));
-        let schema = parts
-            .first()
-            .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-        Outcome {
-            batch: concat_batches(&schema, &parts).unwrap(),
-            dead,
-            counts,
-            watermark,
-        }
+        let schema = parts.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        Outcome { batch: concat_batches(&schema, &parts).unwrap(), dead, counts, watermark }
     }
 }
 
@@ -221,9 +181,7 @@ impl Dir {
 
     pub(crate) fn parquet(&self, name: &str, batch: &RecordBatch, group_rows: usize) -> PathBuf {
         let path = self.0.path().join(name);
-        let properties = WriterProperties::builder()
-            .set_max_row_group_row_count(Some(group_rows))
-            .build();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
         let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap();
         writer.write(batch).unwrap();
         writer.close().unwrap();
@@ -233,10 +191,8 @@ impl Dir {
 
 /// Path of the shared test data, when it is here.
 pub(crate) fn data(name: &str) -> Option<PathBuf> {
-    let root = std::env::var("TIDEMILL_DATA").map_or_else(
-        |_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
+    let root = std::env::var("TIDEMILL_DATA")
+        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
     let path = root.join(name);
     if !path.exists() {
         println!("skipped: {} is not here; set TIDEMILL_DATA", path.display());

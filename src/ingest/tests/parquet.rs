@@ -25,25 +25,11 @@ fn fields() -> Vec<Field> {
 /// Rows one second apart from 2020 on.
 fn rows(n: i64) -> RecordBatch {
     let columns: [(&str, ArrayRef); 5] = [
-        (
-            "unused",
-            Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("text {i}")))),
-        ),
-        (
-            "amount",
-            Arc::new(Float64Array::from_iter_values((0..n).map(|i| i as f64 / 4.0))),
-        ),
+        ("unused", Arc::new(StringArray::from_iter_values((0..n).map(|i| format!("text {i}"))))),
+        ("amount", Arc::new(Float64Array::from_iter_values((0..n).map(|i| i as f64 / 4.0)))),
         ("id", Arc::new(Int64Array::from_iter_values(0..n))),
-        (
-            "ts",
-            Arc::new(TimestampMillisecondArray::from_iter_values(
-                (0..n).map(|i| 1_577_836_800_000 + i * 1000),
-            )),
-        ),
-        (
-            "country",
-            Arc::new(StringArray::from_iter((0..n).map(|i| (i % 3 > 0).then_some("FR")))),
-        ),
+        ("ts", Arc::new(TimestampMillisecondArray::from_iter_values((0..n).map(|i| 1_577_836_800_000 + i * 1000)))),
+        ("country", Arc::new(StringArray::from_iter((0..n).map(|i| (i % 3 > 0).then_some("FR"))))),
     ];
     RecordBatch::try_from_iter(columns).unwrap()
 }
@@ -76,19 +62,13 @@ fn any_cut_and_any_resumption_gives_the_same_rows() {
         assert_eq!(plan(&path).read(rows_max).batch, whole.batch);
     }
     for from in [1, 8_191, 8_192, 8_999, 9_000, 17_300, 19_999, 20_000] {
-        let options = ReaderOptions {
-            resume: Some(vec![from]),
-            ..ReaderOptions::default()
-        };
+        let options = ReaderOptions { resume: Some(vec![from]), ..ReaderOptions::default() };
         let mut reader = SourceReader::open(&plan(&path).0, options).unwrap();
         let rest = reader.read(0, usize::MAX).unwrap();
         assert_eq!(rest.map_or(0, |r| r.batch.num_rows()), 20_000 - from as usize);
         assert_eq!(reader.next_offset(0), 20_000);
     }
-    let options = ReaderOptions {
-        resume: Some(vec![8_500]),
-        ..ReaderOptions::default()
-    };
+    let options = ReaderOptions { resume: Some(vec![8_500]), ..ReaderOptions::default() };
     let rest = SourceReader::open(&plan(&path).0, options).unwrap().read_all(100);
     assert_eq!(rest.batch, whole.batch.slice(8_500, 11_500));
 }
@@ -112,10 +92,7 @@ fn a_damaged_row_group_is_one_dead_letter_and_reading_goes_on() {
         assert_eq!(outcome.batch.num_rows(), 20_000);
         assert_eq!(outcome.offsets()[9_999..10_001], [9_999, 20_000]);
         let letter = &outcome.dead[0];
-        assert_eq!(
-            (outcome.dead.len(), letter.kind.as_str(), letter.offset),
-            (1, "corrupt_block", 10_000)
-        );
+        assert_eq!((outcome.dead.len(), letter.kind.as_str(), letter.offset), (1, "corrupt_block", 10_000));
         assert!(
             letter.reason.contains("row group 1 of") && letter.reason.contains("rows 10000 to 19999"),
             "{}",
@@ -128,17 +105,8 @@ fn a_damaged_row_group_is_one_dead_letter_and_reading_goes_on() {
     for rows_max in [1_000, 8_192, 12_345] {
         assert_eq!(check(plan(&path).read(rows_max)), whole);
     }
-    for (from, rows) in [
-        (10_000, 10_000),
-        (10_001, 10_000),
-        (19_999, 10_000),
-        (5_000, 15_000),
-        (20_001, 9_999),
-    ] {
-        let options = ReaderOptions {
-            resume: Some(vec![from]),
-            ..ReaderOptions::default()
-        };
+    for (from, rows) in [(10_000, 10_000), (10_001, 10_000), (19_999, 10_000), (5_000, 15_000), (20_001, 9_999)] {
+        let options = ReaderOptions { resume: Some(vec![from]), ..ReaderOptions::default() };
         let rest = SourceReader::open(&plan(&path).0, options).unwrap().read_all(1_000);
         assert_eq!(rest.batch, whole.slice(20_000 - rows, rows));
         assert_eq!(rest.dead.len(), usize::from(from <= 10_000), "{from}");
@@ -150,27 +118,17 @@ fn a_file_that_is_damaged_as_a_whole_is_an_error_that_names_it() {
     let dir = Dir::new();
     let path = dir.parquet("a.parquet", &rows(100), 100);
     let bytes = std::fs::read(&path).unwrap();
-    for (name, bytes) in [
-        ("cut", &bytes[..bytes.len() / 2]),
-        ("empty", &[]),
-        ("text", b"id,ts\n1,2\n"),
-    ] {
+    for (name, bytes) in [("cut", &bytes[..bytes.len() / 2]), ("empty", &[]), ("text", b"id,ts\n1,2\n")] {
         let path = dir.text(name, bytes);
         let error = plan(&path).open().err().unwrap().to_string();
-        assert!(
-            error.contains(name) && error.contains("not a whole Parquet file"),
-            "{error}"
-        );
+        assert!(error.contains(name) && error.contains("not a whole Parquet file"), "{error}");
     }
     let error = plan(Path::new("/nowhere/a.parquet")).open().err().unwrap().to_string();
     assert!(error.contains("cannot open /nowhere/a.parquet"), "{error}");
     let other = Plan::new(
         FileFormat::Parquet,
         &[&path],
-        vec![
-            Field::new("ts", DataType::Utf8, true),
-            Field::new("amuont", DataType::Float64, true),
-        ],
+        vec![Field::new("ts", DataType::Utf8, true), Field::new("amuont", DataType::Float64, true)],
         "cast(ts as timestamp)",
     );
     let error = other.open().err().unwrap().to_string();

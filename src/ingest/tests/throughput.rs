@@ -28,20 +28,9 @@ fn rows(n: i64) -> RecordBatch {
     let mix = |i: i64| (i.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).cast_signed();
     let columns: [(&str, ArrayRef); 5] = [
         ("txn_id", Arc::new(Int64Array::from_iter_values(0..n))),
-        (
-            "card_id",
-            Arc::new(Int64Array::from_iter_values((0..n).map(|i| mix(i) % 1_000_000))),
-        ),
-        (
-            "merchant_id",
-            Arc::new(Int64Array::from_iter_values((0..n).map(|i| mix(i + 7) % 10_000))),
-        ),
-        (
-            "amount",
-            Arc::new(Float64Array::from_iter_values(
-                (0..n).map(|i| (mix(i) % 100_000) as f64 / 100.0),
-            )),
-        ),
+        ("card_id", Arc::new(Int64Array::from_iter_values((0..n).map(|i| mix(i) % 1_000_000)))),
+        ("merchant_id", Arc::new(Int64Array::from_iter_values((0..n).map(|i| mix(i + 7) % 10_000)))),
+        ("amount", Arc::new(Float64Array::from_iter_values((0..n).map(|i| (mix(i) % 100_000) as f64 / 100.0)))),
         (
             "ts",
             Arc::new(TimestampMillisecondArray::from_iter_values(
@@ -66,10 +55,7 @@ fn measure(name: &str, plan: &Plan, rows: i64) {
             start.elapsed().as_secs_f64()
         });
         let best = best.fold(f64::INFINITY, f64::min);
-        println!(
-            "{name}, {rows_max} rows a read: {:.2} M rows/s",
-            rows as f64 / best / 1e6
-        );
+        println!("{name}, {rows_max} rows a read: {:.2} M rows/s", rows as f64 / best / 1e6);
     }
 }
 
@@ -80,11 +66,7 @@ fn clean_files() {
     let batch = rows(ROWS);
     let plan = |format, path: &std::path::Path| Plan::new(format, &[path], fields(), "ts").disorder(5_000_000);
     let path = dir.parquet("a.parquet", &batch, 1_000_000);
-    measure(
-        "Parquet, dictionaries, uncompressed",
-        &plan(FileFormat::Parquet, &path),
-        ROWS,
-    );
+    measure("Parquet, dictionaries, uncompressed", &plan(FileFormat::Parquet, &path), ROWS);
     {
         use parquet::basic::{Compression, ZstdLevel};
         use parquet::file::properties::WriterProperties;
@@ -94,10 +76,8 @@ fn clean_files() {
             ("plain, zstd 1", Compression::ZSTD(ZstdLevel::default())),
         ] {
             let path = dir.path().join("b.parquet");
-            let properties = WriterProperties::builder()
-                .set_dictionary_enabled(false)
-                .set_compression(compression)
-                .build();
+            let properties =
+                WriterProperties::builder().set_dictionary_enabled(false).set_compression(compression).build();
             let file = std::fs::File::create(&path).unwrap();
             let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
             writer.write(&batch).unwrap();
@@ -106,9 +86,7 @@ fn clean_files() {
         }
     }
     let n = ROWS / 8;
-    let lines: Vec<u8> = (0..n as usize)
-        .flat_map(|row| [row_json(&batch, row), b"\n".to_vec()].concat())
-        .collect();
+    let lines: Vec<u8> = (0..n as usize).flat_map(|row| [row_json(&batch, row), b"\n".to_vec()].concat()).collect();
     let bytes = lines.len();
     measure(
         &format!("NDJSON, {} bytes a line", bytes / n as usize),
@@ -117,26 +95,9 @@ fn clean_files() {
     );
     let epoch: Vec<u8> = (0..n as usize)
         .flat_map(|row| {
-            let value = |i: usize| {
-                batch
-                    .column(i)
-                    .as_any()
-                    .downcast_ref::<Int64Array>()
-                    .unwrap()
-                    .value(row)
-            };
-            let ts = batch
-                .column(4)
-                .as_any()
-                .downcast_ref::<TimestampMillisecondArray>()
-                .unwrap()
-                .value(row);
-            let amount = batch
-                .column(3)
-                .as_any()
-                .downcast_ref::<Float64Array>()
-                .unwrap()
-                .value(row);
+            let value = |i: usize| batch.column(i).as_any().downcast_ref::<Int64Array>().unwrap().value(row);
+            let ts = batch.column(4).as_any().downcast_ref::<TimestampMillisecondArray>().unwrap().value(row);
+            let amount = batch.column(3).as_any().downcast_ref::<Float64Array>().unwrap().value(row);
             format!(
                 r#"{{"txn_id":{},"card_id":{},"merchant_id":{},"amount":{amount},"ts":{ts}}}{}"#,
                 value(0),
@@ -147,19 +108,12 @@ fn clean_files() {
             .into_bytes()
         })
         .collect();
-    measure(
-        "NDJSON, epoch times",
-        &plan(FileFormat::Ndjson, &dir.text("b", &epoch)),
-        n,
-    );
+    measure("NDJSON, epoch times", &plan(FileFormat::Ndjson, &dir.text("b", &epoch)), n);
     let csv = String::from_utf8(epoch).unwrap();
     let csv: String = csv
         .lines()
         .map(|l| {
-            l.split(',')
-                .map(|f| f.split(':').nth(1).unwrap().trim_end_matches('}'))
-                .collect::<Vec<_>>()
-                .join(",")
+            l.split(',').map(|f| f.split(':').nth(1).unwrap().trim_end_matches('}')).collect::<Vec<_>>().join(",")
                 + "\n"
         })
         .collect();

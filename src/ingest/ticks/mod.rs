@@ -191,9 +191,7 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("durable", &self.durable)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("durable", &self.durable).finish_non_exhaustive()
     }
 }
 
@@ -229,27 +227,16 @@ impl TickLog {
         let path = disk.path();
         let shared = Arc::new(Shared {
             durable: AtomicU64::new(next),
-            state: Mutex::new(State {
-                next,
-                ..State::default()
-            }),
+            state: Mutex::new(State { next, ..State::default() }),
             work: Condvar::new(),
             done: Condvar::new(),
         });
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("tick-log".into())
-            .spawn(move || write_until_closed(&theirs, disk));
-        let error = |source| TickLogError::Io {
-            action: "start its thread",
-            path,
-            durable: next,
-            source: Arc::new(source),
-        };
-        Ok(TickLog {
-            shared,
-            thread: Some(thread.map_err(error)?),
-        })
+        let thread =
+            std::thread::Builder::new().name("tick-log".into()).spawn(move || write_until_closed(&theirs, disk));
+        let error =
+            |source| TickLogError::Io { action: "start its thread", path, durable: next, source: Arc::new(source) };
+        Ok(TickLog { shared, thread: Some(thread.map_err(error)?) })
     }
 
     /// Takes a record in; it is durable once [`Durable::ticks`] is above its tick. Does not wait for the disk.
@@ -262,10 +249,7 @@ impl TickLog {
             return Err(failure.clone());
         }
         if record.tick != state.next {
-            return Err(TickLogError::Gap {
-                expected: state.next,
-                got: record.tick,
-            });
+            return Err(TickLogError::Gap { expected: state.next, got: record.tick });
         }
         if state.pending.is_empty() {
             state.pending_from = record.tick;
@@ -350,12 +334,7 @@ fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
             Ok(()) => shared.durable.store(next, Ordering::Release),
             Err(source) => {
                 let (path, durable) = (disk.path(), shared.durable.load(Ordering::Acquire));
-                let failure = TickLogError::Io {
-                    action: "append",
-                    path,
-                    durable,
-                    source: Arc::new(source),
-                };
+                let failure = TickLogError::Io { action: "append", path, durable, source: Arc::new(source) };
                 tracing::error!(error = %failure, "the tick log has failed");
                 state.failure = Some(failure);
             }

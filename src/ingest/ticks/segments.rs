@@ -37,11 +37,7 @@ pub(super) fn encode(record: &TickRecord, out: &mut Vec<u8>) {
 
 /// The record at the start of `bytes` and the bytes it takes.
 fn decode(bytes: &[u8]) -> Result<(TickRecord, usize), String> {
-    let word = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")))
-    };
+    let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")));
     let (Some(length), Some(crc)) = (word(0), word(4)) else {
         return Err("the file ends within a record's frame".into());
     };
@@ -49,9 +45,7 @@ fn decode(bytes: &[u8]) -> Result<(TickRecord, usize), String> {
     if length == 0 || length > RECORD_BYTES_MAX {
         return Err(format!("a record of {length} bytes"));
     }
-    let body = bytes
-        .get(FRAME..FRAME + length)
-        .ok_or("the file ends within a record")?;
+    let body = bytes.get(FRAME..FRAME + length).ok_or("the file ends within a record")?;
     if crc32fast::hash(body) != crc {
         return Err("the checksum does not match".into());
     }
@@ -73,15 +67,9 @@ impl Segments {
             return Err(TickLogError::Exists { path: dir.to_owned() });
         }
         // The directory itself must survive a crash, as its files do.
-        let parent = dir
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync_dir(parent).map_err(error("sync", parent))?;
-        Ok(Segments {
-            dir: dir.to_owned(),
-            last: None,
-        })
+        Ok(Segments { dir: dir.to_owned(), last: None })
     }
 
     pub fn resume(dir: &Path, contents: &TickLogContents) -> Result<Self, TickLogError> {
@@ -105,10 +93,7 @@ impl Segments {
             file.sync_data()?;
             Ok((file, path.clone(), length))
         };
-        Ok(Segments {
-            dir: dir.to_owned(),
-            last: Some(open().map_err(error("resume", &path))?),
-        })
+        Ok(Segments { dir: dir.to_owned(), last: Some(open().map_err(error("resume", &path))?) })
     }
 
     fn begin(&mut self, first: Tick) -> io::Result<()> {
@@ -136,9 +121,7 @@ impl Disk for Segments {
     }
 
     fn path(&self) -> PathBuf {
-        self.last
-            .as_ref()
-            .map_or_else(|| self.dir.clone(), |(_, path, _)| path.clone())
+        self.last.as_ref().map_or_else(|| self.dir.clone(), |(_, path, _)| path.clone())
     }
 }
 
@@ -148,22 +131,11 @@ pub(super) fn read(dir: &Path) -> Result<TickLogContents, TickLogError> {
     for (i, (first, path)) in segments.iter().enumerate() {
         let is_last = i + 1 == segments.len();
         let bytes = fs::read(path).map_err(error("read", path))?;
-        let damaged = |at: usize, what: String| TickLogError::Damaged {
-            path: path.clone(),
-            at: at as u64,
-            what,
-        };
-        let torn = |at: usize| TornTail {
-            path: path.clone(),
-            at: at as u64,
-            bytes: (bytes.len() - at) as u64,
-        };
+        let damaged = |at: usize, what: String| TickLogError::Damaged { path: path.clone(), at: at as u64, what };
+        let torn = |at: usize| TornTail { path: path.clone(), at: at as u64, bytes: (bytes.len() - at) as u64 };
         let expected = contents.records.last().map_or(*first, |r: &TickRecord| r.tick + 1);
         if expected != *first {
-            return Err(damaged(
-                0,
-                format!("it begins with tick {first} where {expected} comes next"),
-            ));
+            return Err(damaged(0, format!("it begins with tick {first} where {expected} comes next")));
         }
         if !bytes.starts_with(&FORMAT) {
             if is_last && FORMAT.starts_with(&bytes) {
@@ -178,10 +150,7 @@ pub(super) fn read(dir: &Path) -> Result<TickLogContents, TickLogError> {
                 Ok((record, length)) => {
                     let expected = contents.records.last().map_or(*first, |r| r.tick + 1);
                     if record.tick != expected {
-                        return Err(damaged(
-                            at,
-                            format!("it has tick {} where {expected} comes next", record.tick),
-                        ));
+                        return Err(damaged(at, format!("it has tick {} where {expected} comes next", record.tick)));
                     }
                     contents.records.push(record);
                     at += length;
@@ -221,10 +190,5 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> TickLogError + 'a {
-    move |source| TickLogError::Io {
-        action,
-        path: path.to_owned(),
-        durable: 0,
-        source: Arc::new(source),
-    }
+    move |source| TickLogError::Io { action, path: path.to_owned(), durable: 0, source: Arc::new(source) }
 }

@@ -11,22 +11,10 @@ use super::*;
 fn record(tick: Tick) -> TickRecord {
     TickRecord {
         tick,
-        watermark: if tick == 5 {
-            i64::MAX
-        } else {
-            tick as i64 * 1_000 - 3_000
-        },
+        watermark: if tick == 5 { i64::MAX } else { tick as i64 * 1_000 - 3_000 },
         offsets: vec![vec![tick * 3, tick], vec![], vec![u64::MAX - tick]],
-        idle: if tick.is_multiple_of(2) {
-            vec![]
-        } else {
-            vec![(0, 1), (2, 0)]
-        },
-        commands: if tick.is_multiple_of(3) {
-            vec!["{\"swap\": \"fraud\"}".into()]
-        } else {
-            vec![]
-        },
+        idle: if tick.is_multiple_of(2) { vec![] } else { vec![(0, 1), (2, 0)] },
+        commands: if tick.is_multiple_of(3) { vec!["{\"swap\": \"fraud\"}".into()] } else { vec![] },
         epoch_end: tick % 4 == 3,
     }
 }
@@ -59,13 +47,7 @@ fn what_is_written_is_read() {
     assert_eq!(log.durable(), 10);
     write(&mut log, 10..20);
     drop(log);
-    assert_eq!(
-        read(&nested).unwrap(),
-        TickLogContents {
-            records: records(0..20),
-            torn: None
-        }
-    );
+    assert_eq!(read(&nested).unwrap(), TickLogContents { records: records(0..20), torn: None });
 }
 
 #[test]
@@ -76,10 +58,7 @@ fn a_log_is_not_begun_twice_but_resumed() {
     let (mut log, contents) = TickLog::resume(dir.path()).unwrap();
     assert_eq!(contents.records, records(0..7));
     assert_eq!(log.durable(), 7);
-    assert!(matches!(
-        log.append(&record(9)),
-        Err(TickLogError::Gap { expected: 7, got: 9 })
-    ));
+    assert!(matches!(log.append(&record(9)), Err(TickLogError::Gap { expected: 7, got: 9 })));
     write(&mut log, 7..9);
     log.close().unwrap();
     assert_eq!(read(dir.path()).unwrap().records, records(0..9));
@@ -114,14 +93,7 @@ fn every_cut_is_a_torn_tail() {
         let (mut log, _) = TickLog::resume(dir.path()).unwrap();
         write(&mut log, whole..8);
         log.close().unwrap();
-        assert_eq!(
-            read(dir.path()).unwrap(),
-            TickLogContents {
-                records: records(0..8),
-                torn: None
-            },
-            "cut at {cut}"
-        );
+        assert_eq!(read(dir.path()).unwrap(), TickLogContents { records: records(0..8), torn: None }, "cut at {cut}");
     }
 }
 
@@ -197,14 +169,7 @@ impl Disk for SmallDisk {
 #[test]
 fn a_full_disk_ends_the_log_with_a_plain_error() {
     let written = Arc::new(Mutex::new(Vec::new()));
-    let mut log = TickLog::start(
-        Box::new(SmallDisk {
-            room: 500,
-            written: Arc::clone(&written),
-        }),
-        0,
-    )
-    .unwrap();
+    let mut log = TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0).unwrap();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     log.on_durable(move |_| {
@@ -215,10 +180,7 @@ fn a_full_disk_ends_the_log_with_a_plain_error() {
             let error = log.append(&record(*tick)).and_then(|()| log.sync()).err();
             if let Some(error) = &error {
                 let text = error.to_string();
-                assert!(
-                    text.contains("small/ticks") && text.contains("append") && text.contains("restart"),
-                    "{text}"
-                );
+                assert!(text.contains("small/ticks") && text.contains("append") && text.contains("restart"), "{text}");
                 assert!(text.contains(&format!("every tick below {tick} is safe")), "{text}");
                 assert_eq!(error.blame(), Blame::Outside);
             }
@@ -228,10 +190,7 @@ fn a_full_disk_ends_the_log_with_a_plain_error() {
     assert_eq!(log.durable(), failed_at);
     assert_eq!(calls.load(Ordering::Relaxed), failed_at + 1);
     assert!(log.handle().failure().is_some());
-    assert!(
-        log.append(&record(failed_at + 1)).is_err(),
-        "the log does not go on after a gap"
-    );
+    assert!(log.append(&record(failed_at + 1)).is_err(), "the log does not go on after a gap");
     let mut expected = Vec::new();
     (0..failed_at).for_each(|tick| segments::encode(&record(tick), &mut expected));
     assert_eq!(*written.lock().unwrap(), expected);
@@ -258,9 +217,5 @@ fn commits_are_grouped() {
     write(&mut log, 0..1_000);
     log.sync().unwrap();
     assert_eq!(durable.ticks(), 1_000);
-    assert!(
-        writes.load(Ordering::Relaxed) < 500,
-        "{} writes",
-        writes.load(Ordering::Relaxed)
-    );
+    assert!(writes.load(Ordering::Relaxed) < 500, "{} writes", writes.load(Ordering::Relaxed));
 }

@@ -1,6 +1,6 @@
 //! Event-time order: rows leave by `(_time, _ord)`, whatever the order of their arrival.
 //!
-//! [`reorder`] assumes nothing about the order of its input. It releases at a tick the rows whose time is before that
+//! [`reorder()`] assumes nothing about the order of its input. It releases at a tick the rows whose time is before that
 //! tick's watermark; a row that comes behind an earlier watermark (none does unless ingest lets it) leaves with the next
 //! release. Its state is the rows at or after the watermark: no more than the disorder's length of the stream. It keeps
 //! no capability for rows that wait: they leave under the capability of the tick that releases them.
@@ -52,7 +52,7 @@ pub fn reorder<'scope>(
     reorder_with(rows, control, Hold::UntilWatermark, Rc::default())
 }
 
-/// [`reorder`] with a choice of when rows leave and a buffer that the caller may read, fill and empty between steps of
+/// [`reorder()`] with a choice of when rows leave and a buffer that the caller may read, fill and empty between steps of
 /// the worker, for instance to move its slots.
 pub fn reorder_with<'scope>(
     rows: Stream<'scope, Tick, Batch>,
@@ -96,9 +96,7 @@ pub fn reorder_with<'scope>(
 
 /// A batch in slices of at most [`ROWS_MAX`] rows.
 pub fn pieces(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
-    (0..rows.num_rows())
-        .step_by(ROWS_MAX)
-        .map(|start| rows.slice(start, ROWS_MAX.min(rows.num_rows() - start)))
+    (0..rows.num_rows()).step_by(ROWS_MAX).map(|start| rows.slice(start, ROWS_MAX.min(rows.num_rows() - start)))
 }
 
 /// Merges batches of one schema into one, sorted by `(_time, _ord)`; `None` when they have no rows.
@@ -106,9 +104,5 @@ pub fn pieces(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
 pub fn merge_sorted(batches: &[RecordBatch]) -> Option<RecordBatch> {
     let filled = batches.iter().any(|b| b.num_rows() > 0);
-    filled.then(|| {
-        Sorter::default()
-            .sort(batches, batches.iter().fold(Span::NONE, Span::with), EventTime::MAX)
-            .rows
-    })
+    filled.then(|| Sorter::default().sort(batches, batches.iter().fold(Span::NONE, Span::with), EventTime::MAX).rows)
 }

@@ -69,11 +69,7 @@ impl Reorder {
 
     /// Takes out all rows with a time before the watermark, sorted by `(_time, _ord)`; `None` when there are none.
     pub fn release(&mut self, watermark: EventTime) -> Option<RecordBatch> {
-        let mut sources: Vec<RecordBatch> = self
-            .runs
-            .iter_mut()
-            .filter_map(|run| run.take_before(watermark))
-            .collect();
+        let mut sources: Vec<RecordBatch> = self.runs.iter_mut().filter_map(|run| run.take_before(watermark)).collect();
         self.runs.retain(|run| run.rows.num_rows() > 0);
         let mut span = sources.iter().fold(Span::NONE, Span::with_sorted);
         if self.fresh_span.min < watermark {
@@ -122,18 +118,13 @@ impl Reorder {
             let mut hashes = Vec::new();
             key::hashes(&columns, &mut hashes)?;
             let mut picked = vec![Vec::new(); SLOTS];
-            hashes
-                .iter()
-                .enumerate()
-                .for_each(|(row, hash)| picked[slot_of(*hash)].push(row as u32));
+            hashes.iter().enumerate().for_each(|(row, hash)| picked[slot_of(*hash)].push(row as u32));
             for (slot, picked) in picked.into_iter().enumerate().filter(|(_, picked)| !picked.is_empty()) {
                 slots[slot].push((rows.clone(), Pick::Rows(picked)));
             }
         }
         let filled = slots.into_iter().enumerate().filter(|(_, parts)| !parts.is_empty());
-        Ok(filled
-            .map(|(slot, parts)| (slot, encode_rows(&collect(&parts))))
-            .collect())
+        Ok(filled.map(|(slot, parts)| (slot, encode_rows(&collect(&parts)))).collect())
     }
 
     /// Takes in a slot that another buffer has exported.
@@ -160,10 +151,7 @@ impl Reorder {
         if range.is_empty() {
             return;
         }
-        let mut run = Run {
-            rows: sorted.slice(range.start, range.len()),
-            backing: sorted.num_rows(),
-        };
+        let mut run = Run { rows: sorted.slice(range.start, range.len()), backing: sorted.num_rows() };
         run.compact();
         self.runs.push(run);
     }

@@ -37,39 +37,24 @@ pub(crate) struct Span {
 
 impl Span {
     /// Of no times.
-    pub const NONE: Span = Span {
-        min: EventTime::MAX,
-        max: EventTime::MIN,
-    };
+    pub const NONE: Span = Span { min: EventTime::MAX, max: EventTime::MIN };
 
     /// This span widened to the times of a batch.
     pub fn with(self, rows: &RecordBatch) -> Span {
-        times(rows).iter().fold(self, |span, t| Span {
-            min: span.min.min(*t),
-            max: span.max.max(*t),
-        })
+        times(rows).iter().fold(self, |span, t| Span { min: span.min.min(*t), max: span.max.max(*t) })
     }
 
     /// The span of both.
     pub fn join(self, other: Span) -> Span {
-        Span {
-            min: self.min.min(other.min),
-            max: self.max.max(other.max),
-        }
+        Span { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
     /// This span widened to the times of a sorted batch.
     pub fn with_sorted(self, rows: &RecordBatch) -> Span {
         match times(rows) {
             [] => self,
-            [first, .., last] => Span {
-                min: self.min.min(*first),
-                max: self.max.max(*last),
-            },
-            [only] => Span {
-                min: self.min.min(*only),
-                max: self.max.max(*only),
-            },
+            [first, .., last] => Span { min: self.min.min(*first), max: self.max.max(*last) },
+            [only] => Span { min: self.min.min(*only), max: self.max.max(*only) },
         }
     }
 }
@@ -201,13 +186,9 @@ impl Sorter {
 
     /// The same by sorting triples, for times too far apart to share a word with the row's number.
     fn place_by_comparison(&mut self, sources: &[RecordBatch], rows: usize, watermark: EventTime) -> usize {
-        let keys = sources
-            .iter()
-            .flat_map(|s| times(s).iter().copied().zip(ords(s).iter().copied()));
-        let mut keys: Vec<(EventTime, u64, u32)> = keys
-            .zip(0u32..)
-            .map(|((time, ord), number)| (time, ord, number))
-            .collect();
+        let keys = sources.iter().flat_map(|s| times(s).iter().copied().zip(ords(s).iter().copied()));
+        let mut keys: Vec<(EventTime, u64, u32)> =
+            keys.zip(0u32..).map(|((time, ord), number)| (time, ord, number)).collect();
         keys.sort_unstable();
         self.places.clear();
         self.places.resize(rows, 0);
@@ -245,10 +226,7 @@ pub(crate) fn in_order(sources: &[RecordBatch]) -> bool {
 }
 
 fn sorted_pairs(times: &[EventTime], ords: &[u64]) -> bool {
-    times
-        .windows(2)
-        .zip(ords.windows(2))
-        .all(|(t, o)| t[0] < t[1] || (t[0] == t[1] && o[0] <= o[1]))
+    times.windows(2).zip(ords.windows(2)).all(|(t, o)| t[0] < t[1] || (t[0] == t[1] && o[0] <= o[1]))
 }
 
 /// The sources one after the other as one batch.

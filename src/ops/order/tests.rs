@@ -48,10 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(i64::MIN / 2),
     ];
     let batch = prop::collection::vec(time, 0..60);
-    let step = (
-        prop::collection::vec(batch, 0..4),
-        prop_oneof![Just(0i64), 0i64..40, 0i64..4_000],
-    )
+    let step = (prop::collection::vec(batch, 0..4), prop_oneof![Just(0i64), 0i64..40, 0i64..4_000])
         .prop_map(|(batches, advance)| Step { batches, advance });
     prop::collection::vec(step, 1..12)
 }
@@ -87,11 +84,7 @@ fn assert_release(buffer: &mut Reorder, twin: &mut Twin, watermark: i64) {
         None => assert_eq!(expected, vec![]),
         Some(released) => {
             assert_eq!(at(&released), expected);
-            assert_eq!(
-                released,
-                rows_with_strings(&expected),
-                "columns moved otherwise than their rows"
-            );
+            assert_eq!(released, rows_with_strings(&expected), "columns moved otherwise than their rows");
         }
     }
     assert_eq!(buffer.len(), twin.0.len());
@@ -141,18 +134,12 @@ fn a_deep_buffer_keeps_few_runs_and_little_memory() {
     for start in (0..1_000_000).step_by(tick as usize) {
         let list: Vec<At> = (start..start + tick).map(|i| ((i ^ 1) as i64, i)).collect();
         buffer.push(rows_with_strings(&list));
-        released += buffer
-            .release(start as i64 - disorder as i64)
-            .map_or(0, |r| r.num_rows());
+        released += buffer.release(start as i64 - disorder as i64).map_or(0, |r| r.num_rows());
         assert!(buffer.runs() < 20, "{} runs", buffer.runs());
     }
     let held = buffer.len();
     assert_eq!(released + held, 1_000_000);
-    assert!(
-        buffer.backing_rows() < 3 * held,
-        "{} rows of memory for {held}",
-        buffer.backing_rows()
-    );
+    assert!(buffer.backing_rows() < 3 * held, "{} rows of memory for {held}", buffer.backing_rows());
     assert!(buffer.memory_bytes() < 100 * held);
 }
 
@@ -171,10 +158,7 @@ fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold
     let workers = threads(&communication);
     let sent: Arc<Vec<Mutex<Sent>>> = Arc::new((0..workers).map(|_| Mutex::default()).collect());
     let log = Arc::clone(&sent);
-    let config = timely::Config {
-        communication,
-        worker: timely::WorkerConfig::default(),
-    };
+    let config = timely::Config { communication, worker: timely::WorkerConfig::default() };
     timely::execute(config, move |worker| {
         let (log, index) = (Arc::clone(&log), worker.index());
         let (mut input, mut control, probe) = worker.dataflow::<u64, _, _>(|scope| {
@@ -197,9 +181,7 @@ fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold
         for (tick, (batches, watermark)) in ticks.iter().enumerate() {
             let tick = tick as u64;
             if index == 0 {
-                batches
-                    .iter()
-                    .for_each(|b| input.send_batch(&mut Batch(rows_with_strings(b))));
+                batches.iter().for_each(|b| input.send_batch(&mut Batch(rows_with_strings(b))));
                 let (watermark, last) = (*watermark, tick as usize + 1 == ticks.len());
                 control.send(TickInfo {
                     tick,
@@ -224,11 +206,7 @@ fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold
     .join()
     .into_iter()
     .for_each(|r| r.unwrap());
-    Arc::try_unwrap(sent)
-        .unwrap()
-        .into_iter()
-        .map(|m| m.into_inner().unwrap())
-        .collect()
+    Arc::try_unwrap(sent).unwrap().into_iter().map(|m| m.into_inner().unwrap()).collect()
 }
 
 #[test]
@@ -236,14 +214,9 @@ fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
     let ticks: Vec<(Vec<Vec<At>>, i64)> = (0..10u64)
         .map(|t| {
             let batch = |b: u64| {
-                (0..500)
-                    .map(|i| ((t * 1000 + (i * 37 + b * 11) % 1400) as i64, (t * 3 + b) * 500 + i))
-                    .collect()
+                (0..500).map(|i| ((t * 1000 + (i * 37 + b * 11) % 1400) as i64, (t * 3 + b) * 500 + i)).collect()
             };
-            (
-                (0..3).map(batch).collect(),
-                if t == 9 { i64::MAX } else { t as i64 * 1000 },
-            )
+            ((0..3).map(batch).collect(), if t == 9 { i64::MAX } else { t as i64 * 1000 })
         })
         .collect();
     let mut all: Vec<At> = ticks.iter().flat_map(|(b, _)| b.iter().flatten().copied()).collect();
@@ -267,11 +240,7 @@ fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
                 Hold::UntilWatermark => assert_eq!(flat, all),
                 Hold::UntilTickEnds => assert!(ticks.iter().all(|t| t.len() == 1500)),
             }
-            assert_eq!(
-                by_tick.get_or_insert_with(|| ticks.clone()),
-                &ticks,
-                "{workers} workers"
-            );
+            assert_eq!(by_tick.get_or_insert_with(|| ticks.clone()), &ticks, "{workers} workers");
         }
     }
 }
@@ -284,19 +253,13 @@ fn large_releases_leave_in_pieces() {
         vec![(vec![(0..n).map(|i| (i as i64, i)).collect()], i64::MAX)],
         Hold::UntilWatermark,
     );
-    assert_eq!(
-        sent[0].iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>(),
-        vec![ROWS_MAX, ROWS_MAX, 5]
-    );
+    assert_eq!(sent[0].iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>(), vec![ROWS_MAX, ROWS_MAX, 5]);
 }
 
 /// Prints what a row costs; the figure is a measurement, not a check.
 #[test]
 fn cost_per_row() {
-    let rounds: u64 = std::env::var("TIDEMILL_ROUNDS")
-        .ok()
-        .and_then(|r| r.parse().ok())
-        .unwrap_or(3);
+    let rounds: u64 = std::env::var("TIDEMILL_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
     for (name, parts) in [("one batch per tick", 1), ("eight batches per tick", 8)] {
         let ticks: Vec<Vec<RecordBatch>> = (0..4).map(|t| nearly_sorted(t, 65_536, parts)).collect();
         let total = rounds * 4 * 65_536;
@@ -336,9 +299,8 @@ fn nearly_sorted(tick: u64, n: u64, parts: u64) -> Vec<RecordBatch> {
     use arrow::array::{ArrayRef, Float64Array, Int64Array};
     let batch = |part: u64| {
         let numbers = (tick * n + part * n / parts)..(tick * n + (part + 1) * n / parts);
-        let list: Vec<At> = numbers
-            .map(|i| (i as i64 * 25_920 - (crate::base::hash_u64(i) % 5_000_000) as i64, i))
-            .collect();
+        let list: Vec<At> =
+            numbers.map(|i| (i as i64 * 25_920 - (crate::base::hash_u64(i) % 5_000_000) as i64, i)).collect();
         let mut columns: Vec<(String, ArrayRef)> = Vec::new();
         let base = rows(&list);
         for (field, column) in base.schema().fields().iter().zip(base.columns()) {
@@ -351,10 +313,7 @@ fn nearly_sorted(tick: u64, n: u64, parts: u64) -> Vec<RecordBatch> {
             ));
         }
         for c in 0..3 {
-            columns.push((
-                format!("v{c}"),
-                Arc::new(list.iter().map(|r| Some(r.1 as f64)).collect::<Float64Array>()),
-            ));
+            columns.push((format!("v{c}"), Arc::new(list.iter().map(|r| Some(r.1 as f64)).collect::<Float64Array>())));
         }
         RecordBatch::try_from_iter(columns).unwrap()
     };

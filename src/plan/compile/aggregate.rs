@@ -104,19 +104,16 @@ impl Compiler<'_> {
             ("stddev_sample", StddevSample, &config.stddev_sample),
             ("last", Last, &config.last),
         ];
-        let given: Vec<_> = all
-            .iter()
-            .filter_map(|(key, f, column)| Some((*key, *f, column.as_ref()?.0.as_str())))
-            .collect();
+        let given: Vec<_> =
+            all.iter().filter_map(|(key, f, column)| Some((*key, *f, column.as_ref()?.0.as_str()))).collect();
         match given.as_slice() {
             [one] => Some(*one),
             [] => {
                 // When the only key was refused (a function that is not built, or a slip) that is fault enough.
                 let written = self.node(path).map(|n| match &n.data {
-                    crate::plan::yaml::Data::Map(entries) => entries
-                        .iter()
-                        .filter(|(k, _)| k.text != "over" && k.text != "resolution")
-                        .count(),
+                    crate::plan::yaml::Data::Map(entries) => {
+                        entries.iter().filter(|(k, _)| k.text != "over" && k.text != "resolution").count()
+                    }
                     _ => 0,
                 });
                 if written == Some(0) {
@@ -203,16 +200,8 @@ impl Compiler<'_> {
                 DataType::Utf8 => "count it, or take the `last`".to_string(),
                 _ => "derive a number from it".to_string(),
             };
-            let needs = if matches!(function, Min | Max) {
-                "numbers or times"
-            } else {
-                "numbers"
-            };
-            self.error(
-                path,
-                format!("`{key}` needs {needs}; `{column}` is of type {input}"),
-                mend,
-            );
+            let needs = if matches!(function, Min | Max) { "numbers or times" } else { "numbers" };
+            self.error(path, format!("`{key}` needs {needs}; `{column}` is of type {input}"), mend);
         }
         fits.then_some(output)
     }
@@ -226,10 +215,7 @@ impl Compiler<'_> {
         let Some(over) = &config.over else {
             if function == AggregateFunction::Last {
                 let text = "lifetime".to_string();
-                return Some(vec![WindowText {
-                    text,
-                    window: Window::Lifetime,
-                }]);
+                return Some(vec![WindowText { text, window: Window::Lifetime }]);
             }
             // A window that was cut away has its own fault.
             if self.node(path).is_some_and(|n| n.get("over").is_none()) {
@@ -254,11 +240,7 @@ impl Compiler<'_> {
         let tiles = config.resolution.as_ref()?.0;
         let at = path.key("resolution");
         let Window::Trailing(width) = window else {
-            self.error_at_key(
-                &at,
-                "a lifetime needs no tiles: its state is of constant size",
-                "remove `resolution`",
-            );
+            self.error_at_key(&at, "a lifetime needs no tiles: its state is of constant size", "remove `resolution`");
             return None;
         };
         match tiles {
@@ -273,10 +255,7 @@ impl Compiler<'_> {
             }
             Tiles::Width(tile) => Some(tile),
             Tiles::Fraction(n) if width % i64::from(n) != 0 => {
-                let what = format!(
-                    "{tiles} of {} is no whole number of microseconds",
-                    format_duration(width)
-                );
+                let what = format!("{tiles} of {} is no whole number of microseconds", format_duration(width));
                 self.error(&at, what, "use another fraction");
                 None
             }
@@ -299,9 +278,8 @@ impl Compiler<'_> {
                                     .is_some_and(|w| w.starts_with('_') && is_window(w)))
                     })
             };
-            let hits: Vec<usize> = (0..view.aggregates.len())
-                .filter(|i| of_aggregate(&view.aggregates[*i].0.name))
-                .collect();
+            let hits: Vec<usize> =
+                (0..view.aggregates.len()).filter(|i| of_aggregate(&view.aggregates[*i].0.name)).collect();
             if hits.is_empty() {
                 if view.sound || !self.may_have(&view.name, name) {
                     let own = |a: &(AggregatePlan, Option<String>)| {
@@ -328,11 +306,7 @@ impl Compiler<'_> {
                 match scalar(literal, &output) {
                     Some(value) => view.aggregates[hit].0.default = Some(value),
                     None => {
-                        self.error(
-                            &at,
-                            format!("`{literal}` cannot stand for a value of type {output}"),
-                            "",
-                        );
+                        self.error(&at, format!("`{literal}` cannot stand for a value of type {output}"), "");
                         break;
                     }
                 }

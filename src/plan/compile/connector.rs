@@ -37,10 +37,7 @@ impl Compiler<'_> {
                 "add `file: {path: …}` or `generator: {stream: …}`",
             );
         }
-        let schema = config
-            .schema
-            .as_ref()
-            .map(|s| PathBuf::from(locate(&s.0, self.directory)));
+        let schema = config.schema.as_ref().map(|s| PathBuf::from(locate(&s.0, self.directory)));
         if let Some(config) = &config.generator {
             return self.generator(path, name, config, schema);
         }
@@ -79,13 +76,7 @@ impl Compiler<'_> {
             );
             return (nowhere(), None);
         }
-        let spec = SourceSpec {
-            connector: ConnectorSpec::File {
-                path: located.clone(),
-                format: declared,
-            },
-            schema,
-        };
+        let spec = SourceSpec { connector: ConnectorSpec::File { path: located.clone(), format: declared }, schema };
         let (columns, files) = match self.catalog.event_schema(name, &spec) {
             Ok((schema, files)) => (schema, files),
             Err(what) => {
@@ -98,20 +89,13 @@ impl Compiler<'_> {
             return (nowhere(), None);
         }
         if files.len() > usize::from(u16::MAX) {
-            self.error(
-                &at,
-                format!("{} files match; a source can have {}", files.len(), u16::MAX),
-                "name fewer",
-            );
+            self.error(&at, format!("{} files match; a source can have {}", files.len(), u16::MAX), "name fewer");
         }
         let formats: BTreeSet<Option<&str>> = files.iter().map(|f| format_of(f).map(named)).collect();
         let Some(format) = declared.or_else(|| format_of(&files[0])) else {
             self.error(
                 &at,
-                format!(
-                    "the extension of `{}` does not tell the files' format",
-                    files[0].display()
-                ),
+                format!("the extension of `{}` does not tell the files' format", files[0].display()),
                 "add `format: parquet`, `ndjson` or `csv`",
             );
             return (nowhere(), None);
@@ -131,12 +115,7 @@ impl Compiler<'_> {
                 need_schema,
             );
         }
-        let connector = Connector::File(FileConnector {
-            path: located,
-            files,
-            format,
-            rate,
-        });
+        let connector = Connector::File(FileConnector { path: located, files, format, rate });
         (connector, Some(columns.fields().to_vec()))
     }
 
@@ -163,10 +142,7 @@ impl Compiler<'_> {
             drift_after: config.drift_after.as_ref().map(|d| d.0),
             rate: config.rate.as_ref().map_or(Rate::Max, |r| r.0),
         });
-        let spec = SourceSpec {
-            connector: ConnectorSpec::Generator(stream),
-            schema,
-        };
+        let spec = SourceSpec { connector: ConnectorSpec::Generator(stream), schema };
         match self.catalog.event_schema(name, &spec) {
             Ok((schema, _)) => (connector, Some(schema.fields().to_vec())),
             Err(what) => {

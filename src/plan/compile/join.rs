@@ -30,10 +30,7 @@ pub(super) struct Join {
 impl Join {
     /// The right source's column that an engine column of the joined stream is.
     pub fn right_column(&self, engine: &str) -> Option<&str> {
-        self.right_names
-            .iter()
-            .find(|(_, e)| e == engine)
-            .map(|(n, _)| n.as_str())
+        self.right_names.iter().find(|(_, e)| e == engine).map(|(n, _)| n.as_str())
     }
 
     pub fn finish(self, sources: &[SourcePlan]) -> Option<JoinPlan> {
@@ -133,10 +130,7 @@ fn names(l: &Columns, r: &Columns, on: &str, left: &Source, right: &Source) -> (
     let in_right = |name: &str| r.iter().any(|(n, _)| n == name);
     for (name, data_type) in l {
         if name != on && in_right(name) {
-            scope.add(
-                name,
-                Resolution::Ambiguous(vec![format!("left.{name}"), format!("right.{name}")]),
-            );
+            scope.add(name, Resolution::Ambiguous(vec![format!("left.{name}"), format!("right.{name}")]));
         } else {
             scope.column(name, name, data_type.clone());
         }
@@ -146,11 +140,7 @@ fn names(l: &Columns, r: &Columns, on: &str, left: &Source, right: &Source) -> (
     }
     for (name, data_type) in r {
         let taken = l.iter().any(|(n, _)| n == name);
-        let engine = if taken {
-            format!("{}.{name}", right.name)
-        } else {
-            name.clone()
-        };
+        let engine = if taken { format!("{}.{name}", right.name) } else { name.clone() };
         if !taken {
             scope.column(name, &engine, data_type.clone());
         }

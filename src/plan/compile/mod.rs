@@ -45,25 +45,12 @@ pub(super) struct Compiler<'a> {
 impl Compiler<'_> {
     /// Compiles the whole job; `None` when any fault forbids it.
     pub fn compile(&mut self, config: &JobConfig, fingerprint: String) -> Option<Plan> {
-        let mut sources: Vec<Source> = config
-            .sources
-            .0
-            .iter()
-            .enumerate()
-            .map(|(i, (name, c))| self.source(i, name, c))
-            .collect();
-        let joins: Vec<Join> = config
-            .streams
-            .0
-            .iter()
-            .filter_map(|(name, c)| self.join(name, c, &mut sources))
-            .collect();
-        let mut views: Vec<View> = config
-            .features
-            .0
-            .iter()
-            .filter_map(|(name, c)| self.view(name, c, &mut sources, &joins))
-            .collect();
+        let mut sources: Vec<Source> =
+            config.sources.0.iter().enumerate().map(|(i, (name, c))| self.source(i, name, c)).collect();
+        let joins: Vec<Join> =
+            config.streams.0.iter().filter_map(|(name, c)| self.join(name, c, &mut sources)).collect();
+        let mut views: Vec<View> =
+            config.features.0.iter().filter_map(|(name, c)| self.view(name, c, &mut sources, &joins)).collect();
         let spines = self.spines(config, &sources, &views);
         for view in &mut views {
             if let Some((_, c)) = config.features.0.iter().find(|(name, _)| *name == view.name) {
@@ -99,10 +86,7 @@ impl Compiler<'_> {
         };
         let sources: Vec<SourcePlan> = sources.into_iter().map(Source::finish).collect::<Option<_>>()?;
         let joins: Vec<JoinPlan> = joins.into_iter().map(|j| j.finish(&sources)).collect::<Option<_>>()?;
-        let views: Vec<ViewPlan> = views
-            .into_iter()
-            .map(|v| v.finish(&sources, &joins))
-            .collect::<Option<_>>()?;
+        let views: Vec<ViewPlan> = views.into_iter().map(|v| v.finish(&sources, &joins)).collect::<Option<_>>()?;
         let labels = labels.into_iter().map(|l| l.finish(&sources)).collect::<Option<_>>()?;
         Some(Plan {
             job: config.job.0.clone(),
@@ -192,9 +176,7 @@ impl Compiler<'_> {
                 return false;
             };
             entries.iter().any(|(k, _)| {
-                column
-                    .strip_prefix(k.text.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+                column.strip_prefix(k.text.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
             })
         })
     }
@@ -211,11 +193,7 @@ impl Compiler<'_> {
         for source in sources {
             if !read.contains(source.name.as_str()) {
                 let path = Path::of(&["sources", &source.name]);
-                self.warn(
-                    &path,
-                    "nothing reads this source",
-                    "remove it, or name it in a view, stream or feature set",
-                );
+                self.warn(&path, "nothing reads this source", "remove it, or name it in a view, stream or feature set");
             }
         }
         for (name, _) in &config.streams.0 {
@@ -243,10 +221,9 @@ fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
     let (mut node, mut place) = (tree, tree.place.clone());
     for step in path.steps() {
         let found = match (&node.data, step) {
-            (Data::Map(entries), Step::Key(name)) => entries
-                .iter()
-                .find(|(k, _)| k.text == *name)
-                .map(|(k, v)| (v, if key { &k.place } else { &v.place })),
+            (Data::Map(entries), Step::Key(name)) => {
+                entries.iter().find(|(k, _)| k.text == *name).map(|(k, v)| (v, if key { &k.place } else { &v.place }))
+            }
             (Data::List(items), Step::Item(i)) => items.get(*i).map(|v| (v, &v.place)),
             _ => None,
         };
@@ -257,11 +234,7 @@ fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
 }
 
 fn quoted(names: &[impl AsRef<str>]) -> String {
-    names
-        .iter()
-        .map(|n| format!("`{}`", n.as_ref()))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 /// The source whose rows make up a stream: the left side of a join.
@@ -274,10 +247,7 @@ fn row_source(stream: StreamRef, joins: &[Join]) -> usize {
 
 /// `_time` and `_ord`, then the given fields.
 fn engine_schema(fields: impl IntoIterator<Item = Arc<Field>>) -> SchemaRef {
-    let system = [
-        Field::new(TIME_COLUMN, time_type(), false),
-        Field::new(ORD_COLUMN, DataType::UInt64, false),
-    ];
+    let system = [Field::new(TIME_COLUMN, time_type(), false), Field::new(ORD_COLUMN, DataType::UInt64, false)];
     let all: Vec<Arc<Field>> = system.into_iter().map(Arc::new).chain(fields).collect();
     Arc::new(Schema::new(all))
 }

@@ -57,12 +57,7 @@ impl Label {
 
 impl Compiler<'_> {
     pub(super) fn models(&mut self, config: &JobConfig, sets: &[Set]) -> Vec<ModelPlan> {
-        config
-            .models
-            .0
-            .iter()
-            .filter_map(|(name, c)| self.model(name, c, sets))
-            .collect()
+        config.models.0.iter().filter_map(|(name, c)| self.model(name, c, sets)).collect()
     }
 
     fn model(&mut self, name: &str, config: &ModelConfig, sets: &[Set]) -> Option<ModelPlan> {
@@ -72,36 +67,20 @@ impl Compiler<'_> {
             [_] => {}
             // A version that was cut away has its own fault.
             [] => {
-                let written = self
-                    .tree
-                    .get("models")
-                    .and_then(|m| m.get(name))
-                    .and_then(|m| m.get("versions"));
+                let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("versions"));
                 if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty())
                 {
                     self.error(&at, "the model has no version", "add `champion: FILE.onnx`");
                 }
             }
             [_, (second, _), ..] => {
-                self.error_at_key(
-                    &at.key(second),
-                    "a second version of a model is not built yet",
-                    "name one version",
-                );
+                self.error_at_key(&at.key(second), "a second version of a model is not built yet", "name one version");
             }
         }
         if config.outputs.0.is_empty() {
-            let written = self
-                .tree
-                .get("models")
-                .and_then(|m| m.get(name))
-                .and_then(|m| m.get("outputs"));
+            let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("outputs"));
             if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty()) {
-                self.error(
-                    &path.key("outputs"),
-                    "the model has no outputs",
-                    "add `score: \"probabilities[1]\"`",
-                );
+                self.error(&path.key("outputs"), "the model has no outputs", "add `score: \"probabilities[1]\"`");
             }
         }
         let mut outputs = Vec::new();
@@ -122,35 +101,22 @@ impl Compiler<'_> {
         let (inputs, (version, file)) = (inputs?, config.versions.0.first()?);
         for (column, _) in &config.outputs.0 {
             if sets[inputs].plan.columns.iter().any(|c| c.name == *column) {
-                let what = format!(
-                    "`{column}` is a column of `{}` already, and both go to one table",
-                    config.inputs.0
-                );
+                let what = format!("`{column}` is a column of `{}` already, and both go to one table", config.inputs.0);
                 self.error_at_key(&path.key("outputs").key(column), what, "choose another name");
             }
         }
         let file = PathBuf::from(locate(&file.0, self.directory));
         // A set that has lost columns to faults would be blamed for their number.
         if sets[inputs].sound && outputs.len() == config.outputs.0.len() {
-            let columns: Vec<_> = sets[inputs]
-                .plan
-                .columns
-                .iter()
-                .map(|c| (c.name.clone(), c.data_type.clone()))
-                .collect();
+            let columns: Vec<_> =
+                sets[inputs].plan.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect();
             for what in self.catalog.check_model(&file, &columns, &outputs) {
                 self.errors(&at.key(version), &what);
             }
         } else if !file.is_file() {
             self.error(&at.key(version), format!("there is no file `{}`", file.display()), "");
         }
-        Some(ModelPlan {
-            name: name.to_string(),
-            version: version.clone(),
-            path: file,
-            inputs,
-            outputs,
-        })
+        Some(ModelPlan { name: name.to_string(), version: version.clone(), path: file, inputs, outputs })
     }
 
     pub(super) fn labels(
@@ -188,11 +154,8 @@ impl Compiler<'_> {
             }
             let Some(model) = model else { continue };
             let spine = &sources[sets[models[model].inputs].plan.spine];
-            let written = self
-                .tree
-                .get("sources")
-                .and_then(|s| s.get(&spine.name))
-                .is_some_and(|s| s.get("id").is_some());
+            let written =
+                self.tree.get("sources").and_then(|s| s.get(&spine.name)).is_some_and(|s| s.get("id").is_some());
             match (&spine.id, &id_type) {
                 (None, _) if !written => {
                     let spine = spine.name.clone();
@@ -233,11 +196,7 @@ impl Compiler<'_> {
         let online = config.sinks.online.as_ref()?;
         let path = Path::of(&["sinks", "online"]);
         if config.features.0.is_empty() {
-            self.error_at_key(
-                &path,
-                "the online store would be empty: the job has no feature views",
-                "remove it",
-            );
+            self.error_at_key(&path, "the online store would be empty: the job has no feature views", "remove it");
         }
         if online.refresh.as_ref().is_some_and(|r| r.0 == 0) {
             self.error(
@@ -259,11 +218,7 @@ impl Compiler<'_> {
         let Some(offline) = &config.sinks.offline else {
             if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
-                self.warn(
-                    &Path::of(&["models"]),
-                    "predictions are computed and kept nowhere",
-                    mend,
-                );
+                self.warn(&Path::of(&["models"]), "predictions are computed and kept nowhere", mend);
             }
             return None;
         };
@@ -275,19 +230,12 @@ impl Compiler<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the tables are {}", known.0.join(", ")),
             };
-            self.error(
-                &path.key("tables").item(i),
-                format!("the job has no table `{}`", table.0),
-                mend,
-            );
+            self.error(&path.key("tables").item(i), format!("the job has no table `{}`", table.0), mend);
         }
         let uri = self.local(&path.key("delta").key("uri"), &offline.delta.uri.0)?;
         Some(OfflinePlan {
             uri: std::path::absolute(&uri).ok()?.to_str()?.to_string(),
-            tables: offline
-                .tables
-                .as_ref()
-                .map(|list| list.iter().map(|t| t.0.clone()).collect()),
+            tables: offline.tables.as_ref().map(|list| list.iter().map(|t| t.0.clone()).collect()),
             commit_interval: offline.commit_interval.as_ref().map_or(10_000_000, |d| d.0),
             commit_rows: offline.commit_rows.map_or(1_000_000, |n| n as usize),
         })
@@ -299,11 +247,7 @@ impl Compiler<'_> {
             None => Some(uri.to_string()),
             Some(("file", rest)) => Some(rest.to_string()),
             Some((scheme, _)) => {
-                self.error(
-                    path,
-                    format!("`{scheme}://` is not built yet"),
-                    "give a local directory",
-                );
+                self.error(path, format!("`{scheme}://` is not built yet"), "give a local directory");
                 None
             }
         }
@@ -320,9 +264,5 @@ fn output(column: &str, text: &str) -> Option<ModelOutput> {
     if tensor.is_empty() || tensor.contains(']') {
         return None;
     }
-    Some(ModelOutput {
-        name: column.to_string(),
-        tensor: tensor.to_string(),
-        element,
-    })
+    Some(ModelOutput { name: column.to_string(), tensor: tensor.to_string(), element })
 }

@@ -51,13 +51,7 @@ impl Compiler<'_> {
         }
         let owner = row_source(view.stream, joins);
         let mut rows = vec![owner];
-        rows.extend(
-            spines
-                .0
-                .iter()
-                .filter(|(name, _)| *name == view.name)
-                .flat_map(|(_, list)| list.iter().copied()),
-        );
+        rows.extend(spines.0.iter().filter(|(name, _)| *name == view.name).flat_map(|(_, list)| list.iter().copied()));
         rows.dedup();
         let path = Path::of(&["features", &view.name, "post"]);
         let Some(mut scope) = post_scope(view, &rows, sources, joins) else {
@@ -71,15 +65,9 @@ impl Compiler<'_> {
                 .iter()
                 .map(|(n, _)| n.clone())
                 .chain(view.aggregates.iter().map(|a| bare(view, &a.0.name)));
-            let taken = own
-                .chain(view.post.iter().map(|p| bare(view, &p.name)))
-                .any(|n| n == *name);
+            let taken = own.chain(view.post.iter().map(|p| bare(view, &p.name))).any(|n| n == *name);
             if taken {
-                self.error_at_key(
-                    &at,
-                    format!("the view has a column `{name}` already"),
-                    "choose another name",
-                );
+                self.error_at_key(&at, format!("the view has a column `{name}` already"), "choose another name");
                 view.sound = false;
                 continue;
             }
@@ -98,10 +86,7 @@ impl Compiler<'_> {
                         sources[*row].note(&expr);
                     }
                     scope.add(name, Resolution::Computed(Box::new(expr.clone())));
-                    view.post.push(NamedExpr {
-                        name: view.engine(name),
-                        expr,
-                    });
+                    view.post.push(NamedExpr { name: view.engine(name), expr });
                 }
                 Err(mut e) => {
                     if let ExprError::Unknown { names } = &mut e
@@ -129,11 +114,7 @@ fn bare(view: &View, engine: &str) -> String {
 fn post_scope(view: &View, rows: &[usize], sources: &[Source], joins: &[Join]) -> Option<Scope> {
     let mut scope = Scope::default();
     for (aggregate, _) in &view.aggregates {
-        scope.column(
-            &bare(view, &aggregate.name),
-            &aggregate.name,
-            aggregate.output_type.clone(),
-        );
+        scope.column(&bare(view, &aggregate.name), &aggregate.name, aggregate.output_type.clone());
         scope.column(&aggregate.name, &aggregate.name, aggregate.output_type.clone());
     }
     let owner = rows[0];
@@ -192,14 +173,12 @@ fn post_scope(view: &View, rows: &[usize], sources: &[Source], joins: &[Join]) -
 
 fn elsewhere(name: &str, data_type: &DataType, here: &Source, there: &Source) -> Resolution {
     let what = match there.column(name) {
-        Some(other) => format!(
-            "`{name}` is of type {data_type} in `{}` and of type {other} in `{}`",
-            here.name, there.name
-        ),
-        None => format!(
-            "`{name}` is a column of `{}` but not of `{}`, whose rows read the view too",
-            here.name, there.name
-        ),
+        Some(other) => {
+            format!("`{name}` is of type {data_type} in `{}` and of type {other} in `{}`", here.name, there.name)
+        }
+        None => {
+            format!("`{name}` is a column of `{}` but not of `{}`, whose rows read the view too", here.name, there.name)
+        }
     };
     Resolution::Refused(what, "read only what both have, or aggregate it".to_string())
 }

@@ -28,16 +28,9 @@ impl Compiler<'_> {
         let on = &config.on.0;
         let Some(spine) = sources.iter().position(|s| s.name == *on) else {
             if self.declared("streams", on) {
-                let left = joins
-                    .iter()
-                    .find(|j| j.name == *on)
-                    .map(|j| sources[j.left].name.clone());
+                let left = joins.iter().find(|j| j.name == *on).map(|j| sources[j.left].name.clone());
                 let mend = left.map(|l| format!("write `on: {l}`")).unwrap_or_default();
-                self.error(
-                    &path.key("on"),
-                    format!("`{on}` is a stream; a spine is a source"),
-                    mend,
-                );
+                self.error(&path.key("on"), format!("`{on}` is a stream; a spine is a source"), mend);
             } else {
                 self.undeclared(&path.key("on"), on, "source", &["sources"]);
             }
@@ -56,20 +49,12 @@ impl Compiler<'_> {
                 }
                 _ => self.source_column(&at, taken, &sources[spine]).map(|data_type| {
                     sources[spine].note_column(taken);
-                    vec![SetColumn {
-                        name: taken.to_string(),
-                        engine: taken.to_string(),
-                        data_type,
-                    }]
+                    vec![SetColumn { name: taken.to_string(), engine: taken.to_string(), data_type }]
                 }),
             };
             for column in found.unwrap_or_default() {
                 if columns.iter().any(|c| c.name == column.name) {
-                    self.error(
-                        &at,
-                        format!("the column `{}` is taken twice", column.name),
-                        "remove one",
-                    );
+                    self.error(&at, format!("the column `{}` is taken twice", column.name), "remove one");
                 } else {
                     columns.push(column);
                 }
@@ -89,12 +74,7 @@ impl Compiler<'_> {
             && !lost
             && sources[spine].columns.is_some()
             && used.iter().all(|v| views[*v].sound);
-        let plan = SetPlan {
-            name: name.to_string(),
-            spine,
-            views: used,
-            columns,
-        };
+        let plan = SetPlan { name: name.to_string(), spine, views: used, columns };
         Some(Set { plan, sound })
     }
 
@@ -115,26 +95,14 @@ impl Compiler<'_> {
             return None;
         };
         let view = &views[index];
-        let derived = if view.stream == StreamRef::Source(spine) {
-            view.derived.as_slice()
-        } else {
-            &[]
-        };
+        let derived = if view.stream == StreamRef::Source(spine) { view.derived.as_slice() } else { &[] };
         let own = derived
             .iter()
             .map(|(n, t)| (view.engine(n), t.clone()))
-            .chain(
-                view.aggregates
-                    .iter()
-                    .map(|(a, _)| (a.name.clone(), a.output_type.clone())),
-            )
+            .chain(view.aggregates.iter().map(|(a, _)| (a.name.clone(), a.output_type.clone())))
             .chain(view.post.iter().map(|p| (p.name.clone(), p.expr.data_type.clone())));
         let all: Vec<SetColumn> = own
-            .map(|(engine, data_type)| SetColumn {
-                name: engine.replacen('.', "__", 1),
-                engine,
-                data_type,
-            })
+            .map(|(engine, data_type)| SetColumn { name: engine.replacen('.', "__", 1), engine, data_type })
             .collect();
         if !used.contains(&index) {
             used.push(index);
@@ -142,11 +110,7 @@ impl Compiler<'_> {
         if column == "*" {
             if all.is_empty() && view.sound {
                 let what = format!("view `{name}` has no columns that rows of `{spine_name}` can read");
-                self.error(
-                    path,
-                    what,
-                    "columns derived from another stream must be aggregated first",
-                );
+                self.error(path, what, "columns derived from another stream must be aggregated first");
             }
             return Some(all);
         }
@@ -156,11 +120,7 @@ impl Compiler<'_> {
         }
         if view.derived.iter().any(|(n, _)| n == column) {
             let what = format!("`{column}` is derived from the view's own stream, not from the spine `{spine_name}`");
-            self.error(
-                path,
-                what,
-                "aggregate it in the view, or derive it in a view over the spine",
-            );
+            self.error(path, what, "aggregate it in the view, or derive it in a view over the spine");
         } else if view.sound || !self.may_have(name, column) {
             let names: Vec<&str> = all.iter().map(|c| &c.engine[name.len() + 1..]).collect();
             let mend = match nearest(column, names.iter().copied()) {

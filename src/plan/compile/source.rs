@@ -49,10 +49,7 @@ impl Source {
 
     /// Why a column that is there may not be used, and what to do.
     pub fn refusal(&self, name: &str) -> Option<(&str, &str)> {
-        self.refused
-            .iter()
-            .find(|(n, ..)| n == name)
-            .map(|(_, what, mend)| (what.as_str(), mend.as_str()))
+        self.refused.iter().find(|(n, ..)| n == name).map(|(_, what, mend)| (what.as_str(), mend.as_str()))
     }
 
     /// Columns that are there and may not be used.
@@ -95,17 +92,11 @@ impl Source {
             .map(|(name, t)| Arc::new(Field::new(name, t.clone(), true)))
             .collect();
         let position = |name: &str| fields.iter().position(|f| f.name() == name);
-        let derived = self
-            .derived
-            .iter()
-            .map(|d| Arc::new(Field::new(&d.name, d.expr.data_type.clone(), true)));
+        let derived = self.derived.iter().map(|d| Arc::new(Field::new(&d.name, d.expr.data_type.clone(), true)));
         let stream_schema = engine_schema(fields.iter().cloned().chain(derived));
         let mut rules = Vec::new();
         for (name, rule) in self.rules {
-            rules.push(ValueRule {
-                column: position(&name)?,
-                ..rule
-            });
+            rules.push(ValueRule { column: position(&name)?, ..rule });
         }
         let outside = |name: &String| self.fields.iter().find(|f| f.name() == name);
         let decoded = fields.iter().map(|field| match outside(field.name()) {
@@ -139,11 +130,7 @@ impl Compiler<'_> {
             self.error_at_key(&path, "a job can have 256 sources", "");
         }
         if self.declared("streams", name) {
-            self.error_at_key(
-                &Path::of(&["streams", name]),
-                format!("`{name}` is the name of a source already"),
-                "",
-            );
+            self.error_at_key(&Path::of(&["streams", name]), format!("`{name}` is the name of a source already"), "");
         }
         let (connector, columns) = self.connector(&path, name, config);
         let mut source = Source {
@@ -164,11 +151,7 @@ impl Compiler<'_> {
                 OnLateConfig::Drop => OnLate::Drop,
             },
             rules: Vec::new(),
-            rejected_to: config
-                .on_invalid
-                .as_ref()
-                .map_or(DEAD_LETTERS, |r| r.dead_letter.0.as_str())
-                .to_string(),
+            rejected_to: config.on_invalid.as_ref().map_or(DEAD_LETTERS, |r| r.dead_letter.0.as_str()).to_string(),
             dedup: config.dedup.as_ref().map(|d| d.0),
         };
         if let Some(columns) = columns {
@@ -185,10 +168,7 @@ impl Compiler<'_> {
         let mut columns = Vec::new();
         for field in &outside {
             let (name, data_type) = (field.name(), field.data_type());
-            let hidden = config
-                .columns
-                .as_ref()
-                .is_some_and(|list| !list.iter().any(|c| c.0 == *name));
+            let hidden = config.columns.as_ref().is_some_and(|list| !list.iter().any(|c| c.0 == *name));
             let refusal = if hidden {
                 Some((
                     format!("`{name}` is not among the source's `columns`"),
@@ -220,12 +200,7 @@ impl Compiler<'_> {
             if !outside.iter().any(|field| *field.name() == column.0) {
                 let mend = nearest(&column.0, outside.iter().map(|field| field.name().as_str()));
                 let mend = mend.map_or_else(
-                    || {
-                        format!(
-                            "it has {}",
-                            quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())
-                        )
-                    },
+                    || format!("it has {}", quoted(&outside.iter().map(|field| field.name()).collect::<Vec<_>>())),
                     |n| format!("did you mean `{n}`?"),
                 );
                 self.error(&at, format!("the data has no column `{}`", column.0), mend);
@@ -297,24 +272,13 @@ impl Compiler<'_> {
                 );
             }
         }
-        let declared = self
-            .tree
-            .get("sources")
-            .and_then(|s| s.get(&source.name))
-            .is_some_and(|s| s.get("id").is_some());
+        let declared =
+            self.tree.get("sources").and_then(|s| s.get(&source.name)).is_some_and(|s| s.get("id").is_some());
         if config.dedup.is_some() && !declared {
-            self.error_at_key(
-                &path.key("dedup"),
-                "`dedup` needs to know what identifies an event",
-                "add `id: COLUMN`",
-            );
+            self.error_at_key(&path.key("dedup"), "`dedup` needs to know what identifies an event", "add `id: COLUMN`");
         }
         if config.dedup.as_ref().is_some_and(|d| d.0 == 0) {
-            self.error(
-                &path.key("dedup"),
-                "`dedup: 0s` would remember nothing",
-                "give a length of time, or remove it",
-            );
+            self.error(&path.key("dedup"), "`dedup: 0s` would remember nothing", "give a length of time, or remove it");
         }
     }
 
@@ -348,21 +312,11 @@ impl Compiler<'_> {
             }
             let Some(data_type) = data_type else { continue };
             // A check that was cut away has its own fault.
-            let written = self
-                .tree
-                .get("sources")
-                .and_then(|s| s.get(&source.name))
-                .and_then(|s| s.get("validate"));
+            let written = self.tree.get("sources").and_then(|s| s.get(&source.name)).and_then(|s| s.get("validate"));
             let written = written.and_then(|v| v.get(column));
-            let checks = ["min", "max", "in"]
-                .iter()
-                .any(|key| written.is_some_and(|r| r.get(key).is_some()));
+            let checks = ["min", "max", "in"].iter().any(|key| written.is_some_and(|r| r.get(key).is_some()));
             if !checks && !rule.required {
-                self.error_at_key(
-                    &at,
-                    "the rule checks nothing",
-                    "give `min`, `max`, `in` or `required: true`",
-                );
+                self.error_at_key(&at, "the rule checks nothing", "give `min`, `max`, `in` or `required: true`");
             }
             if (rule.min.is_some() || rule.max.is_some()) && !data_type.is_numeric() {
                 let key = if rule.min.is_some() { "min" } else { "max" };
@@ -404,18 +358,12 @@ impl Compiler<'_> {
                 required: rule.required,
                 min: rule.min,
                 max: rule.max,
-                allowed: rule
-                    .allowed
-                    .as_ref()
-                    .map(|list| list.iter().map(ToString::to_string).collect()),
+                allowed: rule.allowed.as_ref().map(|list| list.iter().map(ToString::to_string).collect()),
             };
             source.rules.push((column.clone(), rule));
         }
-        let rejects = self
-            .tree
-            .get("sources")
-            .and_then(|s| s.get(&source.name))
-            .is_some_and(|s| s.get("validate").is_some());
+        let rejects =
+            self.tree.get("sources").and_then(|s| s.get(&source.name)).is_some_and(|s| s.get("validate").is_some());
         if config.on_invalid.is_some() && !rejects {
             self.error_at_key(
                 &path.key("on_invalid"),

@@ -42,10 +42,7 @@ impl View {
             StreamRef::Source(s) => (&sources[s].stream_schema, sources[s].disorder),
             StreamRef::Join(j) => {
                 let join = &joins[j];
-                (
-                    &join.schema,
-                    sources[join.left].disorder.max(sources[join.right].disorder),
-                )
+                (&join.schema, sources[join.left].disorder.max(sources[join.right].disorder))
             }
         };
         let mut aggregates = Vec::new();
@@ -58,20 +55,12 @@ impl View {
         }
         Some(ViewPlan {
             stream: self.stream,
-            entity: self
-                .entity
-                .iter()
-                .map(|(name, _)| schema.index_of(name).ok())
-                .collect::<Option<_>>()?,
+            entity: self.entity.iter().map(|(name, _)| schema.index_of(name).ok()).collect::<Option<_>>()?,
             entity_names: self.entity.into_iter().map(|(name, _)| name).collect(),
             delay: self.delay,
             include_current: self.include_current,
             aggregates,
-            derived: self
-                .derived
-                .iter()
-                .map(|(name, _)| format!("{}.{name}", self.name))
-                .collect(),
+            derived: self.derived.iter().map(|(name, _)| format!("{}.{name}", self.name)).collect(),
             post: self.post,
             ttl: self.ttl,
             disorder,
@@ -123,29 +112,16 @@ impl Compiler<'_> {
         }
         self.defaults(&path, config, &mut view);
         // What the validator cut away from the view is missing here without a new fault.
-        let lists = [
-            ("derive", config.derive.0.len()),
-            ("aggregates", config.aggregates.0.len()),
-        ];
+        let lists = [("derive", config.derive.0.len()), ("aggregates", config.aggregates.0.len())];
         for (key, kept) in lists {
-            let written = self
-                .tree
-                .get("features")
-                .and_then(|f| f.get(name))
-                .and_then(|v| v.get(key));
+            let written = self.tree.get("features").and_then(|f| f.get(name)).and_then(|v| v.get(key));
             if let Some(crate::plan::yaml::Data::Map(entries)) = written.map(|n| &n.data) {
                 view.sound &= entries.len() == kept;
             }
         }
-        view.sound &= self.faults.list[faults_before..]
-            .iter()
-            .all(|f| f.severity != crate::base::Severity::Error);
+        view.sound &= self.faults.list[faults_before..].iter().all(|f| f.severity != crate::base::Severity::Error);
         if view.sound && config.aggregates.0.is_empty() && config.derive.0.is_empty() && config.post.0.is_empty() {
-            self.error_at_key(
-                &path,
-                "the view computes nothing",
-                "add `aggregates`, `derive` or `post`",
-            );
+            self.error_at_key(&path, "the view computes nothing", "add `aggregates`, `derive` or `post`");
         }
         Some(view)
     }
@@ -163,10 +139,8 @@ impl Compiler<'_> {
                 && sources[owner].column(&column.0).is_none()
                 && sources[joins[j].right].column(&column.0).is_some()
             {
-                let what = format!(
-                    "`{}` is a column of the right side, which is not known when the event happens",
-                    column.0
-                );
+                let what =
+                    format!("`{}` is a column of the right side, which is not known when the event happens", column.0);
                 self.error(&at, what, format!("use a column of `{}`", sources[owner].name));
                 continue;
             }
@@ -195,11 +169,7 @@ impl Compiler<'_> {
         scope: Option<&Scope>,
     ) -> bool {
         if let Some((_, other)) = view.names.iter().find(|(n, _)| n == name) {
-            self.error_at_key(
-                path,
-                format!("the view has {other} `{name}` already"),
-                "choose another name",
-            );
+            self.error_at_key(path, format!("the view has {other} `{name}` already"), "choose another name");
             return false;
         }
         if scope.is_some_and(|s| s.get(name).is_some()) {

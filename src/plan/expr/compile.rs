@@ -81,10 +81,7 @@ impl Scope {
 
     /// The nearest name that may be read.
     pub fn nearest(&self, name: &str) -> Option<String> {
-        let readable = self
-            .names
-            .iter()
-            .filter(|(_, r)| matches!(r, Resolution::Column(..) | Resolution::Computed(_)));
+        let readable = self.names.iter().filter(|(_, r)| matches!(r, Resolution::Column(..) | Resolution::Computed(_)));
         crate::plan::nearest(name, readable.map(|(n, _)| n.as_str())).map(str::to_string)
     }
 
@@ -108,19 +105,12 @@ impl Scope {
 
     fn compile_here(&self, text: &str) -> Result<Expr, ExprError> {
         let mut sql = parse(text)?;
-        let mut resolver = Resolver {
-            scope: self,
-            depth: 0,
-            used: Vec::new(),
-            unknown: Vec::new(),
-        };
+        let mut resolver = Resolver { scope: self, depth: 0, used: Vec::new(), unknown: Vec::new() };
         if let ControlFlow::Break(error) = VisitMut::visit(&mut sql, &mut resolver) {
             return Err(error);
         }
         if !resolver.unknown.is_empty() {
-            return Err(ExprError::Unknown {
-                names: resolver.unknown,
-            });
+            return Err(ExprError::Unknown { names: resolver.unknown });
         }
         lower(text, sql, resolver.used)
     }
@@ -132,10 +122,7 @@ pub(in crate::plan) fn check_syntax(text: &str) -> Result<(), ExprError> {
 }
 
 fn parse(text: &str) -> Result<Sql, ExprError> {
-    let syntax = |message: String| ExprError::Syntax {
-        text: text.to_string(),
-        message,
-    };
+    let syntax = |message: String| ExprError::Syntax { text: text.to_string(), message };
     if text.trim().is_empty() {
         return Err(syntax("it is empty".into()));
     }
@@ -146,12 +133,8 @@ fn parse(text: &str) -> Result<Sql, ExprError> {
         });
     }
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect)
-        .try_with_sql(text)
-        .map_err(|e| syntax(parser_message(&e.to_string())))?;
-    let sql = parser
-        .parse_expr()
-        .map_err(|e| syntax(parser_message(&e.to_string())))?;
+    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(|e| syntax(parser_message(&e.to_string())))?;
+    let sql = parser.parse_expr().map_err(|e| syntax(parser_message(&e.to_string())))?;
     let rest = parser.peek_token();
     if rest.token != Token::EOF {
         return Err(syntax(format!(
@@ -181,23 +164,18 @@ impl VisitorMut for Resolver<'_> {
     fn pre_visit_expr(&mut self, sql: &mut Sql) -> ControlFlow<ExprError> {
         self.depth += 1;
         let refuse = |what: &str, mend: &str| {
-            ControlFlow::Break(ExprError::Unsupported {
-                what: what.to_string(),
-                mend: mend.to_string(),
-            })
+            ControlFlow::Break(ExprError::Unsupported { what: what.to_string(), mend: mend.to_string() })
         };
         if self.depth > DEPTH_MAX {
             return refuse("the expression is nested too deeply", "split it into derived columns");
         }
         match sql {
-            Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => refuse(
-                "subqueries cannot be used in an expression",
-                "read other streams through a feature view",
-            ),
-            Sql::Function(f) if f.over.is_some() => refuse(
-                "window functions cannot be used in an expression",
-                "declare the window under `aggregates`",
-            ),
+            Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => {
+                refuse("subqueries cannot be used in an expression", "read other streams through a feature view")
+            }
+            Sql::Function(f) if f.over.is_some() => {
+                refuse("window functions cannot be used in an expression", "declare the window under `aggregates`")
+            }
             Sql::Function(f) if is_aggregate(&f.name.to_string()) => {
                 let name = f.name.to_string().to_lowercase();
                 refuse(
@@ -228,16 +206,10 @@ impl VisitorMut for Resolver<'_> {
             Some(Resolution::Column(engine, data_type)) => (engine.clone(), Used::Column(data_type.clone())),
             Some(Resolution::Computed(expr)) => (format!("\u{1}{name}"), Used::Computed(expr.clone())),
             Some(Resolution::Ambiguous(choices)) => {
-                return ControlFlow::Break(ExprError::Ambiguous {
-                    name,
-                    choices: choices.clone(),
-                });
+                return ControlFlow::Break(ExprError::Ambiguous { name, choices: choices.clone() });
             }
             Some(Resolution::Refused(what, mend)) => {
-                return ControlFlow::Break(ExprError::Unsupported {
-                    what: what.clone(),
-                    mend: mend.clone(),
-                });
+                return ControlFlow::Break(ExprError::Unsupported { what: what.clone(), mend: mend.clone() });
             }
             Some(Resolution::Broken) => return ControlFlow::Break(ExprError::Broken { name }),
             None => {
@@ -278,10 +250,7 @@ fn is_aggregate(name: &str) -> bool {
 
 /// Plans, coerces and simplifies resolved SQL.
 fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprError> {
-    let type_error = |message: String| ExprError::Type {
-        text: text.to_string(),
-        message,
-    };
+    let type_error = |message: String| ExprError::Type { text: text.to_string(), message };
     let from_datafusion = |e: DataFusionError| type_error(planner_message(&e));
 
     let visible: Vec<(String, DataType)> = used
@@ -293,19 +262,15 @@ fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprEr
         .collect();
     let schema = df_schema(&visible).map_err(from_datafusion)?;
     let context = functions();
-    let options = ParserOptions::new()
-        .with_enable_ident_normalization(false)
-        .with_map_string_types_to_utf8view(false);
+    let options = ParserOptions::new().with_enable_ident_normalization(false).with_map_string_types_to_utf8view(false);
     let planned = SqlToRel::new_with_options(context, options)
         .sql_to_expr(sql, &schema, &mut PlannerContext::new())
         .map_err(from_datafusion)?;
     refuse_volatile(&planned)?;
 
     let simplifier = |schema: &DFSchemaRef| {
-        let info = SimplifyContext::builder()
-            .with_schema(schema.clone())
-            .with_config_options(context.options.clone())
-            .build();
+        let info =
+            SimplifyContext::builder().with_schema(schema.clone()).with_config_options(context.options.clone()).build();
         ExprSimplifier::new(info)
     };
     let typed = simplifier(&schema).coerce(planned, &schema).map_err(from_datafusion)?;
@@ -342,13 +307,8 @@ fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprEr
     // Simplification may have removed the last use of a column.
     let inputs = columns_of(&logical, &used);
     let schema = df_schema(&inputs).map_err(from_datafusion)?;
-    let physical = create_physical_expr(
-        &logical,
-        &schema,
-        &ExecutionProps::new(),
-        &PhysicalPlanningContext::default(),
-    )
-    .map_err(from_datafusion)?;
+    let physical = create_physical_expr(&logical, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        .map_err(from_datafusion)?;
     let physical = checked_arithmetic(physical).map_err(from_datafusion)?;
     Ok(Expr {
         text: text.to_string(),
@@ -362,10 +322,7 @@ fn lower(text: &str, sql: Sql, used: Vec<(String, Used)>) -> Result<Expr, ExprEr
 
 fn df_schema(columns: &[(String, DataType)]) -> Result<DFSchemaRef, DataFusionError> {
     let schema = input_schema(columns);
-    Ok(Arc::new(DFSchema::from_unqualified_fields(
-        schema.fields().clone(),
-        Default::default(),
-    )?))
+    Ok(Arc::new(DFSchema::from_unqualified_fields(schema.fields().clone(), Default::default())?))
 }
 
 /// The engine columns that an expression reads, in the order of their first use.
@@ -462,9 +419,7 @@ fn functions() -> &'static Functions {
 
 impl ContextProvider for Functions {
     fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
-        Err(DataFusionError::Plan(format!(
-            "there is no table `{name}` in an expression"
-        )))
+        Err(DataFusionError::Plan(format!("there is no table `{name}` in an expression")))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -549,18 +504,11 @@ pub(super) fn plain(message: &str) -> String {
         rest = stripped;
     }
     // "… No function matches …" is followed by lines of candidates that say more than the first line.
-    let text = rest
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with("This issue was likely caused"))
-        .take(3);
+    let text =
+        rest.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("This issue was likely caused")).take(3);
     let text = text.collect::<Vec<_>>().join("; ");
     let text = text.trim_end_matches('.').trim_end();
-    if overflow {
-        format!("overflow: {}", lower_first(text))
-    } else {
-        lower_first(text)
-    }
+    if overflow { format!("overflow: {}", lower_first(text)) } else { lower_first(text) }
 }
 
 fn lower_first(text: &str) -> String {

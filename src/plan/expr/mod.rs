@@ -116,15 +116,9 @@ impl ExprError {
     pub fn mend(&self) -> String {
         match self {
             ExprError::Unknown { names } => {
-                let near: Vec<String> = names
-                    .iter()
-                    .filter_map(|(_, near)| near.as_ref().map(|n| format!("`{n}`")))
-                    .collect();
-                if near.is_empty() {
-                    String::new()
-                } else {
-                    format!("did you mean {}?", near.join(", "))
-                }
+                let near: Vec<String> =
+                    names.iter().filter_map(|(_, near)| near.as_ref().map(|n| format!("`{n}`"))).collect();
+                if near.is_empty() { String::new() } else { format!("did you mean {}?", near.join(", ")) }
             }
             ExprError::Ambiguous { choices, .. } => format!("write {}", choices.join(" or ")),
             ExprError::Unsupported { mend, .. } => mend.clone(),
@@ -230,20 +224,10 @@ impl Expr {
     fn project(&self, batch: &RecordBatch) -> Result<RecordBatch, ExprError> {
         let mut columns = Vec::with_capacity(self.inputs.len());
         for (name, field) in self.inputs.iter().zip(self.schema.fields()) {
-            let problem = |message: String| ExprError::Input {
-                text: self.text.clone(),
-                column: name.clone(),
-                message,
-            };
-            let column = batch
-                .column_by_name(name)
-                .ok_or_else(|| problem("the batch has no such column".into()))?;
+            let problem = |message: String| ExprError::Input { text: self.text.clone(), column: name.clone(), message };
+            let column = batch.column_by_name(name).ok_or_else(|| problem("the batch has no such column".into()))?;
             if column.data_type() != field.data_type() {
-                return Err(problem(format!(
-                    "expected {}, the batch has {}",
-                    field.data_type(),
-                    column.data_type()
-                )));
+                return Err(problem(format!("expected {}, the batch has {}", field.data_type(), column.data_type())));
             }
             columns.push(column.clone());
         }
@@ -252,29 +236,16 @@ impl Expr {
     }
 
     fn evaluate_inputs(&self, inputs: &RecordBatch) -> Result<ArrayRef, ExprError> {
-        let values = self
-            .physical
-            .evaluate(inputs)
-            .map_err(|e| self.failure(&e.strip_backtrace()))?;
-        values
-            .into_array(inputs.num_rows())
-            .map_err(|e| self.failure(&e.strip_backtrace()))
+        let values = self.physical.evaluate(inputs).map_err(|e| self.failure(&e.strip_backtrace()))?;
+        values.into_array(inputs.num_rows()).map_err(|e| self.failure(&e.strip_backtrace()))
     }
 
     fn failure(&self, error: &dyn std::fmt::Display) -> ExprError {
-        ExprError::Evaluation {
-            text: self.text.clone(),
-            message: compile::plain(&error.to_string()),
-        }
+        ExprError::Evaluation { text: self.text.clone(), message: compile::plain(&error.to_string()) }
     }
 }
 
 fn input_schema(inputs: &[(String, DataType)]) -> SchemaRef {
     // Nullable throughout: what a file promises about nulls is no reason to compute otherwise.
-    Arc::new(Schema::new(
-        inputs
-            .iter()
-            .map(|(name, t)| Field::new(name, t.clone(), true))
-            .collect::<Vec<_>>(),
-    ))
+    Arc::new(Schema::new(inputs.iter().map(|(name, t)| Field::new(name, t.clone(), true)).collect::<Vec<_>>()))
 }

@@ -30,31 +30,11 @@ fn batch() -> RecordBatch {
     ];
     RecordBatch::try_from_iter_with_nullable([
         ("ts", ts(times.clone()), true),
-        (
-            "TX_AMOUNT",
-            Arc::new(Float64Array::from(vec![Some(1.5), Some(-2.0), None, Some(0.0)])) as ArrayRef,
-            true,
-        ),
-        (
-            "amount",
-            Arc::new(Int64Array::from(vec![Some(7), Some(i64::MAX), None, Some(0)])) as ArrayRef,
-            true,
-        ),
-        (
-            "customer.n",
-            Arc::new(Int32Array::from(vec![Some(2), Some(3), None, Some(0)])) as ArrayRef,
-            true,
-        ),
-        (
-            "country",
-            Arc::new(StringArray::from(vec![Some("FR"), Some("de"), None, Some("12")])) as ArrayRef,
-            true,
-        ),
-        (
-            "ok",
-            Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, Some(true)])) as ArrayRef,
-            true,
-        ),
+        ("TX_AMOUNT", Arc::new(Float64Array::from(vec![Some(1.5), Some(-2.0), None, Some(0.0)])) as ArrayRef, true),
+        ("amount", Arc::new(Int64Array::from(vec![Some(7), Some(i64::MAX), None, Some(0)])) as ArrayRef, true),
+        ("customer.n", Arc::new(Int32Array::from(vec![Some(2), Some(3), None, Some(0)])) as ArrayRef, true),
+        ("country", Arc::new(StringArray::from(vec![Some("FR"), Some("de"), None, Some("12")])) as ArrayRef, true),
+        ("ok", Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, Some(true)])) as ArrayRef, true),
         ("labels.known_at", ts(times), true),
     ])
     .unwrap()
@@ -67,21 +47,13 @@ fn compile(text: &str) -> Expr {
 fn floats(text: &str) -> Vec<Option<f64>> {
     let e = compile(text);
     assert_eq!(e.data_type, DataType::Float64, "{text}");
-    e.evaluate(&batch())
-        .unwrap()
-        .as_primitive::<Float64Type>()
-        .iter()
-        .collect()
+    e.evaluate(&batch()).unwrap().as_primitive::<Float64Type>().iter().collect()
 }
 
 fn ints(text: &str) -> Vec<Option<i64>> {
     let e = compile(text);
     assert_eq!(e.data_type, DataType::Int64, "{text}");
-    e.evaluate(&batch())
-        .unwrap()
-        .as_primitive::<Int64Type>()
-        .iter()
-        .collect()
+    e.evaluate(&batch()).unwrap().as_primitive::<Int64Type>().iter().collect()
 }
 
 fn bools(text: &str) -> Vec<Option<bool>> {
@@ -93,36 +65,21 @@ fn bools(text: &str) -> Vec<Option<bool>> {
 fn times(text: &str) -> Vec<Option<i64>> {
     let e = compile(text);
     assert_eq!(e.data_type, time_type(), "{text}");
-    e.evaluate(&batch())
-        .unwrap()
-        .as_primitive::<TimestampMicrosecondType>()
-        .iter()
-        .collect()
+    e.evaluate(&batch()).unwrap().as_primitive::<TimestampMicrosecondType>().iter().collect()
 }
 
 fn error(text: &str) -> (String, String) {
-    let e = Expr::compile(text, &scope())
-        .err()
-        .unwrap_or_else(|| panic!("{text} compiles"));
+    let e = Expr::compile(text, &scope()).err().unwrap_or_else(|| panic!("{text} compiles"));
     (e.to_string(), e.mend())
 }
 
 #[test]
 fn time_functions_work_on_event_time() {
-    assert_eq!(
-        bools("extract(hour from ts) <= 6"),
-        [Some(true), Some(false), None, Some(false)]
-    );
-    assert_eq!(
-        ints("cast(extract(dow from ts) in (0, 6) as bigint)"),
-        [Some(1), Some(0), None, Some(1)]
-    );
+    assert_eq!(bools("extract(hour from ts) <= 6"), [Some(true), Some(false), None, Some(false)]);
+    assert_eq!(ints("cast(extract(dow from ts) in (0, 6) as bigint)"), [Some(1), Some(0), None, Some(1)]);
     let hour = compile("extract(hour from ts)");
     assert_eq!(hour.data_type, DataType::Int32);
-    assert_eq!(
-        hour.evaluate(&batch()).unwrap().as_primitive::<Int32Type>().value(3),
-        23
-    );
+    assert_eq!(hour.evaluate(&batch()).unwrap().as_primitive::<Int32Type>().value(3), 23);
     let base = times("ts");
     let week: Vec<_> = base.iter().map(|t| t.map(|t| t + 7 * 86_400_000_000)).collect();
     assert_eq!(times("ts + interval '7 days'"), week);
@@ -132,48 +89,27 @@ fn time_functions_work_on_event_time() {
         bools("ts between timestamp '2018-04-01' and timestamp '2018-04-02'"),
         [Some(true), Some(false), None, Some(false)]
     );
-    assert_eq!(
-        times("date_trunc('day', ts)")[1],
-        Some(parse_time("2018-04-02").unwrap())
-    );
+    assert_eq!(times("date_trunc('day', ts)")[1], Some(parse_time("2018-04-02").unwrap()));
     assert_eq!(times("to_timestamp_millis(n)")[0], Some(2_000));
     assert_eq!(
         times("to_timestamp('2018-04-01T00:00:31Z')"),
         vec![Some(parse_time("2018-04-01T00:00:31Z").unwrap()); 4]
     );
-    assert_eq!(
-        times("cast(cast(ts as date) as timestamp)")[0],
-        Some(parse_time("2018-04-01").unwrap())
-    );
+    assert_eq!(times("cast(cast(ts as date) as timestamp)")[0], Some(parse_time("2018-04-01").unwrap()));
 }
 
 #[test]
 fn scalar_language() {
-    assert_eq!(
-        floats("TX_AMOUNT / nullif(n, 0)"),
-        [Some(0.75), Some(-2.0 / 3.0), None, None]
-    );
+    assert_eq!(floats("TX_AMOUNT / nullif(n, 0)"), [Some(0.75), Some(-2.0 / 3.0), None, None]);
     assert_eq!(
         floats("case when TX_AMOUNT > 0 then ln(exp(TX_AMOUNT)) else coalesce(TX_AMOUNT, -1.0) end"),
         [Some(1.5), Some(-2.0), Some(-1.0), Some(0.0)]
     );
     assert_eq!(floats("\"TX_AMOUNT\" * 2"), [Some(3.0), Some(-4.0), None, Some(0.0)]);
-    assert_eq!(
-        floats("GREATEST(TX_AMOUNT, 0.5)"),
-        [Some(1.5), Some(0.5), Some(0.5), Some(0.5)]
-    );
-    assert_eq!(
-        bools("country in ('FR', 'DE')"),
-        [Some(true), Some(false), None, Some(false)]
-    );
-    assert_eq!(
-        bools("upper(country) like 'D%' or country ~ '^[0-9]+$'"),
-        [Some(false), Some(true), None, Some(true)]
-    );
-    assert_eq!(
-        bools("country is not null and not ok is null"),
-        [Some(true), Some(true), Some(false), Some(true)]
-    );
+    assert_eq!(floats("GREATEST(TX_AMOUNT, 0.5)"), [Some(1.5), Some(0.5), Some(0.5), Some(0.5)]);
+    assert_eq!(bools("country in ('FR', 'DE')"), [Some(true), Some(false), None, Some(false)]);
+    assert_eq!(bools("upper(country) like 'D%' or country ~ '^[0-9]+$'"), [Some(false), Some(true), None, Some(true)]);
+    assert_eq!(bools("country is not null and not ok is null"), [Some(true), Some(true), Some(false), Some(true)]);
     assert_eq!(ints("amount / 2")[0], Some(3), "integer division truncates");
     assert_eq!(bools("true"), [Some(true); 4], "a constant fills the batch");
     assert_eq!(compile("true").inputs, Vec::<String>::new());
@@ -187,26 +123,17 @@ fn scalar_language() {
 #[test]
 fn failing_rows_are_isolated() {
     let (values, failed) = compile("amount + 1").evaluate_rows(&batch()).unwrap();
-    assert_eq!(
-        values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
-        [Some(8), None, None, Some(1)]
-    );
+    assert_eq!(values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(8), None, None, Some(1)]);
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].0, 1);
     assert!(failed[0].1.contains("overflow"), "{}", failed[0].1);
 
     let (values, failed) = compile("14 / amount").evaluate_rows(&batch()).unwrap();
-    assert_eq!(
-        values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
-        [Some(2), Some(0), None, None]
-    );
+    assert_eq!(values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(0), None, None]);
     assert_eq!(failed, [(3, "`14 / amount`: division by zero".to_string())]);
 
     let (values, failed) = compile("cast(country as int)").evaluate_rows(&batch()).unwrap();
-    assert_eq!(
-        values.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(),
-        [None, None, None, Some(12)]
-    );
+    assert_eq!(values.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [None, None, None, Some(12)]);
     assert_eq!(failed.iter().map(|f| f.0).collect::<Vec<_>>(), [0, 1]);
 
     let empty = batch().slice(0, 0);
@@ -243,10 +170,7 @@ fn earlier_expressions_are_read_by_name() {
     names.add("chained", Resolution::Computed(Box::new(chained)));
     let last = names.compile("chained - double").unwrap();
     let (values, _) = last.evaluate_rows(&batch()).unwrap();
-    assert_eq!(
-        values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
-        [Some(2), None, None, Some(0)]
-    );
+    assert_eq!(values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), None, None, Some(0)]);
 }
 
 #[test]
@@ -257,16 +181,8 @@ fn errors_name_the_cause_and_the_mend() {
         assert!(got_mend.contains(mend), "{text}: {got_mend}");
     };
     check("Amount + 1", "`Amount` is not a column here", "did you mean `amount`?");
-    check(
-        "tx_amount + foo",
-        "`tx_amount`, `foo` are not columns here",
-        "did you mean `TX_AMOUNT`?",
-    );
-    check(
-        "amount +",
-        "`amount +` is not an expression: expected: an expression",
-        "",
-    );
+    check("tx_amount + foo", "`tx_amount`, `foo` are not columns here", "did you mean `TX_AMOUNT`?");
+    check("amount +", "`amount +` is not an expression: expected: an expression", "");
     check("amount 2", "`2` at column 8 follows a complete expression", "");
     check("", "it is empty", "");
     check("now()", "`now()` is refused", "event's own time");
@@ -299,10 +215,7 @@ fn ambiguous_and_refused_names() {
     let e = names.compile("ts is null").unwrap_err();
     assert_eq!(
         (e.to_string(), e.mend()),
-        (
-            "`ts` could be left.ts or right.ts".into(),
-            "write left.ts or right.ts".into()
-        )
+        ("`ts` could be left.ts or right.ts".into(), "write left.ts or right.ts".into())
     );
     assert_eq!(names.compile("right.ts is null").unwrap_err().mend(), "so");
 }

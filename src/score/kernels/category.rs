@@ -50,9 +50,7 @@ impl Kernel for OneHot {
             Data::I64(x) => x.iter().enumerate().try_for_each(|(i, v)| set(i, self.ints.get(v), v)),
             _ => {
                 let x = x.to_f32().ok_or("takes numbers or text")?;
-                x.iter()
-                    .enumerate()
-                    .try_for_each(|(i, v)| set(i, self.ints.get(&(*v as i64)), v))
+                x.iter().enumerate().try_for_each(|(i, v)| set(i, self.ints.get(&(*v as i64)), v))
             }
         }
     }
@@ -124,16 +122,12 @@ impl LabelEncoder {
             Some(Data::F64(v)) => (v.len(), Keys::Floats(index_floats(v, opset))),
             Some(Data::Text(v)) => (v.len(), Keys::Texts(index(v))),
             Some(Data::Bool(_)) => return Err("has boolean keys".into()),
-            None if a.has("keys_int64s") => (
-                a.ints("keys_int64s").len(),
-                Keys::Ints(index(a.ints("keys_int64s").iter().copied())),
-            ),
+            None if a.has("keys_int64s") => {
+                (a.ints("keys_int64s").len(), Keys::Ints(index(a.ints("keys_int64s").iter().copied())))
+            }
             None if a.has("keys_floats") => {
                 let keys = a.floats("keys_floats");
-                (
-                    keys.len(),
-                    Keys::Floats(index_floats(keys.iter().map(|&x| x.into()), opset)),
-                )
+                (keys.len(), Keys::Floats(index_floats(keys.iter().map(|&x| x.into()), opset)))
             }
             None => {
                 let keys = a.texts("keys_strings")?;
@@ -159,11 +153,7 @@ impl LabelEncoder {
             }
             Some(Data::Text(mut v)) => {
                 let n = v.len();
-                v.push(if let Some(Data::Text(d)) = &default {
-                    d[0].clone()
-                } else {
-                    "_Unused".into()
-                });
+                v.push(if let Some(Data::Text(d)) = &default { d[0].clone() } else { "_Unused".into() });
                 (n, Values::Texts(v))
             }
             Some(Data::Bool(_)) => return Err("has boolean values".into()),
@@ -206,10 +196,7 @@ impl Kernel for LabelEncoder {
         macro_rules! look_up {
             ($values:expr, $set:ident) => {{
                 let out = outputs[0].$set(&x.dims);
-                found
-                    .iter()
-                    .zip(out)
-                    .for_each(|(i, o)| o.clone_from(&$values[i.unwrap_or($values.len() - 1)]));
+                found.iter().zip(out).for_each(|(i, o)| o.clone_from(&$values[i.unwrap_or($values.len() - 1)]));
             }};
         }
         match &self.values {
@@ -236,18 +223,13 @@ impl Kernel for ClassIndex {
         match &x.data {
             Data::Text(v) => {
                 let out = outputs[0].set_i64(&x.dims);
-                v.iter()
-                    .zip(out)
-                    .for_each(|(v, o)| *o = self.indices.get(v).map_or(self.default_int, |&i| i as i64));
+                v.iter().zip(out).for_each(|(v, o)| *o = self.indices.get(v).map_or(self.default_int, |&i| i as i64));
             }
             Data::I64(v) => {
                 let out = outputs[0].set_text(&x.dims);
                 for (v, o) in v.iter().zip(out) {
                     o.clone_from(
-                        usize::try_from(*v)
-                            .ok()
-                            .and_then(|i| self.classes.get(i))
-                            .unwrap_or(&self.default_text),
+                        usize::try_from(*v).ok().and_then(|i| self.classes.get(i)).unwrap_or(&self.default_text),
                     );
                 }
             }
@@ -284,15 +266,11 @@ impl Kernel for Mapper {
         match &x.data {
             Data::Text(v) => {
                 let out = outputs[0].set_i64(&x.dims);
-                v.iter()
-                    .zip(out)
-                    .for_each(|(v, o)| *o = self.to_int.get(v).copied().unwrap_or(self.default_int));
+                v.iter().zip(out).for_each(|(v, o)| *o = self.to_int.get(v).copied().unwrap_or(self.default_int));
             }
             Data::I64(v) => {
                 let out = outputs[0].set_text(&x.dims);
-                v.iter()
-                    .zip(out)
-                    .for_each(|(v, o)| o.clone_from(self.to_text.get(v).unwrap_or(&self.default_text)));
+                v.iter().zip(out).for_each(|(v, o)| o.clone_from(self.to_text.get(v).unwrap_or(&self.default_text)));
             }
             _ => return Err(format!("takes text or int64, not {}", x.kind().name())),
         }

@@ -80,33 +80,20 @@ impl Kernel for Cast {
             (Data::F32(v), Kind::Bool) => each!(v, set_bool, |v: f32| v != 0.0),
             (Data::F64(v), Kind::Bool) => each!(v, set_bool, |v: f64| v != 0.0),
             (Data::I64(v), Kind::Bool) => each!(v, set_bool, |v: i64| v != 0),
-            (Data::I64(v), Kind::Text) => v
-                .iter()
-                .zip(out.set_text(&x.dims))
-                .for_each(|(v, o)| *o = v.to_string()),
+            (Data::I64(v), Kind::Text) => v.iter().zip(out.set_text(&x.dims)).for_each(|(v, o)| *o = v.to_string()),
             (Data::Text(v), to @ (Kind::F32 | Kind::F64 | Kind::I64)) => {
                 let parsed: Vec<f64> = v
                     .iter()
                     .map(|s| s.trim().parse().map_err(|_| format!("takes {s:?} for a number")))
                     .collect::<Result<_, _>>()?;
                 match to {
-                    Kind::F32 => parsed
-                        .iter()
-                        .zip(out.set_f32(&x.dims))
-                        .for_each(|(v, o)| *o = *v as f32),
+                    Kind::F32 => parsed.iter().zip(out.set_f32(&x.dims)).for_each(|(v, o)| *o = *v as f32),
                     Kind::F64 => parsed.iter().zip(out.set_f64(&x.dims)).for_each(|(v, o)| *o = *v),
-                    _ => parsed
-                        .iter()
-                        .zip(out.set_i64(&x.dims))
-                        .for_each(|(v, o)| *o = self.wrap(*v as i64)),
+                    _ => parsed.iter().zip(out.set_i64(&x.dims)).for_each(|(v, o)| *o = self.wrap(*v as i64)),
                 }
             }
             (_, to) => {
-                return Err(format!(
-                    "casts {} to {}, which is not supported",
-                    x.kind().name(),
-                    to.name()
-                ));
+                return Err(format!("casts {} to {}, which is not supported", x.kind().name(), to.name()));
             }
         }
         Ok(())

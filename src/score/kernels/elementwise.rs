@@ -15,9 +15,9 @@ pub(super) fn make(name: &str, recipe: Recipe) -> Option<Made> {
             "IsNaN" => Some(made(IsNan)),
             "Where" => Some(made(Where)),
             "Clip" => Some(made(Clip::new(recipe))),
-            "BatchNormalization" => Some(made(BatchNorm {
-                epsilon: recipe.attributes().float("epsilon").unwrap_or(1e-5),
-            })),
+            "BatchNormalization" => {
+                Some(made(BatchNorm { epsilon: recipe.attributes().float("epsilon").unwrap_or(1e-5) }))
+            }
             _ => None,
         })
 }
@@ -306,10 +306,7 @@ impl Arithmetic {
         macro_rules! floats {
             ($x:expr, $y:expr, $set:ident, $t:ty, $pow:expr) => {{
                 let out = out.$set(&dims);
-                let (a, b) = (
-                    (a.dims.as_slice(), $x.as_slice()),
-                    (b.dims.as_slice(), $y.as_slice()),
-                );
+                let (a, b) = ((a.dims.as_slice(), $x.as_slice()), (b.dims.as_slice(), $y.as_slice()));
                 match self.0 {
                     Op::Add | Op::Mean => zip_with(a, b, &dims, out, |x: &$t, y: &$t| x + y),
                     Op::Sub => zip_with(a, b, &dims, out, |x: &$t, y: &$t| x - y),
@@ -317,27 +314,9 @@ impl Arithmetic {
                     Op::Div => zip_with(a, b, &dims, out, |x: &$t, y: &$t| x / y),
                     Op::Pow => zip_with(a, b, &dims, out, $pow),
                     // NaN on either side is NaN, unlike with `max`.
-                    Op::Max => zip_with(
-                        a,
-                        b,
-                        &dims,
-                        out,
-                        |x: &$t, y: &$t| if x.is_nan() || *x > *y { *x } else { *y },
-                    ),
-                    Op::Min => zip_with(
-                        a,
-                        b,
-                        &dims,
-                        out,
-                        |x: &$t, y: &$t| if x.is_nan() || *x < *y { *x } else { *y },
-                    ),
-                    Op::PRelu => zip_with(
-                        a,
-                        b,
-                        &dims,
-                        out,
-                        |x: &$t, y: &$t| if *x < 0.0 { x * y } else { *x },
-                    ),
+                    Op::Max => zip_with(a, b, &dims, out, |x: &$t, y: &$t| if x.is_nan() || *x > *y { *x } else { *y }),
+                    Op::Min => zip_with(a, b, &dims, out, |x: &$t, y: &$t| if x.is_nan() || *x < *y { *x } else { *y }),
+                    Op::PRelu => zip_with(a, b, &dims, out, |x: &$t, y: &$t| if *x < 0.0 { x * y } else { *x }),
                 }
             }};
         }
@@ -490,9 +469,7 @@ impl Kernel for Where {
         let condition = c.bools().ok_or("chooses by something that is not boolean")?;
         macro_rules! choose {
             ($x:expr, $y:expr, $set:ident) => {{
-                let places = offsets(&c.dims, &dims)
-                    .zip(offsets(&x.dims, &dims))
-                    .zip(offsets(&y.dims, &dims));
+                let places = offsets(&c.dims, &dims).zip(offsets(&x.dims, &dims)).zip(offsets(&y.dims, &dims));
                 for (o, ((c, i), j)) in outputs[0].$set(&dims).iter_mut().zip(places) {
                     o.clone_from(if condition[c] { &$x[i] } else { &$y[j] });
                 }
@@ -519,10 +496,7 @@ struct Clip {
 impl Clip {
     fn new(recipe: Recipe) -> Clip {
         let a = recipe.attributes();
-        Clip {
-            low: a.float("min").unwrap_or(f32::MIN),
-            high: a.float("max").unwrap_or(f32::MAX),
-        }
+        Clip { low: a.float("min").unwrap_or(f32::MIN), high: a.float("max").unwrap_or(f32::MAX) }
     }
 }
 
@@ -531,11 +505,7 @@ impl Kernel for Clip {
         let x = args.get(0)?;
         macro_rules! clip {
             ($v:expr, $get:ident, $set:ident, $low:expr, $high:expr) => {{
-                let bound = |i| {
-                    args.opt(i)
-                        .and_then(Tensor::$get)
-                        .and_then(|v| v.first().copied())
-                };
+                let bound = |i| args.opt(i).and_then(Tensor::$get).and_then(|v| v.first().copied());
                 let (low, high) = (bound(1).unwrap_or($low), bound(2).unwrap_or($high));
                 for (v, o) in $v.iter().zip(outputs[0].$set(&x.dims)) {
                     *o = if *v < low { low } else { *v };
@@ -561,17 +531,11 @@ struct BatchNorm {
 impl Kernel for BatchNorm {
     fn run(&self, args: Args, outputs: &mut [Tensor], _: &mut Scratch) -> Result<(), String> {
         let x = args.get(0)?;
-        let floats = |i: usize| {
-            args.get(i)
-                .and_then(|t| t.f32s().ok_or_else(|| "takes floats".to_string()))
-        };
+        let floats = |i: usize| args.get(i).and_then(|t| t.f32s().ok_or_else(|| "takes floats".to_string()));
         let (v, scale, bias, mean, var) = (floats(0)?, floats(1)?, floats(2)?, floats(3)?, floats(4)?);
         let channels = x.dims[axis_of(1, x.dims.len(), false)?];
         if [scale, bias, mean, var].iter().any(|p| p.len() != channels) {
-            return Err(format!(
-                "normalises {channels} channels with parameters for {}",
-                scale.len()
-            ));
+            return Err(format!("normalises {channels} channels with parameters for {}", scale.len()));
         }
         let inner: usize = x.dims[2..].iter().product();
         for (i, (v, o)) in v.iter().zip(outputs[0].set_f32(&x.dims)).enumerate() {

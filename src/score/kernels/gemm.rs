@@ -27,12 +27,7 @@ impl Packed {
     /// From `w(k, n)`.
     pub(crate) fn new(inner: usize, columns: usize, w: impl Fn(usize, usize) -> f32) -> Packed {
         if columns == 1 {
-            return Packed {
-                inner,
-                columns,
-                panels: Vec::new(),
-                column: (0..inner).map(|k| w(k, 0)).collect(),
-            };
+            return Packed { inner, columns, panels: Vec::new(), column: (0..inner).map(|k| w(k, 0)).collect() };
         }
         let mut panels = vec![[0.0; PANEL]; columns.div_ceil(PANEL) * inner];
         for n in 0..columns {
@@ -40,12 +35,7 @@ impl Packed {
                 panels[n / PANEL * inner + k][n % PANEL] = w(k, n);
             }
         }
-        Packed {
-            inner,
-            columns,
-            panels,
-            column: Vec::new(),
-        }
+        Packed { inner, columns, panels, column: Vec::new() }
     }
 
     /// K: values per input row.
@@ -79,13 +69,7 @@ impl Packed {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
     fn multiply_avx512(&self, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.multiply_with::<ROWS>(
-            x,
-            bias,
-            out,
-            |panel, x| panel_avx512(panel, x),
-            |panel, x| panel_avx512(panel, x),
-        );
+        self.multiply_with::<ROWS>(x, bias, out, |panel, x| panel_avx512(panel, x), |panel, x| panel_avx512(panel, x));
     }
 
     /// Two rows at a time: their sums fill half of the sixteen registers.
@@ -126,11 +110,7 @@ impl Packed {
             let taken = PANEL.min(n - first);
             let out = &mut out[first..first + taken];
             match bias {
-                Some(b) => out
-                    .iter_mut()
-                    .zip(sums)
-                    .zip(&b[first..])
-                    .for_each(|((o, s), b)| *o = s + b),
+                Some(b) => out.iter_mut().zip(sums).zip(&b[first..]).for_each(|((o, s), b)| *o = s + b),
                 None => out.copy_from_slice(&sums[..taken]),
             }
         };
@@ -148,11 +128,7 @@ impl Packed {
                 }
             }
         }
-        for (x, out) in x
-            .remainder()
-            .chunks_exact(k)
-            .zip(out.into_remainder().chunks_exact_mut(n))
-        {
+        for (x, out) in x.remainder().chunks_exact(k).zip(out.into_remainder().chunks_exact_mut(n)) {
             for (p, panel) in self.panels.chunks_exact(k).enumerate() {
                 let [sums] = single(panel, x.as_chunks::<1>().0);
                 finish(p, &sums, out);

@@ -20,10 +20,7 @@ fn coefficients(a: Attributes, n: usize) -> Result<Packed, String> {
 fn project(packed: &Packed, bias: Option<&[f32]>, x: &Tensor, dims: &[usize], out: &mut Tensor) -> Result<(), String> {
     let (rows, width) = x.rows();
     if width != packed.inner() {
-        return Err(format!(
-            "has {width} inputs where its coefficients are for {}",
-            packed.inner()
-        ));
+        return Err(format!("has {width} inputs where its coefficients are for {}", packed.inner()));
     }
     let x = x.to_f32().ok_or("takes numbers, not text")?;
     packed.multiply(&x, rows, bias, out.set_f32(dims));
@@ -43,25 +40,12 @@ impl Classifier {
         let labels = Labels::of(a, "classlabels_ints", "classlabels_strings")?;
         let intercepts = a.floats("intercepts").to_vec();
         // The number of scores is that of the intercepts; without any, of the labels.
-        let n = if intercepts.is_empty() {
-            labels.len()
-        } else {
-            intercepts.len()
-        };
+        let n = if intercepts.is_empty() { labels.len() } else { intercepts.len() };
         if n > 1 && labels.len() < n {
             return Err(format!("has {n} scores and {} labels", labels.len()));
         }
-        let intercepts = if intercepts.is_empty() {
-            vec![0.0; n]
-        } else {
-            intercepts
-        };
-        Ok(Classifier {
-            packed: coefficients(a, n)?,
-            intercepts,
-            labels,
-            post: Post::of(a)?,
-        })
+        let intercepts = if intercepts.is_empty() { vec![0.0; n] } else { intercepts };
+        Ok(Classifier { packed: coefficients(a, n)?, intercepts, labels, post: Post::of(a)? })
     }
 }
 
@@ -73,9 +57,7 @@ impl Kernel for Classifier {
         let both = n == 1 && self.labels.len() == 2;
         let mut raw = Tensor::new(Vec::new(), Data::F32(std::mem::take(&mut scratch.floats)));
         let done = project(&self.packed, Some(&self.intercepts), x, &[rows, n], &mut raw);
-        let Data::F32(raw) = raw.data else {
-            unreachable!("set to floats")
-        };
+        let Data::F32(raw) = raw.data else { unreachable!("set to floats") };
         if done.is_ok() {
             self.finish(&raw, rows, both, args, outputs);
         }
@@ -87,15 +69,14 @@ impl Kernel for Classifier {
 impl Classifier {
     fn finish(&self, raw: &[f32], rows: usize, both: bool, args: Args, outputs: &mut [Tensor]) {
         let n = self.packed.columns();
-        self.labels
-            .write_to(outputs.first_mut().filter(|_| args.wants(0)), rows, |row| {
-                let scores = &raw[row * n..(row + 1) * n];
-                match n {
-                    1 if both => Choice::Class((scores[0] > 0.0) as usize),
-                    1 => Choice::Unnamed(scores[0] > 0.0),
-                    _ => Choice::Class((1..n).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })),
-                }
-            });
+        self.labels.write_to(outputs.first_mut().filter(|_| args.wants(0)), rows, |row| {
+            let scores = &raw[row * n..(row + 1) * n];
+            match n {
+                1 if both => Choice::Class((scores[0] > 0.0) as usize),
+                1 => Choice::Unnamed(scores[0] > 0.0),
+                _ => Choice::Class((1..n).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })),
+            }
+        });
         if let [_, scores, ..] = outputs {
             if n == 1 {
                 let width = 1 + both as usize;
@@ -124,11 +105,7 @@ impl Regressor {
     pub(super) fn new(a: Attributes) -> Result<Regressor, String> {
         let targets = usize::try_from(a.int("targets").unwrap_or(1)).map_err(|_| "has a negative number of targets")?;
         let intercepts = Some(a.floats("intercepts").to_vec()).filter(|b| b.len() == targets);
-        Ok(Regressor {
-            packed: coefficients(a, targets)?,
-            intercepts,
-            post: Post::of(a)?,
-        })
+        Ok(Regressor { packed: coefficients(a, targets)?, intercepts, post: Post::of(a)? })
     }
 }
 
@@ -151,9 +128,7 @@ impl Kernel for Regressor {
 
 pub(super) fn make(name: &str, recipe: Recipe) -> Option<Made> {
     match name {
-        "MatMul" => Some(made(MatMul {
-            packed: recipe.constant(1).and_then(pack),
-        })),
+        "MatMul" => Some(made(MatMul { packed: recipe.constant(1).and_then(pack) })),
         "Gemm" => Some(Gemm::new(recipe).and_then(made)),
         _ => None,
     }
@@ -183,10 +158,7 @@ impl Kernel for MatMul {
             [inner, n] => (inner, Some(n)),
             [inner] => (inner, None),
             _ => {
-                return Err(format!(
-                    "has a right side of {} dimensions; only matrices are supported",
-                    w.dims.len()
-                ));
+                return Err(format!("has a right side of {} dimensions; only matrices are supported", w.dims.len()));
             }
         };
         if inner != k {
@@ -244,12 +216,7 @@ impl Gemm {
             len if len == n => Some(c.iter().map(|v| beta * v).collect()),
             _ => None,
         });
-        Ok(Gemm {
-            packed,
-            alpha: a.float("alpha").unwrap_or(1.0),
-            beta,
-            bias,
-        })
+        Ok(Gemm { packed, alpha: a.float("alpha").unwrap_or(1.0), beta, bias })
     }
 }
 
@@ -272,13 +239,10 @@ impl Kernel for Gemm {
             if broadcast(&c.dims, &[rows, n])? != [rows, n] {
                 return Err(format!("adds the shape {:?} to [{rows}, {n}]", c.dims));
             }
-            out.iter_mut()
-                .zip(offsets(&c.dims, &[rows, n]))
-                .for_each(|(y, i)| *y += self.beta * values[i]);
+            out.iter_mut().zip(offsets(&c.dims, &[rows, n])).for_each(|(y, i)| *y += self.beta * values[i]);
         }
         if let Some(b) = &self.bias {
-            out.chunks_exact_mut(n.max(1))
-                .for_each(|row| row.iter_mut().zip(b).for_each(|(y, b)| *y += b));
+            out.chunks_exact_mut(n.max(1)).for_each(|row| row.iter_mut().zip(b).for_each(|(y, b)| *y += b));
         }
         Ok(())
     }

@@ -149,12 +149,7 @@ pub(crate) fn known(node: &NodeProto) -> bool {
     match node.domain.as_str() {
         // Not by trying: a forest is costly to make.
         "ai.onnx.ml" => node.op_type == "ZipMap" || ML.contains(&node.op_type.as_str()),
-        _ => make(Recipe {
-            node,
-            opsets: Opsets { plain: 17, ml: 3 },
-            constants: &[],
-        })
-        .is_some(),
+        _ => make(Recipe { node, opsets: Opsets { plain: 17, ml: 3 }, constants: &[] }).is_some(),
     }
 }
 
@@ -169,9 +164,5 @@ pub(crate) fn axis_of(axis: i64, rank: usize, end: bool) -> Result<usize, String
 
 /// Sizes before, at and after an axis.
 pub(crate) fn around(dims: &[usize], axis: usize) -> (usize, usize, usize) {
-    (
-        dims[..axis].iter().product(),
-        dims[axis],
-        dims[axis + 1..].iter().product(),
-    )
+    (dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product())
 }

@@ -90,25 +90,17 @@ impl Kernel for Normalizer {
                 Normalizer::Max => {
                     // The largest value, not the largest magnitude.
                     let top = x.iter().copied().fold(f32::MIN, f32::max);
-                    x.iter()
-                        .zip(out)
-                        .for_each(|(x, o)| *o = if top == 0.0 { *x } else { x / top });
+                    x.iter().zip(out).for_each(|(x, o)| *o = if top == 0.0 { *x } else { x / top });
                 }
                 Normalizer::L1 => {
                     let sum = x.iter().fold(0.0f32, |s, v| s + v.abs());
-                    x.iter()
-                        .zip(out)
-                        .for_each(|(x, o)| *o = if sum == 0.0 { *x } else { x / sum });
+                    x.iter().zip(out).for_each(|(x, o)| *o = if sum == 0.0 { *x } else { x / sum });
                 }
                 Normalizer::L2 => {
                     // By squares, signs kept: what the reference does, with its rounding.
                     let sum = x.iter().fold(0.0f32, |s, v| s + v * v);
                     x.iter().zip(out).for_each(|(x, o)| {
-                        *o = if sum == 0.0 {
-                            *x
-                        } else {
-                            (x * x / sum).sqrt().copysign(*x)
-                        };
+                        *o = if sum == 0.0 { *x } else { (x * x / sum).sqrt().copysign(*x) };
                     });
                 }
             }
@@ -127,10 +119,7 @@ pub(super) struct Imputer {
 
 impl Imputer {
     pub(super) fn new(a: Attributes) -> Result<Imputer, String> {
-        let (floats, ints) = (
-            a.floats("imputed_value_floats").to_vec(),
-            a.ints("imputed_value_int64s").to_vec(),
-        );
+        let (floats, ints) = (a.floats("imputed_value_floats").to_vec(), a.ints("imputed_value_int64s").to_vec());
         if floats.is_empty() == ints.is_empty() {
             return Err("needs either imputed_value_floats or imputed_value_int64s".into());
         }
@@ -152,11 +141,7 @@ impl Kernel for Imputer {
                 let imputed = per_column("imputed values", &self.ints, width)?;
                 let out = outputs[0].set_i64(&x.dims);
                 for (i, (v, out)) in values.iter().zip(out).enumerate() {
-                    *out = if *v == self.replaced_int {
-                        imputed(i % width)
-                    } else {
-                        *v
-                    };
+                    *out = if *v == self.replaced_int { imputed(i % width) } else { *v };
                 }
             }
             _ => {
@@ -181,9 +166,7 @@ pub(super) struct Binarizer {
 
 impl Binarizer {
     pub(super) fn new(a: Attributes) -> Binarizer {
-        Binarizer {
-            threshold: a.float("threshold").unwrap_or(0.0),
-        }
+        Binarizer { threshold: a.float("threshold").unwrap_or(0.0) }
     }
 }
 
@@ -192,10 +175,7 @@ impl Kernel for Binarizer {
         let x = args.get(0)?;
         let values = x.to_f32().ok_or("takes numbers, not text")?;
         let out = outputs[0].set_f32(&x.dims);
-        values
-            .iter()
-            .zip(out)
-            .for_each(|(v, o)| *o = (*v > self.threshold) as u8 as f32);
+        values.iter().zip(out).for_each(|(v, o)| *o = (*v > self.threshold) as u8 as f32);
         Ok(())
     }
 }
@@ -207,9 +187,7 @@ pub(super) struct FeatureVectorizer {
 
 impl FeatureVectorizer {
     pub(super) fn new(a: Attributes) -> FeatureVectorizer {
-        FeatureVectorizer {
-            widths: a.ints("inputdimensions").to_vec(),
-        }
+        FeatureVectorizer { widths: a.ints("inputdimensions").to_vec() }
     }
 }
 
@@ -258,13 +236,8 @@ impl Kernel for ArrayFeatureExtractor {
         macro_rules! extract {
             ($x:expr, $set:ident) => {{
                 let out = outputs[0].$set(&dims);
-                for (x, out) in $x
-                    .chunks_exact(width.max(1))
-                    .zip(out.chunks_exact_mut(at.len().max(1)))
-                {
-                    at.iter()
-                        .zip(out)
-                        .for_each(|(&i, o)| o.clone_from(&x[i as usize]));
+                for (x, out) in $x.chunks_exact(width.max(1)).zip(out.chunks_exact_mut(at.len().max(1))) {
+                    at.iter().zip(out).for_each(|(&i, o)| o.clone_from(&x[i as usize]));
                 }
             }};
         }

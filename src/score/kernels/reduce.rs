@@ -27,13 +27,7 @@ pub(super) fn make(name: &str, recipe: Recipe) -> Option<Made> {
     };
     // Until version 13 softmax flattened all axes from the given one on.
     let flatten = recipe.opsets.plain < 13;
-    let softmax = |log| {
-        made(Softmax {
-            log,
-            flatten,
-            axis: a.int("axis").unwrap_or(if flatten { 1 } else { -1 }),
-        })
-    };
+    let softmax = |log| made(Softmax { log, flatten, axis: a.int("axis").unwrap_or(if flatten { 1 } else { -1 }) });
     match name {
         "ArgMax" => Some(extreme(true)),
         "ArgMin" => Some(extreme(false)),
@@ -78,13 +72,7 @@ impl Reduction {
         let count = || values.clone().count() as f64;
         // NaN anywhere is NaN.
         let extreme = |start: f64, better: fn(f64, f64) -> bool| {
-            values.clone().fold(start, |m, v| {
-                if m.is_nan() || !(better(v, m) || v.is_nan()) {
-                    m
-                } else {
-                    v
-                }
-            })
+            values.clone().fold(start, |m, v| if m.is_nan() || !(better(v, m) || v.is_nan()) { m } else { v })
         };
         match self {
             Reduction::Sum => values.sum(),
@@ -98,11 +86,7 @@ impl Reduction {
             Reduction::LogSum => values.sum::<f64>().ln(),
             Reduction::LogSumExp => {
                 let top = extreme(f64::NEG_INFINITY, |v, m| v > m);
-                if top.is_infinite() {
-                    top
-                } else {
-                    values.map(|v| math::exp64(v - top)).sum::<f64>().ln() + top
-                }
+                if top.is_infinite() { top } else { values.map(|v| math::exp64(v - top)).sum::<f64>().ln() + top }
             }
         }
     }
@@ -128,12 +112,8 @@ impl Kernel for Reduce {
         for i in (1..rank).rev() {
             strides[i - 1] = strides[i] * x.dims[i];
         }
-        let pick = |want: bool, of: &[usize]| {
-            (0..rank)
-                .filter(|&i| reduced[i] == want)
-                .map(|i| of[i])
-                .collect::<Vec<_>>()
-        };
+        let pick =
+            |want: bool, of: &[usize]| (0..rank).filter(|&i| reduced[i] == want).map(|i| of[i]).collect::<Vec<_>>();
         let inner: Vec<usize> = walk(pick(true, &x.dims), pick(true, &strides)).collect();
         let outer = walk(pick(false, &x.dims), pick(false, &strides));
         let dims: Vec<usize> = match self.keep {
@@ -237,11 +217,7 @@ impl Kernel for Softmax {
                 let sum: f64 = line.iter().map(|v| math::exp64(v - top)).sum();
                 let log_sum = sum.ln();
                 for (k, v) in line.iter().enumerate() {
-                    let y = if self.log {
-                        v - top - log_sum
-                    } else {
-                        math::exp64(v - top) / sum
-                    };
+                    let y = if self.log { v - top - log_sum } else { math::exp64(v - top) / sum };
                     set(start + k * after, y);
                 }
             }

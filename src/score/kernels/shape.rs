@@ -13,41 +13,22 @@ pub(super) fn make(name: &str, recipe: Recipe) -> Option<Made> {
         "ConstantOfShape" => a
             .tensor("value")
             .and_then(|v| made(ConstantOfShape(v.unwrap_or(Tensor::new(vec![1], Data::F32(vec![0.0])))))),
-        "Shape" => made(ShapeOf {
-            start: a.int("start").unwrap_or(0),
-            end: a.int("end").unwrap_or(i64::MAX),
-        }),
-        "Reshape" => made(Reshape {
-            zero_is_zero: a.int("allowzero").unwrap_or(0) != 0,
-            shape: a.ints("shape").to_vec(),
-        }),
-        "Flatten" => made(Flatten {
-            axis: a.int("axis").unwrap_or(1),
-        }),
-        "Squeeze" => made(Squeeze {
-            axes: a.ints("axes").to_vec(),
-        }),
-        "Unsqueeze" => made(Unsqueeze {
-            axes: a.ints("axes").to_vec(),
-        }),
-        "Concat" => made(Concat {
-            axis: a.int("axis").unwrap_or(1),
-        }),
-        "Transpose" => made(Transpose {
-            order: a.ints("perm").to_vec(),
-        }),
-        "Gather" => made(Gather {
-            axis: a.int("axis").unwrap_or(0),
-        }),
+        "Shape" => made(ShapeOf { start: a.int("start").unwrap_or(0), end: a.int("end").unwrap_or(i64::MAX) }),
+        "Reshape" => {
+            made(Reshape { zero_is_zero: a.int("allowzero").unwrap_or(0) != 0, shape: a.ints("shape").to_vec() })
+        }
+        "Flatten" => made(Flatten { axis: a.int("axis").unwrap_or(1) }),
+        "Squeeze" => made(Squeeze { axes: a.ints("axes").to_vec() }),
+        "Unsqueeze" => made(Unsqueeze { axes: a.ints("axes").to_vec() }),
+        "Concat" => made(Concat { axis: a.int("axis").unwrap_or(1) }),
+        "Transpose" => made(Transpose { order: a.ints("perm").to_vec() }),
+        "Gather" => made(Gather { axis: a.int("axis").unwrap_or(0) }),
         "Slice" => made(Slice {
             starts: a.ints("starts").to_vec(),
             ends: a.ints("ends").to_vec(),
             axes: a.ints("axes").to_vec(),
         }),
-        "Split" => made(Split {
-            axis: a.int("axis").unwrap_or(0),
-            parts: a.ints("split").to_vec(),
-        }),
+        "Split" => made(Split { axis: a.int("axis").unwrap_or(0), parts: a.ints("split").to_vec() }),
         "Expand" => made(Expand),
         _ => return None,
     })
@@ -57,10 +38,7 @@ pub(super) fn make(name: &str, recipe: Recipe) -> Option<Made> {
 fn pick(x: &Tensor, dims: &[usize], places: impl Iterator<Item = usize>, out: &mut Tensor) {
     macro_rules! go {
         ($v:expr, $set:ident) => {
-            out.$set(dims)
-                .iter_mut()
-                .zip(places)
-                .for_each(|(o, i)| o.clone_from(&$v[i]))
+            out.$set(dims).iter_mut().zip(places).for_each(|(o, i)| o.clone_from(&$v[i]))
         };
     }
     match &x.data {
@@ -97,21 +75,13 @@ fn constant(recipe: Recipe) -> Result<Tensor, String> {
         return Ok(t);
     }
     let list = |n: usize, data| Ok(Tensor::new(vec![n], data));
-    match (
-        a.float("value_float"),
-        a.int("value_int"),
-        a.text("value_string").transpose()?,
-    ) {
+    match (a.float("value_float"), a.int("value_int"), a.text("value_string").transpose()?) {
         (Some(v), ..) => return Ok(Tensor::new(vec![], Data::F32(vec![v]))),
         (_, Some(v), _) => return Ok(Tensor::new(vec![], Data::I64(vec![v]))),
         (.., Some(v)) => return Ok(Tensor::new(vec![], Data::Text(vec![v.into()]))),
         _ => {}
     }
-    let (floats, whole, texts) = (
-        a.floats("value_floats"),
-        a.ints("value_ints"),
-        a.texts("value_strings")?,
-    );
+    let (floats, whole, texts) = (a.floats("value_floats"), a.ints("value_ints"), a.texts("value_strings")?);
     match () {
         _ if !floats.is_empty() => list(floats.len(), Data::F32(floats.to_vec())),
         _ if !whole.is_empty() => list(whole.len(), Data::I64(whole.to_vec())),
@@ -144,9 +114,7 @@ impl Kernel for ConstantOfShape {
 }
 
 fn sizes(dims: &[i64]) -> Result<Vec<usize>, String> {
-    dims.iter()
-        .map(|&d| usize::try_from(d).map_err(|_| format!("has the dimension {d}")))
-        .collect()
+    dims.iter().map(|&d| usize::try_from(d).map_err(|_| format!("has the dimension {d}"))).collect()
 }
 
 struct ShapeOf {
@@ -160,9 +128,7 @@ impl Kernel for ShapeOf {
         let rank = dims.len() as i64;
         let bound = |i: i64| (if i < 0 { i.saturating_add(rank) } else { i }).clamp(0, rank) as usize;
         let part = dims.get(bound(self.start)..bound(self.end)).unwrap_or(&[]);
-        part.iter()
-            .zip(outputs[0].set_i64(&[part.len()]))
-            .for_each(|(d, o)| *o = *d as i64);
+        part.iter().zip(outputs[0].set_i64(&[part.len()])).for_each(|(d, o)| *o = *d as i64);
         Ok(())
     }
 }
@@ -225,10 +191,7 @@ impl Kernel for Squeeze {
         let gone: Vec<usize> = match axes {
             // Without axes every dimension of 1 goes; not the rows', or a batch of one would come out different.
             [] => (1..rank).filter(|&i| x.dims[i] == 1).collect(),
-            axes => axes
-                .iter()
-                .map(|&a| axis_of(a, rank, false))
-                .collect::<Result<_, _>>()?,
+            axes => axes.iter().map(|&a| axis_of(a, rank, false)).collect::<Result<_, _>>()?,
         };
         if let Some(&i) = gone.iter().find(|&&i| x.dims[i] != 1) {
             return Err(format!("squeezes axis {i}, which has {} elements", x.dims[i]));
@@ -248,14 +211,9 @@ impl Kernel for Unsqueeze {
         let x = args.get(0)?;
         let axes = ints(args, 1, &self.axes)?;
         let rank = x.dims.len() + axes.len();
-        let new: Vec<usize> = axes
-            .iter()
-            .map(|&a| axis_of(a, rank, false))
-            .collect::<Result<_, _>>()?;
+        let new: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank, false)).collect::<Result<_, _>>()?;
         let mut old = x.dims.iter().copied();
-        let dims: Vec<usize> = (0..rank)
-            .map(|i| if new.contains(&i) { 1 } else { old.next().unwrap_or(1) })
-            .collect();
+        let dims: Vec<usize> = (0..rank).map(|i| if new.contains(&i) { 1 } else { old.next().unwrap_or(1) }).collect();
         outputs[0].copy(x, &dims);
         Ok(())
     }
@@ -323,11 +281,7 @@ impl Kernel for Transpose {
         let rank = x.dims.len();
         let order: Vec<usize> = match self.order.is_empty() {
             true => (0..rank).rev().collect(),
-            false => self
-                .order
-                .iter()
-                .map(|&a| axis_of(a, rank, false))
-                .collect::<Result<_, _>>()?,
+            false => self.order.iter().map(|&a| axis_of(a, rank, false)).collect::<Result<_, _>>()?,
         };
         if order.len() != rank {
             return Err(format!("orders {} axes of {rank}", order.len()));
@@ -363,11 +317,8 @@ impl Kernel for Gather {
         dims.extend(&at.dims);
         dims.extend(&x.dims[axis + 1..]);
         let indices = &indices;
-        let places = (0..before).flat_map(move |b| {
-            indices
-                .iter()
-                .flat_map(move |&i| (0..after).map(move |k| (b * n + i) * after + k))
-        });
+        let places = (0..before)
+            .flat_map(move |b| indices.iter().flat_map(move |&i| (0..after).map(move |k| (b * n + i) * after + k)));
         pick(x, &dims, places, &mut outputs[0]);
         Ok(())
     }
@@ -405,21 +356,14 @@ impl Kernel for Slice {
                 }
                 _ => {
                     let (from, to) = (wrap(starts[i]).clamp(-1, n - 1), wrap(ends[i]).clamp(-1, n - 1));
-                    (to + 1..from + 1)
-                        .rev()
-                        .step_by(step.unsigned_abs() as usize)
-                        .map(|k| k as usize)
-                        .collect()
+                    (to + 1..from + 1).rev().step_by(step.unsigned_abs() as usize).map(|k| k as usize).collect()
                 }
             };
         }
         let dims: Vec<usize> = taken.iter().map(Vec::len).collect();
         let mut places = vec![0usize];
         for (axis, indices) in taken.iter().enumerate() {
-            places = places
-                .iter()
-                .flat_map(|p| indices.iter().map(move |i| p * x.dims[axis] + i))
-                .collect();
+            places = places.iter().flat_map(|p| indices.iter().map(move |i| p * x.dims[axis] + i)).collect();
         }
         pick(x, &dims, places.into_iter(), &mut outputs[0]);
         Ok(())
@@ -439,9 +383,7 @@ impl Kernel for Split {
         let parts = match ints(args, 1, &self.parts)? {
             [] => {
                 let each = n.div_ceil(outputs.len());
-                (0..outputs.len())
-                    .map(|i| each.min(n.saturating_sub(i * each)))
-                    .collect()
+                (0..outputs.len()).map(|i| each.min(n.saturating_sub(i * each))).collect()
             }
             parts => sizes(parts)?,
         };

@@ -61,10 +61,7 @@ impl Similarity {
         let (rows, k) = x.rows();
         let n = self.vectors.columns();
         if k != self.vectors.inner() {
-            return Err(format!(
-                "has {k} inputs where its vectors have {}",
-                self.vectors.inner()
-            ));
+            return Err(format!("has {k} inputs where its vectors have {}", self.vectors.inner()));
         }
         let x = x.to_f32().ok_or("takes numbers, not text")?;
         out.clear();
@@ -107,7 +104,7 @@ enum Mode {
 struct Pairs {
     /// Start of each class's support vectors, and their end.
     starts: Vec<usize>,
-    /// [classes − 1][vectors].
+    /// `[classes − 1][vectors]`.
     coefficients: Vec<f32>,
     rho: Vec<f32>,
     /// Platt's a and b for each pair.
@@ -148,43 +145,25 @@ impl Classifier {
                 && rho.len() >= pairs
                 && platt.as_ref().is_none_or(|(a, b)| a.len() >= pairs && b.len() >= pairs);
             if !enough {
-                return Err(format!(
-                    "has too few coefficients, rho or probabilities for {classes} classes"
-                ));
+                return Err(format!("has too few coefficients, rho or probabilities for {classes} classes"));
             }
             let mut starts = vec![0];
             starts.extend(per_class.iter().scan(0, |at, n| {
                 *at += n;
                 Some(*at)
             }));
-            let mode = Mode::Pairs(Pairs {
-                starts,
-                coefficients: coefficients.to_vec(),
-                rho,
-                platt,
-            });
+            let mode = Mode::Pairs(Pairs { starts, coefficients: coefficients.to_vec(), rho, platt });
             (Similarity::new(a, false, a.floats("support_vectors"), vectors)?, mode)
         };
         let all_positive = coefficients.iter().all(|&w| w >= 0.0);
-        Ok(Classifier {
-            similarity,
-            mode,
-            rho0,
-            labels,
-            post: Post::of(a)?,
-            all_positive,
-        })
+        Ok(Classifier { similarity, mode, rho0, labels, post: Post::of(a)?, all_positive })
     }
 }
 
 impl Kernel for Classifier {
     fn run(&self, args: Args, outputs: &mut [Tensor], scratch: &mut Scratch) -> Result<(), String> {
         let x = args.get(0)?;
-        let plus = if matches!(self.mode, Mode::PerClass) {
-            self.rho0
-        } else {
-            0.0
-        };
+        let plus = if matches!(self.mode, Mode::PerClass) { self.rho0 } else { 0.0 };
         let rows = self.similarity.compute(x, plus, &mut scratch.floats)?;
         let kernels = &scratch.floats;
         let [labels, rest @ ..] = outputs else { return Ok(()) };
@@ -194,8 +173,7 @@ impl Kernel for Classifier {
         match &self.mode {
             Mode::PerClass => {
                 let n = self.labels.len();
-                self.labels
-                    .write_to(labels, rows, |row| self.choose_linear(&kernels[row * n..(row + 1) * n]));
+                self.labels.write_to(labels, rows, |row| self.choose_linear(&kernels[row * n..(row + 1) * n]));
                 let out = scores.set_f32(&[rows, n]);
                 out.copy_from_slice(kernels);
                 out.chunks_exact_mut(n).for_each(|row| {
@@ -247,11 +225,7 @@ impl Classifier {
                     self.post.apply(out);
                 }
                 None if classes <= 2 => {
-                    let second = if self.post == Post::None {
-                        Second::Negative
-                    } else {
-                        Second::Complement
-                    };
+                    let second = if self.post == Post::None { Second::Negative } else { Second::Complement };
                     second.spread(self.post, decisions.first().copied().unwrap_or(0.0), out);
                 }
                 None => {
@@ -353,25 +327,14 @@ impl Regressor {
         let supports = usize::try_from(a.int("n_supports").unwrap_or(0)).map_err(|_| "has a negative n_supports")?;
         let (similarity, weights) = if supports > 0 {
             if coefficients.len() != supports {
-                return Err(format!(
-                    "has {} coefficients for {supports} support vectors",
-                    coefficients.len()
-                ));
+                return Err(format!("has {} coefficients for {supports} support vectors", coefficients.len()));
             }
             let weights = Packed::new(supports, 1, |i, _| coefficients[i]);
-            (
-                Similarity::new(a, false, a.floats("support_vectors"), supports)?,
-                Some(weights),
-            )
+            (Similarity::new(a, false, a.floats("support_vectors"), supports)?, Some(weights))
         } else {
             (Similarity::new(a, true, coefficients, 1)?, None)
         };
-        Ok(Regressor {
-            similarity,
-            weights,
-            rho,
-            one_class: a.int("one_class").unwrap_or(0) != 0,
-        })
+        Ok(Regressor { similarity, weights, rho, one_class: a.int("one_class").unwrap_or(0) != 0 })
     }
 }
 

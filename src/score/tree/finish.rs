@@ -47,10 +47,7 @@ impl<T: Real> Sums<'_, T> {
         match self.only {
             Some(only) if only == target => (self.sums[row], true),
             Some(_) => (T::default(), false),
-            None => (
-                self.sums[row * self.targets + target],
-                self.seen[row * self.targets + target],
-            ),
+            None => (self.sums[row * self.targets + target], self.seen[row * self.targets + target]),
         }
     }
 }
@@ -75,25 +72,14 @@ pub(super) struct Finish {
 
 impl Finish {
     pub(super) fn regressor(forest: &Forest, aggregate: Aggregate, post: Post, base: Vec<f64>) -> Finish {
-        Finish {
-            aggregate,
-            post,
-            base,
-            trees: forest.roots.len(),
-            targets: forest.targets,
-            classes: None,
-        }
+        Finish { aggregate, post, base, trees: forest.roots.len(), targets: forest.targets, classes: None }
     }
 
     pub(super) fn classifier(forest: &Forest, labels: Labels, post: Post, base: Vec<f64>) -> Result<Finish, String> {
         if base.len() > labels.len() {
             return Err(format!("has {} base_values for {} classes", base.len(), labels.len()));
         }
-        let classes = Classes {
-            binary: labels.len() == 2 && forest.one_id,
-            all_positive: forest.all_positive,
-            labels,
-        };
+        let classes = Classes { binary: labels.len() == 2 && forest.one_id, all_positive: forest.all_positive, labels };
         Ok(Finish {
             aggregate: Aggregate::Sum,
             post,
@@ -162,9 +148,7 @@ impl Finish {
     fn write_one<T: Real>(&self, classes: &Classes, sums: &Sums<T>, labels: Option<&mut Tensor>, scores: &mut [f32]) {
         let base = self.base.first().copied().unwrap_or(0.0);
         let score = |row| (sums.get(row, 0).0 + T::of_f64(base)).to_f64() as f32;
-        classes
-            .labels
-            .write_to(labels, scores.len(), |row| Choice::Unnamed(score(row) > 0.0));
+        classes.labels.write_to(labels, scores.len(), |row| Choice::Unnamed(score(row) > 0.0));
         for (row, out) in scores.iter_mut().enumerate() {
             Second::Absent.spread(self.post, score(row), std::slice::from_mut(out));
         }
@@ -215,11 +199,7 @@ impl Finish {
                 self.post.apply(out);
             }
         }
-        let at = if classes.binary && classes.all_positive {
-            0.5
-        } else {
-            0.0
-        };
+        let at = if classes.binary && classes.all_positive { 0.5 } else { 0.0 };
         classes.labels.write_to(labels, rows, |row| {
             let positive = decide(row).3 > at;
             match &classes.labels {

@@ -44,11 +44,7 @@ macro_rules! real {
                 self as f64
             }
             fn below(self) -> $t {
-                if self == <$t>::NEG_INFINITY {
-                    <$t>::NAN
-                } else {
-                    self.next_down()
-                }
+                if self == <$t>::NEG_INFINITY { <$t>::NAN } else { self.next_down() }
             }
             fn divided(self, by: usize) -> $t {
                 self / by as $t
@@ -173,18 +169,8 @@ fn ordering<T: Real>(
         (Test::Gt, true) => (false, t),
         (Test::Eq | Test::Neq | Test::Member(_), _) => unreachable!("not an ordering"),
     };
-    let (on_true, on_false) = if missing_is_true {
-        (on_false, on_true)
-    } else {
-        (on_true, on_false)
-    };
-    Todo::Compare(Box::new(Compare {
-        feature,
-        negate,
-        threshold,
-        on_false,
-        on_true,
-    }))
+    let (on_true, on_false) = if missing_is_true { (on_false, on_true) } else { (on_true, on_false) };
+    Todo::Compare(Box::new(Compare { feature, negate, threshold, on_false, on_true }))
 }
 
 /// `x == t` as `x <= t` and `x >= t`.
@@ -218,9 +204,10 @@ fn lower<T: Real>(forest: &Forest, i: usize) -> Option<Todo<T>> {
                 true => impossible(s.feature, s.missing_is_true, on_true.clone(), on_false),
                 false => on_false,
             };
-            values.iter().rev().fold(none, |rest, &v| {
-                equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest)
-            })
+            values
+                .iter()
+                .rev()
+                .fold(none, |rest, &v| equality(s.feature, T::of_f64(v), s.missing_is_true, on_true.clone(), rest))
         }
         test => ordering(test, s.feature, t, s.missing_is_true, on_true, on_false),
     })
@@ -252,19 +239,12 @@ fn steps(forest: &Forest) -> Vec<(usize, usize)> {
 impl<T: Real, L: Link> Layout<T, L> {
     fn new(forest: &Forest, leaf_ids: &HashMap<usize, u32>, one_target: bool) -> Option<Layout<T, L>> {
         let depths = steps(forest);
-        let mut layout = Layout {
-            nodes: Vec::new(),
-            trees: Vec::new(),
-            leaf: Vec::new(),
-        };
+        let mut layout = Layout { nodes: Vec::new(), trees: Vec::new(), leaf: Vec::new() };
         let columns = 1 + 2 * forest.inputs;
         if columns * LANES >= 1 << L::COLUMN_BITS {
             return None;
         }
-        let blank = Node {
-            value: T::NAN,
-            link: L::new(0, 0),
-        };
+        let blank = Node { value: T::NAN, link: L::new(0, 0) };
         for &root in &forest.roots {
             let start = layout.nodes.len();
             let mut laid = HashMap::new();
@@ -294,10 +274,7 @@ impl<T: Real, L: Link> Layout<T, L> {
                     return None;
                 }
                 let column = 1 + compare.feature + if compare.negate { forest.inputs } else { 0 };
-                layout.nodes[at] = Node {
-                    value: compare.threshold,
-                    link: L::new(column, child - start),
-                };
+                layout.nodes[at] = Node { value: compare.threshold, link: L::new(column, child - start) };
                 if let Some(i) = source {
                     laid.insert(i, layout.nodes[at]);
                 }
@@ -385,10 +362,7 @@ fn leaf_node<T: Real, L: Link>(forest: &Forest, i: usize, at: usize, one_target:
         Source::Leaf(w) if one_target => T::of_f64(w[0].1),
         _ => T::NAN,
     };
-    Node {
-        value,
-        link: L::new(0, at),
-    }
+    Node { value, link: L::new(0, at) }
 }
 
 impl<T: Real> Flat<T> {
@@ -412,15 +386,7 @@ impl<T: Real> Flat<T> {
             Some(narrow) => AnyLayout::Narrow(narrow),
             None => AnyLayout::Wide(Layout::new(forest, &leaf_ids, one_target.is_some()).ok_or("is too large")?),
         };
-        Ok(Flat {
-            layout,
-            inputs: forest.inputs,
-            negated,
-            one_target,
-            targets: forest.targets,
-            spans,
-            weights,
-        })
+        Ok(Flat { layout, inputs: forest.inputs, negated, one_target, targets: forest.targets, spans, weights })
     }
 
     /// The target that every leaf weighs once, if there is one: then [`Self::sum`] and [`Self::pick`] do.
@@ -513,11 +479,7 @@ impl<T: Real> Flat<T> {
                 continue;
             }
             let groups = left.div_ceil(LANES).min(groups_max);
-            let groups = if left % LANES <= 2 && left > LANES {
-                groups.min(left / LANES)
-            } else {
-                groups
-            };
+            let groups = if left % LANES <= 2 && left > LANES { groups.min(left / LANES) } else { groups };
             let taken = left.min(groups * LANES);
             self.fill(&x[first * width..], taken, width, groups, block);
             for &tree in &layout.trees {

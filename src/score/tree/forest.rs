@@ -95,12 +95,7 @@ impl Forest {
                 roots.push(i);
             }
         }
-        let find = |tree: i64, id: i64| {
-            place
-                .get(&(tree, id))
-                .copied()
-                .ok_or(format!("tree {tree} has no node {id}"))
-        };
+        let find = |tree: i64, id: i64| place.get(&(tree, id)).copied().ok_or(format!("tree {tree} has no node {id}"));
         let mut nodes = Vec::with_capacity(ids.len());
         for (i, mode) in modes.iter().enumerate() {
             let test = match mode.as_str() {
@@ -153,10 +148,7 @@ impl Forest {
     /// From the arrays of ai.onnx.ml 5's TreeEnsemble.
     pub(super) fn of_arrays(a: Attributes) -> Result<Forest, String> {
         let targets = a.int("n_targets").unwrap_or(1);
-        let targets = usize::try_from(targets)
-            .ok()
-            .filter(|&t| t > 0)
-            .ok_or(format!("n_targets is {targets}"))?;
+        let targets = usize::try_from(targets).ok().filter(|&t| t > 0).ok_or(format!("n_targets is {targets}"))?;
         let features = a.ints("nodes_featureids");
         let modes = match a.tensor("nodes_modes")? {
             Some(Tensor { data: Data::I64(v), .. }) => v,
@@ -183,10 +175,7 @@ impl Forest {
         ])?;
         let leaf_targets = a.ints("leaf_targetids");
         let leaf_weights: Vec<f64> = floats("leaf_weights")?;
-        same_length(&[
-            ("leaf_targetids", leaf_targets.len()),
-            ("leaf_weights", leaf_weights.len()),
-        ])?;
+        same_length(&[("leaf_targetids", leaf_targets.len()), ("leaf_weights", leaf_weights.len())])?;
 
         let n = features.len();
         let mut nodes = Vec::with_capacity(n + leaf_weights.len());
@@ -195,9 +184,7 @@ impl Forest {
         let child = |id: i64, leaf: i64| {
             let (offset, limit) = if leaf != 0 { (n, leaf_weights.len()) } else { (0, n) };
             let inside = usize::try_from(id).ok().filter(|&i| i < limit);
-            inside
-                .map(|i| i + offset)
-                .ok_or(format!("a split leads to node {id}, which does not exist"))
+            inside.map(|i| i + offset).ok_or(format!("a split leads to node {id}, which does not exist"))
         };
         for i in 0..n {
             let test = match modes[i] {
@@ -259,13 +246,6 @@ impl Forest {
                 }
             }
         }
-        Ok(Forest {
-            nodes,
-            roots,
-            targets,
-            inputs,
-            one_id: false,
-            all_positive: false,
-        })
+        Ok(Forest { nodes, roots, targets, inputs, one_id: false, all_positive: false })
     }
 }

@@ -43,10 +43,7 @@ impl TreeKernel {
     /// `TreeEnsembleRegressor`.
     pub(crate) fn regressor(a: Attributes) -> Result<TreeKernel, String> {
         let targets = a.int("n_targets").unwrap_or(1);
-        let targets = usize::try_from(targets)
-            .ok()
-            .filter(|&t| t > 0)
-            .ok_or(format!("n_targets is {targets}"))?;
+        let targets = usize::try_from(targets).ok().filter(|&t| t > 0).ok_or(format!("n_targets is {targets}"))?;
         let forest = Forest::of_lists(a, "target", targets)?;
         let aggregate = match a.text("aggregate_function").transpose()? {
             None | Some("SUM") => Aggregate::Sum,
@@ -69,22 +66,13 @@ impl TreeKernel {
             3 => Aggregate::Max,
             other => return Err(format!("aggregate_function {other} is unknown")),
         };
-        let finish = Finish::regressor(
-            &forest,
-            aggregate,
-            Post::of_code(a.int("post_transform").unwrap_or(0))?,
-            Vec::new(),
-        );
+        let finish =
+            Finish::regressor(&forest, aggregate, Post::of_code(a.int("post_transform").unwrap_or(0))?, Vec::new());
         TreeKernel::new(forest, finish)
     }
 
     fn new(forest: Forest, finish: Finish) -> Result<TreeKernel, String> {
-        Ok(TreeKernel {
-            single: Flat::new(&forest)?,
-            double: Default::default(),
-            forest,
-            finish,
-        })
+        Ok(TreeKernel { single: Flat::new(&forest)?, double: Default::default(), forest, finish })
     }
 
     fn run_on<T: Real>(
@@ -97,10 +85,7 @@ impl TreeKernel {
         outputs: &mut [Tensor],
     ) -> Result<(), String> {
         if width < self.forest.inputs {
-            return Err(format!(
-                "has {width} inputs where its trees read {}",
-                self.forest.inputs
-            ));
+            return Err(format!("has {width} inputs where its trees read {}", self.forest.inputs));
         }
         let targets = self.forest.targets;
         if flat.one_target().is_some() {
@@ -116,22 +101,9 @@ impl TreeKernel {
             work.sums.resize(rows * targets, T::default());
             work.seen.clear();
             work.seen.resize(rows * targets, false);
-            flat.sum_targets(
-                x,
-                rows,
-                width,
-                &mut work.block,
-                &mut work.sums,
-                &mut work.seen,
-                self.finish.aggregate(),
-            );
+            flat.sum_targets(x, rows, width, &mut work.block, &mut work.sums, &mut work.seen, self.finish.aggregate());
         }
-        let sums = Sums {
-            sums: &work.sums,
-            seen: &work.seen,
-            targets,
-            only: flat.one_target(),
-        };
+        let sums = Sums { sums: &work.sums, seen: &work.seen, targets, only: flat.one_target() };
         self.finish.write(&sums, rows, args, outputs);
         Ok(())
     }

@@ -7,20 +7,8 @@ use super::flat::{Flat, Real};
 use super::forest::{Forest, Node, Split, Test};
 
 /// Values that meet thresholds exactly, just miss them, or are special.
-const VALUES: [f64; 12] = [
-    0.0,
-    -0.0,
-    1.0,
-    -1.0,
-    0.5,
-    1.0e-45,
-    -1.0e-45,
-    3.0,
-    f64::INFINITY,
-    f64::NEG_INFINITY,
-    f64::NAN,
-    f64::NAN,
-];
+const VALUES: [f64; 12] =
+    [0.0, -0.0, 1.0, -1.0, 0.5, 1.0e-45, -1.0e-45, 3.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::NAN];
 
 fn holds(split: &Split, x: f64) -> bool {
     if x.is_nan() {
@@ -43,13 +31,7 @@ fn leaf_of<'a>(forest: &'a Forest, root: usize, row: &[f64]) -> &'a [(usize, f64
     loop {
         match &forest.nodes[at] {
             Node::Leaf(weights) => return weights,
-            Node::Split(s) => {
-                at = if holds(s, row[s.feature]) {
-                    s.on_true
-                } else {
-                    s.on_false
-                }
-            }
+            Node::Split(s) => at = if holds(s, row[s.feature]) { s.on_true } else { s.on_false },
         }
     }
 }
@@ -79,9 +61,7 @@ fn grow(nodes: &mut Vec<Node>, choices: &mut impl Iterator<Item = u32>, depth: u
     if depth == 0 || next() % 8 == 0 {
         let weights = match shape.single {
             true => vec![(0, VALUES[next() % 6] + next() as f64 % 7.0)],
-            false => (0..next() % 3)
-                .map(|_| (next() % shape.targets, next() as f64 % 5.0 - 2.0))
-                .collect(),
+            false => (0..next() % 3).map(|_| (next() % shape.targets, next() as f64 % 5.0 - 2.0)).collect(),
         };
         nodes.push(Node::Leaf(weights));
         return at;
@@ -101,14 +81,7 @@ fn grow(nodes: &mut Vec<Node>, choices: &mut impl Iterator<Item = u32>, depth: u
     let lean = next() % 3;
     let on_true = grow(nodes, choices, if lean == 1 { 0 } else { depth - 1 }, shape);
     let on_false = grow(nodes, choices, if lean == 2 { 0 } else { depth - 1 }, shape);
-    nodes[at] = Node::Split(Split {
-        test,
-        feature,
-        threshold,
-        missing_is_true,
-        on_true,
-        on_false,
-    });
+    nodes[at] = Node::Split(Split { test, feature, threshold, missing_is_true, on_true, on_false });
     at
 }
 
@@ -121,30 +94,16 @@ struct Shape {
 fn forest(choices: Vec<u32>, trees: usize, depth: usize, shape: &Shape) -> Forest {
     let mut nodes = Vec::new();
     let mut choices = choices.into_iter();
-    let roots = (0..trees)
-        .map(|_| grow(&mut nodes, &mut choices, depth, shape))
-        .collect();
-    Forest {
-        nodes,
-        roots,
-        targets: shape.targets,
-        inputs: shape.inputs,
-        one_id: false,
-        all_positive: false,
-    }
+    let roots = (0..trees).map(|_| grow(&mut nodes, &mut choices, depth, shape)).collect();
+    Forest { nodes, roots, targets: shape.targets, inputs: shape.inputs, one_id: false, all_positive: false }
 }
 
 fn check<T: Real + std::fmt::Debug>(forest: &Forest, rows: &[Vec<f64>], aggregate: Aggregate) {
     let flat = Flat::<T>::new(forest).expect("lays out");
     let width = forest.inputs + 1;
-    let x: Vec<T> = rows
-        .iter()
-        .flat_map(|r| r.iter().map(|&v| T::of_f64(v)).chain([T::NAN]))
-        .collect();
-    let (mut sums, mut seen) = (
-        vec![T::default(); rows.len() * forest.targets],
-        vec![false; rows.len() * forest.targets],
-    );
+    let x: Vec<T> = rows.iter().flat_map(|r| r.iter().map(|&v| T::of_f64(v)).chain([T::NAN])).collect();
+    let (mut sums, mut seen) =
+        (vec![T::default(); rows.len() * forest.targets], vec![false; rows.len() * forest.targets]);
     let mut block = Vec::new();
     if flat.one_target().is_some() {
         let mut only = vec![T::default(); rows.len()];
@@ -221,26 +180,9 @@ fn many_inputs_and_long_chains() {
             nodes.push(Node::Leaf(vec![(0, i as f64)]));
         }
         nodes.push(Node::Leaf(vec![(0, -1.0)]));
-        let forest = Forest {
-            nodes,
-            roots: vec![0],
-            targets: 1,
-            inputs,
-            one_id: true,
-            all_positive: false,
-        };
+        let forest = Forest { nodes, roots: vec![0], targets: 1, inputs, one_id: true, all_positive: false };
         let rows: Vec<Vec<f64>> = (0..11)
-            .map(|r| {
-                (0..inputs)
-                    .map(|i| {
-                        if (i + r) % 5 == 0 {
-                            f64::NAN
-                        } else {
-                            -((i * r) as f64) * 700.0
-                        }
-                    })
-                    .collect()
-            })
+            .map(|r| (0..inputs).map(|i| if (i + r) % 5 == 0 { f64::NAN } else { -((i * r) as f64) * 700.0 }).collect())
             .collect();
         check::<f32>(&forest, &rows, Aggregate::Sum);
         check::<f64>(&forest, &rows, Aggregate::Sum);
@@ -262,37 +204,15 @@ fn one_leaf_is_a_tree() {
 
 #[test]
 fn every_test_at_every_edge() {
-    let sets = [
-        vec![],
-        vec![1.0],
-        vec![f64::INFINITY, 0.0],
-        vec![f64::NEG_INFINITY, 1.0],
-    ];
+    let sets = [vec![], vec![1.0], vec![f64::INFINITY, 0.0], vec![f64::NEG_INFINITY, 1.0]];
     let plain = [Test::Leq, Test::Lt, Test::Gte, Test::Gt, Test::Eq, Test::Neq];
     for test in plain.into_iter().chain(sets.map(Test::Member)) {
         for threshold in VALUES {
             for missing_is_true in [false, true] {
-                let split = Split {
-                    test: test.clone(),
-                    feature: 0,
-                    threshold,
-                    missing_is_true,
-                    on_true: 1,
-                    on_false: 2,
-                };
-                let nodes = vec![
-                    Node::Split(split),
-                    Node::Leaf(vec![(0, 1.0)]),
-                    Node::Leaf(vec![(0, 0.0)]),
-                ];
-                let forest = Forest {
-                    nodes,
-                    roots: vec![0],
-                    targets: 1,
-                    inputs: 1,
-                    one_id: true,
-                    all_positive: true,
-                };
+                let split =
+                    Split { test: test.clone(), feature: 0, threshold, missing_is_true, on_true: 1, on_false: 2 };
+                let nodes = vec![Node::Split(split), Node::Leaf(vec![(0, 1.0)]), Node::Leaf(vec![(0, 0.0)])];
+                let forest = Forest { nodes, roots: vec![0], targets: 1, inputs: 1, one_id: true, all_positive: true };
                 let rows: Vec<Vec<f64>> = VALUES.iter().map(|&v| vec![v]).collect();
                 check::<f32>(&forest, &rows, Aggregate::Sum);
                 check::<f64>(&forest, &rows, Aggregate::Sum);

@@ -102,14 +102,7 @@ impl TableCommitter {
         sync_parents(root, &directory)?;
         let application = application.into();
         let newest = newest_epoch(&snapshot, &application, engine.as_ref()).map_err(StoreError::delta(&table))?;
-        Ok(TableCommitter {
-            table,
-            application,
-            engine,
-            snapshot,
-            newest,
-            stats: stats_fields(spec),
-        })
+        Ok(TableCommitter { table, application, engine, snapshot, newest, stats: stats_fields(spec) })
     }
 
     /// Newest epoch of the application in the table.
@@ -187,9 +180,7 @@ impl TableCommitter {
     /// Loads the newest snapshot and looks at what it says of the application.
     fn reload(&mut self) -> Result<(), StoreError> {
         let wrong = || StoreError::delta(&self.table);
-        self.snapshot = Snapshot::builder_from(self.snapshot.clone())
-            .build(self.engine.as_ref())
-            .map_err(wrong())?;
+        self.snapshot = Snapshot::builder_from(self.snapshot.clone()).build(self.engine.as_ref()).map_err(wrong())?;
         self.newest = newest_epoch(&self.snapshot, &self.application, self.engine.as_ref()).map_err(wrong())?;
         Ok(())
     }
@@ -208,12 +199,7 @@ impl TableCommitter {
     }
 
     fn contended(&self, epoch: Epoch, attempts: u32, reason: String) -> StoreError {
-        StoreError::Contended {
-            table: self.table.clone(),
-            epoch,
-            attempts,
-            reason,
-        }
+        StoreError::Contended { table: self.table.clone(), epoch, attempts, reason }
     }
 }
 
@@ -228,12 +214,9 @@ pub(super) fn table_url(directory: &Path) -> Result<Url, StoreError> {
 pub(super) fn has_log(directory: &Path) -> Result<bool, StoreError> {
     let log = directory.join("_delta_log");
     match fs::read_dir(&log) {
-        Ok(entries) => Ok(entries.flatten().any(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(|first: char| first.is_ascii_digit())
-        })),
+        Ok(entries) => Ok(entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(StoreError::io("list", &log)(e)),
     }
@@ -265,11 +248,7 @@ fn stats_property(spec: &TableSpec) -> String {
         true => name.to_string(),
         false => format!("`{}`", name.replace('`', "``")),
     };
-    spec.stats_columns()
-        .into_iter()
-        .map(quoted)
-        .collect::<Vec<_>>()
-        .join(",")
+    spec.stats_columns().into_iter().map(quoted).collect::<Vec<_>>().join(",")
 }
 
 /// Checks a table against the declaration and adds the columns that it lacks. `None`: another writer was quicker, look again.
@@ -279,15 +258,8 @@ fn evolve(
     engine: &dyn Engine,
     table: &str,
 ) -> Result<Option<SnapshotRef>, StoreError> {
-    let fault = |reason: String| StoreError::Schema {
-        table: table.to_string(),
-        reason,
-    };
-    let existing: Schema = snapshot
-        .schema()
-        .as_ref()
-        .try_into_arrow()
-        .map_err(StoreError::arrow(table))?;
+    let fault = |reason: String| StoreError::Schema { table: table.to_string(), reason };
+    let existing: Schema = snapshot.schema().as_ref().try_into_arrow().map_err(StoreError::arrow(table))?;
     let partitions = snapshot.table_configuration().logical_partition_columns();
     if partitions != [SYSTEM_COLUMNS[DATE_COLUMN]] {
         return Err(fault(format!(
@@ -297,11 +269,7 @@ fn evolve(
     }
     let mut missing = Vec::new();
     for field in spec.schema().fields() {
-        match existing
-            .fields()
-            .iter()
-            .find(|f| f.name().eq_ignore_ascii_case(field.name()))
-        {
+        match existing.fields().iter().find(|f| f.name().eq_ignore_ascii_case(field.name())) {
             Some(found) if found.name() != field.name() => {
                 return Err(fault(format!(
                     "its column `{}` differs from the job's `{}` in case only; rename the job's",
@@ -329,10 +297,8 @@ fn evolve(
     for field in missing {
         change = change.add_column(field.as_ref().try_into_kernel().map_err(StoreError::arrow(table))?);
     }
-    let result = change
-        .build(engine, Box::new(FileSystemCommitter::new()))
-        .and_then(|t| t.commit(engine))
-        .map_err(wrong())?;
+    let result =
+        change.build(engine, Box::new(FileSystemCommitter::new())).and_then(|t| t.commit(engine)).map_err(wrong())?;
     match result {
         CommitResult::Committed(done) => Ok(done.post_commit_snapshot().cloned()),
         CommitResult::Conflicted(_) => Ok(None),
@@ -360,18 +326,10 @@ fn sync_parents(root: &Path, directory: &Path) -> Result<(), StoreError> {
 
 /// Arrow structure of [`Part::stats`].
 fn stats_fields(spec: &TableSpec) -> Fields {
-    let columns: Vec<&Field> = spec
-        .stats_columns()
-        .into_iter()
-        .filter_map(|name| spec.schema().field_with_name(name).ok())
-        .collect();
+    let columns: Vec<&Field> =
+        spec.stats_columns().into_iter().filter_map(|name| spec.schema().field_with_name(name).ok()).collect();
     let nested = |of: &dyn Fn(&Field) -> DataType| {
-        DataType::Struct(
-            columns
-                .iter()
-                .map(|f| Field::new(f.name(), of(f), true))
-                .collect::<Fields>(),
-        )
+        DataType::Struct(columns.iter().map(|f| Field::new(f.name(), of(f), true)).collect::<Fields>())
     };
     let values = nested(&|f| f.data_type().clone());
     Fields::from(vec![
@@ -385,11 +343,7 @@ fn stats_fields(spec: &TableSpec) -> Fields {
 
 /// The parts as the Delta library wants them told.
 fn add_files(parts: &[Part], stats: &Fields) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let names = MapFieldNames {
-        entry: "key_value".into(),
-        key: "key".into(),
-        value: "value".into(),
-    };
+    let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     let mut partitions = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for part in parts {
         partitions.keys().append_value(SYSTEM_COLUMNS[DATE_COLUMN]);
@@ -408,32 +362,18 @@ fn add_files(parts: &[Part], stats: &Fields) -> Result<RecordBatch, arrow::error
             break;
         }
     }
-    let stats = decoder
-        .flush()?
-        .filter(|batch| batch.num_rows() == parts.len())
-        .ok_or_else(|| {
-            arrow::error::ArrowError::JsonError(format!("statistics of {} parts were expected", parts.len()))
-        })?;
+    let stats = decoder.flush()?.filter(|batch| batch.num_rows() == parts.len()).ok_or_else(|| {
+        arrow::error::ArrowError::JsonError(format!("statistics of {} parts were expected", parts.len()))
+    })?;
     let columns: Vec<(&str, ArrayRef)> = vec![
-        (
-            "path",
-            Arc::new(StringArray::from_iter_values(parts.iter().map(|p| &p.path))),
-        ),
+        ("path", Arc::new(StringArray::from_iter_values(parts.iter().map(|p| &p.path)))),
         ("partitionValues", Arc::new(partitions.finish())),
-        (
-            "size",
-            Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.size as i64))),
-        ),
-        (
-            "modificationTime",
-            Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.modified_ms))),
-        ),
+        ("size", Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.size as i64)))),
+        ("modificationTime", Arc::new(Int64Array::from_iter_values(parts.iter().map(|p| p.modified_ms)))),
         ("stats", Arc::new(arrow::array::StructArray::from(stats))),
     ];
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, array)| Field::new(*name, array.data_type().clone(), *name == "stats"))
-        .collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), *name == "stats")).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
 }

@@ -101,8 +101,7 @@ impl JsonHandler for DurableJson {
         predicate: Option<PredicateRef>,
         token: Option<CancellationTokenRef>,
     ) -> KernelResult<FileDataReadResultIterator> {
-        self.0
-            .read_json_files_with_cancellation(files, schema, predicate, token)
+        self.0.read_json_files_with_cancellation(files, schema, predicate, token)
     }
 
     fn write_json_file(
@@ -144,8 +143,7 @@ impl ParquetHandler for DurableParquet {
         predicate: Option<PredicateRef>,
         token: Option<CancellationTokenRef>,
     ) -> KernelResult<FileDataReadResultIterator> {
-        self.0
-            .read_parquet_files_with_cancellation(files, schema, predicate, token)
+        self.0.read_parquet_files_with_cancellation(files, schema, predicate, token)
     }
 
     fn write_parquet_file(
@@ -189,8 +187,7 @@ fn take_name(hidden: &Path, path: &Path, overwrite: bool) -> KernelResult<()> {
 }
 
 fn local_path(url: &Url) -> KernelResult<PathBuf> {
-    url.to_file_path()
-        .map_err(|()| KernelError::generic(format!("`{url}` is not a local path")))
+    url.to_file_path().map_err(|()| KernelError::generic(format!("`{url}` is not a local path")))
 }
 
 /// A name in the table's directory that no reader takes for a file of the table. Not within the log's directory: one that
@@ -199,8 +196,5 @@ fn hidden_beside(path: &Path) -> KernelResult<PathBuf> {
     let no_place = || KernelError::generic(format!("`{}` is not in the log of a table", path.display()));
     let directory = path.parent().ok_or_else(no_place)?;
     fs::create_dir_all(directory)?;
-    Ok(directory
-        .parent()
-        .ok_or_else(no_place)?
-        .join(format!(".{}.tmp", unique())))
+    Ok(directory.parent().ok_or_else(no_place)?.join(format!(".{}.tmp", unique())))
 }

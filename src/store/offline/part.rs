@@ -73,15 +73,8 @@ impl PartWriter {
             table_name: spec.name().to_string(),
             worker,
             properties: properties(spec.file_schema(), spec.sort_by()),
-            stats_columns: stats_fields
-                .fields()
-                .iter()
-                .map(|f| ColumnName::new([f.name()]))
-                .collect(),
-            stats_schema: stats_fields
-                .as_ref()
-                .try_into_kernel()
-                .map_err(StoreError::arrow(spec.name()))?,
+            stats_columns: stats_fields.fields().iter().map(|f| ColumnName::new([f.name()])).collect(),
+            stats_schema: stats_fields.as_ref().try_into_kernel().map_err(StoreError::arrow(spec.name()))?,
             stats_fields,
             schema,
         })
@@ -100,17 +93,13 @@ impl PartWriter {
         let wrong = || StoreError::parquet(&hidden.0);
 
         let file = File::create_new(&hidden.0).map_err(StoreError::io("create", &hidden.0))?;
-        let options = ArrowWriterOptions::new()
-            .with_properties(self.properties.clone())
-            .with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new().with_properties(self.properties.clone()).with_skip_arrow_metadata(true);
         let buffered = BufWriter::with_capacity(1 << 20, file);
         let (mut writer, groups) = ArrowWriter::try_new_with_options(buffered, self.schema.clone(), options)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(wrong())?;
-        let pieces: Vec<Range<usize>> = (0..rows)
-            .step_by(ROW_GROUP_ROWS)
-            .map(|start| start..rows.min(start + ROW_GROUP_ROWS))
-            .collect();
+        let pieces: Vec<Range<usize>> =
+            (0..rows).step_by(ROW_GROUP_ROWS).map(|start| start..rows.min(start + ROW_GROUP_ROWS)).collect();
         let mut encoders = (0..pieces.len())
             .map(|group| groups.create_column_writers(group).map(Vec::into_iter))
             .collect::<Result<Vec<_>, _>>()
@@ -121,9 +110,7 @@ impl PartWriter {
             for (group, piece) in pieces.iter().enumerate() {
                 let column = columns.piece(i, piece.clone())?;
                 stats.take(i, group, &column);
-                let mut encoder = encoders[group]
-                    .next()
-                    .expect("table columns are flat: one encoder each");
+                let mut encoder = encoders[group].next().expect("table columns are flat: one encoder each");
                 for leaf in compute_leaves(field, &column).map_err(wrong())? {
                     encoder.write(&leaf).map_err(wrong())?;
                 }
@@ -138,9 +125,7 @@ impl PartWriter {
             group.close().map_err(wrong())?;
         }
         let buffered = writer.into_inner().map_err(wrong())?;
-        let file = buffered
-            .into_inner()
-            .map_err(|e| StoreError::io("write", &hidden.0)(e.into_error()))?;
+        let file = buffered.into_inner().map_err(|e| StoreError::io("write", &hidden.0)(e.into_error()))?;
         let size = file.metadata().map_err(StoreError::io("inspect", &hidden.0))?.len();
 
         let part = Part {
@@ -151,12 +136,7 @@ impl PartWriter {
             event_date,
             stats: stats.finish()?,
         };
-        Ok(Unsynced {
-            file,
-            hidden,
-            path,
-            part,
-        })
+        Ok(Unsynced { file, hidden, path, part })
     }
 }
 
@@ -178,14 +158,8 @@ struct Stats<'a> {
 impl<'a> Stats<'a> {
     fn new(writer: &'a PartWriter) -> Self {
         let names = writer.stats_fields.fields().iter();
-        let columns = names
-            .map(|f| writer.schema.index_of(f.name()).expect("a column of the table"))
-            .collect();
-        Stats {
-            writer,
-            columns,
-            groups: Vec::new(),
-        }
+        let columns = names.map(|f| writer.schema.index_of(f.name()).expect("a column of the table")).collect();
+        Stats { writer, columns, groups: Vec::new() }
     }
 
     fn take(&mut self, column: usize, group: usize, piece: &ArrayRef) {
@@ -208,10 +182,7 @@ impl<'a> Stats<'a> {
         let stats: StructArray = accumulator
             .finish()
             .map_err(wrong())?
-            .ok_or_else(|| StoreError::Shape {
-                what: format!("table {name}"),
-                reason: "a part without rows".into(),
-            })?;
+            .ok_or_else(|| StoreError::Shape { what: format!("table {name}"), reason: "a part without rows".into() })?;
         let mut text = Vec::new();
         let mut json = arrow::json::LineDelimitedWriter::new(&mut text);
         json.write(&RecordBatch::from(stats)).map_err(StoreError::arrow(name))?;
@@ -245,13 +216,7 @@ impl Drop for Hidden {
 pub(super) fn publish(table: &Path, unsynced: Vec<Unsynced>) -> Result<Vec<Part>, StoreError> {
     let mut directories = Vec::new();
     let mut parts = Vec::with_capacity(unsynced.len());
-    for Unsynced {
-        file,
-        hidden,
-        path,
-        part,
-    } in unsynced
-    {
+    for Unsynced { file, hidden, path, part } in unsynced {
         file.sync_all().map_err(StoreError::io("sync", &hidden.0))?;
         fs::rename(&hidden.0, &path).map_err(StoreError::io("rename", &hidden.0))?;
         let directory = path.parent().unwrap_or(table).to_path_buf();
@@ -271,9 +236,7 @@ pub(super) fn publish(table: &Path, unsynced: Vec<Unsynced>) -> Result<Vec<Part>
 
 /// Forces a directory's entries to disk.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(StoreError::io("sync", path))
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io("sync", path))
 }
 
 /// How each column is encoded.
@@ -323,9 +286,7 @@ pub(super) fn format_date(date: i32) -> String {
 }
 
 pub(super) fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 /// 32 hex digits that no other process and no other call makes: 128-bit hash of time, process, a counter and a stack address.

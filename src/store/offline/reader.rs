@@ -53,17 +53,8 @@ impl TableReader {
             builder = builder.at_version(version);
         }
         let snapshot = builder.build(engine.as_ref()).map_err(StoreError::delta(&table))?;
-        let schema: Schema = snapshot
-            .schema()
-            .as_ref()
-            .try_into_arrow()
-            .map_err(StoreError::arrow(table))?;
-        Ok(TableReader {
-            directory: directory.to_path_buf(),
-            engine,
-            snapshot,
-            schema: Arc::new(schema),
-        })
+        let schema: Schema = snapshot.schema().as_ref().try_into_arrow().map_err(StoreError::arrow(table))?;
+        Ok(TableReader { directory: directory.to_path_buf(), engine, snapshot, schema: Arc::new(schema) })
     }
 
     /// The table's version.
@@ -89,9 +80,7 @@ impl TableReader {
         let scan = scan.build().map_err(wrong())?;
         let mut batches = Vec::new();
         for data in scan.execute(self.engine.clone()).map_err(wrong())? {
-            let batch = data
-                .and_then(EngineDataArrowExt::try_into_record_batch)
-                .map_err(wrong())?;
+            let batch = data.and_then(EngineDataArrowExt::try_into_record_batch).map_err(wrong())?;
             if batch.num_rows() > 0 {
                 batches.push(batch);
             }
@@ -139,9 +128,7 @@ impl TableReader {
 }
 
 fn partition_date(file: &ScanFile) -> Option<&str> {
-    file.partition_values
-        .get(SYSTEM_COLUMNS[DATE_COLUMN])
-        .map(String::as_str)
+    file.partition_values.get(SYSTEM_COLUMNS[DATE_COLUMN]).map(String::as_str)
 }
 
 /// Reads a whole table: [`TableReader::open`] and [`TableReader::read`] in one.
@@ -178,10 +165,7 @@ pub fn latest_as_of(
     ttl: Option<Micros>,
 ) -> Result<Option<Latest>, StoreError> {
     for (column, _) in entity {
-        table
-            .schema
-            .field_with_name(column)
-            .map_err(|_| table.no_column(column))?;
+        table.schema.field_with_name(column).map_err(|_| table.no_column(column))?;
     }
     let oldest = ttl.map_or(EventTime::MIN, |ttl| at.saturating_sub(ttl));
     let files = table.files()?;
@@ -223,35 +207,20 @@ impl TableReader {
         oldest: EventTime,
         at: EventTime,
     ) -> Result<Vec<RecordBatch>, StoreError> {
-        let url = self
-            .snapshot
-            .table_root()
-            .join(&file.path)
-            .map_err(|e| StoreError::Request(e.to_string()))?;
+        let url = self.snapshot.table_root().join(&file.path).map_err(|e| StoreError::Request(e.to_string()))?;
         let path = url
             .to_file_path()
             .map_err(|()| StoreError::Request(format!("`{url}`, named by the delta log, is not a local file")))?;
         let opened = File::open(&path).map_err(StoreError::io("open", &path))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(StoreError::parquet(&path))?;
         // A file older than a column lacks it: then no row of the file has the entity.
-        if entity
-            .iter()
-            .any(|(column, _)| builder.schema().field_with_name(column).is_err())
-        {
+        if entity.iter().any(|(column, _)| builder.schema().field_with_name(column).is_err()) {
             return Ok(Vec::new());
         }
         let groups = (0..builder.metadata().num_row_groups())
-            .filter(|group| {
-                entity
-                    .iter()
-                    .all(|(column, key)| may_hold(&builder, *group, column, key).unwrap_or(true))
-            })
+            .filter(|group| entity.iter().all(|(column, key)| may_hold(&builder, *group, column, key).unwrap_or(true)))
             .collect::<Vec<_>>();
-        let keys: Vec<&str> = entity
-            .iter()
-            .map(|(column, _)| column.as_str())
-            .chain(["event_time"])
-            .collect();
+        let keys: Vec<&str> = entity.iter().map(|(column, _)| column.as_str()).chain(["event_time"]).collect();
         let mask = ProjectionMask::columns(builder.parquet_schema(), keys);
         let wanted: Vec<(String, ArrayRef)> = entity.to_vec();
         let predicate = ArrowPredicateFn::new(mask, move |batch| selects(&batch, &wanted, oldest, at));
@@ -260,34 +229,25 @@ impl TableReader {
             .with_row_filter(RowFilter::new(vec![Box::new(predicate)]))
             .build()
             .map_err(StoreError::parquet(&path))?;
-        let batches = reader
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(StoreError::arrow(path.display().to_string()))?;
+        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(StoreError::arrow(path.display().to_string()))?;
         batches
             .into_iter()
-            .map(|batch| {
-                self.complete(&batch, file)
-                    .map_err(StoreError::arrow(path.display().to_string()))
-            })
+            .map(|batch| self.complete(&batch, file).map_err(StoreError::arrow(path.display().to_string())))
             .collect()
     }
 
     /// A file's batch with the table's columns: the partition value from the log, nulls where the file is older than a column.
     fn complete(&self, batch: &RecordBatch, file: &ScanFile) -> Result<RecordBatch, ArrowError> {
-        let columns = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| match batch.column_by_name(field.name()) {
-                Some(column) => cast(column, field.data_type()),
-                None => match file.partition_values.get(field.name()) {
-                    Some(value) => {
-                        let text = arrow::array::StringArray::from(vec![value.as_str(); batch.num_rows()]);
-                        cast(&text, field.data_type())
-                    }
-                    None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
-                },
-            });
+        let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => cast(column, field.data_type()),
+            None => match file.partition_values.get(field.name()) {
+                Some(value) => {
+                    let text = arrow::array::StringArray::from(vec![value.as_str(); batch.num_rows()]);
+                    cast(&text, field.data_type())
+                }
+                None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+            },
+        });
         RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)
     }
 }
@@ -318,19 +278,14 @@ fn selects(
     at: EventTime,
 ) -> Result<BooleanArray, ArrowError> {
     let missing = |name: &str| ArrowError::SchemaError(format!("column `{name}` is missing"));
-    let time = batch
-        .column_by_name("event_time")
-        .ok_or_else(|| missing("event_time"))?;
+    let time = batch.column_by_name("event_time").ok_or_else(|| missing("event_time"))?;
     let moment = |t: EventTime| Scalar::new(TimestampMicrosecondArray::from(vec![t]).with_timezone("UTC"));
     let mut selected = cmp::lt_eq(time, &moment(at))?;
     if oldest > EventTime::MIN {
         selected = and(&selected, &cmp::gt_eq(time, &moment(oldest))?)?;
     }
     for (column, key) in entity {
-        let values = cast(
-            batch.column_by_name(column).ok_or_else(|| missing(column))?,
-            key.data_type(),
-        )?;
+        let values = cast(batch.column_by_name(column).ok_or_else(|| missing(column))?, key.data_type())?;
         selected = and(&selected, &cmp::not_distinct(&values, &Scalar::new(key.clone()))?)?;
     }
     Ok(selected)
@@ -360,20 +315,10 @@ fn newest(batches: Vec<RecordBatch>) -> Option<Latest> {
             let source = batch
                 .column_by_name("_source")
                 .and_then(|c| c.as_string_opt::<i32>().map(|c| c.value(row).to_string()));
-            let rank = (
-                times.value(row),
-                source.unwrap_or_default(),
-                integer("_partition", row),
-                integer("_offset", row),
-            );
+            let rank =
+                (times.value(row), source.unwrap_or_default(), integer("_partition", row), integer("_offset", row));
             if best.as_ref().is_none_or(|(held, _)| *held < rank) {
-                best = Some((
-                    rank,
-                    Latest {
-                        row: batch.slice(row, 1),
-                        event_time: times.value(row),
-                    },
-                ));
+                best = Some((rank, Latest { row: batch.slice(row, 1), event_time: times.value(row) }));
             }
         }
     }

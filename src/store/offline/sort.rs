@@ -36,10 +36,8 @@ pub(super) fn order(times: &[i64], keys: &[ArrayRef]) -> Result<Order, ArrowErro
         [key] if is_plain_integer(key) => {
             let key = cast(key, &DataType::Int64)?;
             let key = key.as_primitive::<Int64Type>().values();
-            let mut pairs: Vec<(u64, u32)> = by_time(times)
-                .into_iter()
-                .map(|row| (key[row as usize] as u64 ^ 1 << 63, row))
-                .collect();
+            let mut pairs: Vec<(u64, u32)> =
+                by_time(times).into_iter().map(|row| (key[row as usize] as u64 ^ 1 << 63, row)).collect();
             radix_sort(&mut pairs);
             pairs.into_iter().map(|(_, row)| row).collect()
         }
@@ -59,11 +57,8 @@ fn by_time(times: &[i64]) -> Vec<u32> {
         return (0..times.len() as u32).collect();
     }
     let least = times.iter().copied().min().unwrap_or(0);
-    let mut pairs: Vec<(u64, u32)> = times
-        .iter()
-        .zip(0u32..)
-        .map(|(t, row)| (t.wrapping_sub(least) as u64, row))
-        .collect();
+    let mut pairs: Vec<(u64, u32)> =
+        times.iter().zip(0u32..).map(|(t, row)| (t.wrapping_sub(least) as u64, row)).collect();
     radix_sort(&mut pairs);
     pairs.into_iter().map(|(_, row)| row).collect()
 }
@@ -74,11 +69,7 @@ fn by_row_encoding(times: &[i64], keys: &[ArrayRef]) -> Result<Vec<u32>, ArrowEr
     let mut rows: Vec<u32> = (0..times.len() as u32).collect();
     rows.sort_unstable_by(|&a, &b| {
         let (a, b) = (a as usize, b as usize);
-        encoded
-            .row(a)
-            .cmp(&encoded.row(b))
-            .then(times[a].cmp(&times[b]))
-            .then(a.cmp(&b))
+        encoded.row(a).cmp(&encoded.row(b)).then(times[a].cmp(&times[b])).then(a.cmp(&b))
     });
     Ok(rows)
 }
@@ -125,23 +116,15 @@ fn split_by_date(times: &[i64], rows: Vec<u32>) -> Order {
         None => Some((t, t)),
         Some((least, most)) => Some((least.min(t), most.max(t))),
     }) else {
-        return Order {
-            rows,
-            dates: Vec::new(),
-        };
+        return Order { rows, dates: Vec::new() };
     };
     if date_of(first) == date_of(last) {
         let all = 0..rows.len();
-        return Order {
-            rows,
-            dates: vec![(date_of(first), all)],
-        };
+        return Order { rows, dates: vec![(date_of(first), all)] };
     }
     let base = date_of(first);
-    let mut dated: Vec<(u64, u32)> = rows
-        .into_iter()
-        .map(|row| (i64::from(date_of(times[row as usize]) - base) as u64, row))
-        .collect();
+    let mut dated: Vec<(u64, u32)> =
+        rows.into_iter().map(|row| (i64::from(date_of(times[row as usize]) - base) as u64, row)).collect();
     radix_sort(&mut dated);
     let mut dates: Vec<(i32, Range<usize>)> = Vec::new();
     for (position, (date, _)) in dated.iter().enumerate() {
@@ -151,10 +134,7 @@ fn split_by_date(times: &[i64], rows: Vec<u32>) -> Order {
             _ => dates.push((date, position..position + 1)),
         }
     }
-    Order {
-        rows: dated.into_iter().map(|(_, row)| row).collect(),
-        dates,
-    }
+    Order { rows: dated.into_iter().map(|(_, row)| row).collect(), dates }
 }
 
 #[cfg(test)]
@@ -210,10 +190,7 @@ mod tests {
     fn composite_and_text_keys() {
         let name: ArrayRef = Arc::new(StringArray::from(vec![Some("b"), Some("a"), None, Some("a")]));
         let number: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3, 1]));
-        assert_eq!(
-            order(&[4, 3, 2, 1], &[name.clone(), number]).unwrap().rows,
-            [2, 3, 1, 0]
-        );
+        assert_eq!(order(&[4, 3, 2, 1], &[name.clone(), number]).unwrap().rows, [2, 3, 1, 0]);
         assert_eq!(order(&[4, 3, 2, 1], &[name]).unwrap().rows, [2, 3, 1, 0]);
         assert_eq!(order(&[4, 3, 2, 3], &[]).unwrap().rows, [2, 1, 3, 0]);
     }

@@ -19,15 +19,8 @@ use crate::store::StoreError;
 /// | `_partition` | integer | partition of the source |
 /// | `_offset` | long | offset within the partition |
 /// | `_job_version` | integer | version of the job that wrote it |
-pub const SYSTEM_COLUMNS: [&str; 7] = [
-    "event_time",
-    "event_date",
-    "_tick",
-    "_source",
-    "_partition",
-    "_offset",
-    "_job_version",
-];
+pub const SYSTEM_COLUMNS: [&str; 7] =
+    ["event_time", "event_date", "_tick", "_source", "_partition", "_offset", "_job_version"];
 
 /// Position of the partition column `event_date` in a table's schema.
 pub(super) const DATE_COLUMN: usize = 1;
@@ -35,15 +28,8 @@ pub(super) const DATE_COLUMN: usize = 1;
 /// The fields of [`SYSTEM_COLUMNS`]. All are nullable by type, as Delta readers agree best on such tables; none but
 /// `event_time` of dead letters is ever null.
 pub fn system_fields() -> [Field; 7] {
-    let types = [
-        utc(),
-        DataType::Date32,
-        DataType::Int64,
-        DataType::Utf8,
-        DataType::Int32,
-        DataType::Int64,
-        DataType::Int32,
-    ];
+    let types =
+        [utc(), DataType::Date32, DataType::Int64, DataType::Utf8, DataType::Int32, DataType::Int64, DataType::Int32];
     let mut types = types.into_iter();
     SYSTEM_COLUMNS.map(|name| Field::new(name, types.next().expect("seven types"), true))
 }
@@ -90,10 +76,7 @@ impl TableSpec {
         entity: &[&str],
     ) -> Result<Self, StoreError> {
         let name = name.into();
-        let fault = |reason: String| StoreError::Schema {
-            table: name.clone(),
-            reason,
-        };
+        let fault = |reason: String| StoreError::Schema { table: name.clone(), reason };
         let mut seen: HashSet<String> = SYSTEM_COLUMNS.iter().map(|s| s.to_lowercase()).collect();
         let mut list = Vec::new();
         for (wanted, engine, engine_type) in columns {
@@ -108,11 +91,7 @@ impl TableSpec {
                     "column `{column}` has type {engine_type}, which tables do not hold; cast it in `derive`"
                 ))
             })?;
-            list.push(TableColumn {
-                name: column,
-                engine,
-                data_type,
-            });
+            list.push(TableColumn { name: column, engine, data_type });
         }
         let sort_by = entity
             .iter()
@@ -166,10 +145,7 @@ impl TableSpec {
     /// Columns with smallest and largest values in the Delta log: event time, tick and the entity. Others would only make
     /// the log long.
     pub(super) fn stats_columns(&self) -> Vec<&str> {
-        ["event_time", "_tick"]
-            .into_iter()
-            .chain(self.sort_by.iter().map(String::as_str))
-            .collect()
+        ["event_time", "_tick"].into_iter().chain(self.sort_by.iter().map(String::as_str)).collect()
     }
 }
 
@@ -181,10 +157,7 @@ pub fn table_path(root: &Path, name: &str) -> PathBuf {
 /// The table's name for a wanted column name.
 fn column_name(wanted: &str) -> String {
     let mut name: String = wanted.replace('.', "__");
-    name = name
-        .chars()
-        .map(|c| if " ,;{}()\n\t=".contains(c) { '_' } else { c })
-        .collect();
+    name = name.chars().map(|c| if " ,;{}()\n\t=".contains(c) { '_' } else { c }).collect();
     while SYSTEM_COLUMNS.iter().any(|system| system.eq_ignore_ascii_case(&name)) {
         name.push('_');
     }
@@ -230,12 +203,9 @@ mod tests {
 
     #[test]
     fn names_are_made_fit_for_tables() {
-        let spec = spec(&[
-            ("customer.nb_tx_7d", DataType::Int64),
-            ("event_time", utc()),
-            ("amount (EUR)", DataType::Float64),
-        ])
-        .unwrap();
+        let spec =
+            spec(&[("customer.nb_tx_7d", DataType::Int64), ("event_time", utc()), ("amount (EUR)", DataType::Float64)])
+                .unwrap();
         let names: Vec<_> = spec.columns().iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["customer__nb_tx_7d", "event_time_", "amount__EUR_"]);
         assert_eq!(spec.schema().field(DATE_COLUMN).name(), "event_date");
@@ -251,15 +221,7 @@ mod tests {
     #[test]
     fn types_without_a_place_are_refused() {
         let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
-        assert!(
-            spec(&[("l", list)])
-                .unwrap_err()
-                .to_string()
-                .contains("cast it in `derive`")
-        );
-        assert_eq!(
-            spec(&[("u", DataType::UInt32)]).unwrap().columns()[0].data_type,
-            DataType::Int64
-        );
+        assert!(spec(&[("l", list)]).unwrap_err().to_string().contains("cast it in `derive`"));
+        assert_eq!(spec(&[("u", DataType::UInt32)]).unwrap().columns()[0].data_type, DataType::Int64);
     }
 }

@@ -25,51 +25,28 @@ type Row = (i64, Option<i64>, u64, Option<f64>);
 fn spec() -> TableSpec {
     let columns = [
         ("customer_id".to_string(), "customer_id".to_string(), DataType::Int64),
-        (
-            "customer.avg_amount_1d".to_string(),
-            "customer.avg_amount_1d".to_string(),
-            DataType::Float64,
-        ),
+        ("customer.avg_amount_1d".to_string(), "customer.avg_amount_1d".to_string(), DataType::Float64),
         ("country".to_string(), "country".to_string(), DataType::Utf8),
     ];
     TableSpec::new("features/customer", columns, &["customer_id"]).unwrap()
 }
 
 fn options() -> WriterOptions {
-    WriterOptions {
-        job_version: 3,
-        sources: vec!["tx".into(), "labels".into()],
-        ..WriterOptions::default()
-    }
+    WriterOptions { job_version: 3, sources: vec!["tx".into(), "labels".into()], ..WriterOptions::default() }
 }
 
 fn batch(rows: &[Row]) -> RecordBatch {
-    let ord = |offset| {
-        Ord64::from(Position {
-            source: 0,
-            partition: 2,
-            offset,
-        })
-        .0
-    };
+    let ord = |offset| Ord64::from(Position { source: 0, partition: 2, offset }).0;
     let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.0)).with_timezone("UTC");
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("_time", Arc::new(times)),
-        (
-            "_ord",
-            Arc::new(UInt64Array::from_iter_values(rows.iter().map(|r| ord(r.2)))),
-        ),
+        ("_ord", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|r| ord(r.2))))),
         (
             "country",
-            Arc::new(StringArray::from_iter(
-                rows.iter().map(|r| (r.2 % 3 > 0).then(|| format!("c{}", r.2 % 3))),
-            )),
+            Arc::new(StringArray::from_iter(rows.iter().map(|r| (r.2 % 3 > 0).then(|| format!("c{}", r.2 % 3))))),
         ),
         ("customer_id", Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.1)))),
-        (
-            "customer.avg_amount_1d",
-            Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.3))),
-        ),
+        ("customer.avg_amount_1d", Arc::new(Float64Array::from_iter(rows.iter().map(|r| r.3)))),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true))).unwrap()
 }
@@ -95,14 +72,7 @@ fn offsets(root: &Path) -> BTreeMap<i64, usize> {
 fn a_table_reads_back_as_written() {
     let root = tempfile::tempdir().unwrap();
     let rows: Vec<Row> = (0..100)
-        .map(|i| {
-            (
-                APRIL + i as i64 * DAY / 40,
-                Some(i as i64 % 7),
-                i,
-                (i % 5 > 0).then_some(i as f64 / 3.0),
-            )
-        })
+        .map(|i| (APRIL + i as i64 * DAY / 40, Some(i as i64 % 7), i, (i % 5 > 0).then_some(i as f64 / 3.0)))
         .collect();
     let mut writer = TableWriter::new(root.path(), &spec(), options()).unwrap();
     writer.append(7, &batch(&rows[..60])).unwrap();
@@ -128,27 +98,14 @@ fn a_table_reads_back_as_written() {
     for row in 0..100 {
         let offset = column("_offset").as_primitive::<Int64Type>().value(row);
         let (time, customer, _, amount) = rows[offset as usize];
-        assert_eq!(
-            column("event_time")
-                .as_primitive::<TimestampMicrosecondType>()
-                .value(row),
-            time
-        );
-        assert_eq!(
-            column("customer_id").as_primitive::<Int64Type>().value(row),
-            customer.unwrap()
-        );
+        assert_eq!(column("event_time").as_primitive::<TimestampMicrosecondType>().value(row), time);
+        assert_eq!(column("customer_id").as_primitive::<Int64Type>().value(row), customer.unwrap());
         let found = column("customer__avg_amount_1d");
         let found = found.as_primitive::<Float64Type>();
         assert_eq!(found.is_valid(row).then(|| found.value(row)), amount);
-        assert_eq!(
-            column("_tick").as_primitive::<Int64Type>().value(row),
-            if offset < 60 { 7 } else { 8 }
-        );
+        assert_eq!(column("_tick").as_primitive::<Int64Type>().value(row), if offset < 60 { 7 } else { 8 });
         assert_eq!(column("_source").as_string::<i32>().value(row), "tx");
-        let date = column("event_date")
-            .as_primitive::<arrow::datatypes::Date32Type>()
-            .value(row);
+        let date = column("event_date").as_primitive::<arrow::datatypes::Date32Type>().value(row);
         assert_eq!(i64::from(date), time / DAY);
     }
     assert_eq!(table.version(), 1);
@@ -160,36 +117,24 @@ fn a_table_reads_back_as_written() {
             .is_empty()
     );
     let error = table.read(Some(&["nonsense"])).unwrap_err().to_string();
-    assert!(
-        error.contains("no column `nonsense`") && error.contains("customer_id"),
-        "{error}"
-    );
+    assert!(error.contains("no column `nonsense`") && error.contains("customer_id"), "{error}");
 }
 
 #[test]
 fn files_are_sorted_by_entity_and_time_and_plain_readers_see_them() {
     let root = tempfile::tempdir().unwrap();
-    let rows: Vec<Row> = (0..50)
-        .map(|i| (APRIL + (i as i64 * 7919) % 1000, Some((i as i64 * 31) % 5), i, None))
-        .collect();
+    let rows: Vec<Row> =
+        (0..50).map(|i| (APRIL + (i as i64 * 7919) % 1000, Some((i as i64 * 31) % 5), i, None)).collect();
     let parts = write(root.path(), &rows);
-    let [part] = parts.as_slice() else {
-        panic!("one date, one part: {parts:?}")
-    };
+    let [part] = parts.as_slice() else { panic!("one date, one part: {parts:?}") };
     let path = table_path(root.path(), "features/customer").join(&part.path);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), part.size);
     let file = std::fs::File::open(path).unwrap();
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
-        .unwrap()
-        .build()
-        .unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().unwrap();
     let mut keys = Vec::new();
     for batch in &batches {
-        let times = batch
-            .column_by_name("event_time")
-            .unwrap()
-            .as_primitive::<TimestampMicrosecondType>();
+        let times = batch.column_by_name("event_time").unwrap().as_primitive::<TimestampMicrosecondType>();
         let customers = batch.column_by_name("customer_id").unwrap().as_primitive::<Int64Type>();
         keys.extend(customers.values().iter().copied().zip(times.values().iter().copied()));
     }
@@ -199,10 +144,7 @@ fn files_are_sorted_by_entity_and_time_and_plain_readers_see_them() {
     assert_eq!(stats["numRecords"], 50);
     assert_eq!(stats["maxValues"]["customer_id"], 4);
     assert_eq!(stats["minValues"]["event_time"], "2018-04-01T00:00:00Z");
-    assert!(
-        stats["maxValues"].get("customer__avg_amount_1d").is_none(),
-        "the log stays short: {stats}"
-    );
+    assert!(stats["maxValues"].get("customer__avg_amount_1d").is_none(), "the log stays short: {stats}");
 }
 
 #[test]
@@ -261,15 +203,10 @@ fn a_killed_creation_is_taken_up_again() {
     std::fs::write(table.join(".0123.tmp"), "{\"protocol\":").unwrap();
     assert!(matches!(TableReader::open(&table, None), Err(StoreError::NoTable(_))));
     let mut committer = TableCommitter::open(root.path(), &spec(), "job").unwrap();
-    committer
-        .commit(0, &write(root.path(), &[(APRIL, Some(1), 0, None)]))
-        .unwrap();
+    committer.commit(0, &write(root.path(), &[(APRIL, Some(1), 0, None)])).unwrap();
     assert_eq!(offsets(root.path()), BTreeMap::from([(0, 1)]));
     let hidden = |directory: &Path| {
-        let names = std::fs::read_dir(directory)
-            .unwrap()
-            .flatten()
-            .map(|e| e.file_name().into_string().unwrap());
+        let names = std::fs::read_dir(directory).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
         names.filter(|name| name.starts_with('.')).collect::<Vec<_>>()
     };
     assert_eq!(hidden(&table), [".0123.tmp"], "nothing of ours stays");
@@ -294,33 +231,21 @@ fn parts_without_a_commit_are_harmless_and_may_be_committed_later() {
 fn columns_are_added_and_never_changed() {
     let root = tempfile::tempdir().unwrap();
     let parts = write(root.path(), &[(APRIL, Some(1), 0, Some(1.5))]);
-    TableCommitter::open(root.path(), &spec(), "job")
-        .unwrap()
-        .commit(0, &parts)
-        .unwrap();
+    TableCommitter::open(root.path(), &spec(), "job").unwrap().commit(0, &parts).unwrap();
 
     let wider = |extra: DataType| {
-        let mut columns: Vec<_> = spec()
-            .columns()
-            .iter()
-            .map(|c| (c.name.clone(), c.engine.clone(), c.data_type.clone()))
-            .collect();
+        let mut columns: Vec<_> =
+            spec().columns().iter().map(|c| (c.name.clone(), c.engine.clone(), c.data_type.clone())).collect();
         columns.push(("extra".into(), "customer_id".into(), extra));
         TableSpec::new("features/customer", columns, &["customer_id"]).unwrap()
     };
     let mut committer = TableCommitter::open(root.path(), &wider(DataType::Int64), "job").unwrap();
     let mut writer = TableWriter::new(root.path(), &wider(DataType::Int64), options()).unwrap();
     writer.append(8, &batch(&[(APRIL, Some(9), 1, None)])).unwrap();
-    assert!(matches!(
-        committer.commit(1, &writer.flush().unwrap()).unwrap(),
-        Outcome::Committed { .. }
-    ));
+    assert!(matches!(committer.commit(1, &writer.flush().unwrap()).unwrap(), Outcome::Committed { .. }));
     // The older job still writes: its rows have no such column.
     let parts = write(root.path(), &[(APRIL, Some(1), 2, None)]);
-    TableCommitter::open(root.path(), &spec(), "job")
-        .unwrap()
-        .commit(2, &parts)
-        .unwrap();
+    TableCommitter::open(root.path(), &spec(), "job").unwrap().commit(2, &parts).unwrap();
 
     let table = TableReader::open(&table_path(root.path(), "features/customer"), None).unwrap();
     let all = concat_batches(table.schema(), &table.read(None).unwrap()).unwrap();
@@ -332,10 +257,7 @@ fn columns_are_added_and_never_changed() {
     else {
         panic!("a column changed its type");
     };
-    assert!(
-        reason.contains("`extra` is Int64 there and Utf8 in the job"),
-        "{reason}"
-    );
+    assert!(reason.contains("`extra` is Int64 there and Utf8 in the job"), "{reason}");
 }
 
 #[test]
@@ -344,10 +266,7 @@ fn rows_in_table_form_may_lack_a_time() {
     let columns = [("kind".to_string(), "kind".to_string(), DataType::Utf8)];
     let spec = TableSpec::new("dead_letters", columns, &[]).unwrap();
     let rows: Vec<(&str, ArrayRef)> = vec![
-        (
-            "event_time",
-            Arc::new(TimestampMicrosecondArray::from(vec![None, Some(APRIL)]).with_timezone("UTC")),
-        ),
+        ("event_time", Arc::new(TimestampMicrosecondArray::from(vec![None, Some(APRIL)]).with_timezone("UTC"))),
         ("_tick", Arc::new(Int64Array::from(vec![1, 1]))),
         ("_source", Arc::new(StringArray::from(vec!["tx", "labels"]))),
         ("_partition", Arc::new(arrow::array::Int32Array::from(vec![0, 0]))),
@@ -359,20 +278,9 @@ fn rows_in_table_form_may_lack_a_time() {
     let mut writer = TableWriter::new(root.path(), &spec, options()).unwrap();
     writer.append_rows(&rows).unwrap();
     let parts = writer.flush().unwrap();
-    assert_eq!(
-        parts.iter().map(|p| p.event_date.as_str()).collect::<Vec<_>>(),
-        ["1970-01-01", "2018-04-01"]
-    );
-    TableCommitter::open(root.path(), &spec, "job")
-        .unwrap()
-        .commit(0, &parts)
-        .unwrap();
-    let read = read_table(
-        &table_path(root.path(), "dead_letters"),
-        Some(&["kind", "event_time"]),
-        None,
-    )
-    .unwrap();
+    assert_eq!(parts.iter().map(|p| p.event_date.as_str()).collect::<Vec<_>>(), ["1970-01-01", "2018-04-01"]);
+    TableCommitter::open(root.path(), &spec, "job").unwrap().commit(0, &parts).unwrap();
+    let read = read_table(&table_path(root.path(), "dead_letters"), Some(&["kind", "event_time"]), None).unwrap();
     assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
 }
 
@@ -390,18 +298,8 @@ fn wrong_rows_and_places_are_named() {
 #[test]
 fn long_dates_are_split_and_large_buffers_written_early() {
     let root = tempfile::tempdir().unwrap();
-    let rows: Vec<Row> = (0..25)
-        .map(|i| (APRIL + i as i64, Some(i as i64 % 3), i, None))
-        .collect();
-    let mut writer = TableWriter::new(
-        root.path(),
-        &spec(),
-        WriterOptions {
-            rows_max: 10,
-            ..options()
-        },
-    )
-    .unwrap();
+    let rows: Vec<Row> = (0..25).map(|i| (APRIL + i as i64, Some(i as i64 % 3), i, None)).collect();
+    let mut writer = TableWriter::new(root.path(), &spec(), WriterOptions { rows_max: 10, ..options() }).unwrap();
     writer.append(0, &batch(&rows)).unwrap();
     assert_eq!(writer.rows_buffered(), 0, "the buffer is bounded");
     let parts = writer.flush().unwrap();
@@ -446,19 +344,14 @@ proptest! {
 /// 20 floats, key and time, sorted and encoded. Prints the rate; `TIDEMILL_BENCH_ROWS=4000000` for a figure to quote.
 #[test]
 fn write_rate() {
-    let total: usize = std::env::var("TIDEMILL_BENCH_ROWS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100_000);
+    let total: usize = std::env::var("TIDEMILL_BENCH_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let features: Vec<String> = (0..20).map(|i| format!("f{i}")).collect();
     let columns = std::iter::once(("card_id".to_string(), "card_id".to_string(), DataType::Int64))
         .chain(features.iter().map(|f| (f.clone(), f.clone(), DataType::Float64)));
     let spec = TableSpec::new("features/card", columns, &["card_id"]).unwrap();
     let mut random = 1u64;
     let mut next = || {
-        random = random
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         random >> 33
     };
     let batches: Vec<RecordBatch> = (0..total)
@@ -474,25 +367,16 @@ fn write_rate() {
                             .with_timezone("UTC"),
                     ),
                 ),
-                (
-                    "_ord".into(),
-                    Arc::new(UInt64Array::from_iter_values(rows.clone().map(|i| i as u64))),
-                ),
+                ("_ord".into(), Arc::new(UInt64Array::from_iter_values(rows.clone().map(|i| i as u64)))),
                 (
                     "card_id".into(),
-                    Arc::new(Int64Array::from_iter_values(
-                        rows.clone().map(|_| (next() % 1_000_000) as i64),
-                    )),
+                    Arc::new(Int64Array::from_iter_values(rows.clone().map(|_| (next() % 1_000_000) as i64))),
                 ),
             ];
             for (i, feature) in features.iter().enumerate() {
                 let values = rows.clone().map(|_| {
                     let cents = (next() % 100_000) as f64;
-                    if i % 2 == 0 {
-                        cents / 100.0
-                    } else {
-                        cents / (1 + next() % 50) as f64
-                    }
+                    if i % 2 == 0 { cents / 100.0 } else { cents / (1 + next() % 50) as f64 }
                 });
                 columns.push((feature.clone(), Arc::new(Float64Array::from_iter_values(values))));
             }
@@ -512,9 +396,7 @@ fn write_rate() {
     }
     let parts = writer.flush().unwrap();
     let seconds = started.elapsed().as_secs_f64();
-    let busy = busy()
-        .zip(before)
-        .map_or(f64::NAN, |(after, before)| (after - before) / 1e9);
+    let busy = busy().zip(before).map_or(f64::NAN, |(after, before)| (after - before) / 1e9);
     let bytes: u64 = parts.iter().map(|p| p.size).sum();
     println!(
         "{:.2} M rows/s of wall time, {:.2} M rows/s of processor time, {:.1} bytes per row, {} parts",

@@ -35,13 +35,7 @@ pub struct WriterOptions {
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        WriterOptions {
-            job_version: 1,
-            sources: Vec::new(),
-            worker: 0,
-            rows_max: 1 << 20,
-            bytes_max: 512 << 20,
-        }
+        WriterOptions { job_version: 1, sources: Vec::new(), worker: 0, rows_max: 1 << 20, bytes_max: 512 << 20 }
     }
 }
 
@@ -74,14 +68,10 @@ impl TableWriter {
         let table = table_path(root, spec.name());
         std::fs::create_dir_all(&table).map_err(StoreError::io("create", &table))?;
         let source_type = DataType::Dictionary(Box::new(DataType::Int16), Box::new(DataType::Utf8));
-        let fields = spec
-            .file_schema()
-            .fields()
-            .iter()
-            .map(|field| match field.name().as_str() {
-                "_source" => Field::new("_source", source_type.clone(), true),
-                _ => field.as_ref().clone(),
-            });
+        let fields = spec.file_schema().fields().iter().map(|field| match field.name().as_str() {
+            "_source" => Field::new("_source", source_type.clone(), true),
+            _ => field.as_ref().clone(),
+        });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(TableWriter {
             parts: PartWriter::new(&table, spec, schema.clone(), options.worker)?,
@@ -114,11 +104,7 @@ impl TableWriter {
         };
         let positions = || ords.values().iter().map(|ord| Position::from(Ord64(*ord)));
         if let Some(p) = positions().find(|p| usize::from(p.source) >= self.sources.len()) {
-            return Err(self.shape(format!(
-                "a row names source {}, of {} declared",
-                p.source,
-                self.sources.len()
-            )));
+            return Err(self.shape(format!("a row names source {}, of {} declared", p.source, self.sources.len())));
         }
         let source_keys = Int16Array::from_iter_values(positions().map(|p| i16::from(p.source)));
         let mut columns: Vec<ArrayRef> = vec![
@@ -128,9 +114,7 @@ impl TableWriter {
                 DictionaryArray::<Int16Type>::try_new(source_keys, self.sources.clone())
                     .map_err(StoreError::arrow(self.spec.name()))?,
             ),
-            Arc::new(Int32Array::from_iter_values(
-                positions().map(|p| i32::from(p.partition)),
-            )),
+            Arc::new(Int32Array::from_iter_values(positions().map(|p| i32::from(p.partition)))),
             Arc::new(Int64Array::from_iter_values(positions().map(|p| p.offset as i64))),
             Arc::new(Int32Array::from_value(self.options.job_version as i32, rows)),
         ];
@@ -175,11 +159,8 @@ impl TableWriter {
 
     fn buffer(&mut self, columns: Vec<ArrayRef>) -> Result<(), StoreError> {
         let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(StoreError::arrow(self.spec.name()))?;
-        self.bytes += batch
-            .columns()
-            .iter()
-            .map(|c| c.to_data().get_slice_memory_size().unwrap_or(c.len() * 8))
-            .sum::<usize>();
+        self.bytes +=
+            batch.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(c.len() * 8)).sum::<usize>();
         self.rows += batch.num_rows();
         self.buffered.push(batch);
         if self.rows >= self.options.rows_max || self.bytes >= self.options.bytes_max {
@@ -227,10 +208,7 @@ impl TableWriter {
             .dates
             .into_iter()
             .flat_map(|(date, range)| {
-                range
-                    .clone()
-                    .step_by(longest)
-                    .map(move |start| (date, start..range.end.min(start + longest)))
+                range.clone().step_by(longest).map(move |start| (date, start..range.end.min(start + longest)))
             })
             .collect();
         if parts.len() > 1 {
@@ -252,9 +230,7 @@ impl TableWriter {
     }
 
     fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, StoreError> {
-        batch
-            .column_by_name(name)
-            .ok_or_else(|| self.shape(format!("column `{name}` is missing")))
+        batch.column_by_name(name).ok_or_else(|| self.shape(format!("column `{name}` is missing")))
     }
 
     fn fitting(&self, column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, StoreError> {
@@ -265,10 +241,7 @@ impl TableWriter {
     }
 
     fn shape(&self, reason: String) -> StoreError {
-        StoreError::Shape {
-            what: format!("table {}", self.spec.name()),
-            reason,
-        }
+        StoreError::Shape { what: format!("table {}", self.spec.name()), reason }
     }
 }
 
@@ -285,13 +258,7 @@ struct Gathered<'a> {
 
 impl<'a> Gathered<'a> {
     fn new(table: &'a str, batches: &'a [RecordBatch]) -> Self {
-        Gathered {
-            table,
-            batches,
-            rows: UInt32Array::from(Vec::<u32>::new()),
-            kept: HashMap::new(),
-            latest: None,
-        }
+        Gathered { table, batches, rows: UInt32Array::from(Vec::<u32>::new()), kept: HashMap::new(), latest: None }
     }
 
     /// A column of all batches.
@@ -319,7 +286,4 @@ impl Columns for Gathered<'_> {
     }
 }
 
-const _: () = assert!(
-    DATE_COLUMN == 1 && SYSTEM_COLUMNS.len() == 7,
-    "`append` builds the system columns by hand"
-);
+const _: () = assert!(DATE_COLUMN == 1 && SYSTEM_COLUMNS.len() == 7, "`append` builds the system columns by hand");

@@ -58,10 +58,7 @@ pub struct ColumnSchema {
 impl ColumnSchema {
     /// A column of an Arrow type; `None` when the online store does not hold such values.
     pub fn new(name: impl Into<String>, data_type: &DataType) -> Option<Self> {
-        Some(ColumnSchema {
-            name: name.into(),
-            column_type: ColumnType::of(data_type)?,
-        })
+        Some(ColumnSchema { name: name.into(), column_type: ColumnType::of(data_type)? })
     }
 }
 

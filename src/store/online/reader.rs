@@ -62,17 +62,13 @@ impl OnlineReader {
             )));
         }
         if let Some(client) = Client::connect(path) {
-            return Ok(OnlineReader {
-                way: Way::Through(Mutex::new(client)),
-            });
+            return Ok(OnlineReader { way: Way::Through(Mutex::new(client)) });
         }
         match OnlineStore::try_open(path, None) {
             Ok(store) => Ok(OnlineReader::here(store)),
             // The job may just have opened its socket.
             Err(StoreError::Locked { path }) => match Client::connect(&path) {
-                Some(client) => Ok(OnlineReader {
-                    way: Way::Through(Mutex::new(client)),
-                }),
+                Some(client) => Ok(OnlineReader { way: Way::Through(Mutex::new(client)) }),
                 None => Err(StoreError::Locked { path }),
             },
             Err(error) => Err(error),
@@ -124,10 +120,8 @@ impl OnlineReader {
                 reason: format!("{} key columns instead of {}", keys.len(), schema.entity.len()),
             });
         }
-        let headers: Vec<Option<Header>> = rows
-            .iter()
-            .map(|row| row.as_deref().map(|row| self.header(row)).transpose())
-            .collect::<Result<_, _>>()?;
+        let headers: Vec<Option<Header>> =
+            rows.iter().map(|row| row.as_deref().map(|row| self.header(row)).transpose()).collect::<Result<_, _>>()?;
         let states = headers.iter().map(|header| {
             header.map(|h| RowState {
                 event_time: h.event_time,
@@ -136,54 +130,31 @@ impl OnlineReader {
             })
         });
         let values = self.columns(&schemas, &headers, &rows)?;
-        Ok(ReadRows {
-            now,
-            states: states.collect(),
-            values,
-            schema,
-        })
+        Ok(ReadRows { now, states: states.collect(), values, schema })
     }
 
     fn fetch(&self, view: &str, keys: &[Vec<u8>]) -> Result<Fetched, StoreError> {
         let (schemas, now, rows, views) = match &self.way {
             Way::Here(store) => {
                 let schemas = store.schemas(view);
-                let rows = if schemas.is_empty() {
-                    Vec::new()
-                } else {
-                    store.rows(view, keys)?
-                };
+                let rows = if schemas.is_empty() { Vec::new() } else { store.rows(view, keys)? };
                 (schemas, store.now(), rows, store.view_names())
             }
             Way::Through(client) => {
                 let keys = keys.iter().map(|key| hex(key)).collect();
-                let request = Request::Read {
-                    view: view.into(),
-                    keys,
-                };
+                let request = Request::Read { view: view.into(), keys };
                 let answer = client.lock().expect("no panics while held").ask(&request)?;
                 let rows = answer.rows.into_iter().map(|row| match row {
-                    Some(text) => unhex(&text)
-                        .map(Some)
-                        .ok_or_else(|| self.damaged("a row is not hexadecimal")),
+                    Some(text) => unhex(&text).map(Some).ok_or_else(|| self.damaged("a row is not hexadecimal")),
                     None => Ok(None),
                 });
-                (
-                    answer.schemas,
-                    answer.now,
-                    rows.collect::<Result<_, _>>()?,
-                    answer.views,
-                )
+                (answer.schemas, answer.now, rows.collect::<Result<_, _>>()?, answer.views)
             }
         };
         if schemas.is_empty() {
             return Err(StoreError::Request(format!(
                 "the online store has no view `{view}`; it has {}",
-                if views.is_empty() {
-                    "none yet".into()
-                } else {
-                    views.join(", ")
-                }
+                if views.is_empty() { "none yet".into() } else { views.join(", ") }
             )));
         }
         Ok((schemas, now, rows))
@@ -209,10 +180,7 @@ impl OnlineReader {
         } else {
             self.columns_by_schema(schemas, headers, &bytes)?
         };
-        let fields = to
-            .columns
-            .iter()
-            .map(|c| Field::new(&c.name, c.column_type.data_type(), true));
+        let fields = to.columns.iter().map(|c| Field::new(&c.name, c.column_type.data_type(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
         RecordBatch::try_new_with_options(schema, columns, &options)
@@ -232,9 +200,8 @@ impl OnlineReader {
         order.sort_by_key(|row| number_of(*row));
         let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); to.columns.len()];
         for group in order.chunk_by(|a, b| number_of(*a) == number_of(*b)) {
-            let from = schemas
-                .get(number_of(group[0]))
-                .ok_or_else(|| self.damaged("a row follows an unknown schema"))?;
+            let from =
+                schemas.get(number_of(group[0])).ok_or_else(|| self.damaged("a row follows an unknown schema"))?;
             let group: Vec<Option<&[u8]>> = group.iter().map(|row| rows[*row]).collect();
             let columns = unpack(&types(from), &group).map_err(|reason| self.damaged(&reason))?;
             for (wanted, pieces) in to.columns.iter().zip(&mut pieces) {
@@ -265,10 +232,7 @@ impl OnlineReader {
             Way::Here(store) => store.path().to_path_buf(),
             Way::Through(_) => "(of the running job)".into(),
         };
-        StoreError::Damaged {
-            path,
-            reason: reason.into(),
-        }
+        StoreError::Damaged { path, reason: reason.into() }
     }
 }
 

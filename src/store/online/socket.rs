@@ -72,8 +72,11 @@ pub struct SocketGuard {
 #[derive(Default)]
 struct Connections {
     stopping: AtomicBool,
-    open: Mutex<HashMap<u64, (UnixStream, Option<JoinHandle<()>>)>>,
+    open: Mutex<HashMap<u64, Open>>,
 }
+
+/// A connection, to hang up on, and the thread that answers it.
+type Open = (UnixStream, Option<JoinHandle<()>>);
 
 pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {
     let directory = fs::canonicalize(store.path()).map_err(StoreError::io("open", store.path()))?;
@@ -92,25 +95,19 @@ pub(super) fn serve(store: OnlineStore) -> Result<SocketGuard, StoreError> {
     let shared = Arc::new(Connections::default());
     let acceptor = {
         let shared = shared.clone();
-        std::thread::Builder::new()
-            .name("online-socket".into())
-            .spawn(move || accept(&listener, &store, &shared))
+        std::thread::Builder::new().name("online-socket".into()).spawn(move || accept(&listener, &store, &shared))
     };
     let acceptor = acceptor.map_err(StoreError::io("serve", &path))?;
-    Ok(SocketGuard {
-        path,
-        pointer,
-        shared,
-        acceptor: Some(acceptor),
-    })
+    Ok(SocketGuard { path, pointer, shared, acceptor: Some(acceptor) })
 }
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor, which then sees the flag.
-        let _ = UnixStream::connect(&self.path);
-        if let Some(acceptor) = self.acceptor.take() {
+        // A connection wakes the acceptor, which then sees the flag. Where someone removed the socket nothing can wake
+        // it, nor can anyone reach it: it is left alone.
+        let woken = UnixStream::connect(&self.path).is_ok();
+        if let Some(acceptor) = self.acceptor.take().filter(|_| woken) {
             let _ = acceptor.join();
         }
         let open = std::mem::take(&mut *self.shared.open.lock().expect("no panics while held"));
@@ -174,9 +171,7 @@ fn converse(stream: &UnixStream, store: &OnlineStore) {
         let whole = line.last() == Some(&b'\n');
         let response = match whole {
             true => respond(&line, store),
-            false => failed(format!(
-                "a request is longer than {REQUEST_BYTES_MAX} bytes or ends early"
-            )),
+            false => failed(format!("a request is longer than {REQUEST_BYTES_MAX} bytes or ends early")),
         };
         if answer(stream, &response).is_err() || !whole {
             return;
@@ -187,18 +182,12 @@ fn converse(stream: &UnixStream, store: &OnlineStore) {
 fn respond(line: &[u8], store: &OnlineStore) -> Response {
     match serde_json::from_slice(line) {
         Err(error) => failed(format!("not a request: {error}")),
-        Ok(Request::Views) => Response {
-            views: store.view_names(),
-            ..Response::default()
-        },
+        Ok(Request::Views) => Response { views: store.view_names(), ..Response::default() },
         Ok(Request::Read { view, keys }) => {
             let schemas = store.schemas(&view);
             if schemas.is_empty() {
                 // The reader words the answer, from the views there are.
-                return Response {
-                    views: store.view_names(),
-                    ..Response::default()
-                };
+                return Response { views: store.view_names(), ..Response::default() };
             }
             let keys = keys.iter().map(|key| unhex(key)).collect::<Option<Vec<_>>>();
             let rows = match keys {
@@ -219,10 +208,7 @@ fn respond(line: &[u8], store: &OnlineStore) -> Response {
 }
 
 fn failed(error: String) -> Response {
-    Response {
-        error: Some(error),
-        ..Response::default()
-    }
+    Response { error: Some(error), ..Response::default() }
 }
 
 fn answer(mut stream: &UnixStream, response: &Response) -> std::io::Result<()> {
@@ -245,10 +231,7 @@ impl Client {
         let stream = UnixStream::connect(&path).ok()?;
         stream.set_read_timeout(Some(CLIENT_TIMEOUT)).ok()?;
         stream.set_write_timeout(Some(CLIENT_TIMEOUT)).ok()?;
-        Some(Client {
-            path,
-            stream: BufReader::new(stream),
-        })
+        Some(Client { path, stream: BufReader::new(stream) })
     }
 
     /// Asks and waits for the answer.
@@ -274,18 +257,12 @@ impl Client {
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS[usize::from(nibble)] as char;
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text
-        .as_bytes()
-        .iter()
-        .map(|c| (*c as char).to_digit(16).map(|d| d as u8))
-        .collect::<Option<Vec<_>>>()?;
+    let digits =
+        text.as_bytes().iter().map(|c| (*c as char).to_digit(16).map(|d| d as u8)).collect::<Option<Vec<_>>>()?;
     let (pairs, []) = digits.as_chunks::<2>() else {
         return None;
     };

@@ -79,25 +79,12 @@ impl OnlineStore {
     /// Opens the store if no other process has it open; without a clock it takes the one it finds.
     pub(super) fn try_open(path: &Path, clock: Option<Clock>) -> Result<Self, StoreError> {
         let wrong = |source| match source {
-            fjall::Error::Locked => StoreError::Locked {
-                path: path.to_path_buf(),
-            },
-            source => StoreError::Online {
-                path: path.to_path_buf(),
-                source,
-            },
+            fjall::Error::Locked => StoreError::Locked { path: path.to_path_buf() },
+            source => StoreError::Online { path: path.to_path_buf(), source },
         };
-        let database = Database::builder(path.join("db"))
-            .worker_threads(2)
-            .open()
-            .map_err(wrong)?;
-        let meta = database
-            .keyspace("meta", KeyspaceCreateOptions::default)
-            .map_err(wrong)?;
-        let damaged = |reason: String| StoreError::Damaged {
-            path: path.to_path_buf(),
-            reason,
-        };
+        let database = Database::builder(path.join("db")).worker_threads(2).open().map_err(wrong)?;
+        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(wrong)?;
+        let damaged = |reason: String| StoreError::Damaged { path: path.to_path_buf(), reason };
 
         let state = meta.get("state").map_err(wrong)?;
         let state = state.map(|bytes| State::read(&bytes).ok_or_else(|| damaged("its state is not 25 bytes".into())));
@@ -120,9 +107,7 @@ impl OnlineStore {
             schemas: RwLock::new(schemas),
             views: Mutex::new(HashMap::new()),
         };
-        Ok(OnlineStore {
-            shared: Arc::new(store),
-        })
+        Ok(OnlineStore { shared: Arc::new(store) })
     }
 
     /// Declares a view, which may then be written. A view may change its columns from one version of a job to the next:
@@ -137,10 +122,7 @@ impl OnlineStore {
         if known.last() != Some(schema) {
             let name = format!("schema/{}/{:08}", schema.view, known.len());
             let text = serde_json::to_vec(schema).expect("a schema is plain data");
-            self.shared
-                .meta
-                .insert(name, text)
-                .map_err(|source| self.wrong(source))?;
+            self.shared.meta.insert(name, text).map_err(|source| self.wrong(source))?;
             known.push(schema.clone());
         }
         Ok(View {
@@ -203,11 +185,7 @@ impl OnlineStore {
         {
             return Err(StoreError::Shape {
                 what: format!("view {}", view.name),
-                reason: format!(
-                    "{} feature columns over {count} rows, not {}",
-                    values.len(),
-                    view.types.len()
-                ),
+                reason: format!("{} feature columns over {count} rows, not {}", values.len(), view.types.len()),
             });
         }
         let refreshed_at = self.now().unwrap_or(NO_TIME);
@@ -326,25 +304,13 @@ impl OnlineStore {
 
     /// The views declared, each with its schemas from the oldest, by name.
     pub(super) fn schemas(&self, view: &str) -> Vec<ViewSchema> {
-        self.shared
-            .schemas
-            .read()
-            .expect("no panics while held")
-            .get(view)
-            .cloned()
-            .unwrap_or_default()
+        self.shared.schemas.read().expect("no panics while held").get(view).cloned().unwrap_or_default()
     }
 
     /// Names of the views declared, sorted.
     pub(super) fn view_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .shared
-            .schemas
-            .read()
-            .expect("no panics while held")
-            .keys()
-            .cloned()
-            .collect();
+        let mut names: Vec<String> =
+            self.shared.schemas.read().expect("no panics while held").keys().cloned().collect();
         names.sort();
         names
     }
@@ -353,11 +319,7 @@ impl OnlineStore {
     pub(super) fn rows(&self, view: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let rows = self.keyspace(view)?;
         keys.iter()
-            .map(|key| {
-                rows.get(key)
-                    .map(|row| row.map(|row| row.to_vec()))
-                    .map_err(|source| self.wrong(source))
-            })
+            .map(|key| rows.get(key).map(|row| row.map(|row| row.to_vec())).map_err(|source| self.wrong(source)))
             .collect()
     }
 
@@ -376,27 +338,17 @@ impl OnlineStore {
     }
 
     fn state(&self, newest: Stamp) -> State {
-        State {
-            newest,
-            now: self.shared.now.load(Ordering::Relaxed),
-            clock: self.shared.clock,
-        }
+        State { newest, now: self.shared.now.load(Ordering::Relaxed), clock: self.shared.clock }
     }
 
     fn wrong(&self, source: fjall::Error) -> StoreError {
-        StoreError::Online {
-            path: self.shared.path.clone(),
-            source,
-        }
+        StoreError::Online { path: self.shared.path.clone(), source }
     }
 }
 
 /// Canonical bytes of keys.
 pub(super) fn encode(view: &str, keys: &[ArrayRef]) -> Result<key::EncodedKeys, StoreError> {
-    key::encode(keys).map_err(|e| StoreError::Shape {
-        what: format!("view {view}"),
-        reason: e.to_string(),
-    })
+    key::encode(keys).map_err(|e| StoreError::Shape { what: format!("view {view}"), reason: e.to_string() })
 }
 
 fn wall_clock() -> EventTime {
@@ -413,11 +365,7 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        State {
-            newest: Stamp { generation: 0, tick: 0 },
-            now: NO_TIME,
-            clock: Clock::Event,
-        }
+        State { newest: Stamp { generation: 0, tick: 0 }, now: NO_TIME, clock: Clock::Event }
     }
 }
 
@@ -435,10 +383,7 @@ impl State {
         let bytes: &[u8; 25] = bytes.try_into().ok()?;
         let word = |i: usize| u64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().expect("eight bytes"));
         Some(State {
-            newest: Stamp {
-                generation: word(0),
-                tick: word(1),
-            },
+            newest: Stamp { generation: word(0), tick: word(1) },
             now: word(2) as EventTime,
             clock: if bytes[24] == 0 { Clock::Event } else { Clock::Wall },
         })

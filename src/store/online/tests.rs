@@ -26,14 +26,8 @@ fn column(name: &str, data_type: &DataType) -> ColumnSchema {
 fn schema() -> ViewSchema {
     ViewSchema {
         view: "customer".into(),
-        entity: vec![
-            column("customer_id", &DataType::Int64),
-            column("country", &DataType::Utf8),
-        ],
-        columns: vec![
-            column("nb_tx_1d", &DataType::Int64),
-            column("avg_amount_1d", &DataType::Float64),
-        ],
+        entity: vec![column("customer_id", &DataType::Int64), column("country", &DataType::Utf8)],
+        columns: vec![column("nb_tx_1d", &DataType::Int64), column("avg_amount_1d", &DataType::Float64)],
         ttl: Some(48 * HOUR),
         job: "card_fraud".into(),
         job_version: 1,
@@ -84,14 +78,8 @@ fn the_newest_row_of_an_entity_is_read() {
     store.put(&view, stamp(1, 7), &twice).unwrap();
     assert_eq!(counts(&store.reader(), &[8]), [Some(2)]);
 
-    let wrong = OnlineRows {
-        values: vec![],
-        ..rows(&[1], 1)
-    };
-    assert!(matches!(
-        store.put(&view, stamp(1, 7), &wrong),
-        Err(StoreError::Shape { .. })
-    ));
+    let wrong = OnlineRows { values: vec![], ..rows(&[1], 1) };
+    assert!(matches!(store.put(&view, stamp(1, 7), &wrong), Err(StoreError::Shape { .. })));
 }
 
 #[test]
@@ -106,22 +94,10 @@ fn replayed_ticks_do_not_overwrite_newer_values() {
     }
     let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
     let view = store.define(&schema()).unwrap();
-    assert_eq!(
-        store.put(&view, stamp(1, 7), &rows(&[1, 2, 3], 7)).unwrap(),
-        2,
-        "entity 2 has tick 9"
-    );
+    assert_eq!(store.put(&view, stamp(1, 7), &rows(&[1, 2, 3], 7)).unwrap(), 2, "entity 2 has tick 9");
     assert_eq!(counts(&store.reader(), &[1, 2, 3]), [Some(7), Some(9), Some(7)]);
-    assert_eq!(
-        store.put(&view, stamp(1, 9), &rows(&[2], 9)).unwrap(),
-        1,
-        "the same tick again changes nothing"
-    );
-    assert_eq!(
-        store.put(&view, stamp(2, 1), &rows(&[2], 1)).unwrap(),
-        1,
-        "a later generation always wins"
-    );
+    assert_eq!(store.put(&view, stamp(1, 9), &rows(&[2], 9)).unwrap(), 1, "the same tick again changes nothing");
+    assert_eq!(store.put(&view, stamp(2, 1), &rows(&[2], 1)).unwrap(), 1, "a later generation always wins");
     assert_eq!(counts(&store.reader(), &[2]), [Some(1)]);
 }
 
@@ -157,10 +133,7 @@ fn a_view_may_change_its_columns() {
         assert_eq!(counts, [Some(3.0), Some(8.0), None, Some(3.0)]);
         let last: Vec<_> = found.values.column(0).as_string::<i32>().iter().collect();
         assert_eq!(last, [None, Some("5411"), None, None]);
-        assert_eq!(
-            found.states.iter().map(Option::is_some).collect::<Vec<_>>(),
-            [true, true, false, true]
-        );
+        assert_eq!(found.states.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
     };
     check(&store);
     drop((first, second, store));
@@ -184,13 +157,7 @@ fn readers_of_running_and_stopped_jobs_agree() {
     };
     let ask = |reader: &OnlineReader| {
         assert_eq!(reader.views().unwrap(), ["customer"]);
-        assert!(
-            reader
-                .read("nonsense", &keys(&[1]))
-                .unwrap_err()
-                .to_string()
-                .contains("it has customer")
-        );
+        assert!(reader.read("nonsense", &keys(&[1])).unwrap_err().to_string().contains("it has customer"));
         let crowd: Vec<i64> = (0..1000).collect();
         let all = reader.read("customer", &keys(&crowd)).unwrap();
         assert_eq!(all.states.iter().flatten().count(), 500);
@@ -205,19 +172,13 @@ fn readers_of_running_and_stopped_jobs_agree() {
     assert_eq!(here, through);
     drop(guard);
     assert!(remote.views().is_err(), "the job hung up");
-    assert!(matches!(
-        OnlineReader::open(directory.path()),
-        Err(StoreError::Locked { .. })
-    ));
+    assert!(matches!(OnlineReader::open(directory.path()), Err(StoreError::Locked { .. })));
     drop(store);
     let stopped = OnlineReader::open(directory.path()).unwrap();
     assert!(!stopped.is_remote());
     assert_eq!(ask(&stopped), here);
     assert_eq!(here.0.now, Some(NOON + HOUR / 2));
-    let error = OnlineReader::open(&directory.path().join("elsewhere"))
-        .err()
-        .unwrap()
-        .to_string();
+    let error = OnlineReader::open(&directory.path().join("elsewhere")).err().unwrap().to_string();
     assert!(error.contains("there is no online store"), "{error}");
 }
 
@@ -226,15 +187,22 @@ fn a_socket_left_by_a_killed_job_is_no_obstacle() {
     let directory = tempfile::tempdir().unwrap();
     let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
     store.define(&schema()).unwrap();
-    std::mem::forget(std::os::unix::net::UnixListener::bind(
-        directory.path().join("reader.sock"),
-    ));
+    std::mem::forget(std::os::unix::net::UnixListener::bind(directory.path().join("reader.sock")));
     drop(store);
     std::fs::write(directory.path().join("socket"), "/nonexistent/reader.sock").unwrap();
     assert!(!OnlineReader::open(directory.path()).unwrap().is_remote());
     let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
     let _guard = store.serve().unwrap();
     assert!(OnlineReader::open(directory.path()).unwrap().is_remote());
+}
+
+#[test]
+fn a_socket_that_someone_removed_does_not_hold_up_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
+    let guard = store.serve().unwrap();
+    std::fs::remove_file(directory.path().join("reader.sock")).unwrap();
+    drop(guard);
 }
 
 #[test]
@@ -271,23 +239,11 @@ fn lookups_tell_age_and_absence() {
     let get = |customer: &str| get_online(&reader, "customer", &entity(customer)).unwrap();
 
     let unknown_time = get("2");
-    assert_eq!(
-        (unknown_time.status, unknown_time.stale, unknown_time.now),
-        (Status::Present, false, None)
-    );
+    assert_eq!((unknown_time.status, unknown_time.stale, unknown_time.now), (Status::Present, false, None));
     store.set_now(NOON + HOUR);
     let fresh = get("2");
-    assert_eq!(
-        (fresh.status, fresh.stale, fresh.valid_until),
-        (Status::Present, false, Some(NOON + HOUR))
-    );
-    assert_eq!(
-        fresh.entity,
-        [
-            ("customer_id".into(), "2".into()),
-            ("country".to_string(), "FR".to_string())
-        ]
-    );
+    assert_eq!((fresh.status, fresh.stale, fresh.valid_until), (Status::Present, false, Some(NOON + HOUR)));
+    assert_eq!(fresh.entity, [("customer_id".into(), "2".into()), ("country".to_string(), "FR".to_string())]);
     assert_eq!(
         serde_json::to_string(&fresh).unwrap(),
         r#"{"view":"customer","entity":{"customer_id":"2","country":"FR"},"status":"PRESENT","event_time":"2018-04-01T12:00:00Z","valid_until":"2018-04-01T13:00:00Z","now":"2018-04-01T13:00:00Z","stale":false,"features":{"nb_tx_1d":10,"avg_amount_1d":0.5},"statuses":{"nb_tx_1d":"PRESENT","avg_amount_1d":"PRESENT"}}"#
@@ -299,31 +255,19 @@ fn lookups_tell_age_and_absence() {
     assert!(get("2").to_string().contains("(stale)"), "{}", get("2"));
     store.set_now(NOON + 48 * HOUR + 1);
     let old = get("2");
-    assert_eq!(
-        (old.status, old.features[0].status),
-        (Status::OutsideMaxAge, Status::OutsideMaxAge)
-    );
+    assert_eq!((old.status, old.features[0].status), (Status::OutsideMaxAge, Status::OutsideMaxAge));
     assert!(old.features[0].value.is_null());
     assert_eq!(get("99").status, Status::NotFound);
     assert_eq!(get("99").to_string(), "customer customer_id=99 country=FR: not found\n");
 
     for (pairs, message) in [
         (vec![("customer_id", "1")], "`country` must be given once"),
-        (
-            vec![("customer_id", "x"), ("country", "FR")],
-            "`x` is no value of `customer_id`",
-        ),
-        (
-            vec![("customer_id", "1"), ("country", "FR"), ("city", "Paris")],
-            "`city` is no key column",
-        ),
+        (vec![("customer_id", "x"), ("country", "FR")], "`x` is no value of `customer_id`"),
+        (vec![("customer_id", "1"), ("country", "FR"), ("city", "Paris")], "`city` is no key column"),
     ] {
         let pairs: Vec<_> = pairs.into_iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
         let error = get_online(&reader, "customer", &pairs).unwrap_err().to_string();
-        assert!(
-            error.contains(message) && error.contains("customer_id=… country=…"),
-            "{error}"
-        );
+        assert!(error.contains(message) && error.contains("customer_id=… country=…"), "{error}");
     }
 }
 
@@ -391,18 +335,11 @@ proptest! {
 /// One view of 20 floats. Prints the rates; `TIDEMILL_BENCH_ROWS=1000000` for figures to quote.
 #[test]
 fn write_and_read_rates() {
-    let total: usize = std::env::var("TIDEMILL_BENCH_ROWS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(20_000);
+    let total: usize = std::env::var("TIDEMILL_BENCH_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let directory = tempfile::tempdir().unwrap();
     let store = OnlineStore::open(directory.path(), Clock::Event).unwrap();
     let features = (0..20).map(|i| column(&format!("f{i}"), &DataType::Float64)).collect();
-    let schema = ViewSchema {
-        entity: vec![column("card", &DataType::Int64)],
-        columns: features,
-        ..schema()
-    };
+    let schema = ViewSchema { entity: vec![column("card", &DataType::Int64)], columns: features, ..schema() };
     let view = store.define(&schema).unwrap();
     let started = std::time::Instant::now();
     for (tick, start) in (0..total).step_by(8192).enumerate() {
@@ -428,9 +365,5 @@ fn write_and_read_rates() {
         assert!(reader.read("customer", &[key]).unwrap().states[0].is_some());
     }
     let read = started.elapsed().as_secs_f64();
-    println!(
-        "{:.2} M rows/s written, {:.1} us per read",
-        total as f64 / written / 1e6,
-        read / reads as f64 * 1e6
-    );
+    println!("{:.2} M rows/s written, {:.1} us per read", total as f64 / written / 1e6, read / reads as f64 * 1e6);
 }

@@ -122,10 +122,7 @@ impl Header {
         let word = |i: usize| u64::from_le_bytes(header[5 + 8 * i..13 + 8 * i].try_into().expect("eight bytes"));
         Some(Header {
             schema: u32::from_le_bytes(header[1..5].try_into().expect("four bytes")),
-            stamp: Stamp {
-                generation: word(0),
-                tick: word(1),
-            },
+            stamp: Stamp { generation: word(0), tick: word(1) },
             event_time: word(2) as i64,
             valid_until: word(3) as i64,
             refreshed_at: word(4) as i64,
@@ -178,11 +175,7 @@ pub fn pack(
         .zip(columns)
         .map(|(to, column)| {
             let to = to.data_type();
-            if *column.data_type() == to {
-                Ok(column.clone())
-            } else {
-                cast(column, &to)
-            }
+            if *column.data_type() == to { Ok(column.clone()) } else { cast(column, &to) }
         })
         .collect::<Result<_, _>>()?;
     let bits = columns.len().div_ceil(8);
@@ -198,11 +191,7 @@ pub fn pack(
             end
         })
         .collect();
-    let mut packer = Packer {
-        bytes: vec![0; end],
-        starts: Vec::with_capacity(rows),
-        at: Vec::with_capacity(rows),
-    };
+    let mut packer = Packer { bytes: vec![0; end], starts: Vec::with_capacity(rows), at: Vec::with_capacity(rows) };
     for (row, size) in sizes.iter().enumerate() {
         let start = ends[row] - size;
         header(row).write(&mut packer.bytes[start..start + HEADER_BYTES]);
@@ -212,10 +201,7 @@ pub fn pack(
     for (i, (column, column_type)) in columns.iter().zip(types).enumerate() {
         packer.column(i, column, *column_type);
     }
-    Ok(PackedRows {
-        bytes: packer.bytes,
-        ends,
-    })
+    Ok(PackedRows { bytes: packer.bytes, ends })
 }
 
 /// Calls `$body` with the Arrow primitive type of a fixed-width column type, or `$other` for the rest.
@@ -382,9 +368,7 @@ impl<'a> Cursor<'a> {
     fn new(row: &'a [u8], columns: usize) -> Result<Self, String> {
         Header::read(row).ok_or("a row has an unknown format")?;
         let mut rest = &row[HEADER_BYTES..];
-        let present = rest
-            .split_off(..columns.div_ceil(8))
-            .ok_or("a row ends within its null bits")?;
+        let present = rest.split_off(..columns.div_ceil(8)).ok_or("a row ends within its null bits")?;
         Ok(Cursor { present, rest })
     }
 
@@ -393,10 +377,7 @@ impl<'a> Cursor<'a> {
         if self.present[i / 8] >> (i % 8) & 1 == 0 {
             return Ok(None);
         }
-        self.rest
-            .split_off(..bytes)
-            .map(Some)
-            .ok_or_else(|| format!("a row ends within column {i}"))
+        self.rest.split_off(..bytes).map(Some).ok_or_else(|| format!("a row ends within column {i}"))
     }
 
     fn take_counted(&mut self, i: usize) -> Result<Option<&'a [u8]>, String> {
@@ -451,7 +432,5 @@ fn unpack_fixed<P: ArrowPrimitiveType>(
         }
     }
     let values = ScalarBuffer::<P::Native>::new(values.into(), 0, rows.len());
-    Ok(Arc::new(
-        PrimitiveArray::<P>::new(values, present.finish()).with_data_type(column_type.data_type()),
-    ))
+    Ok(Arc::new(PrimitiveArray::<P>::new(values, present.finish()).with_data_type(column_type.data_type())))
 }

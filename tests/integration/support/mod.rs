@@ -36,11 +36,6 @@ pub fn golden_columns(name: &str) -> BTreeMap<String, String> {
     serde_json::from_str(&text).expect("a mapping of names")
 }
 
-/// Whether `tests/all --full` asks for the long suites.
-pub fn full() -> bool {
-    std::env::var_os("TIDEMILL_TESTS").is_some_and(|v| v == "full")
-}
-
 /// One job to be run: its file, what `${…}` stands for, changes by `--set`, and how it runs.
 #[derive(Clone)]
 pub struct Job {
@@ -53,12 +48,7 @@ pub struct Job {
 impl Job {
     /// A job of the repository, such as `dataflows/fraud_handbook.yaml`, or of a test's own folder.
     pub fn new(file: impl AsRef<Path>) -> Self {
-        Job {
-            file: root().join(file),
-            env: Vec::new(),
-            sets: Vec::new(),
-            workers: 1,
-        }
+        Job { file: root().join(file), env: Vec::new(), sets: Vec::new(), workers: 1 }
     }
 
     /// What `${name}` stands for.
@@ -91,23 +81,10 @@ impl Job {
         assert!(warnings.is_empty(), "{warnings:?}");
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
         let online = plan.online.as_ref().map(|o| o.path.clone());
-        let tables = plan
-            .offline
-            .as_ref()
-            .map(|o| PathBuf::from(&o.uri))
-            .expect("the job writes tables");
-        let options = RunOptions {
-            workers: self.workers,
-            until_end: true,
-            ..RunOptions::default()
-        };
+        let tables = plan.offline.as_ref().map(|o| PathBuf::from(&o.uri)).expect("the job writes tables");
+        let options = RunOptions { workers: self.workers, until_end: true, ..RunOptions::default() };
         let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
-        Lake {
-            _dir: dir,
-            tables,
-            online,
-            summary,
-        }
+        Lake { _dir: dir, tables, online, summary }
     }
 }
 
@@ -126,10 +103,7 @@ impl Lake {
     pub fn table(&self, name: &str, columns: Option<&[&str]>) -> RecordBatch {
         let batches = read_table(&table_path(&self.tables, name), columns, None)
             .unwrap_or_else(|error| panic!("table {name}: {error}"));
-        let schema = batches
-            .first()
-            .unwrap_or_else(|| panic!("table {name} has no rows"))
-            .schema();
+        let schema = batches.first().unwrap_or_else(|| panic!("table {name} has no rows")).schema();
         concat_batches(&schema, &batches).expect("parts of one table have one schema")
     }
 

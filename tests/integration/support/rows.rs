@@ -16,11 +16,7 @@ pub fn read_parquet(path: &Path) -> RecordBatch {
     let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
     let schema = builder.schema().clone();
-    let batches: Vec<RecordBatch> = builder
-        .build()
-        .expect("a reader")
-        .map(|b| b.expect("a batch"))
-        .collect();
+    let batches: Vec<RecordBatch> = builder.build().expect("a reader").map(|b| b.expect("a batch")).collect();
     concat_batches(&schema, &batches).expect("one schema")
 }
 
@@ -30,16 +26,9 @@ pub fn values(batch: &RecordBatch, name: &str) -> Vec<Option<f64>> {
     if let DataType::Timestamp(_, zone) = column.data_type() {
         let micros = cast_to(column, name, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()));
         let counts = cast_to(&micros, name, &DataType::Int64);
-        return counts
-            .as_primitive::<Int64Type>()
-            .iter()
-            .map(|t| t.map(|t| t as f64))
-            .collect();
+        return counts.as_primitive::<Int64Type>().iter().map(|t| t.map(|t| t as f64)).collect();
     }
-    cast_to(column, name, &DataType::Float64)
-        .as_primitive::<Float64Type>()
-        .iter()
-        .collect()
+    cast_to(column, name, &DataType::Float64).as_primitive::<Float64Type>().iter().collect()
 }
 
 /// A column of ids.
@@ -51,9 +40,7 @@ pub fn ids(batch: &RecordBatch, name: &str) -> Vec<i64> {
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     let names: Vec<_> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
-    batch
-        .column_by_name(name)
-        .unwrap_or_else(|| panic!("no column `{name}` among {names:?}"))
+    batch.column_by_name(name).unwrap_or_else(|| panic!("no column `{name}` among {names:?}"))
 }
 
 fn cast_to(column: &ArrayRef, name: &str, to: &DataType) -> ArrayRef {
@@ -62,9 +49,8 @@ fn cast_to(column: &ArrayRef, name: &str, to: &DataType) -> ArrayRef {
 
 /// The batch without the named columns.
 pub fn without(batch: &RecordBatch, names: &[&str]) -> RecordBatch {
-    let keep: Vec<usize> = (0..batch.num_columns())
-        .filter(|&i| !names.contains(&batch.schema().field(i).name().as_str()))
-        .collect();
+    let keep: Vec<usize> =
+        (0..batch.num_columns()).filter(|&i| !names.contains(&batch.schema().field(i).name().as_str())).collect();
     batch.project(&keep).expect("columns of the batch")
 }
 
@@ -78,21 +64,12 @@ pub fn assert_same_rows(what: &str, expected: &RecordBatch, found: &RecordBatch)
 
 fn difference(expected: &RecordBatch, found: &RecordBatch) -> Option<String> {
     let columns = |b: &RecordBatch| -> Vec<_> {
-        b.schema()
-            .fields()
-            .iter()
-            .map(|f| (f.name().clone(), f.data_type().clone()))
-            .collect()
+        b.schema().fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect()
     };
     if columns(expected) != columns(found) {
         return Some(format!("columns are {:?} and {:?}", columns(expected), columns(found)));
     }
-    let fields = expected
-        .schema()
-        .fields()
-        .iter()
-        .map(|f| SortField::new(f.data_type().clone()))
-        .collect();
+    let fields = expected.schema().fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
     let converter = RowConverter::new(fields).expect("types that sort");
     let encode = |b: &RecordBatch| converter.convert_columns(b.columns()).expect("rows");
     let (left, right) = (encode(expected), encode(found));
@@ -119,17 +96,8 @@ fn one_bit_of_one_value_is_a_difference() {
         RecordBatch::try_from_iter([("x", column)]).expect("a batch")
     };
     let base = batch(&[1.0, 2.0, 0.0]);
-    assert_eq!(
-        difference(&base, &batch(&[0.0, 1.0, 2.0])),
-        None,
-        "order does not count"
-    );
-    for other in [
-        &[1.0, 2.0f64.next_up(), 0.0][..],
-        &[1.0, 2.0, -0.0],
-        &[1.0, 1.0, 0.0],
-        &[1.0, 2.0],
-    ] {
+    assert_eq!(difference(&base, &batch(&[0.0, 1.0, 2.0])), None, "order does not count");
+    for other in [&[1.0, 2.0f64.next_up(), 0.0][..], &[1.0, 2.0, -0.0], &[1.0, 1.0, 0.0], &[1.0, 2.0]] {
         assert!(difference(&base, &batch(other)).is_some(), "{other:?}");
         assert!(difference(&batch(other), &base).is_some(), "{other:?}");
     }
