@@ -311,15 +311,7 @@ impl<T: Real, L: Link> Layout<T, L> {
         for _ in 0..tree.least {
             step(&mut at);
         }
-        let mut left = tree.most - tree.least;
-        while left > 0 {
-            let before = at;
-            step(&mut at);
-            if at == before {
-                break;
-            }
-            left -= 1;
-        }
+        finish(&mut at, tree.most - tree.least, step);
         at.map(|at| tree.start + at)
     }
 
@@ -344,14 +336,24 @@ impl<T: Real, L: Link> Layout<T, L> {
         for _ in 0..least {
             step(&mut at);
         }
-        for _ in least..most {
-            let before = at;
-            step(&mut at);
-            if at == before {
-                break;
-            }
-        }
+        finish(&mut at, most - least, step);
         at
+    }
+}
+
+/// Takes up to `left` steps more, two between one look and the next whether any walk is still under way.
+#[inline(always)]
+fn finish(at: &mut [usize; LANES], left: usize, step: impl Fn(&mut [usize; LANES])) {
+    let mut left = left;
+    while left > 0 {
+        step(at);
+        let before = *at;
+        step(at);
+        let moved = at.iter().zip(before).fold(0, |moved, (a, b)| moved | (a ^ b));
+        if moved == 0 {
+            break;
+        }
+        left = left.saturating_sub(2);
     }
 }
 
