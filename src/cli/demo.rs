@@ -68,6 +68,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         observer: Some(Arc::clone(&observer)),
         stop: stop.clone(),
         tap: None,
+        replay: None,
     };
     let live = Live::start(&format!("tidemill demo: {}", job.plan.job), Arc::clone(&observer), move |elapsed| {
         if args.exit_after.is_some_and(|after| elapsed >= after) {

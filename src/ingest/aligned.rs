@@ -4,10 +4,12 @@
 //! chunk, and the reorder buffers downstream hold no more than that. Unpaced finite input is cut by size alone: the cuts
 //! are then a function of the files and the settings, not of the machine's speed. Paced input is also cut by time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
+use super::ticks::TickRecord;
 use super::{Counts, DeadLetter, IngestError, SourceReader};
 use crate::base::{Epoch, EventTime, Micros, Tick};
 use crate::ops::control::TickInfo;
@@ -85,6 +87,8 @@ pub struct Aligned {
     watermark: EventTime,
     newest: EventTime,
     open: Option<OpenTick>,
+    /// Recorded ticks to cut by, where the input is replayed.
+    recorded: Option<VecDeque<TickRecord>>,
     ended: bool,
     counts: Vec<Counts>,
 }
@@ -146,6 +150,7 @@ impl Aligned {
             watermark: EventTime::MIN,
             newest: EventTime::MIN,
             open: None,
+            recorded: None,
             ended: false,
         }
     }
@@ -162,6 +167,11 @@ impl Aligned {
     pub fn next(&mut self, now: Instant) -> Result<Next, IngestError> {
         if self.ended {
             return Ok(Next::End);
+        }
+        if let Some(records) = &mut self.recorded {
+            let Some(record) = records.pop_front() else { return Ok(Next::End) };
+            let last = records.is_empty();
+            return self.replay(record, last, now);
         }
         loop {
             let rows_left = match &self.open {
@@ -188,15 +198,16 @@ impl Aligned {
         }
     }
 
-    /// Reads exactly the input that a recorded tick held.
-    ///
-    /// # Errors
-    /// When a source cannot be read, or ends before the recorded offset.
-    pub fn replay(&mut self, offsets: &[Vec<u64>], info: TickInfo) -> Result<Cut, IngestError> {
-        let now = Instant::now();
+    /// Cuts from here on by recorded ticks, which begin at the readers' positions; the last of them ends the input.
+    pub fn follow(&mut self, records: Vec<TickRecord>) {
+        self.recorded = Some(records.into());
+    }
+
+    /// Reads exactly the input of a recorded tick.
+    fn replay(&mut self, record: TickRecord, last: bool, now: Instant) -> Result<Next, IngestError> {
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
-            let until = offsets.get(lane.source).and_then(|o| o.get(lane.partition)).copied().unwrap_or(0);
+            let until = record.offsets.get(lane.source).and_then(|o| o.get(lane.partition)).copied().unwrap_or(0);
             while self.lanes[index].next_offset < until {
                 let before = self.lanes[index].next_offset;
                 self.read(index, (until - before) as usize, now)?;
@@ -212,10 +223,7 @@ impl Aligned {
                 }
             }
         }
-        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
-        self.tick = info.tick + 1;
-        self.ended = info.last;
-        Ok(Cut { info, offsets: self.offsets(), batches: open.batches, dead: open.dead, rows: open.rows })
+        Ok(self.emit(now, last, record.watermark, record.epoch_end))
     }
 
     /// Closes the input now: what has been read is cut as the last tick. Rows that the watermark has not reached are not
@@ -275,16 +283,25 @@ impl Aligned {
         Ok(())
     }
 
+    /// Closes the open tick where the policy says so.
     fn cut(&mut self, now: Instant, last: bool) -> Next {
-        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
-        let previous_watermark = self.watermark;
         let lowest = self.lanes.iter().filter(|lane| !lane.done).map(|lane| lane.watermark).min();
         // Watermarks never go back; when all partitions have ended, everything is complete.
-        self.watermark = previous_watermark.max(lowest.unwrap_or(EventTime::MAX));
-        self.epoch_rows += open.rows;
+        let watermark = self.watermark.max(lowest.unwrap_or(EventTime::MAX));
+        self.epoch_rows += self.open.as_ref().map_or(0, |open| open.rows);
         let since = *self.epoch_since.get_or_insert(now);
         let epoch_end =
             last || self.epoch_rows >= self.epochs.rows || (self.paced && now - since >= self.epochs.interval);
+        if epoch_end {
+            self.epoch_rows = 0;
+            self.epoch_since = None;
+        }
+        self.emit(now, last, watermark, epoch_end)
+    }
+
+    fn emit(&mut self, now: Instant, last: bool, watermark: EventTime, epoch_end: bool) -> Next {
+        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
+        let previous_watermark = std::mem::replace(&mut self.watermark, watermark);
         let info = TickInfo {
             tick: self.tick,
             watermark: self.watermark,
@@ -295,11 +312,7 @@ impl Aligned {
             last,
         };
         self.tick += 1;
-        if epoch_end {
-            self.epoch += 1;
-            self.epoch_rows = 0;
-            self.epoch_since = None;
-        }
+        self.epoch += u64::from(epoch_end);
         self.ended = last;
         Next::Cut(Box::new(Cut {
             info,

@@ -11,3 +11,4 @@ mod online;
 mod readme;
 mod score_matrix;
 mod support;
+mod ticks;

@@ -57,12 +57,14 @@ pub struct Job {
     env: Vec<(String, String)>,
     sets: Vec<(String, String)>,
     workers: usize,
+    state: Option<PathBuf>,
+    replay: Option<PathBuf>,
 }
 
 impl Job {
     /// A job of the repository, such as `dataflows/fraud_handbook.yaml`, or of a test's own folder.
     pub fn new(file: impl AsRef<Path>) -> Self {
-        Job { file: root().join(file), env: Vec::new(), sets: Vec::new(), workers: 1 }
+        Job { file: root().join(file), env: Vec::new(), sets: Vec::new(), workers: 1, state: None, replay: None }
     }
 
     /// What `${name}` stands for.
@@ -83,6 +85,18 @@ impl Job {
         self
     }
 
+    /// As `--state DIR`: keeps the tick log there.
+    pub fn state(mut self, dir: &Path) -> Self {
+        self.state = Some(dir.to_owned());
+        self
+    }
+
+    /// Cuts the input by the tick log in this folder.
+    pub fn replay(mut self, dir: &Path) -> Self {
+        self.replay = Some(dir.to_owned());
+        self
+    }
+
     /// Runs the job to its end, with its tables in a folder of their own.
     pub fn run(self) -> Lake {
         let dir = TempDir::new().expect("a temporary folder");
@@ -96,7 +110,13 @@ impl Job {
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
         let online = plan.online.as_ref().map(|o| o.path.clone());
         let tables = plan.offline.as_ref().map(|o| PathBuf::from(&o.uri)).expect("the job writes tables");
-        let options = RunOptions { workers: self.workers, until_end: true, ..RunOptions::default() };
+        let options = RunOptions {
+            workers: self.workers,
+            until_end: true,
+            state_dir: self.state,
+            replay: self.replay,
+            ..RunOptions::default()
+        };
         let summary = engine::run(plan, options).unwrap_or_else(|error| panic!("{error}"));
         Lake { _dir: dir, tables, online, summary }
     }

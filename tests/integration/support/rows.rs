@@ -54,6 +54,11 @@ pub fn without(batch: &RecordBatch, names: &[&str]) -> RecordBatch {
     batch.project(&keep).expect("columns of the batch")
 }
 
+/// Whether two tables hold the same rows, bit for bit, in whatever order.
+pub fn same_rows(a: &RecordBatch, b: &RecordBatch) -> bool {
+    difference(a, b).is_none()
+}
+
 /// Asserts that two tables hold the same rows, bit for bit, in whatever order.
 pub fn assert_same_rows(what: &str, expected: &RecordBatch, found: &RecordBatch) {
     assert!(expected.num_rows() > 0, "{what}: an empty table proves nothing");
