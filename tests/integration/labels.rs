@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use tempfile::TempDir;
 
