@@ -8,11 +8,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use timely::dataflow::Scope;
 
+use super::EngineError;
+use super::letters::letters;
 use super::shared::Shared;
 use super::tables::MODEL_COLUMNS;
 use super::ticked::{Control, Port, Rows, per_tick};
-use super::{EngineError, unscored};
 use crate::base::Tick;
+use crate::ingest::DeadLetterKind;
 use crate::ops::Batch;
 use crate::score::{Bound, Scorer};
 
@@ -45,10 +47,7 @@ pub fn score<'s>(
                     }
                     out[0].push(Batch(scored));
                     if let Some(dead) = dead {
-                        shared.dead_letters.fetch_add(dead.num_rows() as u64, Ordering::Relaxed);
-                        if let Some(observer) = &shared.observer {
-                            observer.on_dead_letters(dead.num_rows() as u64);
-                        }
+                        shared.note_dead_letters(dead.num_rows() as u64);
                         out[1].push(Batch(dead));
                     }
                 }
@@ -115,7 +114,7 @@ impl ScoreCore {
         if scores.failed.is_empty() {
             return Ok((wide, None));
         }
-        let dead = unscored::letters(&scores.failed, batch, info, &self.plan);
+        let dead = letters(DeadLetterKind::Unscored, &scores.failed, batch, info, &self.plan);
         let mut keep = vec![true; rows];
         for (row, _) in &scores.failed {
             keep[*row] = false;

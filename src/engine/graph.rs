@@ -132,7 +132,8 @@ struct Graph<'a, 's> {
 impl<'s> Graph<'_, 's> {
     fn build(&self, dead: Vec<Rows<'s>>) {
         let plan = &self.shared.plan;
-        let joined: Vec<Rows<'s>> = (0..plan.joins.len()).map(|join| self.join(join)).collect();
+        let (joined, mut turned_away): (Vec<Rows<'s>>, Vec<Rows<'s>>) =
+            (0..plan.joins.len()).map(|join| self.join(join)).unzip();
         let mut ends = Vec::new();
         let mut seen = Vec::new();
         let mut side_rows: Vec<(usize, Rows<'s>)> = Vec::new();
@@ -141,7 +142,6 @@ impl<'s> Graph<'_, 's> {
             let end = self.chain(chain, &joined, &mut seen, &mut side_rows, &mut online);
             ends.push(self.tapped(end));
         }
-        let mut unscored = Vec::new();
         let mut scored = Vec::new();
         for (model, bound) in self.resources.models.iter().enumerate() {
             let set = plan.models[model].inputs;
@@ -156,7 +156,7 @@ impl<'s> Graph<'_, 's> {
                 bound,
             );
             scored.push(rows);
-            unscored.push(dead);
+            turned_away.push(dead);
         }
         let mut sink_tables = Vec::new();
         for Table { spec, origin } in &self.resources.tables {
@@ -170,8 +170,8 @@ impl<'s> Graph<'_, 's> {
             }
         }
         for (name, rows) in tables::dead_letter_tables(plan).into_iter().zip(dead) {
-            let rows = if name == tables::DEAD_LETTERS && !unscored.is_empty() {
-                self.scope.concatenate(unscored.drain(..).chain([rows]))
+            let rows = if name == tables::DEAD_LETTERS && !turned_away.is_empty() {
+                self.scope.concatenate(turned_away.drain(..).chain([rows]))
             } else {
                 rows
             };
@@ -218,7 +218,7 @@ impl<'s> Graph<'_, 's> {
         Port::local(outputs.pop().expect("one output"))
     }
 
-    fn join(&self, join: usize) -> Rows<'s> {
+    fn join(&self, join: usize) -> (Rows<'s>, Rows<'s>) {
         let plan = &self.shared.plan.joins[join];
         let left = self.ordered(plan.left, vec![plan.left_on]);
         let right = self.ordered(plan.right, vec![plan.right_on]);

@@ -10,6 +10,7 @@ mod check;
 mod error;
 mod finish;
 mod graph;
+mod letters;
 pub mod observe;
 mod offline_sink;
 mod online_sink;
@@ -19,7 +20,6 @@ mod source;
 mod stage;
 pub mod tables;
 mod ticked;
-mod unscored;
 
 pub use check::{check, load, load_text};
 pub use error::EngineError;

@@ -181,6 +181,7 @@ fn commit<'s>(
     stream.probe_with(done);
     let shared = Arc::clone(shared);
     let committer = scope.index() == 0;
+    let answers = scope.peers() * specs.len();
     builder.build_reschedule(move |capabilities| {
         drop(capabilities);
         let thread = committer.then(|| {
@@ -205,6 +206,13 @@ fn commit<'s>(
             arriving.sort_by_key(|(capability, _)| *capability.time());
             while arriving.first().is_some_and(|(c, _)| !frontiers[0].less_equal(c.time())) {
                 let (capability, flushed) = arriving.remove(0);
+                // An epoch is complete when every worker has answered for every table; an empty frontier alone would
+                // say the same of a job that was dropped.
+                if flushed.len() != answers {
+                    let what = format!("tick {} ended with {} of {answers} answers", capability.time(), flushed.len());
+                    shared.fail(EngineError::defect(what));
+                    continue;
+                }
                 thread.send((*capability.time(), flushed));
                 committing.push(capability);
             }

@@ -147,6 +147,14 @@ impl Shared {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Notes rows turned away past ingest.
+    pub fn note_dead_letters(&self, rows: u64) {
+        self.dead_letters.fetch_add(rows, Ordering::Relaxed);
+        if let Some(observer) = &self.observer {
+            observer.on_dead_letters(rows);
+        }
+    }
+
     /// Notes the time that a view took for a tick.
     pub fn note_work(&self, took: Duration) {
         self.longest_stall_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);

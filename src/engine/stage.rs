@@ -15,11 +15,13 @@ use timely::dataflow::Scope;
 
 use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
+use super::letters::letters;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, per_tick};
-use crate::base::{EventTime, Micros, Tick};
+use crate::base::{EventTime, Micros, Tick, format_duration};
 use crate::features::join::LabelJoin;
 use crate::features::view::{Merged, Refreshed, Revisions, Updates, ViewOptions, ViewState};
+use crate::ingest::DeadLetterKind;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
@@ -291,7 +293,8 @@ pub fn online_schema(view: &ViewPlan) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Adds a label join to the graph; its updates leave in order at the tick that brought them.
+/// Adds a label join to the graph. Its updates leave in order at the tick that brought them; right rows that no left row
+/// has met within the join's bound leave as dead letters.
 pub fn join_stage<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
@@ -299,7 +302,7 @@ pub fn join_stage<'s>(
     join: usize,
     left: Port<'s>,
     right: Port<'s>,
-) -> Rows<'s> {
+) -> (Rows<'s>, Rows<'s>) {
     let plan = &shared.plan.joins[join];
     let mut core = match LabelJoin::new(plan, &shared.plan.sources[plan.right].stream_schema) {
         Ok(core) => Some(core),
@@ -308,13 +311,28 @@ pub fn join_stage<'s>(
             None
         }
     };
+    let name = format!("join {}", plan.name);
+    let shared = Arc::clone(shared);
     let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
         let Some(core) = &mut core else { return };
         let right = inputs.pop().and_then(merged);
         let left = inputs.pop().and_then(merged);
         out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
         core.advance(info.watermark);
+        for rows in core.take_unmatched() {
+            let plan = &shared.plan;
+            let reason = format!(
+                "no row of `{}` with this id came within {}",
+                plan.sources[plan.joins[join].left].name,
+                format_duration(plan.joins[join].within)
+            );
+            let reasons: Vec<(usize, String)> = (0..rows.num_rows()).map(|row| (row, reason.clone())).collect();
+            shared.note_dead_letters(rows.num_rows() as u64);
+            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, plan)));
+        }
     });
-    let mut outputs = per_tick(scope, &format!("join {}", plan.name), control, vec![left, right], 1, logic);
-    outputs.pop().expect("one output")
+    let mut outputs = per_tick(scope, &name, control, vec![left, right], 2, logic);
+    let dead = outputs.pop().expect("two outputs");
+    let rows = outputs.pop().expect("two outputs");
+    (rows, dead)
 }

@@ -7,6 +7,7 @@ mod delta;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod labels;
 mod online;
 mod readme;
 mod score_matrix;

@@ -26,7 +26,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use hashbrown::{HashMap, HashTable};
 
-use self::rows::{Address, Rows};
+use self::rows::{Address, Chunk, Rows};
 use crate::base::{EventTime, Micros, SLOTS, slot_of};
 use crate::ops::key::{self, EncodedKeys, KeyError};
 use crate::ops::{decode_rows, encode_rows, ords, times};
@@ -122,6 +122,8 @@ pub struct LabelJoin {
     left: Rows,
     right: Rows,
     counts: JoinCounts,
+    /// Right rows that expired without a left row and were not asked for yet.
+    unmatched: Vec<RecordBatch>,
 }
 
 /// One side's input: its rows' hashes and keys, and where they are kept.
@@ -161,6 +163,7 @@ impl LabelJoin {
             left: Rows::new(),
             right: Rows::new(),
             counts: JoinCounts::default(),
+            unmatched: Vec::new(),
         })
     }
 
@@ -189,8 +192,16 @@ impl LabelJoin {
             self.counts.unlabelled += self.forget(number, true);
         }
         for number in self.right.expire(horizon) {
+            let unmatched = self.right.chunk_numbered(number).map(Chunk::unmatched_rows);
+            self.unmatched.extend(unmatched.into_iter().flatten());
             self.counts.unmatched += self.forget(number, false);
         }
+    }
+
+    /// Right rows that have expired without a left row since the last call: `_time`, `_ord`, the id, and the columns that
+    /// the join carries.
+    pub fn take_unmatched(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.unmatched)
     }
 
     /// What became of the rows so far; a join that was imported begins at zero.

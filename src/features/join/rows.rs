@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 
 use crate::base::EventTime;
 use crate::ops::key::EncodedKeys;
@@ -75,6 +76,16 @@ impl Chunk {
     /// Number of rows that met no row of the other side.
     pub fn unmatched(&self) -> usize {
         self.matched.iter().filter(|m| !**m).count()
+    }
+
+    /// Those rows.
+    pub fn unmatched_rows(&self) -> Vec<RecordBatch> {
+        let rows = self.starts.iter().zip(&self.batches).map(|(start, batch)| {
+            let matched = &self.matched[*start..start + batch.num_rows()];
+            let unmatched = BooleanArray::from(matched.iter().map(|m| !m).collect::<Vec<_>>());
+            filter_record_batch(batch, &unmatched).expect("one flag per row")
+        });
+        rows.filter(|rows| rows.num_rows() > 0).collect()
     }
 
     /// Its batches, each with the address of its first row.

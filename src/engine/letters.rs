@@ -1,4 +1,4 @@
-//! Dead letters of rows that a model could not score.
+//! Dead letters of rows that were turned away inside the graph: not scored, or without a partner.
 
 use arrow::array::RecordBatch;
 
@@ -8,15 +8,21 @@ use crate::ops::control::TickInfo;
 use crate::ops::{ords, times};
 use crate::plan::model::Plan;
 
-/// The letters of `failed` rows `(row of batch, reason)`, in the form of the dead-letter table. The original is the row
-/// with its features as JSON, since the source's bytes did decode.
-pub fn letters(failed: &[(usize, String)], batch: &RecordBatch, info: &TickInfo, plan: &Plan) -> RecordBatch {
-    let letters: Vec<DeadLetter> = failed
+/// The letters of `rows` `(row of batch, reason)`, in the form of the dead-letter table. The original is the row as JSON,
+/// since the source's bytes did decode.
+pub fn letters(
+    kind: DeadLetterKind,
+    rows: &[(usize, String)],
+    batch: &RecordBatch,
+    info: &TickInfo,
+    plan: &Plan,
+) -> RecordBatch {
+    let letters: Vec<DeadLetter> = rows
         .iter()
         .map(|(row, reason)| {
             let position = Position::from(Ord64(ords(batch)[*row]));
             DeadLetter {
-                kind: DeadLetterKind::Unscored,
+                kind,
                 reason: reason.clone(),
                 source: plan.sources[usize::from(position.source)].name.as_str().into(),
                 partition: position.partition,
