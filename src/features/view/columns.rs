@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray,
-    StringBuilder, UInt64Array,
-};
-use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, PrimitiveArray};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::ScalarValue;
 
 use super::ViewError;
 use super::keys::Texts;
 use super::layout::{Kind, Layout, NULL_FLOAT, NULL_NARROW, NULL_TEXT, Output, Source};
-use super::value::Raw;
-use crate::features::numeric::{self, Accumulator, float_of_key};
 
 /// A column's values in one of `Float64`, `Int64`, `UInt64`, `LargeBinary`-like, as its kind wants.
 pub(super) fn plain(column: &ArrayRef, kind: Kind) -> Result<ArrayRef, ViewError> {
