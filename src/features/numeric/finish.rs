@@ -19,7 +19,12 @@ pub fn sum_i64(a: &Accumulator) -> Option<i64> {
 pub fn mean(a: &Accumulator, scale: Scale) -> Option<f64> {
     (a.count != 0 && a.in_range()).then(|| {
         let (high, low) = parts(a.sum, scale);
-        mean_of(high, low, count_f64(a))
+        let n = a.count as i64 as f64;
+        let inverse = 1.0 / n;
+        let near = high * inverse;
+        // One Newton step on the exact remainder: high + low − near·n, the product in two parts.
+        let (product, error) = exact_product(near, n);
+        near + (((high - product) - error) + low) * inverse
     })
 }
 
@@ -30,7 +35,10 @@ pub fn variance(a: &Accumulator, scale: Scale, sample: bool) -> Option<f64> {
     if a.count <= u64::from(sample) || !a.in_range() {
         return None;
     }
-    Some(variance_of(spread(a), count_f64(a), scale, sample))
+    let n = a.count;
+    let numerator = limbs_to_f64(&spread(a));
+    let denominator = u128::from(n) * u128::from(if sample { n - 1 } else { n });
+    Some(numerator / denominator as f64 * scale.unit_squared())
 }
 
 /// The standard deviation: the root of [`variance`].
@@ -39,33 +47,9 @@ pub fn stddev(a: &Accumulator, scale: Scale, sample: bool) -> Option<f64> {
     variance(a, scale, sample).map(f64::sqrt)
 }
 
-/// The count, which is below 2^53.
-#[inline(always)]
-pub(super) fn count_f64(a: &Accumulator) -> f64 {
-    a.count as i64 as f64
-}
-
-/// `(high + low) / n`.
-#[inline(always)]
-pub(super) fn mean_of(high: f64, low: f64, n: f64) -> f64 {
-    let inverse = 1.0 / n;
-    let near = high * inverse;
-    // One Newton step on the exact remainder: high + low − near·n, the product in two parts.
-    let (product, error) = exact_product(near, n);
-    near + (((high - product) - error) + low) * inverse
-}
-
-/// The variance from `n·S2 − S1²` rounded.
-#[inline(always)]
-pub(super) fn variance_of(spread: f64, n: f64, scale: Scale, sample: bool) -> f64 {
-    // Both factors are exact, so their product is rounded once.
-    let pairs = n * if sample { n - 1.0 } else { n };
-    spread / pairs * scale.unit_squared()
-}
-
 /// A sum as its nearest float and the rest, itself rounded to 53 bits.
 #[inline(always)]
-pub(super) fn parts(sum: i128, scale: Scale) -> (f64, f64) {
+fn parts(sum: i128, scale: Scale) -> (f64, f64) {
     let whole = (sum >> 64) as i64;
     // Below 2^42 the whole part and the two halves of the fraction add up without loss: the conversions are exact, the
     // first addition's error is a multiple of 2^-32 below 2^-11, and what the last digits add to it fits beside it.
@@ -75,13 +59,6 @@ pub(super) fn parts(sum: i128, scale: Scale) -> (f64, f64) {
         let lower = i64::from(sum as u32) as f64 * (UNIT_32 * UNIT_32);
         let (near, error) = exact_sum(whole as f64, upper);
         return exact_sum(near, error + lower);
-    }
-    if scale == Scale::One
-        && let Ok(sum) = i64::try_from(sum)
-        && sum.unsigned_abs() < 1 << 62
-    {
-        let near = sum as f64;
-        return (near, (sum - near as i64) as f64);
     }
     wide_parts(sum, scale)
 }
@@ -126,9 +103,9 @@ fn exact_product(a: f64, b: f64) -> (f64, f64) {
     (product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2)
 }
 
-/// `n·S2 − S1²`, which is never negative: exact in 320 bits, then rounded.
+/// `n·S2 − S1²`, which is never negative, in 320 bits.
 #[inline(always)]
-pub(super) fn spread(a: &Accumulator) -> f64 {
+fn spread(a: &Accumulator) -> [u64; 5] {
     let n = u128::from(a.count);
     let [low, high] = a.squares;
     // n·S2, limb by limb: a limb times n plus a carry is below 2^128.
@@ -141,7 +118,7 @@ pub(super) fn spread(a: &Accumulator) -> f64 {
     let (d1, b1) = borrow(p1 as u64, (q0 >> 64) as u64, b0);
     let (d2, b2) = borrow(p2 as u64, q1 as u64, b1);
     let (d3, b3) = borrow(p3 as u64, (q1 >> 64) as u64, b2);
-    limbs_to_f64(&[d0, d1, d2, d3, ((p3 >> 64) as u64).wrapping_sub(u64::from(b3))])
+    [d0, d1, d2, d3, ((p3 >> 64) as u64).wrapping_sub(u64::from(b3))]
 }
 
 #[inline(always)]
@@ -165,8 +142,6 @@ fn limbs_to_f64(limbs: &[u64; 5]) -> f64 {
     let pair = (u128::from(limbs[top]) << 64 | u128::from(limbs[top - 1])) << zeros;
     let below = limbs[..top - 1].iter().fold(pair as u64, |any, limb| any | limb);
     // 64 leading bits; what follows only matters as "more than nothing", and bit 0 lies below the rounding point.
-    // Halved, with what falls off folded in likewise, it converts as a signed integer.
     let leading = (pair >> 64) as u64 | u64::from(below != 0);
-    let leading = (leading >> 1 | leading & 1) as i64;
-    leading as f64 * f64::from_bits((1024 + 64 * top as u64 - u64::from(zeros)) << 52)
+    leading as f64 * f64::from_bits((1023 + 64 * top as u64 - u64::from(zeros)) << 52)
 }

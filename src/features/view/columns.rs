@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, PrimitiveArray};
-use arrow::buffer::ScalarBuffer;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Int32Array, Int64Array, PrimitiveArray,
+    StringBuilder, UInt64Array,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::ScalarValue;
 
 use super::ViewError;
 use super::keys::Texts;
 use super::layout::{Kind, Layout, NULL_FLOAT, NULL_NARROW, NULL_TEXT, Output, Source};
+use super::value::Raw;
+use crate::features::numeric::{self, Accumulator, float_of_key};
 
 /// A column's values in one of `Float64`, `Int64`, `UInt64`, `LargeBinary`-like, as its kind wants.
 pub(super) fn plain(column: &ArrayRef, kind: Kind) -> Result<ArrayRef, ViewError> {
@@ -183,4 +188,243 @@ pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Res
         Kind::Unsigned => Ok(column.as_primitive::<UInt64Type>().value(0)),
         Kind::Bytes => Err(column.as_binary::<i32>().value(0).to_vec()),
     })
+}
+
+/// Rows gathered before answers are finished: their raw results stay in the processor's nearest caches.
+pub(super) const BLOCK: usize = 64;
+
+/// Answers of rows, gathered column by column.
+pub(super) struct Answers {
+    rows: Vec<u64>,
+    sums: Vec<Accumulator>,
+    extrema: Vec<(i64, i64)>,
+    lasts: Vec<(u64, u8)>,
+    gathered: usize,
+    columns: Vec<Gathered>,
+}
+
+/// One output column under construction.
+#[derive(Default)]
+struct Gathered {
+    words: Vec<u64>,
+    /// Rows that are null, rising.
+    nulls: Vec<u32>,
+    texts: Vec<Option<Box<[u8]>>>,
+}
+
+impl Answers {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Answers {
+            rows: vec![0; BLOCK * layout.windows.len()],
+            sums: vec![Accumulator::ZERO; BLOCK * layout.pairs.len()],
+            extrema: vec![(0, 0); BLOCK * layout.extrema.len()],
+            lasts: vec![(0, 0); BLOCK * layout.lasts.len()],
+            gathered: 0,
+            columns: layout.outputs.iter().map(|_| Gathered::default()).collect(),
+        }
+    }
+
+    /// Makes room for the answers of a batch.
+    pub(super) fn begin(&mut self, rows: usize) {
+        for column in &mut self.columns {
+            column.words = Vec::with_capacity(rows);
+        }
+    }
+
+    /// The next row's raw results; call [`Self::done`] when they are filled in.
+    #[inline(always)]
+    pub(super) fn row(&mut self, layout: &Layout) -> Raw<'_> {
+        #[inline(always)]
+        fn part<T>(all: &mut [T], row: usize, width: usize) -> &mut [T] {
+            &mut all[row * width..(row + 1) * width]
+        }
+        let row = self.gathered;
+        Raw {
+            rows: part(&mut self.rows, row, layout.windows.len()),
+            sums: part(&mut self.sums, row, layout.pairs.len()),
+            extrema: part(&mut self.extrema, row, layout.extrema.len()),
+            lasts: part(&mut self.lasts, row, layout.lasts.len()),
+        }
+    }
+
+    /// A row is filled in.
+    #[inline(always)]
+    pub(super) fn done(&mut self, layout: &Layout, texts: &Texts) {
+        self.gathered += 1;
+        if self.gathered == BLOCK {
+            self.finish_block(layout, texts);
+        }
+    }
+
+    fn finish_block(&mut self, layout: &Layout, texts: &Texts) {
+        let rows = std::mem::take(&mut self.gathered);
+        for (output, column) in layout.outputs.iter().zip(&mut self.columns) {
+            let (pairs, windows) = (layout.pairs.len(), layout.windows.len());
+            let sums = |pair: usize| self.sums[pair..].iter().step_by(pairs.max(1)).take(rows);
+            let scale = output.kind.scale();
+            let default = output.default;
+            match output.source {
+                Source::Rows { window } => {
+                    let counts = self.rows[window..].iter().step_by(windows).take(rows);
+                    column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
+                }
+                Source::Count { pair } => {
+                    column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
+                }
+                Source::Sum { pair } if output.data_type.is_integer() => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::sum_i64(a).map(|s| s as u64),
+                    }),
+                ),
+                Source::Sum { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::sum(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Mean { pair } => column.gather(
+                    rows,
+                    sums(pair).map(|a| match a.count() {
+                        0 => default,
+                        _ => numeric::mean(a, scale).map(f64::to_bits),
+                    }),
+                ),
+                Source::Variance { pair, sample, root } => column.gather(
+                    rows,
+                    sums(pair).map(|a| {
+                        let variance = || numeric::variance(a, scale, sample);
+                        match a.count() {
+                            0 => default,
+                            _ if root => variance().map(|v| v.sqrt().to_bits()),
+                            _ => variance().map(f64::to_bits),
+                        }
+                    }),
+                ),
+                Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
+                    let max = matches!(output.source, Source::Max { .. });
+                    let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
+                    column.gather(
+                        rows,
+                        sums(pair).zip(found).map(|(a, e)| {
+                            let key = if max { e.1 } else { e.0 };
+                            match (a.count(), output.kind) {
+                                (0, _) => default,
+                                (_, Kind::Float) => Some(float_of_key(key).to_bits()),
+                                (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
+                                _ => Some(key as u64),
+                            }
+                        }),
+                    );
+                }
+                Source::Last { last } => {
+                    let found = self.lasts[last..].iter().step_by(layout.lasts.len()).take(rows);
+                    if output.kind == Kind::Bytes {
+                        column.texts.extend(found.map(|(word, state)| match state {
+                            0 => output.default_text.as_deref().map(Into::into),
+                            1 => None,
+                            _ => Some(texts.get(*word).into()),
+                        }));
+                    } else {
+                        column.gather(
+                            rows,
+                            found.map(|(word, state)| match state {
+                                0 => default,
+                                1 => None,
+                                _ => Some(*word),
+                            }),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answers of all rows since [`Self::begin`].
+    pub(super) fn finish(&mut self, layout: &Layout, texts: &Texts) -> Result<Vec<ArrayRef>, ViewError> {
+        if self.gathered > 0 {
+            self.finish_block(layout, texts);
+        }
+        layout.outputs.iter().zip(&mut self.columns).map(|(output, column)| column.finish(output)).collect()
+    }
+}
+
+impl Gathered {
+    #[inline(always)]
+    fn gather(&mut self, rows: usize, values: impl Iterator<Item = Option<u64>>) {
+        let start = self.words.len();
+        self.words.resize(start + rows, 0);
+        for (row, (word, value)) in self.words[start..].iter_mut().zip(values).enumerate() {
+            match value {
+                Some(value) => *word = value,
+                None => self.nulls.push((start + row) as u32),
+            }
+        }
+    }
+
+    fn finish(&mut self, output: &Output) -> Result<ArrayRef, ViewError> {
+        let words = std::mem::take(&mut self.words);
+        let nulls = (!self.nulls.is_empty()).then(|| {
+            let mut valid = vec![true; words.len()];
+            self.nulls.drain(..).for_each(|row| valid[row as usize] = false);
+            NullBuffer::new(BooleanBuffer::from(valid))
+        });
+        let to = &output.data_type;
+        if matches!(output.source, Source::Last { .. }) && output.kind == Kind::Bytes {
+            return text_array(std::mem::take(&mut self.texts), to);
+        }
+        let floats = matches!(output.source, Source::Mean { .. } | Source::Variance { .. })
+            || (matches!(output.source, Source::Sum { .. }) && !to.is_integer())
+            || (matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
+                && output.kind == Kind::Float);
+        // The words are the values' bits, so the buffer is used as it is.
+        let buffer = arrow::buffer::Buffer::from_vec(words);
+        let array: ArrayRef = if floats {
+            Arc::new(Float64Array::new(buffer.into(), nulls))
+        } else if output.kind == Kind::Unsigned
+            && matches!(output.source, Source::Min { .. } | Source::Max { .. } | Source::Last { .. })
+        {
+            Arc::new(UInt64Array::new(buffer.into(), nulls))
+        } else {
+            Arc::new(Int64Array::new(buffer.into(), nulls))
+        };
+        restore(array, to)
+    }
+}
+
+/// From `Float64`, `Int64` or `UInt64` to the output's own type.
+fn restore(array: ArrayRef, to: &DataType) -> Result<ArrayRef, ViewError> {
+    if array.data_type() == to {
+        return Ok(array);
+    }
+    let reinterpret = |array: ArrayRef| -> Result<ArrayRef, ViewError> {
+        Ok(arrow::array::make_array(array.to_data().into_builder().data_type(to.clone()).build()?))
+    };
+    match to {
+        DataType::Timestamp(..) | DataType::Date64 | DataType::Time64(_) | DataType::Duration(_) => reinterpret(array),
+        DataType::Date32 | DataType::Time32(_) => {
+            let narrow: Int32Array = array.as_primitive::<Int64Type>().unary::<_, Int32Type>(|v| v as i32);
+            reinterpret(Arc::new(narrow))
+        }
+        _ => Ok(cast(&array, to)?),
+    }
+}
+
+fn text_array(texts: Vec<Option<Box<[u8]>>>, to: &DataType) -> Result<ArrayRef, ViewError> {
+    let array: ArrayRef = match to {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            let mut builder = BinaryBuilder::new();
+            texts.iter().for_each(|t| builder.append_option(t.as_deref()));
+            Arc::new(builder.finish())
+        }
+        _ => {
+            let mut builder = StringBuilder::new();
+            // The bytes came from a text column, so they are text.
+            texts.iter().for_each(|t| builder.append_option(t.as_deref().and_then(|t| std::str::from_utf8(t).ok())));
+            Arc::new(builder.finish())
+        }
+    };
+    if array.data_type() == to { Ok(array) } else { Ok(cast(&array, to)?) }
 }

@@ -195,22 +195,6 @@ pub(super) enum Source {
     Last { last: usize },
 }
 
-impl Source {
-    /// The pair whose accumulator it is made of, or whose count tells whether there is anything.
-    #[inline(always)]
-    pub(super) fn pair(self) -> Option<usize> {
-        match self {
-            Source::Count { pair }
-            | Source::Sum { pair }
-            | Source::Mean { pair }
-            | Source::Variance { pair, .. }
-            | Source::Min { pair, .. }
-            | Source::Max { pair, .. } => Some(pair),
-            Source::Rows { .. } | Source::Last { .. } => None,
-        }
-    }
-}
-
 /// An output column.
 #[derive(Clone, Debug)]
 pub(super) struct Output {

@@ -21,7 +21,6 @@
 //! **Nulls.** A null or NaN input is skipped by everything but the count of rows and the last value; a float's NaN is a
 //! null. A row with a null among its entity columns has no entity: it changes nothing and reads empty windows.
 
-mod answers;
 mod columns;
 mod dense;
 mod fused;

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use arrow::array::{ArrayRef, BinaryArray, BinaryBuilder};
 
 use super::ViewError;
-use super::answers::Answers;
+use super::columns::Answers;
 use super::index::Handle;
 use super::keys::bytes_of_word;
 use super::small::{self, DIRTY};

@@ -5,8 +5,7 @@ use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 
 use super::ViewError;
-use super::answers::Answers;
-use super::columns::{ords, read_entries, times};
+use super::columns::{Answers, ords, read_entries, times};
 use super::dense::{Dense, chunk_words};
 use super::index::{Handle, Index};
 use super::keys::{Key, Keys, Names, Texts, are_words};

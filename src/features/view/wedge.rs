@@ -9,77 +9,69 @@ use super::slab::prefetch;
 /// A minimum wedge of (time, value). For maxima, hand in complemented values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wedge {
-    /// At least [`AHEAD`] items that no longer count, the kept ones, and room.
+    /// Forgotten items up to `first`, then the kept ones.
     items: Vec<(i64, i64)>,
-    /// The kept items: from, and to before.
-    first: u32,
-    end: u32,
+    first: usize,
 }
-
-/// Items compared at once when one is appended.
-const AHEAD: usize = 4;
-const SMALLEST: (i64, i64) = (i64::MIN, i64::MIN);
 
 impl Wedge {
     #[inline(always)]
     fn kept(&self) -> &[(i64, i64)] {
-        &self.items[self.first as usize..self.end as usize]
+        &self.items[self.first..]
     }
 
     /// Appends an item that is not before any other.
     #[inline(always)]
     pub(super) fn push(&mut self, time: i64, value: i64) {
-        if self.end as usize == self.items.len() {
-            self.make_room();
-        }
-        // How many items give way cannot be predicted, so the nearest are all compared rather than one after another.
-        let mut end = self.end as usize;
-        let near: &[(i64, i64); AHEAD] = self.items[end - AHEAD..end].try_into().unwrap_or(&[SMALLEST; AHEAD]);
-        let kept = end - self.first as usize;
-        let give_way = |i: usize| usize::from(near[AHEAD - 1 - i].1 >= value) & usize::from(i < kept);
-        let give_way = give_way(0) + give_way(1) + give_way(2) + give_way(3);
-        end -= give_way;
-        if give_way == AHEAD {
-            while end > self.first as usize && self.items[end - 1].1 >= value {
-                end -= 1;
+        let mut len = self.items.len();
+        while len > self.first {
+            let (last, smallest) = self.items[len - 1];
+            if smallest < value {
+                if last == time {
+                    return;
+                }
+                break;
             }
+            len -= 1;
         }
-        // A smaller item of the same time lasts as long as this one would.
-        let same = end > self.first as usize && self.items[end - 1].0 == time;
-        self.items[end] = (time, value);
-        self.end = end as u32 + u32::from(!same);
-    }
-
-    #[cold]
-    fn make_room(&mut self) {
-        let kept = self.kept().len();
-        // What is forgotten makes room if it is a good part.
-        let capacity =
-            if kept * 2 + AHEAD < self.items.len() { self.items.len() } else { (kept * 2).max(AHEAD) + 2 * AHEAD };
-        let mut items = Vec::with_capacity(capacity);
-        items.resize(AHEAD, SMALLEST);
-        items.extend_from_slice(self.kept());
-        items.resize(capacity, SMALLEST);
-        *self = Wedge { items, first: AHEAD as u32, end: (AHEAD + kept) as u32 };
+        self.items.truncate(len);
+        if len == self.items.capacity() {
+            self.compact();
+        }
+        self.items.push((time, value));
     }
 
     /// Inserts an item anywhere in time.
     pub(super) fn insert(&mut self, time: i64, value: i64) {
-        let mut kept = self.kept().to_vec();
-        let at = kept.partition_point(|item| item.0 <= time);
-        if kept.get(at).is_some_and(|later| later.1 <= value) {
+        let at = self.first + self.kept().partition_point(|item| item.0 <= time);
+        if self.items.get(at).is_some_and(|later| later.1 <= value) {
             return;
         }
-        let later = kept.split_off(at);
-        self.clear();
-        kept.into_iter().chain([(time, value)]).chain(later).for_each(|item| self.push(item.0, item.1));
+        let mut from = at;
+        while from > self.first && self.items[from - 1].1 >= value {
+            from -= 1;
+        }
+        self.items.drain(from..at);
+        if from > self.first && self.items[from - 1].0 == time {
+            return;
+        }
+        self.items.insert(from, (time, value));
     }
 
     /// Forgets the items at or before a time.
     #[inline(always)]
     pub(super) fn expire(&mut self, bound: i64) {
-        while self.first < self.end && self.items[self.first as usize].0 <= bound {
+        while self.first < self.items.len() && self.items[self.first].0 <= bound {
             self.first += 1;
+        }
+    }
+
+    /// Makes room in place of the forgotten items, if they are a good part.
+    #[cold]
+    fn compact(&mut self) {
+        if self.first * 2 > self.items.len() {
+            self.items.drain(..self.first);
+            self.first = 0;
         }
     }
 
@@ -101,19 +93,19 @@ impl Wedge {
     /// mostly stays where it is.
     #[inline(always)]
     pub(super) fn after_guess(&self, bound: i64, guess: &mut u32) -> Option<i64> {
-        let (first, end) = (self.first as usize, self.end as usize);
-        if first == end {
+        let len = self.items.len();
+        if self.first == len {
             return None;
         }
-        let mut at = (*guess as usize).clamp(first, end - 1);
-        while at > first && self.items[at - 1].0 > bound {
+        let mut at = (*guess as usize).clamp(self.first, len - 1);
+        while at > self.first && self.items[at - 1].0 > bound {
             at -= 1;
         }
-        while at < end && self.items[at].0 <= bound {
+        while at < len && self.items[at].0 <= bound {
             at += 1;
         }
         *guess = at as u32;
-        (at < end).then(|| self.items[at].1)
+        self.items.get(at).map(|item| item.1)
     }
 
     #[inline(never)]
@@ -129,7 +121,8 @@ impl Wedge {
     }
 
     pub(super) fn clear(&mut self) {
-        (self.first, self.end) = if self.items.is_empty() { (0, 0) } else { (AHEAD as u32, AHEAD as u32) };
+        self.items.clear();
+        self.first = 0;
     }
 
     pub(super) fn items(&self) -> impl ExactSizeIterator<Item = (i64, i64)> {
@@ -144,8 +137,8 @@ impl Wedge {
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         let items = self.items.as_ptr();
-        prefetch(items.wrapping_add(self.first as usize));
-        prefetch(items.wrapping_add((self.end as usize).saturating_sub(1)));
+        prefetch(items.wrapping_add(self.first));
+        prefetch(items.wrapping_add(self.items.len()));
     }
 }
 
