@@ -1,7 +1,7 @@
 //! Builds the timely graph from a plan and runs it.
 //!
 //! Entry points, in the order of a job's life: [`load`] reads and compiles a dataflow file, [`check()`] holds it against the
-//! models and tables that it names and describes it, [`run()`] runs it. Inside: `source` cuts ticks, `stage` is a
+//! models and tables that it names and describes it, [`run()`] runs it. Inside: `read_ahead` reads and cuts ticks, `source` sends them, `stage` is a
 //! feature view as an operator, `finish` scores, `offline_sink` and `online_sink` publish.
 
 mod background;
@@ -14,6 +14,7 @@ mod letters;
 pub mod observe;
 mod offline_sink;
 mod online_sink;
+mod read_ahead;
 mod run;
 mod shared;
 mod source;
