@@ -185,7 +185,7 @@ impl Target {
 
     fn mismatch(&self, writer: &AvroSchema, id: TypeId) -> String {
         let declared = match (&self.symbols, &self.data_type) {
-            (Some(symbols), _) => format!("the enum `{}`", simple(&symbols.names.name)),
+            (Some(symbols), _) => format!("enum `{}`", simple(&symbols.names.name)),
             (None, DataType::Boolean) => "boolean".into(),
             (None, DataType::Int32) => "int".into(),
             (None, DataType::Int64) => "long".into(),
@@ -193,7 +193,7 @@ impl Target {
             (None, DataType::Float64) => "double".into(),
             (None, DataType::Utf8) => "string".into(),
             (None, DataType::Date32) => "date".into(),
-            (None, DataType::Timestamp(..)) => "a timestamp".into(),
+            (None, DataType::Timestamp(..)) => "timestamp".into(),
             (None, other) => other.to_string(),
         };
         let null = if self.nullable { " or null" } else { "" };
