@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{end_to_end, score, windows};
+use crate::bench::{decode, end_to_end, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,10 @@ pub enum BenchCommand {
     Windows(WindowsArgs),
     /// Trees, a small neural network and a logistic regression, at batches of 1, 64 and 1024 rows.
     Score(ScoreArgs),
+    /// JSON and Avro messages to columns.
+    ///
+    /// With the schema known only at run time, beside decoders written for this one schema, on one thread.
+    Decode(DecodeArgs),
     /// Parquet to features to scores to Delta tables.
     EndToEnd(EndToEndArgs),
 }
@@ -73,6 +77,17 @@ pub struct ScoreArgs {
     json: bool,
 }
 
+/// Arguments of `bench decode`.
+#[derive(Args, Debug)]
+pub struct DecodeArgs {
+    /// Measure each format for this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Arguments of `bench end_to_end`.
 #[derive(Args, Debug)]
 pub struct EndToEndArgs {
@@ -114,6 +129,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
                 show(&report, args.json, ToString::to_string)
             }
         },
+        BenchCommand::Decode(args) => {
+            let report = decode::run(&decode::Options { seconds: args.seconds })?;
+            show(&report, args.json, ToString::to_string)
+        }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;

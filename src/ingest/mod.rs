@@ -16,6 +16,7 @@ mod file;
 pub mod generator;
 mod lateness;
 mod reader;
+mod registry;
 mod rows;
 mod shield;
 #[cfg(test)]
@@ -29,9 +30,11 @@ pub use checks::Counts;
 pub use dead_letter::{
     DEAD_LETTERS, DeadLetter, DeadLetterKind, KindCounts, dead_letter_batch, dead_letter_schema, row_json,
 };
+pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
 pub use error::IngestError;
 pub use file::paths::expand;
 pub use lateness::Lateness;
 pub use reader::{Decoded, ReaderOptions, SourceReader};
+pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

@@ -1,8 +1,10 @@
 //! From bytes to columns: what every format's decoder hands to the checks.
 
+pub(crate) mod avro;
 pub(crate) mod columns;
 pub(crate) mod csv;
 pub(crate) mod json;
+pub(crate) mod message;
 pub(crate) mod normalise;
 
 use std::ops::Range;
