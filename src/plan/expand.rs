@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::faults::{Collector, Path};
 use super::yaml::{Data, Key, Node, Place, parse_value};
+use crate::base::is_secret_reference;
 
 /// Looks up a variable of the environment.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands every scalar below `node`. `$${` stands for a literal `${`.
+/// Expands every scalar below `node`. `$${` stands for a literal `${`. References to secrets, `${env:NAME}` and
+/// `${file:PATH}`, stay as they are: they are resolved where they are used.
 pub(super) fn expand(node: &mut Node, env: Env, path: &Path, faults: &mut Collector) {
     match &mut node.data {
         Data::List(items) => {
@@ -65,6 +67,11 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
             break;
         };
         let inside = &rest[at + 2..at + length];
+        if is_secret_reference(inside) {
+            out.push_str(&rest[at..=at + length]);
+            rest = &rest[at + length + 1..];
+            continue;
+        }
         rest = &rest[at + length + 1..];
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
@@ -97,7 +104,7 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
 
 /// Applies `--set path.to.key=value`: makes what is missing on the way, replaces what is there. `path.0` is a list's first item.
 pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collector) {
-    let place = Place { set: Some(Arc::from(format!("{key}={value}"))), ..Place::default() };
+    let place = Place { set: Some(Arc::from(format!("{key}={}", without_password(value)))), ..Place::default() };
     let keys: Vec<&str> = key.split('.').map(str::trim).collect();
     let path = Path::of(&keys);
     if keys.iter().any(|k| k.is_empty()) {
@@ -114,6 +121,17 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collecto
     };
     if let Err((what, mend)) = insert(root, &keys, node, &place) {
         faults.error(&place, &path, what, mend);
+    }
+}
+
+/// A URL's user and password are not for error messages.
+fn without_password(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, rest)) => format!("{scheme}://***@{rest}"),
+            None => value.to_owned(),
+        },
+        None => value.to_owned(),
     }
 }
 
@@ -177,6 +195,7 @@ mod tests {
         assert_eq!(run("a${EMPTY}b${EMPTY:-c}"), Ok("abc".into()));
         assert_eq!(run("$${DATA} costs 5$"), Ok("${DATA} costs 5$".into()));
         assert_eq!(run("$DATA"), Ok("$DATA".into()));
+        assert_eq!(run("${env:DATA}-${file:/run/x}-${N}"), Ok("${env:DATA}-${file:/run/x}-12".into()));
         let unset = "the environment variable `X` is not set; the environment variable `Y` is not set";
         assert_eq!(run("${X}${Y}"), Err(unset.into()));
         assert_eq!(run("${1}"), Err("`${1}` does not name a variable".into()));
@@ -193,6 +212,13 @@ mod tests {
             _ => panic!(),
         };
         assert_eq!((kind("a"), kind("b")), (Kind::Int(12), Kind::Text));
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        assert_eq!(without_password("redis://u:p@w@host:1/0"), "redis://***@host:1/0");
+        assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("a@b"), "a@b");
     }
 
     #[test]

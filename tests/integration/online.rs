@@ -30,7 +30,7 @@ fn served_values_are_those_of_the_clock() {
         for (customer, time) in ids(&table, "customer_id").into_iter().zip(times.values()) {
             events.entry(customer).or_default().push(*time);
         }
-        let reader = OnlineReader::open(lake.online.as_ref().expect("an online store")).expect("a store");
+        let reader = OnlineReader::of(lake.online.as_ref().expect("an online store")).expect("a store");
         let mut slid = 0;
         for (customer, times) in &events {
             let key = [("customer_id".to_owned(), customer.to_string())];

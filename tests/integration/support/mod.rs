@@ -9,6 +9,7 @@ use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
 use tidemill::engine::{self, RunOptions, RunSummary};
+use tidemill::plan::model::OnlinePlace;
 use tidemill::store::offline::{read_table, table_path};
 
 /// The repository.
@@ -108,7 +109,7 @@ impl Job {
         let (plan, warnings) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(warnings.is_empty(), "{warnings:?}");
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
-        let online = plan.online.as_ref().map(|o| o.path.clone());
+        let online = plan.online.as_ref().map(|o| o.store.clone());
         let tables = plan.offline.as_ref().map(|o| PathBuf::from(&o.uri)).expect("the job writes tables");
         let options = RunOptions {
             workers: self.workers,
@@ -127,7 +128,7 @@ pub struct Lake {
     _dir: TempDir,
     tables: PathBuf,
     /// The online store, if the job has one.
-    pub online: Option<PathBuf>,
+    pub online: Option<OnlinePlace>,
     /// What the run reported.
     pub summary: RunSummary,
 }

@@ -1,0 +1,1 @@
+//! Held against a real server.
