@@ -14,6 +14,7 @@ use super::EngineError;
 use super::online_sink::Request;
 use super::shared::Shared;
 use crate::base::{EventTime, Tick};
+use crate::ops::control::TickInfo;
 use crate::store::online::{RedisRows, RedisStore, RedisWriter, Stamp};
 
 /// How often a job that has read everything looks whether the server still has its values.
@@ -31,13 +32,15 @@ struct LeftView {
     /// Losses that the stage has made up for.
     losses: u64,
     tick: Tick,
+    now: EventTime,
     values: AllValues,
 }
 
 impl Left {
-    /// Leaves the values of `view` at its last tick.
-    pub fn leave(&self, view: usize, tick: Tick, losses: u64, values: AllValues) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LeftView { view, losses, tick, values });
+    /// Leaves the values of `view` as of its last tick, of which the stage has made up for `losses`.
+    pub fn leave(&self, view: usize, last: &TickInfo, losses: u64, values: AllValues) {
+        let (tick, now) = (last.tick, last.now);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LeftView { view, losses, tick, now, values });
     }
 }
 
@@ -109,11 +112,12 @@ fn settle(
     loop {
         let seen = losses.load(Ordering::Acquire);
         let mut left = left.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for LeftView { view, losses, tick, values } in left.iter_mut().filter(|view| view.losses < seen) {
+        let clock = left.iter().map(|view| view.now).max();
+        for LeftView { view, losses, tick, now, values } in left.iter_mut().filter(|view| view.losses < seen) {
             let stamp = Stamp { generation, tick: *tick };
             let mut outcome = Ok(Some(0));
             values(&mut |batch| {
-                outcome = put(writer, stamp, None, &[(*view, &batch)], give_up);
+                outcome = put(writer, stamp, Some(*now), &[(*view, &batch)], give_up);
                 matches!(outcome, Ok(Some(_)))
             })?;
             if !matches!(outcome, Ok(Some(_))) {
@@ -123,8 +127,7 @@ fn settle(
         }
         drop(left);
         // An empty write finds out whether the connection still leads to the server that has the values.
-        let tick = 0;
-        if put(writer, Stamp { generation, tick }, None, &[], give_up)?.is_none() {
+        if put(writer, Stamp { generation, tick: 0 }, clock, &[], give_up)?.is_none() {
             return Ok(None);
         }
         if losses.load(Ordering::Acquire) == seen {

@@ -319,7 +319,7 @@ impl StageCore {
                 }
             }
         });
-        shared.left.leave(view, info.tick, seen, values);
+        shared.left.leave(view, info, seen, values);
     }
 
     /// Tells the job how many keys and bytes the view holds.

@@ -1,5 +1,6 @@
 //! Running a job and looking at what it left.
 
+pub mod redis;
 pub mod rows;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
-use tidemill::engine::{self, RunOptions, RunSummary};
+use tidemill::engine::{self, RunOptions, RunSummary, StopHandle};
 use tidemill::plan::model::OnlinePlace;
 use tidemill::store::offline::{read_table, table_path};
 
@@ -60,12 +61,21 @@ pub struct Job {
     workers: usize,
     state: Option<PathBuf>,
     replay: Option<PathBuf>,
+    stay: Option<StopHandle>,
 }
 
 impl Job {
     /// A job of the repository, such as `dataflows/fraud_handbook.yaml`, or of a test's own folder.
     pub fn new(file: impl AsRef<Path>) -> Self {
-        Job { file: root().join(file), env: Vec::new(), sets: Vec::new(), workers: 1, state: None, replay: None }
+        Job {
+            file: root().join(file),
+            env: Vec::new(),
+            sets: Vec::new(),
+            workers: 1,
+            state: None,
+            replay: None,
+            stay: None,
+        }
     }
 
     /// What `${name}` stands for.
@@ -98,6 +108,19 @@ impl Job {
         self
     }
 
+    /// Without `--until-end`: the job stays until it is stopped.
+    pub fn stay(mut self, stop: StopHandle) -> Self {
+        self.stay = Some(stop);
+        self
+    }
+
+    /// Where the job keeps its online values.
+    pub fn online(&self) -> OnlinePlace {
+        let env = |name: &str| (name == "LAKE").then(|| "lake".to_owned());
+        let (plan, _) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
+        plan.online.expect("an online sink").store
+    }
+
     /// Runs the job to its end, with its tables in a folder of their own.
     pub fn run(self) -> Lake {
         let dir = TempDir::new().expect("a temporary folder");
@@ -113,7 +136,8 @@ impl Job {
         let tables = plan.offline.as_ref().map(|o| PathBuf::from(&o.uri)).expect("the job writes tables");
         let options = RunOptions {
             workers: self.workers,
-            until_end: true,
+            until_end: self.stay.is_none(),
+            stop: self.stay.unwrap_or_default(),
             state_dir: self.state,
             replay: self.replay,
             ..RunOptions::default()

@@ -67,6 +67,12 @@ impl Endpoint {
 
 /// What an error means.
 pub(super) fn trouble(error: &RedisError) -> Trouble {
+    // Of several commands sent at once the first that failed says why.
+    if let Some((_, first)) = error.clone().into_server_errors().as_deref().and_then(<[_]>::first)
+        && error.code().is_none()
+    {
+        return trouble(&first.clone().into());
+    }
     let passing = |what: String| Trouble { what, passing: true };
     let lasting = |what: String| Trouble { what, passing: false };
     let said = || error.detail().map_or_else(|| error.to_string(), str::to_owned);
