@@ -147,6 +147,14 @@ impl Job {
     }
 }
 
+/// The rows of a table below a directory in one batch, in no order; all columns unless some are named.
+pub fn table_in(directory: &Path, name: &str, columns: Option<&[&str]>) -> RecordBatch {
+    let batches =
+        read_table(&table_path(directory, name), columns, None).unwrap_or_else(|error| panic!("table {name}: {error}"));
+    let schema = batches.first().unwrap_or_else(|| panic!("table {name} has no rows")).schema();
+    concat_batches(&schema, &batches).expect("parts of one table have one schema")
+}
+
 /// What a run left behind; removed with the value.
 pub struct Lake {
     _dir: TempDir,
@@ -160,10 +168,7 @@ pub struct Lake {
 impl Lake {
     /// A table's rows in one batch, in no order; all columns unless some are named.
     pub fn table(&self, name: &str, columns: Option<&[&str]>) -> RecordBatch {
-        let batches = read_table(&table_path(&self.tables, name), columns, None)
-            .unwrap_or_else(|error| panic!("table {name}: {error}"));
-        let schema = batches.first().unwrap_or_else(|| panic!("table {name} has no rows")).schema();
-        concat_batches(&schema, &batches).expect("parts of one table have one schema")
+        table_in(&self.tables, name, columns)
     }
 
     /// Number of rows of a table; none when it was never written.
