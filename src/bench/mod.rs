@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod end_to_end;
 mod end_to_end_baseline;
+pub mod online;
 pub mod score;
 mod score_models;
 pub mod w1_data;

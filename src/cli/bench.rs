@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{decode, end_to_end, score, windows};
+use crate::bench::{decode, end_to_end, online, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -26,6 +26,8 @@ pub enum BenchCommand {
     Decode(DecodeArgs),
     /// Parquet to features to scores to Delta tables.
     EndToEnd(EndToEndArgs),
+    /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
+    Online(OnlineArgs),
 }
 
 /// Arguments of `bench windows`.
@@ -105,6 +107,23 @@ pub struct EndToEndArgs {
     json: bool,
 }
 
+/// Arguments of `bench online`.
+#[derive(Args, Debug)]
+pub struct OnlineArgs {
+    /// The server: `redis://[user[:password]@]host[:port][/database]`. Keys go under a prefix of their own and are removed.
+    #[arg(long, value_name = "URL")]
+    redis: String,
+    /// Number of entities.
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..))]
+    entities: u32,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs a benchmark and prints its figures.
 pub fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
@@ -138,6 +157,11 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
             show(&report, args.json, end_to_end_text)?;
             agree(report.same_results)
+        }
+        BenchCommand::Online(args) => {
+            let (redis, entities) = (args.redis, args.entities as usize);
+            let report = online::run(&online::Options { redis, entities, runs: args.runs })?;
+            show(&report, args.json, online_text)
         }
     }
 }
@@ -183,6 +207,23 @@ fn end_to_end_text(report: &end_to_end::Report) -> String {
         grouped(report.events),
         workers(report.workers),
         columns(&sides, &[1, 2]),
+        report.ratio,
+    )
+}
+
+fn online_text(report: &online::Report) -> String {
+    let side = |name: &str, rate: f64| vec![name.to_owned(), format!("{rate:.2} M entities/s")];
+    let sides = [
+        side("engine", report.engine_m_per_s),
+        side("engine, each row compared", report.compared_m_per_s),
+        side("plain MSET", report.plain_m_per_s),
+    ];
+    format!(
+        "{} entities of {} columns, {} bytes, into Redis\n{}engine / plain {:.2}\n",
+        grouped(report.entities as u64),
+        report.columns,
+        report.row_bytes,
+        columns(&sides, &[1]),
         report.ratio,
     )
 }

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::DataType;
 use timely::dataflow::Scope;
@@ -17,7 +18,7 @@ use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
 use super::offline_sink::{SinkTable, offline_sink};
-use super::online_sink::{OnlineView, online_sink};
+use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{StageInput, StageOutput, join_stage, view_stage};
@@ -28,10 +29,10 @@ use crate::ingest::aligned::Aligned;
 use crate::ingest::dead_letter_schema;
 use crate::ops::Batch;
 use crate::ops::order::{Reorder, merge_sorted};
-use crate::plan::model::{Order, Plan, StreamRef};
+use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
-use crate::store::online::{OnlineStore, SocketGuard};
+use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -48,12 +49,43 @@ pub struct Resources {
 }
 
 /// An online store open for a running job.
-pub struct OpenStore {
-    /// The store.
-    pub store: Arc<OnlineStore>,
-    /// Newer than any generation in the store.
-    pub generation: u64,
-    _door: SocketGuard,
+pub enum OpenStore {
+    /// In this process.
+    Embedded {
+        /// The store.
+        store: Arc<OnlineStore>,
+        /// Newer than any generation in the store.
+        generation: u64,
+        /// Open to readers while it is kept.
+        _door: SocketGuard,
+    },
+    /// In Redis; the plan's views by their indices.
+    Redis(RedisStore),
+}
+
+impl OpenStore {
+    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
+        match place {
+            OnlinePlace::Embedded(path) => {
+                let store = OnlineStore::open(path, plan.clock)?;
+                let door = store.serve()?;
+                let generation = store.newest().generation + 1;
+                Ok(OpenStore::Embedded { store: Arc::new(store), generation, _door: door })
+            }
+            OnlinePlace::Redis(redis) => {
+                let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
+                Ok(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views)?))
+            }
+        }
+    }
+
+    /// Counts how often the store was found to have lost its values; `None` for one that does not.
+    fn losses(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            OpenStore::Embedded { .. } => None,
+            OpenStore::Redis(store) => Some(store.losses()),
+        }
+    }
 }
 
 impl Resources {
@@ -78,15 +110,7 @@ impl Resources {
                 }
             }
         }
-        let online = match &plan.online {
-            Some(online) => {
-                let store = OnlineStore::open(&online.path, plan.clock)?;
-                let door = store.serve()?;
-                let generation = store.newest().generation + 1;
-                Some(OpenStore { store: Arc::new(store), generation, _door: door })
-            }
-            None => None,
-        };
+        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
         Ok(Resources { chains, tables, dead_letters, models, online })
     }
 }
@@ -270,6 +294,7 @@ impl<'s> Graph<'_, 's> {
                 key: key.clone(),
                 side,
                 online: first && self.resources.online.is_some(),
+                losses: self.resources.online.as_ref().and_then(OpenStore::losses),
             };
             schema = chain::schema_after(&schema, view);
             let StageOutput { rows: next, side_rows: own, online: values } =

@@ -13,6 +13,7 @@ mod graph;
 mod letters;
 pub mod observe;
 mod offline_sink;
+mod online_redis;
 mod online_sink;
 mod read_ahead;
 mod run;

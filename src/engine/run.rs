@@ -10,8 +10,9 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
-use super::graph::{self, Built};
+use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
+use super::online_redis;
 use super::shared::{Shared, StopHandle};
 use crate::base::format_time;
 use crate::ingest::aligned::{Aligned, EpochPolicy};
@@ -138,6 +139,9 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     let seconds = started.elapsed().as_secs_f64();
     if !options.until_end {
         // The sources have ended; the online store goes on answering until the job is stopped.
+        if let Some(OpenStore::Redis(store)) = &resources.online {
+            online_redis::keep(&shared, store, &|| options.stop.is_stopped())?;
+        }
         while !options.stop.is_stopped() {
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::EngineError;
 use super::observe::Observer;
+use super::online_redis::Left;
 use super::run::Tap;
 use crate::base::{EventTime, Tick};
 use crate::ingest::Counts;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub state_bytes: AtomicU64,
     /// Longest time that a view took for the rows of one tick, in microseconds.
     pub longest_stall_us: AtomicU64,
+    /// What stages leave at their last tick for an online store that may lose its values.
+    pub left: Left,
     /// Names this start of the job in table transactions.
     instance: String,
     counts: Mutex<Vec<Counts>>,
@@ -96,6 +99,7 @@ impl Shared {
             keys: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             longest_stall_us: AtomicU64::new(0),
+            left: Left::default(),
             instance: instance_id(),
             counts: Mutex::new(Vec::new()),
         })

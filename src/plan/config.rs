@@ -335,6 +335,8 @@ pub(super) struct SinksConfig {
 pub(super) struct OnlineConfig {
     /// A store in the job's own process. The default.
     pub embedded: Option<EmbeddedConfig>,
+    /// A Redis server, instead of `embedded`.
+    pub redis: Option<RedisConfig>,
     /// A value is rewritten at most this long, on the job's clock, after it would change. Default 1s.
     pub refresh: Option<Duration>,
 }
@@ -345,6 +347,29 @@ pub(super) struct OnlineConfig {
 pub(super) struct EmbeddedConfig {
     /// Directory. Default `./online/<job>`.
     pub path: Option<Text>,
+}
+
+/// A Redis server. One that is away makes the job wait; one that comes back empty is filled again.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedisConfig {
+    /// `redis://[user[:password]@]host[:port][/database]`. Secrets are best given by reference: `${env:NAME}` or
+    /// `${file:PATH}`, for the password or for the whole URL; they are looked up when the job starts and never printed.
+    pub url: Text,
+    /// How values lie in Redis. Default `native`.
+    #[serde(default)]
+    pub layout: LayoutConfig,
+    /// Begins every key: `PREFIX:VIEW:ENTITY`. Jobs that share a server need different ones. Default: the job's name.
+    pub prefix: Option<Text>,
+}
+
+/// How values lie in Redis.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LayoutConfig {
+    /// One packed value per entity and view.
+    #[default]
+    Native,
 }
 
 /// The offline store.

@@ -245,12 +245,12 @@ impl Plan {
 
     fn write_sinks(&self, out: &mut String) -> std::fmt::Result {
         if let Some(online) = &self.online {
-            writeln!(
-                out,
-                "\nonline store {}: a value is rewritten within {} of its change",
-                online.path.display(),
-                format_duration(online.refresh)
-            )?;
+            let place = match &online.store {
+                OnlinePlace::Embedded(path) => path.display().to_string(),
+                OnlinePlace::Redis(redis) => format!("{}, keys {}:VIEW:ENTITY", redis.shown, redis.prefix),
+            };
+            let refresh = format_duration(online.refresh);
+            writeln!(out, "\nonline store {place}: a value is rewritten within {refresh} of its change")?;
         }
         if let Some(offline) = &self.offline {
             let tables = offline.tables.as_ref().map_or("all tables".to_string(), |t| t.join(", "));

@@ -104,7 +104,7 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
 
 /// Applies `--set path.to.key=value`: makes what is missing on the way, replaces what is there. `path.0` is a list's first item.
 pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collector) {
-    let place = Place { set: Some(Arc::from(format!("{key}={value}"))), ..Place::default() };
+    let place = Place { set: Some(Arc::from(format!("{key}={}", without_password(value)))), ..Place::default() };
     let keys: Vec<&str> = key.split('.').map(str::trim).collect();
     let path = Path::of(&keys);
     if keys.iter().any(|k| k.is_empty()) {
@@ -121,6 +121,17 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collecto
     };
     if let Err((what, mend)) = insert(root, &keys, node, &place) {
         faults.error(&place, &path, what, mend);
+    }
+}
+
+/// A URL's user and password are not for error messages.
+fn without_password(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, rest)) => format!("{scheme}://***@{rest}"),
+            None => value.to_owned(),
+        },
+        None => value.to_owned(),
     }
 }
 
@@ -201,6 +212,13 @@ mod tests {
             _ => panic!(),
         };
         assert_eq!((kind("a"), kind("b")), (Kind::Int(12), Kind::Text));
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        assert_eq!(without_password("redis://u:p@w@host:1/0"), "redis://***@host:1/0");
+        assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("a@b"), "a@b");
     }
 
     #[test]

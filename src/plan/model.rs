@@ -6,7 +6,7 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -436,13 +436,43 @@ pub struct LabelPlan {
     pub within: Micros,
 }
 
-/// The embedded online store.
+/// The online store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnlinePlan {
-    /// Directory.
-    pub path: PathBuf,
+    /// Which store.
+    pub store: OnlinePlace,
     /// An online value is rewritten at most this long, on the job's clock, after it would change.
     pub refresh: Micros,
+}
+
+/// Where online values are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnlinePlace {
+    /// In a directory, in the job's own process.
+    Embedded(PathBuf),
+    /// In Redis.
+    Redis(RedisPlan),
+}
+
+impl OnlinePlace {
+    /// The directory of an embedded store.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            OnlinePlace::Embedded(path) => Some(path),
+            OnlinePlace::Redis(_) => None,
+        }
+    }
+}
+
+/// A Redis server and the keys that are the job's on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisPlan {
+    /// The URL, see [`RedisAddress`](crate::plan::RedisAddress).
+    pub url: SecretText,
+    /// The URL as it may be shown.
+    pub shown: String,
+    /// Begins every key.
+    pub prefix: String,
 }
 
 /// The offline store: Delta tables under one directory.

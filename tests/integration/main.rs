@@ -10,6 +10,8 @@ mod history;
 mod labels;
 mod online;
 mod readme;
+mod redis_job;
+mod redis_store;
 mod score_matrix;
 mod support;
 mod ticks;
