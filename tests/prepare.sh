@@ -70,3 +70,107 @@ make_venv() {
   rm -rf "$1"
   python3 -m venv "$1" >/dev/null 2>&1
 }
+
+# The Kafka that the tests run. Its jars, a formatted data directory and a class archive are kept between runs.
+kafka_version=4.1.1
+
+# Where servers that only tests need are kept between runs.
+test_cache() {
+  local cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+  echo "${cache:-${CARGO_TARGET_DIR:-target}}/tidemill"
+}
+
+# Makes sure of an Apache Kafka broker and sets `kafka` to the directory of its jars; when that cannot be had, fails and
+# sets `kafka_why`.
+need_kafka() {
+  kafka="" kafka_why=""
+  if ! java_is_new_enough && ! { install_packages default-jre-headless && java_is_new_enough; }; then
+    kafka_why="there is no java of version 17 or newer; install one, such as the package default-jre-headless"
+    return 1
+  fi
+  local home
+  home=$(test_cache)/kafka
+  local dir=$home/$kafka_version
+  if [ ! -e "$dir/complete" ]; then
+    if ! command -v mvn >/dev/null 2>&1 && ! install_packages maven; then
+      kafka_why="there is no mvn to fetch Kafka with; install the package maven"
+      return 1
+    fi
+    echo "fetching Kafka $kafka_version into $dir"
+    if ! fetch_kafka "$home" "$dir"; then
+      kafka_why="mvn could not fetch Kafka $kafka_version: $(grep -m1 ERROR "$home/log" 2>/dev/null || tail -n1 "$home/log" 2>/dev/null)"
+      return 1
+    fi
+  fi
+  kafka=$dir
+}
+
+java_is_new_enough() {
+  local version
+  version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n1)
+  [ "${version:-0}" -ge 17 ]
+}
+
+# Fetches the jars from Maven's repository, then saves each test run some seconds: a data directory formatted once, and
+# an archive of the classes that a broker loads.
+fetch_kafka() {
+  local home=$1 dir=$2 work
+  mkdir -p "$home" && work=$(mktemp -d "$home/fetching.XXXXXX") || return 1
+  cat >"$work/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tidemill</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$kafka_version</version></dependency>
+  </dependencies>
+</project>
+POM
+  mvn -q -B -f "$work/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$work" >"$home/log" 2>&1 || { rm -rf "$work"; return 1; }
+  rm -rf "$dir" "$work/pom.xml" && mv "$work" "$dir" || return 1
+  # A broker starts without these two, only later.
+  warm_kafka "$dir" >>"$home/log" 2>&1 || rm -rf "$dir/formatted" "$dir/classes.jsa"
+  touch "$dir/complete"
+}
+
+warm_kafka() {
+  local dir=$1 port=$((20000 + RANDOM % 10000)) work pid
+  work=$(mktemp -d) || return 1
+  local classpath java
+  classpath=$(cd "$dir" && LC_ALL=C && printf "$dir/%s:" *.jar)
+  # The flags decide which archives fit: they are those of tests/integration/support/kafka.rs.
+  java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "${classpath%:}")
+  cat >"$work/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$((port + 1))
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+controller.listener.names=CONTROLLER
+log.dirs=$work/data
+PROPERTIES
+  mkdir "$work/data" &&
+    "${java[@]}" kafka.tools.StorageTool format -t dGlkZW1pbGwtdGVzdHMtMQ -c "$work/server.properties" &&
+    cp -r "$work/data" "$dir/formatted" || { rm -rf "$work"; return 1; }
+  "${java[@]}" -XX:ArchiveClassesAtExit="$dir/classes.jsa" kafka.Kafka "$work/server.properties" &
+  pid=$!
+  for _ in $(seq 300); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.1
+  done
+  sleep 1
+  kill -TERM $pid 2>/dev/null
+  wait $pid
+  rm -rf "$work"
+  [ -e "$dir/classes.jsa" ]
+}
+
+# Makes sure of a Redis server and sets `redis` to its program; when that cannot be had, fails and sets `redis_why`.
+need_redis() {
+  redis="" redis_why=""
+  if ! command -v redis-server >/dev/null 2>&1 && ! install_packages redis-server; then
+    redis_why="there is no redis-server; install the package redis-server"
+    return 1
+  fi
+  redis=$(command -v redis-server)
+}

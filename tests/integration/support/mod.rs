@@ -1,5 +1,6 @@
 //! Running a job and looking at what it left.
 
+pub mod kafka;
 pub mod rows;
 
 use std::collections::BTreeMap;
