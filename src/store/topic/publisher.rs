@@ -248,9 +248,7 @@ impl Publisher {
     pub fn deliveries(&self) -> Vec<Delivery> {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         let topics = self.account.topics.iter();
-        topics
-            .map(|t| Delivery { topic: t.name.clone(), sent: load(&t.sent), delivered: load(&t.delivered) })
-            .collect()
+        topics.map(|t| Delivery { topic: t.name.clone(), sent: load(&t.sent), delivered: load(&t.delivered) }).collect()
     }
 
     fn fault(&self, topic: &str, reason: &str) -> StoreError {
@@ -266,7 +264,13 @@ impl Publisher {
         for delivery in self.deliveries().iter().filter(|d| d.sent > d.delivered) {
             let comma = if text.is_empty() { "" } else { ", " };
             // Writing to a string cannot fail.
-            let _ = write!(text, "{comma}{} of {} to `{}`", delivery.sent - delivery.delivered, delivery.sent, delivery.topic);
+            let _ = write!(
+                text,
+                "{comma}{} of {} to `{}`",
+                delivery.sent - delivery.delivered,
+                delivery.sent,
+                delivery.topic
+            );
         }
         let text = if text.is_empty() { "the message at hand".to_owned() } else { text };
         StoreError::Topic {
