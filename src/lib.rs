@@ -6,6 +6,7 @@ pub mod cli;
 pub mod engine;
 pub mod features;
 pub mod ingest;
+pub mod kafka;
 pub mod ops;
 pub mod plan;
 pub mod score;

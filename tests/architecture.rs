@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("ops", &["base"]),
+    ("kafka", &["base"]),
     ("plan", &["base", "ops"]),
-    ("ingest", &["base", "ops", "plan"]),
+    ("ingest", &["base", "ops", "kafka", "plan"]),
     ("features", &["base", "ops", "plan"]),
     ("store", &["base", "ops", "plan"]),
     ("score", &["base", "plan"]),
-    ("engine", &["base", "ops", "plan", "ingest", "features", "store", "score"]),
+    ("engine", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score"]),
     ("bench", &["base", "ops", "plan", "features", "store", "score", "engine"]),
     ("cli", &["base", "plan", "ingest", "store", "engine", "bench"]),
 ];

@@ -57,6 +57,10 @@ impl Catalog for JobCatalog {
             Err(error) => vec![error.to_string()],
         }
     }
+
+    fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
+        FileCatalog.kafka_setting_fault(name, text)
+    }
 }
 
 /// Holds a plan against the tables that it names and describes it.

@@ -10,6 +10,7 @@ use super::avsc::read_avsc;
 use super::decode::normalise::converts;
 use super::file::{parquet, paths::expand};
 use super::generator;
+use crate::kafka::setting_fault;
 use crate::plan::expr::engine_type;
 use crate::plan::model::FileFormat;
 use crate::plan::{Catalog, ConnectorSpec, SourceSpec, format_of};
@@ -40,6 +41,10 @@ impl Catalog for FileCatalog {
                 Ok((schema, files))
             }
         }
+    }
+
+    fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
+        setting_fault(name, text)
     }
 }
 

@@ -29,6 +29,7 @@ pub use checks::Counts;
 pub use dead_letter::{
     DEAD_LETTERS, DeadLetter, DeadLetterKind, KindCounts, dead_letter_batch, dead_letter_schema, row_json,
 };
+pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
 pub use error::IngestError;
 pub use file::paths::expand;
 pub use lateness::Lateness;

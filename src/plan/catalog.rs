@@ -44,6 +44,13 @@ pub trait Catalog {
         let _ = (inputs, outputs);
         if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
     }
+
+    /// What is wrong with a setting of a Kafka client, such as a name that librdkafka does not know; the text may hold
+    /// references to secrets. The default knows nothing of settings.
+    fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
+        let _ = (name, text);
+        None
+    }
 }
 
 /// The encoding that a file's extension tells.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::faults::{Collector, Path};
 use super::yaml::{Data, Key, Node, Place, parse_value};
+use crate::base::is_secret_reference;
 
 /// Looks up a variable of the environment.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands every scalar below `node`. `$${` stands for a literal `${`.
+/// Expands every scalar below `node`. `$${` stands for a literal `${`. References to secrets, `${env:NAME}` and
+/// `${file:PATH}`, stay as they are: they are resolved where they are used.
 pub(super) fn expand(node: &mut Node, env: Env, path: &Path, faults: &mut Collector) {
     match &mut node.data {
         Data::List(items) => {
@@ -65,6 +67,11 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
             break;
         };
         let inside = &rest[at + 2..at + length];
+        if is_secret_reference(inside) {
+            out.push_str(&rest[at..=at + length]);
+            rest = &rest[at + length + 1..];
+            continue;
+        }
         rest = &rest[at + length + 1..];
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
@@ -217,6 +224,7 @@ mod tests {
         assert_eq!(run("a${EMPTY}b${EMPTY:-c}"), Ok("abc".into()));
         assert_eq!(run("$${DATA} costs 5$"), Ok("${DATA} costs 5$".into()));
         assert_eq!(run("$DATA"), Ok("$DATA".into()));
+        assert_eq!(run("${env:DATA}-${file:/run/x}-${N}"), Ok("${env:DATA}-${file:/run/x}-12".into()));
         let unset = "the environment variable `X` is not set; the environment variable `Y` is not set";
         assert_eq!(run("${X}${Y}"), Err(unset.into()));
         assert_eq!(run("${1}"), Err("`${1}` does not name a variable".into()));

@@ -155,6 +155,13 @@ pub enum FileFormat {
     Csv,
 }
 
+/// How one message of a topic is encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MessageFormat {
+    /// One JSON object.
+    Json,
+}
+
 /// How fast a source is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {

@@ -148,6 +148,17 @@ impl Columns {
         self.columns.iter().position(|c| c.name == name)
     }
 
+    /// Makes room for this many rows.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        for column in &mut self.columns {
+            match &mut column.values {
+                Values::Words(words) => words.reserve(rows),
+                Values::Reals(reals) => reals.reserve(rows),
+                Values::Texts { offsets, .. } => offsets.reserve(rows),
+            }
+        }
+    }
+
     /// Sets a value of the row being built; a value set twice counts as set last.
     #[inline]
     pub(crate) fn set(&mut self, column: usize, token: Token<'_>) -> Result<(), Problem> {

@@ -3,6 +3,7 @@
 pub(crate) mod columns;
 pub(crate) mod csv;
 pub(crate) mod json;
+pub(crate) mod message;
 pub(crate) mod normalise;
 
 use std::ops::Range;

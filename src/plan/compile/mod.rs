@@ -6,6 +6,7 @@
 mod aggregate;
 mod connector;
 mod join;
+mod kafka;
 mod output;
 mod post;
 mod set;
