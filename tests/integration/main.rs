@@ -13,3 +13,4 @@ mod readme;
 mod score_matrix;
 mod support;
 mod ticks;
+mod topics;

@@ -7,8 +7,6 @@ use crate::plan::model::{TopicFormat, TopicPlan, TopicRows};
 
 /// Settings that the sink needs as they are: name, and why.
 const OURS: &[(&str, &str)] = &[
-    ("bootstrap.servers", "name the brokers under `brokers`"),
-    ("metadata.broker.list", "name the brokers under `brokers`"),
     ("enable.idempotence", "messages must not change their order when they are sent again"),
     ("acks", "a message counts as delivered when all replicas in step have it"),
     ("request.required.acks", "a message counts as delivered when all replicas in step have it"),
@@ -52,30 +50,21 @@ impl Compiler<'_> {
             let mend = "write `json` or `avro`";
             self.error(&path.key("format"), "`original` is for dead letters: these rows were computed", mend);
         }
-        let name = &kafka.topic.0;
-        let valid = name.len() <= 249 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        if !valid || name == "." || name == ".." {
-            let mend = "use at most 249 letters, digits, dots, underscores and hyphens";
-            self.error(&path.key("topic"), format!("`{name}` is not a name of a topic"), mend);
-        }
-        for (property, _) in &kafka.properties.0 {
-            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == property) {
-                let what = format!("`{property}` is not for the job to set: {why}");
-                self.error_at_key(&path.key("properties").key(property), what, "remove it");
-            }
-        }
+        self.kafka_topic(&path.key("topic"), &kafka.topic.0);
+        let properties = self.kafka_properties(&path.key("properties"), &kafka.properties, OURS);
         let Some(brokers) = &kafka.brokers else {
             let mend = "add `brokers: HOST:PORT`";
             self.error_at_key(&path, "the topic does not say on which brokers it is", mend);
             return None;
         };
+        self.kafka_brokers(&path.key("brokers"), &brokers.0);
         Some(TopicPlan {
             rows,
             brokers: brokers.0.clone(),
-            topic: name.clone(),
+            topic: kafka.topic.0.clone(),
             format,
             key: kafka.key.iter().flat_map(|key| key.0.clone()).collect(),
-            properties: kafka.properties.0.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
+            properties,
         })
     }
 }

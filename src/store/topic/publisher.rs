@@ -11,11 +11,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 
+use crate::kafka::{Connection, Context, client_config};
 use crate::store::StoreError;
 
 /// Brokers that have not answered for so long are missed.
@@ -33,7 +34,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"),
     ("socket.nagle.disable", "true"),
     ("socket.keepalive.enable", "true"),
-    ("reconnect.backoff.max.ms", "1000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
 ];
 
@@ -66,7 +66,6 @@ struct Account {
     topics: Vec<TopicAccount>,
     failure: Mutex<Option<(usize, String)>>,
     failed: AtomicBool,
-    away: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -90,15 +89,18 @@ impl Account {
 }
 
 /// Hears of deliveries.
-struct Reports(Arc<Account>);
+struct Reports {
+    account: Arc<Account>,
+    context: Context,
+}
 
 impl ClientContext for Reports {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, "librdkafka: {message}");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, "librdkafka: {reason}");
+        self.context.error(error, reason);
     }
 }
 
@@ -106,13 +108,13 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, topic: usize) {
-        let Some(account) = self.0.topics.get(topic) else { return };
+        let Some(account) = self.account.topics.get(topic) else { return };
         match result {
             Ok(_) => account.delivered.fetch_add(1, Ordering::AcqRel),
             Err((error, _)) => {
-                let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failure = self.account.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 failure.get_or_insert_with(|| (topic, error.to_string()));
-                self.0.failed.store(true, Ordering::Release);
+                self.account.failed.store(true, Ordering::Release);
                 account.failed.fetch_add(1, Ordering::AcqRel)
             }
         };
@@ -126,37 +128,27 @@ impl Publisher {
     /// # Errors
     /// When librdkafka does not know a setting or refuses its value.
     pub fn open(brokers: &str, properties: &[(String, String)], topics: &[String]) -> Result<Publisher, StoreError> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers);
-        for (name, value) in DEFAULTS {
-            config.set(*name, *value);
-        }
-        for (name, value) in properties {
-            config.set(name, value);
-        }
-        for (name, value) in FIXED {
-            config.set(*name, *value);
-        }
-        // The default of the Rust wrapper reads the log's own settings.
-        config.set_log_level(RDKafkaLogLevel::Info);
+        let whose = format!("producer of {}", topics.join(", "));
         let topics: Vec<TopicAccount> =
             topics.iter().map(|name| TopicAccount { name: name.clone(), ..TopicAccount::default() }).collect();
         let account = Arc::new(Account { topics, ..Account::default() });
-        let refused = |error: KafkaError| StoreError::Topic {
-            topic: "the topics".to_owned(),
+        let refused = |error: String| StoreError::Topic {
+            topic: "topics".to_owned(),
             brokers: brokers.to_owned(),
-            reason: format!("the settings of the producer do not work: {error}; correct them under `properties`"),
+            reason: format!("no producer can be made: {error}"),
         };
+        let config = client_config(brokers, properties, DEFAULTS, FIXED).map_err(|e| refused(e.to_string()))?;
+        let connection = Connection::new(whose, brokers);
+        let reports = Reports { account: Arc::clone(&account), context: Context(connection.clone()) };
         let producer: BaseProducer<Reports> =
-            config.create_with_context(Reports(Arc::clone(&account))).map_err(refused)?;
+            config.create_with_context(reports).map_err(|e| refused(e.to_string()))?;
         let producer = Arc::new(producer);
         let closing = Arc::new(AtomicBool::new(false));
         let poller = {
             let (producer, account, closing) = (Arc::clone(&producer), Arc::clone(&account), Arc::clone(&closing));
-            let brokers = brokers.to_owned();
             std::thread::Builder::new()
                 .name("tidemill-publish".to_owned())
-                .spawn(move || poll(&producer, &account, &closing, &brokers))
+                .spawn(move || poll(&producer, &account, &closing, &connection))
                 .map_err(|source| StoreError::Io { action: "start a thread for", path: "publish".into(), source })?
         };
         Ok(Publisher { brokers: brokers.to_owned(), producer, account, closing, poller: Some(poller) })
@@ -239,11 +231,6 @@ impl Publisher {
         self.account.sum(|t| &t.delivered)
     }
 
-    /// Whether the brokers are missed.
-    pub fn is_away(&self) -> bool {
-        self.account.away.load(Ordering::Relaxed)
-    }
-
     /// What each topic has got.
     pub fn deliveries(&self) -> Vec<Delivery> {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
@@ -292,23 +279,21 @@ impl Drop for Publisher {
 }
 
 /// Serves delivery reports and tells when the brokers fall silent and when they answer again.
-fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBool, brokers: &str) {
+fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBool, connection: &Connection) {
     let (mut seen, mut since) = (0, Instant::now());
     while !closing.load(Ordering::Acquire) {
         producer.poll(Duration::from_millis(100));
         let delivered = account.sum(|t| &t.delivered);
         let outstanding = account.outstanding();
+        if delivered != seen {
+            connection.back();
+        }
         if delivered != seen || outstanding == 0 {
             (seen, since) = (delivered, Instant::now());
-            if account.away.swap(false, Ordering::Relaxed) {
-                tracing::warn!(brokers, "the brokers take messages again");
-            }
-        } else if since.elapsed() > PATIENCE && !account.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                brokers,
-                outstanding,
-                "no answer from the brokers; messages wait, and the input pauses when the queue is full"
-            );
+        } else if since.elapsed() > PATIENCE {
+            connection.lost(&format!(
+                "{outstanding} messages are not acknowledged; the input pauses when the producer's queue is full"
+            ));
         }
     }
 }
