@@ -19,7 +19,10 @@ pub fn avro_schema(namespace: &str, name: &str, schema: &Schema) -> Result<Strin
         }
         let data_type = avro_type(field.data_type())
             .ok_or_else(|| format!("column `{}` of type {} has no form in Avro", field.name(), field.data_type()))?;
-        fields.push(json!({"name": name, "type": ["null", data_type], "default": null}));
+        fields.push(match field.is_nullable() {
+            true => json!({"name": name, "type": ["null", data_type], "default": null}),
+            false => json!({"name": name, "type": data_type}),
+        });
     }
     let namespace: Vec<String> = namespace.split('.').map(avro_name).collect();
     Ok(json!({"type": "record", "name": avro_name(name), "namespace": namespace.join("."), "fields": fields})
@@ -49,14 +52,16 @@ fn avro_type(data_type: &DataType) -> Option<Value> {
     })
 }
 
-/// Writes a row: each field as a branch of its union and, unless null, its value.
-pub(super) fn write_row(cells: &[Cell<'_>], row: usize, out: &mut Vec<u8>) {
-    for cell in cells {
-        if cell.is_null(row) {
-            out.push(0);
-            continue;
+/// Writes a row: each field that may be null as a branch of its union and, unless null, its value.
+pub(super) fn write_row(cells: &[Cell<'_>], nullable: &[bool], row: usize, out: &mut Vec<u8>) {
+    for (cell, nullable) in cells.iter().zip(nullable) {
+        if *nullable {
+            if cell.is_null(row) {
+                out.push(0);
+                continue;
+            }
+            out.push(2);
         }
-        out.push(2);
         match cell {
             Cell::Boolean(a) => out.push(u8::from(a.value(row))),
             Cell::Int8(a) => long(i64::from(a.value(row)), out),

@@ -8,8 +8,8 @@
 //! the strings `"NaN"`, `"Infinity"`, `"-Infinity"`. Times are RFC 3339 in UTC with six digits of microseconds, dates
 //! `YYYY-MM-DD`, bytes base64 with padding.
 //!
-//! **Avro.** One datum per message, without a container; [`avro_schema`] is its writer's schema. Every field is a union of
-//! null and its type.
+//! **Avro.** One datum per message, without a container; [`avro_schema`] is its writer's schema. A column that may be null is a
+//! union of null and its type.
 //!
 //! **Keys.** One key column: its text as it stands (numbers in decimal, times as in JSON, bytes raw). Several: a JSON array of
 //! them. A row whose key columns are all null has no key.
@@ -62,7 +62,7 @@ impl RowEncoder {
         let cells = batch.columns().iter().map(Cell::new).collect::<Result<Vec<_>, _>>().map_err(shape)?;
         let kind = match &self.encoding {
             Encoding::Json => Kind::Json(json::heads(batch.schema_ref())),
-            Encoding::Avro(frame) => Kind::Avro(frame.clone()),
+            Encoding::Avro(frame) => Kind::Avro(frame.clone(), nullable(batch)),
             Encoding::Column(name) => {
                 let column = batch.schema_ref().index_of(name);
                 Kind::Column(column.map_err(|_| shape(format!("column `{name}` is missing")))?)
@@ -72,9 +72,13 @@ impl RowEncoder {
     }
 }
 
+fn nullable(batch: &RecordBatch) -> Vec<bool> {
+    batch.schema_ref().fields().iter().map(|field| field.is_nullable()).collect()
+}
+
 enum Kind {
     Json(Vec<Vec<u8>>),
-    Avro(Vec<u8>),
+    Avro(Vec<u8>, Vec<bool>),
     Column(usize),
 }
 
@@ -89,9 +93,9 @@ impl EncodedRows<'_> {
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
         match &self.kind {
             Kind::Json(heads) => json::write_row(heads, &self.cells, row, out),
-            Kind::Avro(frame) => {
+            Kind::Avro(frame, nullable) => {
                 out.extend_from_slice(frame);
-                avro::write_row(&self.cells, row, out);
+                avro::write_row(&self.cells, nullable, row, out);
             }
             Kind::Column(column) => self.cells[*column].write_raw(row, out),
         }
