@@ -13,7 +13,7 @@ use super::EngineError;
 use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
 use super::online_redis;
-use super::shared::{Shared, StopHandle};
+use super::shared::{Shared, StopHandle, TurnedAway};
 use crate::base::format_time;
 use crate::ingest::aligned::{Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
@@ -57,6 +57,10 @@ pub struct RunSummary {
     pub rows_scored: u64,
     /// Rows turned away to dead letters.
     pub dead_letters: u64,
+    /// The same by source, partition and kind.
+    pub turned_away: Vec<TurnedAway>,
+    /// What the topics have got.
+    pub topics: Vec<TopicSummary>,
     /// Ticks cut.
     pub ticks: u64,
     /// Wall time from the first read to the last commit, in seconds.
@@ -71,6 +75,17 @@ pub struct RunSummary {
     pub clock: Option<String>,
     /// Per source: name and counts.
     pub sources: Vec<SourceSummary>,
+}
+
+/// Messages of one topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopicSummary {
+    /// Name of the topic.
+    pub topic: String,
+    /// What was published there: a table's name or `dead letters`.
+    pub rows: String,
+    /// Messages that the brokers acknowledged.
+    pub delivered: u64,
 }
 
 /// Row counts of one source.
@@ -146,8 +161,9 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    let topics = super::topics::summaries(&shared.plan, &resources.topics);
     drop(resources);
-    Ok(summary(&shared, workers, seconds))
+    Ok(summary(&shared, workers, seconds, topics))
 }
 
 fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
@@ -155,7 +171,7 @@ fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
     TickLog::create(dir).map_err(EngineError::TickLog)
 }
 
-fn summary(shared: &Shared, workers: usize, seconds: f64) -> RunSummary {
+fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSummary>) -> RunSummary {
     let clock = shared.watermark.load(Ordering::Relaxed);
     RunSummary {
         job: shared.plan.job.clone(),
@@ -163,6 +179,8 @@ fn summary(shared: &Shared, workers: usize, seconds: f64) -> RunSummary {
         rows_read: shared.rows_read.load(Ordering::Relaxed),
         rows_scored: shared.rows_scored.load(Ordering::Relaxed),
         dead_letters: shared.dead_letters.load(Ordering::Relaxed),
+        turned_away: shared.turned_away(),
+        topics,
         ticks: shared.ticks.load(Ordering::Relaxed),
         seconds,
         keys: shared.keys.load(Ordering::Relaxed),

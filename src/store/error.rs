@@ -114,6 +114,16 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
+    /// A topic takes no messages, or not all were delivered.
+    #[error("{topic} at {brokers}: {reason}")]
+    Topic {
+        /// The topic, or several.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+        /// What happened, what was not delivered, and how to mend it.
+        reason: String,
+    },
     /// What was asked for does not exist or does not parse.
     #[error("{0}")]
     Request(String),
@@ -139,7 +149,8 @@ impl StoreError {
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
             | StoreError::Redis { .. }
-            | StoreError::RedisDamaged { .. } => Blame::Outside,
+            | StoreError::RedisDamaged { .. }
+            | StoreError::Topic { .. } => Blame::Outside,
             StoreError::NoTable(_) | StoreError::Schema { .. } | StoreError::Request(_) => Blame::User,
             StoreError::Shape { .. } | StoreError::Arrow { .. } => Blame::Ours,
         }

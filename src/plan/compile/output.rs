@@ -249,7 +249,8 @@ impl Compiler<'_> {
     pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
         let path = Path::of(&["sinks", "offline"]);
         let Some(offline) = &config.sinks.offline else {
-            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
+            let kept = config.models.0.iter().all(|(_, model)| model.to.is_some());
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !kept {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
                 self.warn(&Path::of(&["models"]), "predictions are computed and kept nowhere", mend);
             }
