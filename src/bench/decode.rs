@@ -80,10 +80,12 @@ impl fmt::Display for Report {
     }
 }
 
+type Decode<'a> = dyn FnMut(&[&[u8]]) -> anyhow::Result<RecordBatch> + 'a;
+
 /// One side: decodes a batch of payloads.
 struct Side<'a> {
     decoder: &'static str,
-    decode: Box<dyn FnMut(&[&[u8]]) -> anyhow::Result<RecordBatch> + 'a>,
+    decode: Box<Decode<'a>>,
 }
 
 /// Measures both formats.

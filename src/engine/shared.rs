@@ -38,6 +38,9 @@ impl StopHandle {
     }
 }
 
+/// Source, partition and kind of rows turned away.
+type Place = (Arc<str>, u16, &'static str);
+
 /// State shared by the workers of one job.
 pub struct Shared {
     /// The compiled plan.
@@ -72,7 +75,7 @@ pub struct Shared {
     /// Names this start of the job in table transactions.
     instance: String,
     counts: Mutex<Vec<Counts>>,
-    turned_away: Mutex<BTreeMap<(Arc<str>, u16, &'static str), u64>>,
+    turned_away: Mutex<BTreeMap<Place, u64>>,
 }
 
 /// Rows turned away, of one source and partition and for one reason.

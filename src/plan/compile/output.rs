@@ -210,12 +210,7 @@ impl Compiler<'_> {
         }
         let refresh = online.refresh.as_ref().map_or(1_000_000, |r| r.0);
         if let Some(redis) = &online.redis {
-            let set = |key: &str| {
-                let node = self.tree.get("sinks").and_then(|s| s.get("online")).and_then(|o| o.get(key));
-                node.is_some_and(|node| node.place.set.is_some())
-            };
-            // `--set sinks.online.redis.url=…` takes the place of the store that the file names.
-            if online.embedded.is_some() && !(set("redis") && !set("embedded")) {
+            if online.embedded.is_some() {
                 let mend = "remove one of them";
                 self.error_at_key(&path.key("embedded"), "a job has one online store, and `redis` is given too", mend);
             }
