@@ -391,3 +391,87 @@ fn short(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     line.trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::tests::kit::http;
+    use std::sync::atomic::Ordering;
+
+    fn registry(url: String) -> Registry {
+        let timeout = Duration::from_millis(300);
+        Registry::new(RegistryOptions { timeout, ..RegistryOptions::new(url) }).unwrap()
+    }
+
+    fn schema() -> (u16, String) {
+        (200, r#"{"schema":"\"int\""}"#.into())
+    }
+
+    fn not_there() -> (u16, String) {
+        (404, r#"{"error_code":40403,"message":"Schema not found"}"#.into())
+    }
+
+    #[test]
+    fn a_registry_that_falters_is_asked_again_and_then_given_up_for_now() {
+        let (url, asked) = http(vec![(0, String::new()), schema(), (503, "{}".into()), (429, "no".into()), schema()]);
+        let registry = registry(url);
+        assert_eq!(registry.schema_by_id(1).unwrap().unwrap().text, "\"int\"", "after one that hangs");
+        let error = registry.schema_by_id(2).unwrap_err();
+        assert!(error.retryable() && error.blame() == Blame::Outside, "{error}");
+        assert!(registry.schema_by_id(2).is_ok(), "the failure was not kept");
+        assert_eq!(registry.schema_by_id(1).unwrap().unwrap().language, "AVRO");
+        assert_eq!(asked.load(Ordering::SeqCst), 5, "what is known is not asked for");
+    }
+
+    #[test]
+    fn nobody_there_is_out_of_reach() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = registry(format!("http://{free}")).register("s", "{}").unwrap_err();
+        assert!(error.retryable() && error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_id_is_asked_for_once_in_a_while() {
+        let (url, asked) = http(vec![not_there(), not_there(), schema()]);
+        let unknown_for = Duration::from_millis(50);
+        let registry = Registry::new(RegistryOptions { unknown_for, ..RegistryOptions::new(url) }).unwrap();
+        let begin = Instant::now();
+        while asked.load(Ordering::SeqCst) < 2 {
+            assert_eq!(registry.schema_by_id(7), Ok(None));
+        }
+        assert!(begin.elapsed() >= unknown_for);
+        sleep(unknown_for);
+        assert!(registry.schema_by_id(7).unwrap().is_some(), "it was registered since");
+    }
+
+    #[test]
+    fn what_is_no_registry_is_told_from_one_that_knows_no_such_id() {
+        for (status, body) in [(404, "<html>not found</html>"), (404, r#"{"message":"no route"}"#), (200, "<html>")] {
+            let error = registry(http(vec![(status, body.into())]).0).schema_by_id(1).unwrap_err();
+            assert!(matches!(error, RegistryError::Answer { .. }) && !error.retryable(), "{error}");
+        }
+        let error = registry(http(vec![(401, r#"{"message":"who are you?"}"#.into())]).0).latest("s").unwrap_err();
+        assert!(error.to_string().contains("who are you?") && !error.retryable(), "{error}");
+    }
+
+    #[test]
+    fn references_that_go_round_end() {
+        let refers = r#"{"schema":"\"int\"","references":[{"name":"a","subject":"a","version":1}]}"#;
+        let (url, asked) = http(vec![(200, refers.into()), (200, refers.into())]);
+        assert_eq!(registry(url).schema_by_id(1).unwrap().unwrap().references.len(), 1);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_used_are_told_without_their_secrets() {
+        for (url, what) in [
+            ("https://registry", "https://` is not built yet"),
+            ("http://tide:hunter2@registry", "give credentials as"),
+            ("registry:8081", "write http://HOST:PORT"),
+            ("", "write http://HOST:PORT"),
+        ] {
+            let error = Registry::new(RegistryOptions::new(url)).unwrap_err().to_string();
+            assert!(error.contains(what) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
+mod avro_peer;
 mod bad_input;
 mod card_fraud;
 mod cli;
@@ -10,6 +11,7 @@ mod history;
 mod labels;
 mod online;
 mod readme;
+mod registry;
 mod score_matrix;
 mod support;
 mod ticks;
