@@ -26,7 +26,8 @@ fn fastavro_reads_the_same() {
         let (declared, writer) = (case["declared"].to_string(), case["writer"].to_string());
         let payloads: Vec<Vec<u8>> = list(&case["payloads"]).iter().map(|hex| bytes(hex.as_str().unwrap())).collect();
         let schema = parse_avsc(&declared).unwrap_or_else(|faults| panic!("{faults:?}: {declared}"));
-        let format = AvroFormat { declared: declared.as_str().into(), writer: AvroWriter::Schema(writer.as_str().into()) };
+        let format =
+            AvroFormat { declared: declared.as_str().into(), writer: AvroWriter::Schema(writer.as_str().into()) };
         let mut found: Vec<Value> = vec![Value::Null; payloads.len()];
         // Schemas that never resolve refuse every message.
         if let Ok(mut decoder) = message_decoder("peer", &MessageFormat::Avro(format), &schema) {

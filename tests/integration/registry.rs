@@ -27,7 +27,10 @@ impl Server {
         let built = Command::new(go).args(["build", "-o"]).arg(&program).arg(".");
         let built = { built }.current_dir(root().join("tests/registry")).output().expect("go starts");
         if !built.status.success() {
-            println!("skipped: a schema registry: {}", String::from_utf8_lossy(&built.stderr).lines().next().unwrap_or(""));
+            println!(
+                "skipped: a schema registry: {}",
+                String::from_utf8_lossy(&built.stderr).lines().next().unwrap_or("")
+            );
             return None;
         }
         let mut process =
@@ -52,8 +55,7 @@ fn framed(id: u32, record: &[u8]) -> Vec<u8> {
 }
 
 const V1: &str = r#"{"type":"record","name":"tx","fields":[{"name":"a","type":"int"}]}"#;
-const V2: &str =
-    r#"{"type":"record","name":"tx","fields":[{"name":"b","type":"string","default":"none"},{"name":"a","type":"int"}]}"#;
+const V2: &str = r#"{"type":"record","name":"tx","fields":[{"name":"b","type":"string","default":"none"},{"name":"a","type":"int"}]}"#;
 
 #[test]
 fn schemas_are_registered_found_and_resolved() {
@@ -87,9 +89,8 @@ fn schemas_are_registered_found_and_resolved() {
     let found = decoder.decode(&payloads).expect("the registry is there");
     assert_eq!(found.row_of, [0, 1, 2]);
     let expected = r#"{"a":1,"b":"x","kind":"A"} {"a":2,"b":"y","kind":"A"} {"a":3,"b":"x","kind":"B"}"#;
-    let rows: Vec<String> = (0..3)
-        .map(|row| String::from_utf8(tidemill::ingest::row_json(&found.rows, row)).expect("JSON"))
-        .collect();
+    let rows: Vec<String> =
+        (0..3).map(|row| String::from_utf8(tidemill::ingest::row_json(&found.rows, row)).expect("JSON")).collect();
     assert_eq!(rows.join(" "), expected);
     assert_eq!((found.refused[0].index, found.refused[0].reason.as_str()), (3, "unknown schema id 9999"));
 }
