@@ -63,6 +63,8 @@ fn read(
     sender: &SyncSender<Result<Read, IngestError>>,
     activator: &SyncActivator,
 ) {
+    let thread = std::thread::current();
+    reader.wake_with(Arc::new(move || thread.unpark()));
     loop {
         let now = Instant::now();
         let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
@@ -72,7 +74,8 @@ fn read(
                 if shared.failed() {
                     return;
                 }
-                std::thread::sleep(wait);
+                // A topic that has something wakes it earlier.
+                std::thread::park_timeout(wait);
                 continue;
             }
             Ok(Next::End) => return,

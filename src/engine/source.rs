@@ -4,9 +4,8 @@
 //! none while more ticks are in flight past the probe than the plan allows, so memory is bounded by the plan.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use timely::container::NoopBuilder;
@@ -14,6 +13,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as Probe;
 use timely::dataflow::{Scope, Stream};
+use timely::scheduling::Activator;
 
 use super::EngineError;
 use super::read_ahead::{ReadAhead, Ready};
@@ -58,7 +58,6 @@ pub fn sources<'s>(
     let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
     let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
     let info = builder.operator_info();
-    let activator = scope.activator_for(Rc::clone(&info.address));
     let started = reader.map(|reader| {
         let to_wake = scope.worker().sync_activator_for(info.address.to_vec());
         ReadAhead::start(reader, Arc::clone(&shared), to_wake)
@@ -70,6 +69,7 @@ pub fn sources<'s>(
             None
         }
     };
+    let mut alarm = Alarm { activator: scope.activator_for(info.address), due: None };
     builder.build_reschedule(move |capabilities| {
         let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
@@ -85,7 +85,7 @@ pub fn sources<'s>(
             }
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
                 // The probe's movement does not schedule this operator, so it looks again soon.
-                activator.activate_after(Duration::from_micros(100));
+                alarm.ring_after(Duration::from_micros(100));
                 return true;
             }
             let read = match reads.next() {
@@ -107,6 +107,8 @@ pub fn sources<'s>(
                 tick: cut.info.tick,
                 watermark: cut.info.watermark,
                 offsets: cut.offsets.clone(),
+                entered: cut.entered.clone(),
+                idle: cut.idle.clone(),
                 epoch_end: cut.info.epoch_end,
                 ..TickRecord::default()
             };
@@ -133,12 +135,29 @@ pub fn sources<'s>(
             for capability in held.iter_mut() {
                 capability.downgrade(&(tick + 1));
             }
-            activator.activate();
+            alarm.activator.activate();
             true
         }
     });
     let dead = rows.split_off(count);
     Sources { rows, dead, control: broadcast(control) }
+}
+
+/// Schedules the operator for later, once for each moment: it is woken from outside too, and must not gather timers.
+struct Alarm {
+    activator: Activator,
+    due: Option<Instant>,
+}
+
+impl Alarm {
+    fn ring_after(&mut self, wait: Duration) {
+        let now = Instant::now();
+        let at = now + wait;
+        if self.due.is_none_or(|due| due <= now || at < due) {
+            self.due = Some(at);
+            self.activator.activate_after(wait);
+        }
+    }
 }
 
 /// The letters of a tick as batches, with the index of the table that takes each.

@@ -27,12 +27,14 @@ pub enum ConnectorSpec {
     },
     /// A stream of the built-in generator.
     Generator(GeneratorStream),
+    /// A Kafka topic: the schema says what its messages hold.
+    Kafka,
 }
 
 /// Knows the outside world: files, schemas, models.
 pub trait Catalog {
     /// The schema of a source's events with the types that its data has (any order-preserving projection of it can be
-    /// read), and its files in the order in which they are numbered as partitions; no files for the generator.
+    /// read), and its files in the order in which they are numbered as partitions; no files where there are none.
     ///
     /// # Errors
     /// A sentence, lowercase and without full stop, such as ``no file matches `/data/*.parquet` ``.
@@ -43,6 +45,13 @@ pub trait Catalog {
     fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
         let _ = (inputs, outputs);
         if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
+    }
+
+    /// What forbids reading messages of the Avro schema `writer` as events of the Avro schema `declared`, both as texts. The
+    /// default knows nothing of Avro.
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        let _ = (declared, writer);
+        None
     }
 
     /// What is wrong with a setting of a Kafka client, such as a name that librdkafka does not know; the text may hold

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
+use url::Url;
 
 use super::expr::Expr;
-use crate::base::{Micros, SecretText};
+use crate::base::{EventTime, Micros, SecretText};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -130,6 +131,63 @@ pub enum Connector {
     File(FileConnector),
     /// The built-in generator of card traffic.
     Generator(GeneratorConnector),
+    /// A Kafka topic.
+    Kafka(KafkaConnector),
+}
+
+impl Connector {
+    /// Whether it is paced by the wall clock or never ends.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Connector::File(file) => file.rate != Rate::Max,
+            Connector::Generator(generator) => generator.rate != Rate::Max || generator.duration.is_none(),
+            Connector::Kafka(_) => true,
+        }
+    }
+}
+
+/// A Kafka topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaConnector {
+    /// Brokers, as `host:port` with commas between.
+    pub brokers: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// How messages are encoded.
+    pub format: MessageFormat,
+    /// Where to begin.
+    pub start: KafkaStart,
+    /// Column of [`SourcePlan::schema`] that holds a message's key.
+    pub key: Option<String>,
+    /// Column that holds a message's own timestamp.
+    pub timestamp: Option<String>,
+    /// Columns that hold headers, with the headers' names.
+    pub headers: Vec<(String, String)>,
+    /// How often to look for new partitions.
+    pub discover_every: Micros,
+    /// Settings of librdkafka.
+    pub properties: Properties,
+}
+
+/// Settings of an outside system, by name; values may hold secrets or refer to them, so `Debug` shows the names alone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Where reading a topic begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    /// With the oldest message that is kept.
+    Earliest,
+    /// With the first message from now on.
+    Latest,
+    /// With the first message that has at least this timestamp.
+    At(EventTime),
 }
 
 /// Files: one partition per file, in the order of their names.
@@ -192,6 +250,24 @@ pub struct RegistryPlan {
     pub credentials: Option<(SecretText, SecretText)>,
     /// How long one request may take.
     pub timeout: Option<Micros>,
+}
+
+impl RegistryPlan {
+    /// What forbids using an address as a registry's, and how to mend it.
+    pub fn address_fault(url: &str) -> Option<String> {
+        match Url::parse(url) {
+            Err(error) => Some(format!("{error}; write http://HOST:PORT")),
+            Ok(url) if url.scheme() == "https" => Some(
+                "`https://` is not built yet; use the registry's plain listener, or a proxy beside Tidemill"
+                    .to_string(),
+            ),
+            Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT".to_string()),
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Some("give credentials as `user` and `password`, not in the address".to_string())
+            }
+            Ok(_) => None,
+        }
+    }
 }
 
 /// How fast a source is read.

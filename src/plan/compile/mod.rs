@@ -7,6 +7,7 @@ mod aggregate;
 mod connector;
 mod join;
 mod kafka;
+mod message;
 mod output;
 mod post;
 mod set;
@@ -24,7 +25,7 @@ use super::catalog::Catalog;
 use super::config::{ClockConfig, JobConfig, OrderConfig};
 use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
-use super::model::{Clock, Connector, JoinPlan, Order, Plan, Rate, SourcePlan, StreamRef, TickPolicy, ViewPlan};
+use super::model::{Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
@@ -80,7 +81,7 @@ impl Compiler<'_> {
             ClockConfig::Event => Clock::Event,
             ClockConfig::Wall => Clock::Wall,
         };
-        let paced = sources.iter().any(|s| is_live(&s.connector));
+        let paced = sources.iter().any(|s| s.connector.is_live());
         let order = match config.order {
             Some(OrderConfig::EventTime) => Order::EventTime,
             Some(OrderConfig::Arrival) => Order::Arrival,
@@ -209,14 +210,6 @@ impl Compiler<'_> {
                 );
             }
         }
-    }
-}
-
-/// Whether a source is paced by the wall clock or never ends.
-fn is_live(connector: &Connector) -> bool {
-    match connector {
-        Connector::File(file) => file.rate != Rate::Max,
-        Connector::Generator(generator) => generator.rate != Rate::Max || generator.duration.is_none(),
     }
 }
 
