@@ -4,6 +4,7 @@ mod bad_input;
 mod card_fraud;
 mod cli;
 mod delta;
+mod docker;
 mod golden_flights;
 mod golden_handbook;
 mod history;
