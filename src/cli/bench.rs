@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{end_to_end, end_to_end_kafka, score, windows};
+use crate::bench::{decode, end_to_end, end_to_end_kafka, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,10 @@ pub enum BenchCommand {
     Windows(WindowsArgs),
     /// Trees, a small neural network and a logistic regression, at batches of 1, 64 and 1024 rows.
     Score(ScoreArgs),
+    /// JSON and Avro messages to columns.
+    ///
+    /// With the schema known only at run time, beside decoders written for this one schema, on one thread.
+    Decode(DecodeArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -72,6 +76,17 @@ pub struct ScoreArgs {
     /// Leave the models and the rows in this directory.
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     keep: Option<PathBuf>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench decode`.
+#[derive(Args, Debug)]
+pub struct DecodeArgs {
+    /// Measure each format for this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -143,6 +158,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
                 sets: args.sets,
             })?;
             show(&report, args.json, kafka_text)
+        }
+        BenchCommand::Decode(args) => {
+            let report = decode::run(&decode::Options { seconds: args.seconds })?;
+            show(&report, args.json, ToString::to_string)
         }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);

@@ -7,12 +7,13 @@
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
 
 use super::expr::Expr;
-use crate::base::Micros;
+use crate::base::{Micros, SecretText};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -160,6 +161,37 @@ pub enum FileFormat {
 pub enum MessageFormat {
     /// One JSON object.
     Json,
+    /// One Avro record.
+    Avro(AvroFormat),
+}
+
+/// Messages that are Avro records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AvroFormat {
+    /// The declared schema, as text: what messages are resolved to.
+    pub declared: Arc<str>,
+    /// What messages are written with.
+    pub writer: AvroWriter,
+}
+
+/// The schema that messages are written with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AvroWriter {
+    /// All with this one, as text.
+    Schema(Arc<str>),
+    /// Each names its own: a zero byte, the schema's id in the registry as four bytes (big-endian), the record.
+    Registry(RegistryPlan),
+}
+
+/// A schema registry with Confluent's HTTP interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryPlan {
+    /// Its base address.
+    pub url: String,
+    /// User and password, with their secrets as references.
+    pub credentials: Option<(SecretText, SecretText)>,
+    /// How long one request may take.
+    pub timeout: Option<Micros>,
 }
 
 /// How fast a source is read.
