@@ -1,8 +1,8 @@
 //! Builds the dataflow of a job on one worker.
 //!
 //! Per chain: source rows move to the worker of the first view's entity, wait there for the watermark (in event-time
-//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models and
-//! the online store. Updates of views over other streams come the same way into the view's operator.
+//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models, the
+//! topics and the online store. Updates of views over other streams come the same way into the view's operator.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,14 +24,15 @@ use super::source::{Sources, sources};
 use super::stage::{StageInput, StageOutput, join_stage, view_stage};
 use super::tables::{self, Origin, Table};
 use super::ticked::{Control, Port, Rows, per_tick};
+use super::topic_sink::{TopicInput, topic_sink};
+use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
-use crate::ingest::dead_letter_schema;
 use crate::ops::Batch;
 use crate::ops::order::{Reorder, merge_sorted};
 use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
-use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
+use crate::store::offline::TableSpec;
 use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
@@ -46,6 +47,8 @@ pub struct Resources {
     pub models: Vec<Arc<Bound>>,
     /// The online store, the generation that this start writes, and the door that other processes read through.
     pub online: Option<OpenStore>,
+    /// The topics that rows are published to.
+    pub topics: Vec<OpenTopic>,
 }
 
 /// An online store open for a running job.
@@ -102,16 +105,13 @@ impl Resources {
         if let Some(offline) = &plan.offline {
             for name in tables::dead_letter_tables(plan) {
                 if tables::wanted(offline, &name) {
-                    let columns = dead_letter_schema();
-                    let columns = columns.fields()[SYSTEM_COLUMNS.len()..]
-                        .iter()
-                        .map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
-                    dead_letters.push(TableSpec::new(name, columns, &[])?);
+                    dead_letters.push(tables::dead_letter_spec(&name)?);
                 }
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
-        Ok(Resources { chains, tables, dead_letters, models, online })
+        let topics = topics::open(plan, &chains, &outputs)?;
+        Ok(Resources { chains, tables, dead_letters, models, online, topics })
     }
 }
 
@@ -181,6 +181,23 @@ impl<'s> Graph<'_, 's> {
             );
             scored.push(rows);
             turned_away.push(dead);
+        }
+        let mut published = Vec::new();
+        for (index, topic) in self.resources.topics.iter().enumerate() {
+            let rows = match &topic.origin {
+                TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
+                TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
+                TopicOrigin::Table(Origin::SideView(view)) => {
+                    side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone())
+                }
+                TopicOrigin::DeadLetters => {
+                    Some(self.scope.concatenate(dead.iter().chain(&turned_away).cloned().collect::<Vec<_>>()))
+                }
+            };
+            published.extend(rows.map(|rows| TopicInput { topic: index, rows, route: topic.route.clone() }));
+        }
+        if !published.is_empty() {
+            topic_sink(self.scope, self.shared, self.resources, self.control.clone(), published, self.flow, self.done);
         }
         let mut sink_tables = Vec::new();
         for Table { spec, origin } in &self.resources.tables {
@@ -287,7 +304,12 @@ impl<'s> Graph<'_, 's> {
             seen.push(view_index);
             let side = updates.is_some()
                 && first
-                && self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index));
+                && (self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index))
+                    || self
+                        .resources
+                        .topics
+                        .iter()
+                        .any(|t| t.origin == TopicOrigin::Table(Origin::SideView(view_index))));
             let input = StageInput {
                 view: view_index,
                 schema: Arc::clone(&schema),

@@ -385,8 +385,7 @@ pub fn join_stage<'s>(
                 format_duration(plan.joins[join].within)
             );
             let reasons: Vec<(usize, String)> = (0..rows.num_rows()).map(|row| (row, reason.clone())).collect();
-            shared.note_dead_letters(rows.num_rows() as u64);
-            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, plan)));
+            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, &shared)));
         }
     });
     let mut outputs = per_tick(scope, &name, control, vec![left, right], 2, logic);

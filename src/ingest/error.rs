@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 
+use super::registry::RegistryError;
 use crate::base::Blame;
 
 /// An error that stops a source.
@@ -51,6 +52,14 @@ pub enum IngestError {
         /// What is wrong and how to mend it.
         what: String,
     },
+    /// The schema registry of a source's messages is of no help.
+    #[error("source `{source_name}`: {error}")]
+    Registry {
+        /// Source in the dataflow file.
+        source_name: String,
+        /// Why.
+        error: RegistryError,
+    },
     /// Arrow refused what this room built.
     #[error("source `{source_name}`: this is a defect of tidemill, please report it: {error}")]
     Internal {
@@ -67,13 +76,18 @@ impl IngestError {
         match self {
             IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => Blame::User,
             IngestError::Read { .. } => Blame::Outside,
+            IngestError::Registry { error, .. } => error.blame(),
             IngestError::Internal { .. } => Blame::Ours,
         }
     }
 
     /// Whether the same call may succeed later.
     pub fn retryable(&self) -> bool {
-        matches!(self, IngestError::Read { .. })
+        match self {
+            IngestError::Read { .. } => true,
+            IngestError::Registry { error, .. } => error.retryable(),
+            _ => false,
+        }
     }
 
     pub(crate) fn file(source: &str, path: &Path, what: impl Into<String>, mend: impl Into<String>) -> Self {
@@ -82,6 +96,10 @@ impl IngestError {
 
     pub(crate) fn source(source: &str, what: impl Into<String>) -> Self {
         IngestError::Source { source_name: source.into(), what: what.into() }
+    }
+
+    pub(crate) fn registry(source: &str, error: RegistryError) -> Self {
+        IngestError::Registry { source_name: source.into(), error }
     }
 
     pub(crate) fn internal(source: &str, error: ArrowError) -> Self {

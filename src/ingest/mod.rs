@@ -16,6 +16,7 @@ mod file;
 pub mod generator;
 mod lateness;
 mod reader;
+mod registry;
 mod rows;
 mod shield;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use error::IngestError;
 pub use file::paths::expand;
 pub use lateness::Lateness;
 pub use reader::{Decoded, ReaderOptions, SourceReader};
+pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

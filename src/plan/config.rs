@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{ByColumn, ByName, Duration, Literal, Name, Rate, Resolution, Sql, Text, Time, Windows};
+use super::values::{ByColumn, ByName, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Text, Time, Windows};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -271,6 +271,8 @@ pub(super) struct ViewConfig {
     pub default: ByName<Literal>,
     /// An online value older than this is not served.
     pub ttl: Option<Duration>,
+    /// Publish the view's rows to a topic, besides the table `features/<view>`.
+    pub to: Option<ToConfig>,
 }
 
 fn yes() -> bool {
@@ -317,6 +319,8 @@ pub(super) struct SetConfig {
     /// The set's columns in order: columns of the spine, `view.column`, or `view.*` for all of a view.
     #[schemars(length(min = 1))]
     pub take: Vec<Text>,
+    /// Publish the set's rows to a topic, besides the table `feature_sets/<set>`.
+    pub to: Option<ToConfig>,
 }
 
 /// Where feature values and predictions go.
@@ -327,6 +331,57 @@ pub(super) struct SinksConfig {
     pub online: Option<OnlineConfig>,
     /// Tables of everything that was computed.
     pub offline: Option<OfflineConfig>,
+    /// Publish the dead letters of all sources and models to a topic, besides their tables.
+    pub dead_letters: Option<ToConfig>,
+}
+
+/// A topic that takes rows, and what is promised of them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToConfig {
+    /// A Kafka topic.
+    pub kafka: TopicConfig,
+    /// What is promised. Default `at_least_once`.
+    #[serde(default)]
+    pub delivery: DeliveryConfig,
+}
+
+/// What is promised of rows in a topic.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DeliveryConfig {
+    /// Rows are published as soon as their tick is durable; after a failure some may be there twice.
+    #[default]
+    AtLeastOnce,
+}
+
+/// A Kafka topic that takes rows.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicConfig {
+    /// `HOST:PORT` of one or more brokers, comma-separated. Default: those of the job's Kafka sources, where all name the same.
+    pub brokers: Option<Text>,
+    /// Name of the topic.
+    pub topic: Text,
+    /// How rows are encoded. Default `json`; of dead letters `original`.
+    pub format: Option<TopicFormatConfig>,
+    /// Column of the rows, or several, that make the message's key: rows of one key keep their order. Default: no key.
+    pub key: Option<Columns>,
+    /// Settings of librdkafka's producer, by name, such as `compression.type: zstd`.
+    #[serde(default)]
+    pub properties: ByColumn<Text>,
+}
+
+/// Encodings of rows in topics.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TopicFormatConfig {
+    /// One JSON object.
+    Json,
+    /// One Avro datum without a container; `check` prints its schema.
+    Avro,
+    /// Dead letters only: the bytes as they came, and why they were turned away in the message's headers.
+    Original,
 }
 
 /// The online store.
@@ -406,6 +461,8 @@ pub(super) struct ModelConfig {
     /// Columns of the prediction, by name: an output of the model, with the element that is taken where it has several, such
     /// as `"probabilities[1]"`.
     pub outputs: ByName<Text>,
+    /// Publish predictions to a topic, besides the table `predictions/<model>`.
+    pub to: Option<ToConfig>,
 }
 
 /// Labels of a model's predictions.

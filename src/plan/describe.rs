@@ -262,7 +262,20 @@ impl Plan {
                 offline.commit_rows
             )?;
         }
-        if self.online.is_none() && self.offline.is_none() {
+        for topic in &self.topics {
+            let format = match topic.format {
+                TopicFormat::Json => "JSON",
+                TopicFormat::Avro => "Avro",
+                TopicFormat::Original => "the original bytes",
+            };
+            writeln!(out, "\ntopic {} at {}: {} as {format}", topic.topic, topic.brokers, topic.rows.name())?;
+            let key = match topic.key.as_slice() {
+                [] => "no key".to_string(),
+                columns => format!("key {}", columns.join(", ")),
+            };
+            writeln!(out, "  {key}; at least once, as soon as the tick is durable")?;
+        }
+        if self.online.is_none() && self.offline.is_none() && self.topics.is_empty() {
             writeln!(out, "\nno stores: results are computed and kept nowhere")?;
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub online: Option<OnlinePlan>,
     /// The offline store, if any.
     pub offline: Option<OfflinePlan>,
+    /// The topics that rows are published to.
+    pub topics: Vec<TopicPlan>,
     /// SHA-256 (hex) of the normalised file after expansion: names the plan in manifests and logs.
     pub fingerprint: String,
 }
@@ -158,6 +161,37 @@ pub enum FileFormat {
 pub enum MessageFormat {
     /// One JSON object.
     Json,
+    /// One Avro record.
+    Avro(AvroFormat),
+}
+
+/// Messages that are Avro records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AvroFormat {
+    /// The declared schema, as text: what messages are resolved to.
+    pub declared: Arc<str>,
+    /// What messages are written with.
+    pub writer: AvroWriter,
+}
+
+/// The schema that messages are written with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AvroWriter {
+    /// All with this one, as text.
+    Schema(Arc<str>),
+    /// Each names its own: a zero byte, the schema's id in the registry as four bytes (big-endian), the record.
+    Registry(RegistryPlan),
+}
+
+/// A schema registry with Confluent's HTTP interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryPlan {
+    /// Its base address.
+    pub url: String,
+    /// User and password, with their secrets as references.
+    pub credentials: Option<(SecretText, SecretText)>,
+    /// How long one request may take.
+    pub timeout: Option<Micros>,
 }
 
 /// How fast a source is read.
@@ -454,4 +488,63 @@ pub struct OfflinePlan {
     pub commit_interval: Micros,
     /// ... or after this many rows of input.
     pub commit_rows: usize,
+}
+
+/// A topic that rows are published to, at least once and as soon as their tick is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// What is published.
+    pub rows: TopicRows,
+    /// Brokers, as librdkafka reads them.
+    pub brokers: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// How rows are encoded.
+    pub format: TopicFormat,
+    /// Columns of the message's key, by their names in the rows; none for no key.
+    pub key: Vec<String>,
+    /// Settings of librdkafka's producer.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Rows that a topic takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRows {
+    /// Those of a table, such as `predictions/fraud`, whether or not the table is written.
+    Table(String),
+    /// All dead letters.
+    DeadLetters,
+}
+
+impl TopicRows {
+    /// What they are, in words.
+    pub fn name(&self) -> &str {
+        match self {
+            TopicRows::Table(table) => table,
+            TopicRows::DeadLetters => "dead letters",
+        }
+    }
+
+    /// Where the file asks for them.
+    pub fn path(&self) -> String {
+        match self {
+            TopicRows::DeadLetters => "sinks.dead_letters".to_owned(),
+            TopicRows::Table(table) => match table.split_once('/') {
+                Some(("predictions", model)) => format!("models.{model}.to"),
+                Some((section, name)) => format!("{section}.{name}.to"),
+                None => table.clone(),
+            },
+        }
+    }
+}
+
+/// Encodings of rows in topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicFormat {
+    /// One JSON object.
+    Json,
+    /// One Avro datum.
+    Avro,
+    /// The bytes as they came.
+    Original,
 }

@@ -114,6 +114,16 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
+    /// A topic takes no messages, or not all were delivered.
+    #[error("{topic} at {brokers}: {reason}")]
+    Topic {
+        /// The topic, or several.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+        /// What happened, what was not delivered, and how to mend it.
+        reason: String,
+    },
     /// What was asked for does not exist or does not parse.
     #[error("{0}")]
     Request(String),
@@ -137,6 +147,7 @@ impl StoreError {
             | StoreError::Contended { .. }
             | StoreError::Online { .. }
             | StoreError::Locked { .. }
+            | StoreError::Topic { .. }
             | StoreError::Damaged { .. }
             | StoreError::Redis { .. }
             | StoreError::RedisDamaged { .. } => Blame::Outside,

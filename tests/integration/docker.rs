@@ -74,8 +74,17 @@ fn compose_names_only_what_is_there() {
         services.values().filter(|s| s.contains_key("build")).filter_map(|s| s["image"].as_str()).collect();
     for (name, service) in &services {
         let keys = [
-            "image", "build", "environment", "volumes", "ports", "healthcheck", "depends_on", "entrypoint", "command",
-            "restart", "stop_grace_period",
+            "image",
+            "build",
+            "environment",
+            "volumes",
+            "ports",
+            "healthcheck",
+            "depends_on",
+            "entrypoint",
+            "command",
+            "restart",
+            "stop_grace_period",
         ];
         let unknown: Vec<&String> = service.keys().filter(|key| !keys.contains(&key.as_str())).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
@@ -203,7 +212,9 @@ fn compose_accepts_its_file() {
         Command::new(way[0]).args(&way[1..]).arg("version").output().is_ok_and(|output| output.status.success())
     };
     let Some(way) = ways.iter().find(there) else {
-        println!("skipped: docker/compose.yaml by Compose itself: neither `docker compose` nor docker-compose is there");
+        println!(
+            "skipped: docker/compose.yaml by Compose itself: neither `docker compose` nor docker-compose is there"
+        );
         return;
     };
     let mut command = Command::new(way[0]);

@@ -210,12 +210,7 @@ impl Compiler<'_> {
         }
         let refresh = online.refresh.as_ref().map_or(1_000_000, |r| r.0);
         if let Some(redis) = &online.redis {
-            let set = |key: &str| {
-                let node = self.tree.get("sinks").and_then(|s| s.get("online")).and_then(|o| o.get(key));
-                node.is_some_and(|node| node.place.set.is_some())
-            };
-            // `--set sinks.online.redis.url=…` takes the place of the store that the file names.
-            if online.embedded.is_some() && !(set("redis") && !set("embedded")) {
+            if online.embedded.is_some() {
                 let mend = "remove one of them";
                 self.error_at_key(&path.key("embedded"), "a job has one online store, and `redis` is given too", mend);
             }
@@ -249,7 +244,8 @@ impl Compiler<'_> {
     pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
         let path = Path::of(&["sinks", "offline"]);
         let Some(offline) = &config.sinks.offline else {
-            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
+            let kept = config.models.0.iter().all(|(_, model)| model.to.is_some());
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !kept {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
                 self.warn(&Path::of(&["models"]), "predictions are computed and kept nowhere", mend);
             }
