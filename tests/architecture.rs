@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["base", "ops", "kafka", "plan"]),
     ("score", &["base", "plan"]),
     ("engine", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score"]),
-    ("bench", &["base", "ops", "plan", "ingest", "features", "store", "score", "engine"]),
+    ("bench", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score", "engine"]),
     ("cli", &["base", "kafka", "plan", "ingest", "store", "engine", "bench"]),
 ];
 

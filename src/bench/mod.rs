@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod end_to_end;
 mod end_to_end_baseline;
+pub mod end_to_end_kafka;
 pub mod online;
 pub mod score;
 mod score_models;

@@ -29,6 +29,6 @@ mod topics;
 pub use check::{check, load, load_text};
 pub use error::EngineError;
 pub use observe::Observer;
-pub use run::{RunOptions, RunSummary, SourceSummary, Tap, TopicSummary, run};
+pub use run::{LatencySummary, RunOptions, RunSummary, SourceSummary, Tap, TopicSummary, run};
 pub use shared::StopHandle;
 pub use shared::TurnedAway;

@@ -72,10 +72,23 @@ pub struct RunSummary {
     pub state_bytes: u64,
     /// Longest time that a view took for the rows of one tick, in milliseconds.
     pub longest_stall_ms: f64,
+    /// Time from the cut of the tick that read a row until it was scored, in milliseconds; none without an observer.
+    pub latency_ms: Option<LatencySummary>,
     /// The job's clock at the end.
     pub clock: Option<String>,
     /// Per source: name and counts.
     pub sources: Vec<SourceSummary>,
+}
+
+/// Quantiles of a latency, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LatencySummary {
+    /// Half of the rows were faster.
+    pub p50: f64,
+    /// 99 of 100 rows were faster.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
 }
 
 /// Messages of one topic.
@@ -180,6 +193,8 @@ fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
 
 fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSummary>) -> RunSummary {
     let clock = shared.watermark.load(Ordering::Relaxed);
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let latency = shared.observer.as_ref().and_then(|observer| observer.snapshot().latency_total);
     RunSummary {
         job: shared.plan.job.clone(),
         workers,
@@ -193,6 +208,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         keys: shared.keys.load(Ordering::Relaxed),
         state_bytes: shared.state_bytes.load(Ordering::Relaxed),
         longest_stall_ms: shared.longest_stall_us.load(Ordering::Relaxed) as f64 / 1e3,
+        latency_ms: latency.map(|l| LatencySummary { p50: ms(l.p50), p99: ms(l.p99), max: ms(l.max) }),
         clock: (clock != i64::MIN).then(|| format_time(clock)),
         sources: shared
             .plan

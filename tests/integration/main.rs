@@ -5,6 +5,7 @@ mod bad_input;
 mod card_fraud;
 mod cli;
 mod delta;
+mod docker;
 mod generate;
 mod golden_flights;
 mod golden_handbook;
