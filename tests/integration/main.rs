@@ -8,6 +8,7 @@ mod delta;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod kafka_avro;
 mod kafka_golden;
 mod kafka_source;
 mod labels;
