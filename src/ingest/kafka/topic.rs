@@ -46,7 +46,7 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// How long a broker may take to answer when a job starts.
-const START_PATIENCE: Duration = Duration::from_secs(15);
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a broker may take to answer while a job runs, before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
