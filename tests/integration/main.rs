@@ -10,6 +10,7 @@ mod generate;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod kafka_avro;
 mod kafka_golden;
 mod kafka_source;
 mod labels;

@@ -9,14 +9,14 @@ use tidemill::plan::model::{AvroFormat, AvroWriter, MessageFormat, RegistryPlan}
 
 use super::support::root;
 
-struct Server {
+pub struct Server {
     process: Child,
-    open: String,
+    pub open: String,
     closed: String,
 }
 
 impl Server {
-    fn start() -> Option<Server> {
+    pub fn start() -> Option<Server> {
         let go = std::env::var_os("TIDEMILL_GO").filter(|go| !go.is_empty());
         let Some(go) = go else {
             println!("skipped: a schema registry: TIDEMILL_GO names no Go (tests/all looks for one)");
@@ -24,8 +24,9 @@ impl Server {
         };
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join("registry");
-        let built = Command::new(go).args(["build", "-o"]).arg(&program).arg(".");
-        let built = { built }.current_dir(root().join("tests/registry")).output().expect("go starts");
+        let mut build = Command::new(go);
+        build.args(["build", "-o"]).arg(&program).arg(".").current_dir(root().join("tests/registry"));
+        let built = build.output().expect("go starts");
         if !built.status.success() {
             println!(
                 "skipped: a schema registry: {}",
@@ -39,6 +40,11 @@ impl Server {
         let mut line = || lines.next().expect("an address").expect("text");
         let (open, closed) = (line(), line());
         Some(Server { process, open, closed })
+    }
+
+    /// A client of the open registry.
+    pub fn registry(&self) -> Registry {
+        Registry::new(RegistryOptions::new(&self.open)).expect("an address")
     }
 }
 
@@ -60,7 +66,7 @@ const V2: &str = r#"{"type":"record","name":"tx","fields":[{"name":"b","type":"s
 #[test]
 fn schemas_are_registered_found_and_resolved() {
     let Some(server) = Server::start() else { return };
-    let registry = Registry::new(RegistryOptions::new(&server.open)).expect("an address");
+    let registry = server.registry();
     let first = registry.register("tx-value", V1).expect("registered");
     assert_eq!(registry.register("tx-value", V1), Ok(first), "the same schema keeps its id");
     let second = registry.register("tx-value", V2).expect("registered");
