@@ -135,6 +135,7 @@ fn damaged_messages_are_refused_one_by_one() {
     payloads.push(good.clone());
     let found = decode(&declared, &declared, &payloads);
     assert_eq!(found.row_of, [0, good.len() as u32 + 2], "{:?}", reasons(&found));
+    assert_eq!(row(&found.rows, 0), row(&found.rows, 1), "nothing of the refused ones is left");
     assert!(found.refused.iter().all(|r| r.kind.as_str() == "undecodable"));
     assert_eq!(found.refused[0].reason, "not Avro: field `b` ends too early, at byte 0");
     let last = &found.refused.last().unwrap().reason;
