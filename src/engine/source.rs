@@ -83,6 +83,7 @@ pub fn sources<'s>(
                 alarm.ring_after(Duration::from_micros(100));
                 return true;
             }
+            reader.set_idle(!probe.less_than(&tick));
             let now = Instant::now();
             let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
             let cut = match next {
