@@ -244,9 +244,10 @@ impl SourceReader {
         }
     }
 
-    /// Since when the topic's brokers have answered without a break, if they answer now: silence from before is none.
-    pub fn answering_since(&self) -> Option<Instant> {
-        self.topic.as_ref().and_then(|(topic, _)| topic.answering_since())
+    /// When the topic's brokers were asked the first and the last of the questions that they have answered without a break;
+    /// silence outside of that may be an outage.
+    pub fn answering(&self) -> Option<(Instant, Instant)> {
+        self.topic.as_ref().and_then(|(topic, _)| topic.answering())
     }
 
     /// Number of partitions: one per file, and those of a topic that were entered.

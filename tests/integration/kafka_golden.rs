@@ -1,17 +1,20 @@
 //! The golden jobs with their events in topics of three partitions give the same bytes as from files.
 //!
 //! Partitions and offsets are other positions than lines of a file, and ticks are cut elsewhere: `_partition`, `_offset` and
-//! `_tick` differ, and nothing else does. Rows of one entity are in one partition, as producers with keys write them, so
-//! that equal times keep their order.
+//! `_tick` differ, and nothing else does. Payments of one customer are in one partition, as producers with keys write them, so
+//! that equal times keep their order; flights are spread over all, since what is read of them was all at other times.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::json::LineDelimitedWriter;
-use std::sync::Arc;
+use rdkafka::producer::Producer;
 use tempfile::TempDir;
 
 use crate::support::kafka::{Broker, Record, send, topic};
@@ -27,7 +30,7 @@ const POSITION: [&str; 3] = ["_tick", "_partition", "_offset"];
 fn flights_from_topics_equal_those_from_files() {
     let (Some(data), Some(broker)) = (golden_data("flights"), Broker::start()) else { return };
     let (dir, flights, weather) = (TempDir::new().expect("a folder"), topic("flights"), topic("weather"));
-    publish(broker, &flights, &read_parquet(&data.join("flights.parquet")), "origin", dir.path());
+    publish(broker, &flights, &read_parquet(&data.join("flights.parquet")), "flight_id", dir.path());
     publish(broker, &weather, &read_parquet(&data.join("weather.parquet")), "origin", dir.path());
     let job =
         on_kafka("flight_delay", broker, dir.path(), &[("flights.parquet", &flights), ("weather.parquet", &weather)]);
@@ -96,8 +99,8 @@ fn publish(broker: &Broker, topic: &str, rows: &RecordBatch, key: &str, dir: &Pa
     let keys = cast(rows.column_by_name(key).expect("the key"), &DataType::Utf8).expect("text");
     let keys = keys.as_string::<i32>();
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    // Keys are numbered as they come, so that three airports are three partitions.
-    let mut numbers: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    // Keys are numbered as they come, so that few are spread evenly.
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
     let producer = broker.producer(&[]);
     let records = lines.enumerate().map(|(row, line)| {
         let next = numbers.len();
@@ -108,8 +111,7 @@ fn publish(broker: &Broker, topic: &str, rows: &RecordBatch, key: &str, dir: &Pa
         }
     });
     send(&producer, topic, records);
-    rdkafka::producer::Producer::flush(&producer, std::time::Duration::from_secs(60))
-        .expect("the broker takes the rows");
+    producer.flush(Duration::from_secs(60)).expect("the broker takes the rows");
 }
 
 /// An Avro schema for rows of a Parquet file.
@@ -135,7 +137,7 @@ fn avro_field(field: &Field) -> serde_json::Value {
 
 fn distinct(batch: &RecordBatch, column: &str) -> Vec<i64> {
     let column = cast(batch.column_by_name(column).expect("a column"), &DataType::Int64).expect("numbers");
-    let values: std::collections::BTreeSet<i64> = column.as_primitive::<Int64Type>().values().iter().copied().collect();
+    let values: BTreeSet<i64> = column.as_primitive::<Int64Type>().values().iter().copied().collect();
     values.into_iter().collect()
 }
 

@@ -275,7 +275,7 @@ impl Aligned {
                 return Pick::Wait;
             }
             if self.live && self.order == Order::EventTime && self.ahead > AHEAD_BYTES_MAX {
-                let holds = self.lanes.iter().filter(|lane| !lane.done && !self.is_silent(lane, now));
+                let holds = self.lanes.iter().filter(|lane| !lane.done && !self.is_silent(lane));
                 if holds.map(|lane| lane.watermark).min().is_some_and(|lowest| lowest < watermark) {
                     return Pick::Wait;
                 }
@@ -416,7 +416,7 @@ impl Aligned {
         }
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let epoch_open = self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
-        epoch_open || (since(self.last_cut) >= SILENT_TICK && self.progress(now).watermark > self.watermark)
+        epoch_open || (since(self.last_cut) >= SILENT_TICK && self.progress().watermark > self.watermark)
     }
 
     fn read(&mut self, index: usize, rows: usize, until: Option<u64>, now: Instant) -> Result<(), IngestError> {
@@ -456,7 +456,7 @@ impl Aligned {
 
     /// Closes the open tick where the policy says so.
     fn cut(&mut self, now: Instant, last: bool) -> Next {
-        let Progress { watermark, clock, idle } = self.progress(now);
+        let Progress { watermark, clock, idle } = self.progress();
         // Watermarks never go back.
         let watermark = self.watermark.max(watermark);
         if let Some(clock) = clock {

@@ -1,9 +1,10 @@
 //! Silence: live partitions that stop holding the watermark, and time that goes on when all of them are silent.
 //!
-//! A partition is silent when it has been read to its end, and its brokers have answered without a break, for as long as
-//! `idle_after`: brokers that are away make no silence. The watermark is the lowest of those that are not silent. When all
-//! are, it goes on at the pace of the wall clock: W = e + (now − t) − disorder, for the newest event time e and the moment t
-//! at which rows last came, yet never past the wall clock itself less the disorder.
+//! A partition is silent when it had been read to its end for `idle_after` at the moment at which its brokers were asked a
+//! question that they then answered, and had answered all the while: brokers that are away make no silence. The watermark is
+//! the lowest of those that are not silent. When all are, it goes on at the pace of the wall clock: W = e + (a − t) − disorder,
+//! for the newest event time e, the moment t at which rows last came, and that moment a, yet never past the wall clock
+//! itself less the disorder.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,11 +22,11 @@ pub(super) struct Progress {
 }
 
 impl Aligned {
-    /// How far event time has come by `now`.
-    pub(super) fn progress(&self, now: Instant) -> Progress {
+    /// How far event time has come.
+    pub(super) fn progress(&self) -> Progress {
         let (mut lowest, mut idle) = (None, Vec::new());
         for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.done) {
-            if self.is_silent(lane, now) {
+            if self.is_silent(lane) {
                 idle.push(index);
             } else {
                 lowest = Some(lowest.map_or(lane.watermark, |lowest: EventTime| lowest.min(lane.watermark)));
@@ -37,10 +38,12 @@ impl Aligned {
             None => {
                 let lanes = || idle.iter().map(|&index| &self.lanes[index]);
                 let newest = lanes().map(|lane| lane.newest).max().unwrap_or(EventTime::MIN);
-                let heard = lanes().map(|lane| lane.heard).max().unwrap_or(now);
+                let heard = lanes().map(|lane| lane.heard).max().unwrap_or_else(Instant::now);
                 let disorder = lanes().map(|lane| lane.disorder).max().unwrap_or_default();
-                let clock =
-                    silent_clock(newest, now.saturating_duration_since(heard).as_micros() as Micros, wall_clock());
+                let asked = idle.iter().filter_map(|&index| self.readers[self.lanes[index].source].answering());
+                let asked = asked.map(|(_, asked)| asked).min().unwrap_or(heard);
+                let silent = asked.saturating_duration_since(heard).as_micros() as Micros;
+                let clock = silent_clock(newest, silent, wall_clock());
                 let watermark = clock.map_or(self.watermark, |clock| clock.saturating_sub(disorder));
                 Progress { watermark, clock, idle }
             }
@@ -48,10 +51,11 @@ impl Aligned {
     }
 
     /// Whether a lane has been silent for long enough.
-    pub(super) fn is_silent(&self, lane: &Lane, now: Instant) -> bool {
+    pub(super) fn is_silent(&self, lane: &Lane) -> bool {
         let Some(idle_after) = lane.idle_after.filter(|_| lane.caught_up) else { return false };
-        let long = |since: Instant| now.saturating_duration_since(since) >= idle_after;
-        long(lane.heard) && self.readers[lane.source].answering_since().is_some_and(long)
+        self.readers[lane.source]
+            .answering()
+            .is_some_and(|(first, last)| last.saturating_duration_since(first.max(lane.heard)) >= idle_after)
     }
 }
 

@@ -46,7 +46,7 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// How long a broker may take to answer when a job starts.
-const START_PATIENCE: Duration = Duration::from_secs(15);
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a broker may take to answer while a job runs, before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ pub(crate) struct Shared {
     pub waker: Waker,
     /// Number of partitions that the brokers know.
     partitions: AtomicUsize,
-    /// Since when brokers have answered every question, and when they last did; none while they do not.
+    /// When brokers were asked the first and the last of the questions that they have answered without a break.
     answering: Mutex<Option<(Instant, Instant)>>,
     stop: AtomicBool,
 }
@@ -186,11 +186,9 @@ impl Topic {
         Ok(partition)
     }
 
-    /// Since when brokers have answered without a break, if they answer now.
-    pub(crate) fn answering_since(&self) -> Option<Instant> {
-        let answering = *self.shared.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        // Questions come often enough for this; an older answer is none.
-        answering.filter(|(_, last)| last.elapsed() < PROBE_MAX + PATIENCE).map(|(since, _)| since)
+    /// When brokers were asked the first and the last of the questions that they have answered without a break.
+    pub(crate) fn answering(&self) -> Option<(Instant, Instant)> {
+        *self.shared.answering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watermarks(&self, partition: usize, patience: Duration) -> Result<(u64, u64), KafkaError> {
@@ -291,8 +289,7 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
         let mut answering = shared.answering.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(metadata) => {
-                let since = answering.map_or_else(Instant::now, |(since, _)| since);
-                *answering = Some((since, Instant::now()));
+                *answering = Some((answering.map_or(asked, |(first, _)| first), asked));
                 drop(answering);
                 shared.connection.back();
                 let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());

@@ -271,7 +271,7 @@ impl Broker {
     /// A producer with settings besides, such as `transactional.id`.
     pub fn producer(&self, settings: &[(&str, &str)]) -> BaseProducer {
         let mut config = self.config();
-        config.set("linger.ms", "5").set("queue.buffering.max.messages", "1000000");
+        config.set("linger.ms", "5").set("queue.buffering.max.messages", "1000000").set("message.max.bytes", "8388608");
         for (key, value) in settings {
             config.set(*key, *value);
         }
