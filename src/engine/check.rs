@@ -58,6 +58,10 @@ impl Catalog for JobCatalog {
         }
     }
 
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        FileCatalog.avro_fault(declared, writer)
+    }
+
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
         FileCatalog.kafka_setting_fault(name, text)
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,17 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::base::{Blame, SecretText};
+use crate::plan::model::RegistryPlan;
 
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Most schemas that one schema may bring along as references.
 const REFERENCES_MAX: usize = 256;
+
+/// Between calls while the registry is away; doubles from the one to the other.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
@@ -139,7 +144,19 @@ struct Inner {
     login: Option<(String, String)>,
     client: Client,
     known: Mutex<HashMap<u32, Known>>,
+    away: Mutex<Option<Away>>,
 }
+
+/// A registry that did not answer.
+struct Away {
+    error: RegistryError,
+    /// Not asked again before.
+    until: Instant,
+    pause: Duration,
+}
+
+/// The clients of this process, so that the partitions of a source share one.
+static OPEN: Mutex<Vec<(RegistryPlan, Weak<Inner>)>> = Mutex::new(Vec::new());
 
 #[derive(Clone)]
 enum Known {
@@ -176,21 +193,6 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// What forbids using an address as a registry's.
-pub(crate) fn address_fault(url: &str) -> Option<String> {
-    match Url::parse(url) {
-        Err(error) => Some(format!("{error}; write http://HOST:PORT")),
-        Ok(url) if url.scheme() == "https" => {
-            Some("`https://` is not built yet; use the registry's plain listener or a proxy beside Tidemill".into())
-        }
-        Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT".into()),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Some("give credentials as `user` and `password`, not in the address".into())
-        }
-        Ok(_) => None,
-    }
-}
-
 impl Registry {
     /// Makes a client; nothing is asked yet.
     ///
@@ -198,10 +200,11 @@ impl Registry {
     /// When the address or the credentials cannot be used.
     pub fn new(options: RegistryOptions) -> Result<Registry, RegistryError> {
         let refuse = |what: String| {
-            let url = if address_fault(&options.url).is_none() { options.url.clone() } else { "…".into() };
+            let url =
+                if RegistryPlan::address_fault(&options.url).is_none() { options.url.clone() } else { "…".into() };
             RegistryError::Options { url, what }
         };
-        if let Some(what) = address_fault(&options.url) {
+        if let Some(what) = RegistryPlan::address_fault(&options.url) {
             return Err(refuse(what));
         }
         let base = Url::parse(&options.url).map_err(|e| refuse(e.to_string()))?;
@@ -214,7 +217,27 @@ impl Registry {
         };
         let client = Client::builder().timeout(options.timeout).connect_timeout(options.timeout);
         let client = client.redirect(Policy::limited(3)).build().map_err(|e| refuse(e.to_string()))?;
-        Ok(Registry(Arc::new(Inner { options, base, login, client, known: Mutex::default() })))
+        Ok(Registry(Arc::new(Inner { options, base, login, client, known: Mutex::default(), away: Mutex::default() })))
+    }
+
+    /// The registry that a plan names; one client for all who ask.
+    ///
+    /// # Errors
+    /// When the address or the credentials cannot be used.
+    pub fn of(plan: &RegistryPlan) -> Result<Registry, RegistryError> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, inner)| inner.strong_count() > 0);
+        if let Some(inner) = open.iter().find_map(|(p, inner)| if p == plan { inner.upgrade() } else { None }) {
+            return Ok(Registry(inner));
+        }
+        let mut options = RegistryOptions::new(&plan.url);
+        options.credentials = plan.credentials.clone();
+        if let Some(timeout) = plan.timeout {
+            options.timeout = Duration::from_micros(timeout.unsigned_abs());
+        }
+        let registry = Registry::new(options)?;
+        open.push((plan.clone(), Arc::downgrade(&registry.0)));
+        Ok(registry)
     }
 
     /// The schema of an id; `None` when the registry knows no such id.
@@ -302,20 +325,48 @@ impl Registry {
         path: &[&str],
         body: Option<String>,
     ) -> Result<Option<T>, RegistryError> {
+        if let Some(away) = &*self.away()
+            && Instant::now() < away.until
+        {
+            return Err(away.error.clone());
+        }
         let mut backoff = Duration::from_millis(100);
         let mut attempt = 1;
-        loop {
+        let result = loop {
             match self.once(&method, path, body.as_ref()) {
                 Err(error) if error.retryable() && attempt < self.0.options.attempts => {
                     attempt += 1;
                     sleep(backoff);
                     backoff = (backoff * 2).min(Duration::from_secs(2));
                 }
-                Err(error) => return Err(error),
-                Ok(None) => return Ok(None),
-                Ok(Some(text)) => {
-                    let parsed = serde_json::from_str(&text);
-                    return parsed.map(Some).map_err(|e| self.odd(path, &format!("{e} in {}", short(&text))));
+                result => break result,
+            }
+        };
+        self.note(result.as_ref().err());
+        let Some(text) = result? else { return Ok(None) };
+        let parsed = serde_json::from_str(&text);
+        parsed.map(Some).map_err(|e| self.odd(path, &format!("{e} in {}", short(&text))))
+    }
+
+    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.0.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how a request ended: one warning when the registry goes away, one line when it is back, and pauses
+    /// between requests in the meantime.
+    fn note(&self, error: Option<&RegistryError>) {
+        let mut away = self.away();
+        match error.filter(|error| error.retryable()) {
+            Some(error) => {
+                if away.is_none() {
+                    tracing::warn!(%error, "messages wait for the schema registry");
+                }
+                let pause = away.as_ref().map_or(PAUSE_MIN, |away| (away.pause * 2).min(PAUSE_MAX));
+                *away = Some(Away { error: error.clone(), until: Instant::now() + pause, pause });
+            }
+            None => {
+                if away.take().is_some() {
+                    tracing::info!(registry = self.0.base.as_str(), "the schema registry is back");
                 }
             }
         }
@@ -390,4 +441,100 @@ fn deepest(error: &dyn std::error::Error) -> String {
 fn short(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::tests::kit::http;
+    use std::sync::atomic::Ordering;
+
+    fn registry(url: String) -> Registry {
+        let timeout = Duration::from_millis(300);
+        Registry::new(RegistryOptions { timeout, ..RegistryOptions::new(url) }).unwrap()
+    }
+
+    fn schema() -> (u16, String) {
+        (200, r#"{"schema":"\"int\""}"#.into())
+    }
+
+    fn not_there() -> (u16, String) {
+        (404, r#"{"error_code":40403,"message":"Schema not found"}"#.into())
+    }
+
+    #[test]
+    fn a_registry_that_falters_is_asked_again_and_then_given_up_for_now() {
+        let (url, asked) = http(vec![(0, String::new()), schema(), (503, "{}".into()), (429, "no".into()), schema()]);
+        let registry = registry(url);
+        assert_eq!(registry.schema_by_id(1).unwrap().unwrap().text, "\"int\"", "after one that hangs");
+        let error = registry.schema_by_id(2).unwrap_err();
+        assert!(error.retryable() && error.blame() == Blame::Outside, "{error}");
+        assert_eq!(registry.schema_by_id(2).unwrap_err(), error);
+        assert_eq!(asked.load(Ordering::SeqCst), 4, "not asked again at once");
+        sleep(PAUSE_MIN);
+        assert!(registry.schema_by_id(2).is_ok(), "the failure was not kept");
+        assert_eq!(registry.schema_by_id(1).unwrap().unwrap().language, "AVRO");
+        assert_eq!(asked.load(Ordering::SeqCst), 5, "what is known is not asked for");
+    }
+
+    #[test]
+    fn nobody_there_is_out_of_reach() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = registry(format!("http://{free}")).register("s", "{}").unwrap_err();
+        assert!(error.retryable() && error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_id_is_asked_for_once_in_a_while() {
+        let (url, asked) = http(vec![not_there(), not_there(), schema()]);
+        let unknown_for = Duration::from_millis(50);
+        let registry = Registry::new(RegistryOptions { unknown_for, ..RegistryOptions::new(url) }).unwrap();
+        let begin = Instant::now();
+        while asked.load(Ordering::SeqCst) < 2 {
+            assert_eq!(registry.schema_by_id(7), Ok(None));
+        }
+        assert!(begin.elapsed() >= unknown_for);
+        sleep(unknown_for);
+        assert!(registry.schema_by_id(7).unwrap().is_some(), "it was registered since");
+    }
+
+    #[test]
+    fn what_is_no_registry_is_told_from_one_that_knows_no_such_id() {
+        for (status, body) in [(404, "<html>not found</html>"), (404, r#"{"message":"no route"}"#), (200, "<html>")] {
+            let error = registry(http(vec![(status, body.into())]).0).schema_by_id(1).unwrap_err();
+            assert!(matches!(error, RegistryError::Answer { .. }) && !error.retryable(), "{error}");
+        }
+        let error = registry(http(vec![(401, r#"{"message":"who are you?"}"#.into())]).0).latest("s").unwrap_err();
+        assert!(error.to_string().contains("who are you?") && !error.retryable(), "{error}");
+    }
+
+    #[test]
+    fn all_who_ask_share_one_client() {
+        let plan = RegistryPlan { url: http(Vec::new()).0, credentials: None, timeout: None };
+        let (a, b) = (Registry::of(&plan).unwrap(), Registry::of(&plan).unwrap());
+        assert!(Arc::ptr_eq(&a.0, &b.0));
+        let other = RegistryPlan { timeout: Some(1), ..plan };
+        assert!(!Arc::ptr_eq(&a.0, &Registry::of(&other).unwrap().0));
+    }
+
+    #[test]
+    fn references_that_go_round_end() {
+        let refers = r#"{"schema":"\"int\"","references":[{"name":"a","subject":"a","version":1}]}"#;
+        let (url, asked) = http(vec![(200, refers.into()), (200, refers.into())]);
+        assert_eq!(registry(url).schema_by_id(1).unwrap().unwrap().references.len(), 1);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_used_are_told_without_their_secrets() {
+        for (url, what) in [
+            ("https://registry", "https://` is not built yet"),
+            ("http://tide:hunter2@registry", "give credentials as"),
+            ("registry:8081", "write http://HOST:PORT"),
+            ("", "write http://HOST:PORT"),
+        ] {
+            let error = Registry::new(RegistryOptions::new(url)).unwrap_err().to_string();
+            assert!(error.contains(what) && !error.contains("hunter2"), "{error}");
+        }
+    }
 }

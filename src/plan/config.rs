@@ -154,6 +154,10 @@ pub(super) struct KafkaConfig {
     pub topic: Text,
     /// How messages are encoded. Default `json`.
     pub format: Option<MessageFormatConfig>,
+    /// Avro only: the schema, an `.avsc` file, that messages are written with, where it is not the source's `schema`.
+    pub writer_schema: Option<Text>,
+    /// Avro only: messages name their schema in this registry, by a zero byte and four bytes of id in front of the record.
+    pub registry: Option<RegistryConfig>,
     /// Where to begin: `earliest`, `latest` (only what comes from now on), or with the first message that has at least
     /// this timestamp, such as 2026-01-31T08:00:00Z. Default `earliest`. Partitions that appear later are read from their beginning.
     pub start: Option<Start>,
@@ -179,6 +183,8 @@ pub(super) struct KafkaConfig {
 pub(super) enum MessageFormatConfig {
     /// One JSON object.
     Json,
+    /// One Avro record, resolved to the source's `schema` by Avro's rules; a nullable field that messages lack is null.
+    Avro,
 }
 
 /// Encodings of files.
@@ -499,4 +505,19 @@ pub(super) struct LabelConfig {
     pub value: Text,
     /// A label later than this after the event is not joined.
     pub within: Duration,
+}
+
+/// A schema registry with Confluent's HTTP interface. While it does not answer the source waits.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegistryConfig {
+    /// Its address, such as `http://localhost:8081`.
+    pub url: Text,
+    /// User, where it asks for one. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job
+    /// starts and never printed.
+    pub user: Option<Text>,
+    /// The user's password.
+    pub password: Option<Text>,
+    /// How long one request may take. Default 3s.
+    pub timeout: Option<Duration>,
 }

@@ -285,8 +285,11 @@ impl Plan {
 
 fn write_kafka(out: &mut String, kafka: &KafkaConnector) -> std::fmt::Result {
     let format = match &kafka.format {
-        MessageFormat::Json => "JSON",
-        MessageFormat::Avro(_) => "Avro",
+        MessageFormat::Json => "JSON".to_string(),
+        MessageFormat::Avro(avro) => match &avro.writer {
+            AvroWriter::Schema(_) => "Avro".to_string(),
+            AvroWriter::Registry(registry) => format!("Avro with schemas of the registry at {}", registry.url),
+        },
     };
     let start = match kafka.start {
         KafkaStart::Earliest => "the oldest message".to_string(),

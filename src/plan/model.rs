@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
+use url::Url;
 
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
@@ -249,6 +250,24 @@ pub struct RegistryPlan {
     pub credentials: Option<(SecretText, SecretText)>,
     /// How long one request may take.
     pub timeout: Option<Micros>,
+}
+
+impl RegistryPlan {
+    /// What forbids using an address as a registry's, and how to mend it.
+    pub fn address_fault(url: &str) -> Option<String> {
+        match Url::parse(url) {
+            Err(error) => Some(format!("{error}; write http://HOST:PORT")),
+            Ok(url) if url.scheme() == "https" => Some(
+                "`https://` is not built yet; use the registry's plain listener, or a proxy beside Tidemill"
+                    .to_string(),
+            ),
+            Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT".to_string()),
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Some("give credentials as `user` and `password`, not in the address".to_string())
+            }
+            Ok(_) => None,
+        }
+    }
 }
 
 /// How fast a source is read.

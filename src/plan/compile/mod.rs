@@ -7,6 +7,7 @@ mod aggregate;
 mod connector;
 mod join;
 mod kafka;
+mod message;
 mod output;
 mod post;
 mod set;

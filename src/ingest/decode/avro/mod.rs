@@ -12,7 +12,6 @@ mod schema;
 mod tests;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
@@ -23,26 +22,13 @@ use super::columns::{Columns, Problem};
 use super::message::{MessageDecoder, Messages, Refused, too_large};
 use crate::ingest::IngestError;
 use crate::ingest::dead_letter::DeadLetterKind;
-use crate::ingest::registry::{Registry, RegistryOptions};
-use crate::plan::model::{AvroFormat, AvroWriter, RegistryPlan};
+use crate::ingest::registry::Registry;
+use crate::plan::model::{AvroFormat, AvroWriter};
 
 /// What forbids reading messages of schema `writer` as events of schema `declared`, whose columns are `schema`.
 pub(crate) fn schema_fault(schema: &Schema, declared: &str, writer: &str) -> Option<String> {
     let resolve = || Reader::new(schema, declared)?.resolve(AvroSchema::parse(writer, &[])?);
     resolve().err()
-}
-
-/// A registry as a plan names it.
-///
-/// # Errors
-/// When the address or the credentials cannot be used.
-pub(crate) fn open_registry(plan: &RegistryPlan) -> Result<Registry, crate::ingest::RegistryError> {
-    let mut options = RegistryOptions::new(&plan.url);
-    options.credentials = plan.credentials.clone();
-    if let Some(timeout) = plan.timeout {
-        options.timeout = Duration::from_micros(timeout.unsigned_abs());
-    }
-    Registry::new(options)
 }
 
 /// Avro messages of one source.
@@ -77,8 +63,7 @@ impl AvroMessages {
                 Writers::One(Box::new(program.map_err(refuse)?))
             }
             AvroWriter::Registry(plan) => {
-                let registry = open_registry(plan);
-                let registry = registry.map_err(|error| IngestError::registry(source, error))?;
+                let registry = Registry::of(plan).map_err(|error| IngestError::registry(source, error))?;
                 Writers::Registry(registry, HashMap::new())
             }
         };

@@ -77,6 +77,8 @@ pub(super) struct RecordField {
 #[derive(Clone, Debug)]
 pub(super) struct AvroSchema {
     types: Vec<Type>,
+    /// By type, see [`AvroSchema::is_empty`].
+    empty: Vec<bool>,
     root: TypeId,
 }
 
@@ -91,7 +93,7 @@ impl AvroSchema {
             parser.text(reference)?;
         }
         let root = parser.text(text)?;
-        Ok(AvroSchema { types: parser.types, root })
+        Ok(AvroSchema { empty: empty(&parser.types), types: parser.types, root })
     }
 
     pub(super) fn root(&self) -> &Type {
@@ -104,18 +106,7 @@ impl AvroSchema {
 
     /// Whether values of a type take no bytes. (A type whose smallest value takes none has no other values.)
     pub(super) fn is_empty(&self, id: TypeId) -> bool {
-        self.empty(id, 0)
-    }
-
-    fn empty(&self, id: TypeId, depth: usize) -> bool {
-        match self.get(id) {
-            Type::Null | Type::Fixed(0) => true,
-            // A record that holds itself without a way out has no values at all.
-            Type::Record { fields, .. } => {
-                depth <= self.types.len() && fields.iter().all(|f| self.empty(f.schema, depth + 1))
-            }
-            _ => false,
-        }
+        self.empty[id]
     }
 
     /// A type's name in messages.
@@ -141,6 +132,25 @@ impl AvroSchema {
             }
             Type::Record { names, .. } => format!("the record `{}`", names.name),
             Type::Open => "an unfinished type".into(),
+        }
+    }
+}
+
+/// Which types take no bytes. A record that holds itself without a way out has no values at all and is not among them.
+fn empty(types: &[Type]) -> Vec<bool> {
+    let mut empty = vec![false; types.len()];
+    loop {
+        let before = empty.iter().filter(|e| **e).count();
+        // Fields stand behind their record, so that one round does for most schemas.
+        for (id, found) in types.iter().enumerate().rev() {
+            empty[id] = match found {
+                Type::Null | Type::Fixed(0) => true,
+                Type::Record { fields, .. } => fields.iter().all(|f| empty[f.schema]),
+                _ => false,
+            };
+        }
+        if empty.iter().filter(|e| **e).count() == before {
+            return empty;
         }
     }
 }

@@ -1,7 +1,5 @@
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -9,6 +7,7 @@ use arrow::datatypes::{
 };
 use proptest::prelude::*;
 
+use crate::ingest::tests::kit::http;
 use crate::ingest::{IngestError, MessageDecoder, Messages, message_decoder, parse_avsc};
 use crate::plan::model::{AvroFormat, AvroWriter, MessageFormat, RegistryPlan};
 
@@ -283,6 +282,15 @@ fn what_nests_or_repeats_without_end_ends() {
     let found = decode(&declared, &writer, &[many.clone().long(0).0, deep.0]);
     assert_eq!(found.row_of, [0]);
     assert!(found.refused[0].reason.contains("nests deeper than 64 levels"), "{}", found.refused[0].reason);
+    let doubling: Vec<String> = (0..60)
+        .map(|i| {
+            let next = if i == 59 { "null".into() } else { format!("R{}", i + 1) };
+            format!(r#"{{"name":"f{i}","type":{{"type":"record","name":"R{i}","fields":[{{"name":"a","type":"{next}"}},{{"name":"b","type":"{next}"}}]}}}}"#)
+        })
+        .rev()
+        .collect();
+    let doubling = record(&format!(r#"{},{{"name":"a","type":"int"}}"#, doubling.join(",")));
+    assert_eq!(decode(&declared, &doubling, &[vec![2]]).row_of, [0]);
     let found = decode(&declared, &endless, &[vec![2; 1000]]);
     assert!(found.refused[0].reason.contains("nests deeper"), "{}", found.refused[0].reason);
 }
@@ -408,31 +416,6 @@ proptest! {
     }
 }
 
-/// Answers requests from a list, then with 500; counts them.
-fn server(answers: Vec<(u16, String)>) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = asked.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut lines = BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::new();
-            while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
-                line.clear();
-            }
-            let n = counter.fetch_add(1, Ordering::SeqCst);
-            let (status, body) = answers.get(n).cloned().unwrap_or((500, String::new()));
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice());
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            let _ = stream.read(&mut [0; 16]);
-        }
-    });
-    (url, asked)
-}
-
 fn framed(id: u32, record: &Out) -> Vec<u8> {
     [&[0][..], &id.to_be_bytes(), &record.0].concat()
 }
@@ -444,7 +427,7 @@ fn frames_name_their_schema_and_an_unknown_one_costs_its_messages_alone() {
     let v2 = record(r#"{"name":"k","type":"string"},{"name":"a","type":"long"}"#);
     let other = record(r#"{"name":"a","type":"string"}"#);
     let answer = |schema: &str| (200, serde_json::json!({ "schema": schema }).to_string());
-    let (url, asked) = server(vec![
+    let (url, asked) = http(vec![
         answer(&v1),
         (500, String::new()),
         answer(&v2),
