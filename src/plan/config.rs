@@ -417,6 +417,8 @@ pub(super) struct TopicConfig {
     pub topic: Text,
     /// How rows are encoded. Default `json`; of dead letters `original`.
     pub format: Option<TopicFormatConfig>,
+    /// Avro only: register the schema here when the job starts, under the subject `<topic>-value`, and name it in each message.
+    pub registry: Option<RegistryConfig>,
     /// Column of the rows, or several, that make the message's key: rows of one key keep their order. Default: no key.
     pub key: Option<Columns>,
     /// Settings of librdkafka's producer by their names, such as `compression.type: zstd`. Secrets are written
@@ -431,7 +433,8 @@ pub(super) struct TopicConfig {
 pub(super) enum TopicFormatConfig {
     /// One JSON object.
     Json,
-    /// One Avro datum without a container; `check` prints its schema.
+    /// One Avro datum without a container; `check` prints its schema. With a `registry`, behind a zero byte and the schema's
+    /// id.
     Avro,
     /// Dead letters only: the bytes as they came, and why they were turned away in the message's headers.
     Original,

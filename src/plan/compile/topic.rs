@@ -53,6 +53,10 @@ impl Compiler<'_> {
             Some(TopicFormatConfig::Avro) => TopicFormat::Avro,
             Some(TopicFormatConfig::Original) => TopicFormat::Original,
         };
+        if kafka.registry.is_some() && format != TopicFormat::Avro {
+            let mend = "add `format: avro`, or remove it";
+            self.error_at_key(&path.key("registry"), "a registry is for messages in Avro", mend);
+        }
         if format == TopicFormat::Original && !letters {
             let mend = "write `json` or `avro`";
             self.error(&path.key("format"), "`original` is for dead letters: these rows were computed", mend);
@@ -69,8 +73,10 @@ impl Compiler<'_> {
             self.error_at_key(&path, "the sources are on several brokers; the topic does not say where it is", mend);
         }
         self.kafka_brokers(&path.key("brokers"), brokers);
+        let registry = kafka.registry.as_ref().map(|registry| self.registry(&path.key("registry"), registry));
         TopicPlan {
             rows,
+            registry,
             brokers: brokers.to_owned(),
             topic: kafka.topic.0.clone(),
             format,
