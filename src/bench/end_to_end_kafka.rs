@@ -18,7 +18,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Serialize;
 use serde_json::Value;
@@ -293,7 +293,7 @@ impl Clock {
 
 /// The open loop.
 struct Load {
-    producer: BaseProducer<Acknowledged>,
+    producer: ThreadedProducer<Acknowledged>,
     topic: String,
     clock: Clock,
     sent: u64,
@@ -347,18 +347,13 @@ impl Load {
             let due = begin + (next as f64 / rate * 1e6) as i64;
             let now = self.clock.now();
             if due > now {
-                self.producer.poll(Duration::ZERO);
                 std::thread::sleep(Duration::from_micros((due - now).clamp(50, 2_000).unsigned_abs()));
                 continue;
             }
             self.longest_behind = self.longest_behind.max(Duration::from_micros((now - due).unsigned_abs()));
             self.send(due, &mut payload)?;
             next += 1;
-            if next.is_multiple_of(256) {
-                self.producer.poll(Duration::ZERO);
-            }
         }
-        self.producer.poll(Duration::ZERO);
         self.sent += events;
         Ok(events)
     }
@@ -388,7 +383,7 @@ impl Load {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 Err((error, _)) => return Err(anyhow!("cannot send: {error}")),
             }
@@ -458,7 +453,7 @@ impl Arrivals {
     fn drain(&self, load: &Load, process: &mut JobProcess) -> anyhow::Result<()> {
         let (mut deadline, mut seen) = (Instant::now() + PATIENCE, self.count());
         while self.count() < load.sent {
-            load.producer.poll(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             process.check()?;
             if self.count() > seen {
                 (deadline, seen) = (Instant::now() + PATIENCE, self.count());
@@ -570,7 +565,25 @@ impl Topics {
         for made in runtime()?.block_on(topics.admin.create_topics(&wanted, &AdminOptions::new()))? {
             made.map_err(|(name, error)| anyhow!("cannot make the topic {name}: {error}"))?;
         }
+        let deadline = Instant::now() + PATIENCE;
+        while !topics.are_led()? {
+            ensure!(Instant::now() < deadline, "the topics have no leaders within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(topics)
+    }
+
+    /// Whether every partition has a leader: made is not yet ready.
+    fn are_led(&self) -> anyhow::Result<bool> {
+        let metadata = self.admin.inner().fetch_metadata(None, PATIENCE)?;
+        let led = |name: &str| {
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+            topic.is_some_and(|t| {
+                t.partitions().len() == PARTITIONS as usize
+                    && t.partitions().iter().all(|p| p.error().is_none() && p.leader() >= 0)
+            })
+        };
+        Ok(led(&self.input) && led(&self.output))
     }
 }
 

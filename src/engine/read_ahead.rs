@@ -2,7 +2,9 @@
 //! the one before it is computed. What a tick holds is decided on that thread alone and does not depend on who waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::Thread;
 use std::time::Instant;
 
 use timely::scheduling::SyncActivator;
@@ -32,16 +34,27 @@ pub enum Ready {
 /// The taking end.
 pub struct ReadAhead {
     reads: Receiver<Result<Read, IngestError>>,
+    idle: Arc<AtomicBool>,
+    thread: Thread,
 }
 
 impl ReadAhead {
     /// Starts reading. `activator` is told of every tick that is ready.
     pub fn start(reader: Aligned, shared: Arc<Shared>, activator: SyncActivator) -> std::io::Result<ReadAhead> {
         let (sender, reads) = sync_channel(AHEAD);
-        std::thread::Builder::new()
+        let idle = Arc::new(AtomicBool::new(false));
+        let is_idle = Arc::clone(&idle);
+        let handle = std::thread::Builder::new()
             .name("tidemill-reader".to_owned())
-            .spawn(move || read(reader, &shared, &sender, &activator))?;
-        Ok(ReadAhead { reads })
+            .spawn(move || read(reader, &shared, &sender, &activator, &is_idle))?;
+        Ok(ReadAhead { reads, idle, thread: handle.thread().clone() })
+    }
+
+    /// Tells the thread that nothing is under way behind the sources, so that live rows need not wait until their tick is due.
+    pub fn idle(&self) {
+        if !self.idle.swap(true, Ordering::Relaxed) {
+            self.thread.unpark();
+        }
     }
 
     /// The next tick, if it is there.
@@ -62,10 +75,12 @@ fn read(
     shared: &Shared,
     sender: &SyncSender<Result<Read, IngestError>>,
     activator: &SyncActivator,
+    idle: &AtomicBool,
 ) {
     let thread = std::thread::current();
     reader.wake_with(Arc::new(move || thread.unpark()));
     loop {
+        reader.set_idle(idle.load(Ordering::Relaxed));
         let now = Instant::now();
         let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
         let read = match next {
@@ -82,6 +97,8 @@ fn read(
             Err(error) => Err(error),
         };
         let failed = read.is_err();
+        // Not idle, until the worker has been through with this one.
+        idle.store(false, Ordering::Relaxed);
         // Nobody takes it any more when the run has failed elsewhere.
         if sender.send(read).is_err() {
             return;

@@ -27,6 +27,9 @@ use crate::ingest::{DeadLetter, dead_letter_batch};
 use crate::ops::Batch;
 use crate::ops::control::{TickInfo, broadcast};
 
+/// The probe is looked at this often while the graph is busy and the reader waits.
+const BUSY_LOOK: Duration = Duration::from_micros(300);
+
 /// The streams that leave the sources.
 pub struct Sources<'s> {
     /// One stream of rows per source.
@@ -90,7 +93,15 @@ pub fn sources<'s>(
             }
             let read = match reads.next() {
                 Ok(Ready::Read(read)) => read,
-                Ok(Ready::Nothing) => return true,
+                Ok(Ready::Nothing) => {
+                    if probe.less_than(&tick) {
+                        // As above: rows that wait for their tick may leave as soon as nothing is under way.
+                        alarm.ring_after(BUSY_LOOK);
+                    } else {
+                        reads.idle();
+                    }
+                    return true;
+                }
                 Ok(Ready::End) => {
                     capabilities = None;
                     return false;

@@ -8,6 +8,7 @@ use super::EngineError;
 use super::chain::Chain;
 use super::run::TopicSummary;
 use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, tables_of};
+use crate::ingest::Registry;
 use crate::ops::key;
 use crate::plan::model::{Plan, TopicFormat, TopicPlan, TopicRows};
 use crate::store::offline::RowForm;
@@ -162,16 +163,28 @@ pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) 
     }
     let publishers = producers
         .iter()
-        .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties, names).map(Arc::new))
+        .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties.0, names).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
     let topics = plan.topics.iter().zip(places);
     topics
         .map(|(topic, (publisher, slot))| {
-            let Resolved { origin, form, encoder, key, route, .. } = resolve(plan, chains, outputs, topic)
-                .map_err(|(at, what)| EngineError::Plan(format!("{}.kafka.{at}: {what}", topic.rows.path())))?;
+            let fault = |at: &str, what: String| EngineError::Plan(format!("{}.kafka.{at}: {what}", topic.rows.path()));
+            let Resolved { origin, form, mut encoder, key, route, schema } =
+                resolve(plan, chains, outputs, topic).map_err(|(at, what)| fault(at, what))?;
+            if let (Some(registry), Some(schema)) = (&topic.registry, schema) {
+                let registered =
+                    Registry::of(registry).and_then(|r| r.register(&format!("{}-value", topic.topic), &schema));
+                let id = registered.map_err(|error| fault("registry", error.to_string()))?;
+                encoder = RowEncoder::new(format!("topic {}", topic.topic), Encoding::Avro(frame(id)));
+            }
             Ok(OpenTopic { origin, form, encoder, key, route, publisher: Arc::clone(&publishers[publisher]), slot })
         })
         .collect()
+}
+
+/// What stands in front of a datum whose schema has this id in a registry.
+fn frame(id: u32) -> Vec<u8> {
+    std::iter::once(0).chain(id.to_be_bytes()).collect()
 }
 
 /// What the topics have got.

@@ -410,15 +410,19 @@ pub(super) enum DeliveryConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TopicConfig {
-    /// `HOST:PORT` of one or more brokers, comma-separated. Default: those of the job's Kafka sources, where all name the same.
+    /// Brokers, as `HOST:PORT`, several with commas between. Default: those of the job's Kafka sources, else
+    /// `localhost:9092`.
     pub brokers: Option<Text>,
     /// Name of the topic.
     pub topic: Text,
     /// How rows are encoded. Default `json`; of dead letters `original`.
     pub format: Option<TopicFormatConfig>,
+    /// Avro only: register the schema here when the job starts, under the subject `<topic>-value`, and name it in each message.
+    pub registry: Option<RegistryConfig>,
     /// Column of the rows, or several, that make the message's key: rows of one key keep their order. Default: no key.
     pub key: Option<Columns>,
-    /// Settings of librdkafka's producer, by name, such as `compression.type: zstd`.
+    /// Settings of librdkafka's producer by their names, such as `compression.type: zstd`. Secrets are written
+    /// `${env:NAME}` or `${file:PATH}`.
     #[serde(default)]
     pub properties: ByColumn<Text>,
 }
@@ -429,7 +433,8 @@ pub(super) struct TopicConfig {
 pub(super) enum TopicFormatConfig {
     /// One JSON object.
     Json,
-    /// One Avro datum without a container; `check` prints its schema.
+    /// One Avro datum without a container; `check` prints its schema. With a `registry`, behind a zero byte and the schema's
+    /// id.
     Avro,
     /// Dead letters only: the bytes as they came, and why they were turned away in the message's headers.
     Original,

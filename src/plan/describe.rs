@@ -270,6 +270,9 @@ impl Plan {
                 TopicFormat::Original => "the original bytes",
             };
             writeln!(out, "\ntopic {} at {}: {} as {format}", topic.topic, topic.brokers, topic.rows.name())?;
+            if let Some(registry) = &topic.registry {
+                writeln!(out, "  schema registered at {} as {}-value", registry.url, topic.topic)?;
+            }
             let key = match topic.key.as_slice() {
                 [] => "no key".to_string(),
                 columns => format!("key {}", columns.join(", ")),

@@ -567,7 +567,7 @@ pub struct OfflinePlan {
 }
 
 /// A topic that rows are published to, at least once and as soon as their tick is durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicPlan {
     /// What is published.
     pub rows: TopicRows,
@@ -577,10 +577,12 @@ pub struct TopicPlan {
     pub topic: String,
     /// How rows are encoded.
     pub format: TopicFormat,
+    /// Where the schema of Avro messages is registered, if anywhere.
+    pub registry: Option<RegistryPlan>,
     /// Columns of the message's key, by their names in the rows; none for no key.
     pub key: Vec<String>,
     /// Settings of librdkafka's producer.
-    pub properties: Vec<(String, String)>,
+    pub properties: Properties,
 }
 
 /// Rows that a topic takes.

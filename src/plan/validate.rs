@@ -43,7 +43,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
     ("ModelConfig", "registry", "name the ONNX file: `versions: {champion: PATH}`"),
     ("DeliveryConfig", "exactly_once", "write `at_least_once`: each row is there, after a failure perhaps twice"),
-    ("TopicConfig", "registry", "take the schema from `tidemill check`, or write `format: json`"),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
     ("ModelConfig", "shadow", "name one version"),

@@ -376,3 +376,31 @@ fn a_topic_that_is_not_there_ends_the_job() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains(&format!("topic `{}`", names.sets)) && log.contains("Unknown topic"), "{log}");
 }
+
+#[test]
+fn messages_name_the_schema_that_a_registry_holds() {
+    use arrow_avro::reader::ReaderBuilder;
+    use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
+    let Some(broker) = Broker::start() else { return };
+    let Some(server) = crate::registry::Server::start() else { return };
+    let names = names(broker);
+    let dir = TempDir::new().expect("a temporary folder");
+    let url = format!("{{url: \"{}\"}}", server.open);
+    let lake = job(&dir, &broker.address(), &names, 30_000).set("feature_sets.inputs.to.kafka.registry", &url).run();
+
+    let messages = broker.consume(&names.sets);
+    let first = messages[0].payload().expect("a payload");
+    let id = u32::from_be_bytes(first[1..5].try_into().expect("four bytes"));
+    let registered = server.registry().latest(&format!("{}-value", names.sets)).expect("an answer").expect("a schema");
+    assert_eq!((first[0], id), (0, registered.id));
+    let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
+    store.set(Fingerprint::Id(id), AvroSchema::new(registered.text)).expect("a schema");
+    let mut decoder = ReaderBuilder::new().with_writer_schema_store(store).with_batch_size(1 << 16).build_decoder();
+    let decoder = decoder.as_mut().expect("a decoder");
+    for message in &messages {
+        let payload = message.payload().expect("a payload");
+        assert_eq!(decoder.decode(payload).expect("a datum"), payload.len());
+    }
+    let read = decoder.flush().expect("rows").expect("rows");
+    assert_eq!(table_rows(&read), table_rows(&lake.table("feature_sets/inputs", None)));
+}

@@ -67,7 +67,7 @@ impl Compiler<'_> {
         MessageFormat::Avro(AvroFormat { declared, writer })
     }
 
-    fn registry(&mut self, at: &Path, config: &RegistryConfig) -> RegistryPlan {
+    pub(super) fn registry(&mut self, at: &Path, config: &RegistryConfig) -> RegistryPlan {
         if let Some(what) = RegistryPlan::address_fault(&config.url.0) {
             self.error(&at.key("url"), what, "");
         }

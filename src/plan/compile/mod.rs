@@ -71,7 +71,7 @@ impl Compiler<'_> {
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
-        let topics = self.topics(config);
+        let topics = self.topics(config, &sources);
         if self.faults.fatal() {
             return None;
         }
