@@ -17,11 +17,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["base", "ops"]),
     ("ingest", &["base", "ops", "kafka", "plan"]),
     ("features", &["base", "ops", "plan"]),
-    ("store", &["base", "ops", "plan"]),
+    ("store", &["base", "ops", "kafka", "plan"]),
     ("score", &["base", "plan"]),
     ("engine", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score"]),
-    ("bench", &["base", "ops", "plan", "features", "store", "score", "engine"]),
-    ("cli", &["base", "plan", "ingest", "store", "engine", "bench"]),
+    ("bench", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score", "engine"]),
+    ("cli", &["base", "kafka", "plan", "ingest", "store", "engine", "bench"]),
 ];
 
 /// Longer files are looked at again at 500 lines and refused past this.

@@ -174,3 +174,19 @@ need_redis() {
   fi
   redis=$(command -v redis-server)
 }
+
+# Sets `go` to a Go that builds tests/registry; when there is none, fails and sets `go_why`.
+need_go() {
+  new_go "$(command -v go 2>/dev/null)" || new_go /usr/local/go/bin/go || {
+    install_packages golang-go && new_go "$(command -v go 2>/dev/null)"
+  } || {
+    go_why="there is no Go 1.21 or newer"
+    return 1
+  }
+}
+
+# From 1.21 on, Go fetches the version that a module asks for.
+new_go() {
+  go=$1 go_why=""
+  [ -x "$go" ] && [ "$("$go" version | sed -n 's/.* go1\.\([0-9]*\).*/\1/p')" -ge 21 ] 2>/dev/null
+}

@@ -1,7 +1,10 @@
 //! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
 
+pub mod decode;
 pub mod end_to_end;
 mod end_to_end_baseline;
+pub mod end_to_end_kafka;
+pub mod online;
 pub mod score;
 mod score_models;
 pub mod w1_data;

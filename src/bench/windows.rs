@@ -3,6 +3,7 @@
 //! The job is compiled from text by the same compiler as any dataflow file; nothing in the engine knows this workload. The
 //! baseline decodes the same Parquet file, puts the rows in order and computes the same columns in one thread.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -301,26 +302,21 @@ impl Values {
 }
 
 fn add(sum: &mut Checksum, batch: &RecordBatch) {
-    let columns: Vec<Vec<u64>> = SUMMED.iter().filter_map(|name| batch.column_by_name(name)).map(words).collect();
-    let columns: Vec<&[u64]> = columns.iter().map(Vec::as_slice).collect();
+    let columns: Vec<_> = SUMMED.iter().filter_map(|name| batch.column_by_name(name)).map(words).collect();
+    let columns: Vec<&[u64]> = columns.iter().map(AsRef::as_ref).collect();
     sum.add(&columns);
 }
 
 /// The 64-bit words of a column, nulls as 0.
-fn words(column: &ArrayRef) -> Vec<u64> {
-    let nulls = column.nulls();
-    let word = |row: usize, word: u64| {
-        if nulls.is_some_and(|nulls| nulls.is_null(row)) { 0 } else { word }
+fn words(column: &ArrayRef) -> Cow<'_, [u64]> {
+    // Both kinds of column are one buffer of words.
+    let words = match column.data_type() {
+        DataType::Float64 => column.as_primitive::<Float64Type>().values().inner().typed_data::<u64>(),
+        _ => column.as_primitive::<Int64Type>().values().inner().typed_data::<u64>(),
     };
-    match column.data_type() {
-        DataType::Float64 => {
-            let values = column.as_primitive::<Float64Type>().values();
-            values.iter().enumerate().map(|(row, v)| word(row, v.to_bits())).collect()
-        }
-        _ => {
-            let values = column.as_primitive::<Int64Type>().values();
-            values.iter().enumerate().map(|(row, v)| word(row, *v as u64)).collect()
-        }
+    match column.nulls() {
+        None => Cow::Borrowed(words),
+        Some(nulls) => words.iter().zip(nulls).map(|(word, valid)| if valid { *word } else { 0 }).collect(),
     }
 }
 

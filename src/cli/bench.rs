@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{end_to_end, score, windows};
+use crate::bench::{decode, end_to_end, end_to_end_kafka, online, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -20,8 +20,18 @@ pub enum BenchCommand {
     Windows(WindowsArgs),
     /// Trees, a small neural network and a logistic regression, at batches of 1, 64 and 1024 rows.
     Score(ScoreArgs),
-    /// Parquet to features to scores to Delta tables.
+    /// JSON and Avro messages to columns.
+    ///
+    /// With the schema known only at run time, beside decoders written for this one schema, on one thread.
+    Decode(DecodeArgs),
+    /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
+    ///
+    /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
+    /// predictions measures each one's latency from the moment at which its event was due. The rate is doubled until the
+    /// job falls behind, and the figures are taken at half of what it took then.
     EndToEnd(EndToEndArgs),
+    /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
+    Online(OnlineArgs),
 }
 
 /// Arguments of `bench windows`.
@@ -73,6 +83,17 @@ pub struct ScoreArgs {
     json: bool,
 }
 
+/// Arguments of `bench decode`.
+#[derive(Args, Debug)]
+pub struct DecodeArgs {
+    /// Measure each format for this long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    seconds: f64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Arguments of `bench end_to_end`.
 #[derive(Args, Debug)]
 pub struct EndToEndArgs {
@@ -82,6 +103,38 @@ pub struct EndToEndArgs {
     /// Worker threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Measure the latency from topic to topic.
+    #[arg(long, conflicts_with_all = ["events", "runs"])]
+    kafka: bool,
+    /// With --kafka, brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092", requires = "kafka")]
+    brokers: String,
+    /// With --kafka, measure for this long; each step of the search takes a quarter of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, requires = "kafka")]
+    seconds: f64,
+    /// With --kafka, offer this many events per second and search for no limit.
+    #[arg(long, value_name = "N", requires = "kafka")]
+    rate: Option<f64>,
+    /// With --kafka, set a value of the job's file, such as `--set tick.interval=5ms`; repeatable.
+    #[arg(long = "set", value_name = "PATH.TO.KEY=VALUE", value_parser = super::job::assignment, requires = "kafka")]
+    sets: Vec<(String, String)>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench online`.
+#[derive(Args, Debug)]
+pub struct OnlineArgs {
+    /// The server: `redis://[user[:password]@]host[:port][/database]`. Keys go under a prefix of their own and are removed.
+    #[arg(long, value_name = "URL")]
+    redis: String,
+    /// Number of entities.
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..))]
+    entities: u32,
     /// Run each side this often, in turn; the figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
@@ -114,11 +167,31 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
                 show(&report, args.json, ToString::to_string)
             }
         },
+        BenchCommand::EndToEnd(args) if args.kafka => {
+            let report = end_to_end_kafka::run(&end_to_end_kafka::Options {
+                program: std::env::current_exe().context("cannot find the program itself")?,
+                brokers: args.brokers,
+                workers: args.workers,
+                seconds: args.seconds,
+                rate: args.rate,
+                sets: args.sets,
+            })?;
+            show(&report, args.json, kafka_text)
+        }
+        BenchCommand::Decode(args) => {
+            let report = decode::run(&decode::Options { seconds: args.seconds })?;
+            show(&report, args.json, ToString::to_string)
+        }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
             show(&report, args.json, end_to_end_text)?;
             agree(report.same_results)
+        }
+        BenchCommand::Online(args) => {
+            let (redis, entities) = (args.redis, args.entities as usize);
+            let report = online::run(&online::Options { redis, entities, runs: args.runs })?;
+            show(&report, args.json, online_text)
         }
     }
 }
@@ -165,6 +238,53 @@ fn end_to_end_text(report: &end_to_end::Report) -> String {
         workers(report.workers),
         columns(&sides, &[1, 2]),
         report.ratio,
+    )
+}
+
+fn online_text(report: &online::Report) -> String {
+    let side = |name: &str, rate: f64| vec![name.to_owned(), format!("{rate:.2} M entities/s")];
+    let sides = [
+        side("engine", report.engine_m_per_s),
+        side("engine, each row compared", report.compared_m_per_s),
+        side("plain MSET", report.plain_m_per_s),
+    ];
+    format!(
+        "{} entities of {} columns, {} bytes, into Redis\n{}engine / plain {:.2}\n",
+        grouped(report.entities as u64),
+        report.columns,
+        report.row_bytes,
+        columns(&sides, &[1]),
+        report.ratio,
+    )
+}
+
+fn kafka_text(report: &end_to_end_kafka::Report) -> String {
+    let saturation = match report.saturation {
+        Some(rate) => format!("saturated at {} events/s; ", grouped(rate as u64)),
+        None => String::new(),
+    };
+    let mut rows = vec![["latency, ms", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned).to_vec()];
+    let stages = [
+        ("from due to the consumer", &report.latency_ms),
+        ("  until the broker acknowledged the event", &report.produced_ms),
+        ("  until the prediction was published", &report.published_ms),
+        ("  from there to the consumer", &report.consumed_ms),
+    ];
+    for (name, q) in stages {
+        let figures = [q.p50, q.p90, q.p99, q.p999, q.max].map(|ms| format!("{ms:.1}"));
+        rows.push(std::iter::once(name.to_owned()).chain(figures).collect());
+    }
+    let cut = report.cut_to_score_ms.map_or_else(String::new, |l| {
+        format!("in the job, from a tick's cut to the score: p50 {:.1} ms, p99 {:.1} ms (all rates)\n", l.p50, l.p99)
+    });
+    let cpu = report.cpu_us_per_event.map_or_else(String::new, |us| format!("CPU of the job {us:.1} µs per event\n"));
+    format!(
+        "{saturation}{} events/s offered for {:.0} s, {}: {} predictions\n{}{cut}{cpu}",
+        grouped(report.rate as u64),
+        report.seconds,
+        workers(report.workers),
+        grouped(report.predictions),
+        columns(&rows, &[1, 2, 3, 4, 5]),
     )
 }
 

@@ -8,6 +8,7 @@ use super::failure::usage;
 use super::job::{SetArgs, assignment, load};
 use super::output::{print, print_json};
 use crate::base::parse_time;
+use crate::plan::model::OnlinePlace;
 use crate::store::StoreError;
 use crate::store::lookup::{FeatureRow, get_as_of, get_online};
 use crate::store::online::OnlineReader;
@@ -32,7 +33,7 @@ pub struct GetArgs {
     job: Option<PathBuf>,
     #[command(flatten)]
     sets: SetArgs,
-    /// The online store's directory, instead of --job.
+    /// The directory of an embedded online store, instead of --job.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["job", "as_of"])]
     online: Option<PathBuf>,
     /// The offline store's directory, instead of --job with --as-of.
@@ -62,9 +63,10 @@ impl GetArgs {
     fn get(&self) -> anyhow::Result<FeatureRow> {
         let plan = self.job.as_deref().map(|file| load(file, &self.sets.sets)).transpose()?.map(|job| job.plan);
         let Some(at) = &self.as_of else {
-            let dir = self.online.clone().or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.path.clone()));
-            let dir = dir.ok_or_else(|| usage("the job has no online sink; read its tables with --as-of TIME"))?;
-            return Ok(get_online(&OnlineReader::open(&dir)?, &self.view, &self.keys)?);
+            let place = self.online.clone().map(OnlinePlace::Embedded);
+            let place = place.or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.store.clone()));
+            let place = place.ok_or_else(|| usage("the job has no online sink; read its tables with --as-of TIME"))?;
+            return Ok(get_online(&OnlineReader::of(&place)?, &self.view, &self.keys)?);
         };
         let at = parse_time(at).map_err(|what| usage(format!("--as-of: {what}")))?;
         let dir = self.offline.clone().or_else(|| plan.as_ref()?.offline.as_ref().map(|o| PathBuf::from(&o.uri)));

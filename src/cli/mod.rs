@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod failure;
 mod features;
+mod generate;
 mod job;
 mod live;
 mod output;
@@ -49,6 +50,11 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
+    ///
+    /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
+    /// become known in event time.
+    Generate(generate::GenerateArgs),
     /// Run a benchmark beside a hand-written loop of the same work.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -77,6 +83,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),
             Command::Features(command) => features::run(command),
+            Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),
         }

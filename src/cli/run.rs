@@ -10,7 +10,7 @@ use clap::Args;
 use super::job::JobArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
-use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle};
+use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway};
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -83,8 +83,21 @@ fn text(summary: &RunSummary) -> String {
         let numbers = [counts.read, counts.accepted, counts.filtered, counts.late_dropped, dead];
         sources.push(std::iter::once(source.name.clone()).chain(numbers.map(grouped)).collect());
     }
+    let mut more = String::new();
+    if !summary.turned_away.is_empty() {
+        let mut table = vec![["dead letters of", "partition", "kind", "rows"].map(str::to_owned).to_vec()];
+        let row = |t: &TurnedAway| vec![t.source.clone(), t.partition.to_string(), t.kind.to_owned(), grouped(t.rows)];
+        table.extend(summary.turned_away.iter().map(row));
+        more.push_str(&format!("\n{}", indent(&columns(&table, &[1, 3]))));
+    }
+    if !summary.topics.is_empty() {
+        let mut table = vec![["topic", "rows of", "delivered"].map(str::to_owned).to_vec()];
+        let row = |t: &TopicSummary| vec![t.topic.clone(), t.rows.clone(), grouped(t.delivered)];
+        table.extend(summary.topics.iter().map(row));
+        more.push_str(&format!("\n{}", indent(&columns(&table, &[2]))));
+    }
     format!(
-        "{}: done in {:.1} s on {}\n{}\n{}",
+        "{}: done in {:.1} s on {}\n{}\n{}{more}",
         summary.job,
         summary.seconds,
         workers(summary.workers),

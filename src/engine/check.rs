@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use super::chain::chains;
 use super::graph::bind;
 use super::tables::{table_names, tables};
+use super::topics;
 use crate::base::{Fault, Faults, Severity};
 use crate::ingest::FileCatalog;
 use crate::plan;
@@ -57,6 +58,10 @@ impl Catalog for JobCatalog {
         }
     }
 
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        FileCatalog.avro_fault(declared, writer)
+    }
+
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
         FileCatalog.kafka_setting_fault(name, text)
     }
@@ -91,7 +96,21 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
             list.push(fault("sinks.offline", error.to_string(), ""));
         }
     }
-    if list.is_empty() { Ok(plan.describe()) } else { Err(Faults { file: plan.job.clone(), list }) }
+    let chains = chains(plan);
+    let mut schemas = String::new();
+    for topic in &plan.topics {
+        match topics::resolve(plan, &chains, &outputs, topic) {
+            Ok(resolved) => {
+                schemas.extend(resolved.schema.map(|schema| {
+                    format!("\nAvro schema of topic {} ({})\n{schema}\n", topic.topic, topic.rows.name())
+                }))
+            }
+            // What a model's own fault takes away is not missed twice.
+            Err(_) if !list.is_empty() => {}
+            Err((key, what)) => list.push(fault(&format!("{}.kafka.{key}", topic.rows.path()), what, "")),
+        }
+    }
+    if list.is_empty() { Ok(plan.describe() + &schemas) } else { Err(Faults { file: plan.job.clone(), list }) }
 }
 
 fn fault(path: &str, what: String, mend: &str) -> Fault {

@@ -47,7 +47,6 @@ pub fn score<'s>(
                     }
                     out[0].push(Batch(scored));
                     if let Some(dead) = dead {
-                        shared.note_dead_letters(dead.num_rows() as u64);
                         out[1].push(Batch(dead));
                     }
                 }
@@ -64,22 +63,22 @@ pub fn score<'s>(
 /// Scores batches by one model; knows nothing of timely.
 struct ScoreCore {
     scorer: Scorer,
-    plan: Arc<crate::plan::model::Plan>,
+    shared: Arc<Shared>,
     inputs: Vec<String>,
     outputs: Vec<String>,
     labels: [String; 3],
 }
 
 impl ScoreCore {
-    fn new(shared: &Shared, model: usize, bound: &Arc<Bound>) -> Result<Self, EngineError> {
-        let plan = Arc::clone(&shared.plan);
+    fn new(shared: &Arc<Shared>, model: usize, bound: &Arc<Bound>) -> Result<Self, EngineError> {
+        let plan = &shared.plan;
         let model = &plan.models[model];
         Ok(ScoreCore {
             scorer: bound.scorer()?,
             outputs: bound.outputs().into_iter().map(|(name, _)| name).collect(),
             inputs: plan.sets[model.inputs].columns.iter().map(|c| c.engine.clone()).collect(),
             labels: [model.name.clone(), model.version.clone(), bound.model().hash().to_owned()],
-            plan,
+            shared: Arc::clone(shared),
         })
     }
 
@@ -114,7 +113,7 @@ impl ScoreCore {
         if scores.failed.is_empty() {
             return Ok((wide, None));
         }
-        let dead = letters(DeadLetterKind::Unscored, &scores.failed, batch, info, &self.plan);
+        let dead = letters(DeadLetterKind::Unscored, &scores.failed, batch, info, &self.shared);
         let mut keep = vec![true; rows];
         for (row, _) in &scores.failed {
             keep[*row] = false;

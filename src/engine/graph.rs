@@ -1,11 +1,12 @@
 //! Builds the dataflow of a job on one worker.
 //!
 //! Per chain: source rows move to the worker of the first view's entity, wait there for the watermark (in event-time
-//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models and
-//! the online store. Updates of views over other streams come the same way into the view's operator.
+//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models, the
+//! topics and the online store. Updates of views over other streams come the same way into the view's operator.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::DataType;
 use timely::dataflow::Scope;
@@ -17,21 +18,22 @@ use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
 use super::offline_sink::{SinkTable, offline_sink};
-use super::online_sink::{OnlineView, online_sink};
+use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{StageInput, StageOutput, join_stage, view_stage};
 use super::tables::{self, Origin, Table};
 use super::ticked::{Control, Port, Rows, per_tick};
+use super::topic_sink::{TopicInput, topic_sink};
+use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
-use crate::ingest::dead_letter_schema;
 use crate::ops::Batch;
 use crate::ops::order::{Reorder, merge_sorted};
-use crate::plan::model::{Order, Plan, StreamRef};
+use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
-use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
-use crate::store::online::{OnlineStore, SocketGuard};
+use crate::store::offline::TableSpec;
+use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -45,15 +47,48 @@ pub struct Resources {
     pub models: Vec<Arc<Bound>>,
     /// The online store, the generation that this start writes, and the door that other processes read through.
     pub online: Option<OpenStore>,
+    /// The topics that rows are published to.
+    pub topics: Vec<OpenTopic>,
 }
 
 /// An online store open for a running job.
-pub struct OpenStore {
-    /// The store.
-    pub store: Arc<OnlineStore>,
-    /// Newer than any generation in the store.
-    pub generation: u64,
-    _door: SocketGuard,
+pub enum OpenStore {
+    /// In this process.
+    Embedded {
+        /// The store.
+        store: Arc<OnlineStore>,
+        /// Newer than any generation in the store.
+        generation: u64,
+        /// Open to readers while it is kept.
+        _door: SocketGuard,
+    },
+    /// In Redis; the plan's views by their indices.
+    Redis(RedisStore),
+}
+
+impl OpenStore {
+    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
+        match place {
+            OnlinePlace::Embedded(path) => {
+                let store = OnlineStore::open(path, plan.clock)?;
+                let door = store.serve()?;
+                let generation = store.newest().generation + 1;
+                Ok(OpenStore::Embedded { store: Arc::new(store), generation, _door: door })
+            }
+            OnlinePlace::Redis(redis) => {
+                let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
+                Ok(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views)?))
+            }
+        }
+    }
+
+    /// Counts how often the store was found to have lost its values; `None` for one that does not.
+    fn losses(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            OpenStore::Embedded { .. } => None,
+            OpenStore::Redis(store) => Some(store.losses()),
+        }
+    }
 }
 
 impl Resources {
@@ -70,24 +105,13 @@ impl Resources {
         if let Some(offline) = &plan.offline {
             for name in tables::dead_letter_tables(plan) {
                 if tables::wanted(offline, &name) {
-                    let columns = dead_letter_schema();
-                    let columns = columns.fields()[SYSTEM_COLUMNS.len()..]
-                        .iter()
-                        .map(|f| (f.name().clone(), f.name().clone(), f.data_type().clone()));
-                    dead_letters.push(TableSpec::new(name, columns, &[])?);
+                    dead_letters.push(tables::dead_letter_spec(&name)?);
                 }
             }
         }
-        let online = match &plan.online {
-            Some(online) => {
-                let store = OnlineStore::open(&online.path, plan.clock)?;
-                let door = store.serve()?;
-                let generation = store.newest().generation + 1;
-                Some(OpenStore { store: Arc::new(store), generation, _door: door })
-            }
-            None => None,
-        };
-        Ok(Resources { chains, tables, dead_letters, models, online })
+        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
+        let topics = topics::open(plan, &chains, &outputs)?;
+        Ok(Resources { chains, tables, dead_letters, models, online, topics })
     }
 }
 
@@ -157,6 +181,23 @@ impl<'s> Graph<'_, 's> {
             );
             scored.push(rows);
             turned_away.push(dead);
+        }
+        let mut published = Vec::new();
+        for (index, topic) in self.resources.topics.iter().enumerate() {
+            let rows = match &topic.origin {
+                TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
+                TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
+                TopicOrigin::Table(Origin::SideView(view)) => {
+                    side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone())
+                }
+                TopicOrigin::DeadLetters => {
+                    Some(self.scope.concatenate(dead.iter().chain(&turned_away).cloned().collect::<Vec<_>>()))
+                }
+            };
+            published.extend(rows.map(|rows| TopicInput { topic: index, rows, route: topic.route.clone() }));
+        }
+        if !published.is_empty() {
+            topic_sink(self.scope, self.shared, self.resources, self.control.clone(), published, self.flow, self.done);
         }
         let mut sink_tables = Vec::new();
         for Table { spec, origin } in &self.resources.tables {
@@ -263,13 +304,19 @@ impl<'s> Graph<'_, 's> {
             seen.push(view_index);
             let side = updates.is_some()
                 && first
-                && self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index));
+                && (self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index))
+                    || self
+                        .resources
+                        .topics
+                        .iter()
+                        .any(|t| t.origin == TopicOrigin::Table(Origin::SideView(view_index))));
             let input = StageInput {
                 view: view_index,
                 schema: Arc::clone(&schema),
                 key: key.clone(),
                 side,
                 online: first && self.resources.online.is_some(),
+                losses: self.resources.online.as_ref().and_then(OpenStore::losses),
             };
             schema = chain::schema_after(&schema, view);
             let StageOutput { rows: next, side_rows: own, online: values } =

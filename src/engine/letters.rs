@@ -2,21 +2,22 @@
 
 use arrow::array::RecordBatch;
 
+use super::shared::Shared;
 use crate::base::{Ord64, Position};
 use crate::ingest::{DeadLetter, DeadLetterKind, dead_letter_batch, row_json};
 use crate::ops::control::TickInfo;
 use crate::ops::{ords, times};
-use crate::plan::model::Plan;
 
-/// The letters of `rows` `(row of batch, reason)`, in the form of the dead-letter table. The original is the row as JSON,
+/// Notes and returns the letters of `rows` `(row of batch, reason)`, in the form of the dead-letter table. The original is the row as JSON,
 /// since the source's bytes did decode.
 pub fn letters(
     kind: DeadLetterKind,
     rows: &[(usize, String)],
     batch: &RecordBatch,
     info: &TickInfo,
-    plan: &Plan,
+    shared: &Shared,
 ) -> RecordBatch {
+    let plan = &shared.plan;
     let letters: Vec<DeadLetter> = rows
         .iter()
         .map(|(row, reason)| {
@@ -32,5 +33,6 @@ pub fn letters(
             }
         })
         .collect();
+    shared.note_dead_letters(&letters);
     dead_letter_batch(&letters, info.tick, plan.version)
 }

@@ -1,8 +1,9 @@
 //! Builds the timely graph from a plan and runs it.
 //!
 //! Entry points, in the order of a job's life: [`load`] reads and compiles a dataflow file, [`check()`] holds it against the
-//! models and tables that it names and describes it, [`run()`] runs it. Inside: `source` cuts ticks, `stage` is a
-//! feature view as an operator, `finish` scores, `offline_sink` and `online_sink` publish.
+//! models and tables that it names and describes it, [`run()`] runs it. Inside: `read_ahead` reads and cuts ticks, `source`
+//! sends them, `stage` is a feature view as an operator, `finish` scores, `offline_sink`, `online_sink` and `topic_sink`
+//! publish.
 
 mod background;
 pub mod chain;
@@ -13,16 +14,21 @@ mod graph;
 mod letters;
 pub mod observe;
 mod offline_sink;
+mod online_redis;
 mod online_sink;
+mod read_ahead;
 mod run;
 mod shared;
 mod source;
 mod stage;
 pub mod tables;
 mod ticked;
+mod topic_sink;
+mod topics;
 
 pub use check::{check, load, load_text};
 pub use error::EngineError;
 pub use observe::Observer;
-pub use run::{RunOptions, RunSummary, SourceSummary, Tap, run};
+pub use run::{LatencySummary, RunOptions, RunSummary, SourceSummary, Tap, TopicSummary, run};
 pub use shared::StopHandle;
+pub use shared::TurnedAway;

@@ -15,13 +15,14 @@ use super::EngineError;
 use super::background::Background;
 use super::chain::update_schema;
 use super::graph::OpenStore;
+use super::online_redis;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{EventTime, Tick};
 use crate::ops::Batch;
 use crate::plan::model::{Plan, ViewPlan};
 use crate::store::StoreError;
-use crate::store::online::{ColumnSchema, OnlineStore, Stamp, View, ViewSchema};
+use crate::store::online::{ColumnSchema, OnlineStore, RedisStore, Stamp, View, ViewSchema};
 
 /// Requests that may wait for the writing thread before its worker waits too.
 const QUEUE: usize = 32;
@@ -35,11 +36,15 @@ pub struct OnlineView<'s> {
 }
 
 /// Values of one tick, or only its time.
-struct Request {
-    tick: Tick,
-    now: EventTime,
-    rows: Vec<(usize, RecordBatch)>,
-    last: bool,
+pub struct Request {
+    /// The tick.
+    pub tick: Tick,
+    /// The job's clock.
+    pub now: EventTime,
+    /// Batches and the inputs that they came by.
+    pub rows: Vec<(usize, RecordBatch)>,
+    /// Whether no tick follows.
+    pub last: bool,
 }
 
 /// What the store must know of a view.
@@ -82,11 +87,15 @@ pub fn online_sink<'s>(
     flow: &Probe<Tick>,
     done: &Probe<Tick>,
 ) {
-    let (store, generation) = (Arc::clone(&open.store), open.generation);
     let mut builder = OperatorBuilder::new("online".to_owned(), scope);
     let indices: Vec<usize> = views.iter().map(|v| v.view).collect();
     let ports = views.into_iter().map(|v| Port::local(v.rows)).collect();
-    let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![1]);
+    // A store in another process may be away for long: the sources then wait for it as they wait for the graph.
+    let retain = match open {
+        OpenStore::Embedded { .. } => vec![1],
+        OpenStore::Redis(_) => vec![0, 1],
+    };
+    let mut buffer = TickBuffer::attach(&mut builder, control, ports, retain);
     let (_progress, progress) = builder.new_output::<Vec<()>>();
     let (_written, written) = builder.new_output::<Vec<()>>();
     progress.probe_with(flow);
@@ -94,12 +103,23 @@ pub fn online_sink<'s>(
     let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let shared = Arc::clone(shared);
     let worker = scope.index();
+    let store = match open {
+        OpenStore::Embedded { store, generation, .. } => Writer::Embedded(Arc::clone(store), *generation),
+        OpenStore::Redis(store) => Writer::Redis(store.clone()),
+    };
     builder.build_reschedule(move |capabilities| {
         drop(capabilities);
         let thread = {
-            let (shared, indices) = (Arc::clone(&shared), indices.clone());
-            let start = move || writer(shared, store, generation, &indices);
-            Background::spawn(&format!("tidemill-online-{worker}"), QUEUE, wake, start)
+            let shared = Arc::clone(&shared);
+            let name = format!("tidemill-online-{worker}");
+            match store {
+                Writer::Embedded(store, generation) => {
+                    Background::spawn(&name, QUEUE, wake, move || writer(shared, store, generation, &indices))
+                }
+                Writer::Redis(store) => {
+                    Background::spawn(&name, QUEUE, wake, move || online_redis::writer(shared, &store, worker, indices))
+                }
+            }
         };
         let mut waiting: Vec<Capability<Tick>> = Vec::new();
         move |frontiers| {
@@ -117,7 +137,7 @@ pub fn online_sink<'s>(
                     continue;
                 }
                 thread.send(Request { tick: info.tick, now: info.now, rows, last: info.last });
-                waiting.extend(capabilities.pop());
+                waiting.append(&mut capabilities);
             }
             while let Some(tick) = thread.try_answer() {
                 waiting.retain(|capability| *capability.time() != tick);
@@ -125,6 +145,12 @@ pub fn online_sink<'s>(
             !waiting.is_empty() && !shared.failed()
         }
     });
+}
+
+/// What the writing thread writes to.
+enum Writer {
+    Embedded(Arc<OnlineStore>, u64),
+    Redis(RedisStore),
 }
 
 /// The writing thread's work.

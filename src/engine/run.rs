@@ -10,9 +10,10 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
-use super::graph::{self, Built};
+use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
-use super::shared::{Shared, StopHandle};
+use super::online_redis;
+use super::shared::{Shared, StopHandle, TurnedAway};
 use crate::base::format_time;
 use crate::ingest::aligned::{Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
@@ -57,6 +58,10 @@ pub struct RunSummary {
     pub rows_scored: u64,
     /// Rows turned away to dead letters.
     pub dead_letters: u64,
+    /// The same by source, partition and kind.
+    pub turned_away: Vec<TurnedAway>,
+    /// What the topics have got.
+    pub topics: Vec<TopicSummary>,
     /// Ticks cut.
     pub ticks: u64,
     /// Wall time from the first read to the last commit, in seconds.
@@ -67,10 +72,34 @@ pub struct RunSummary {
     pub state_bytes: u64,
     /// Longest time that a view took for the rows of one tick, in milliseconds.
     pub longest_stall_ms: f64,
+    /// Time from the cut of the tick that read a row until it was scored, in milliseconds; none without an observer.
+    pub latency_ms: Option<LatencySummary>,
     /// The job's clock at the end.
     pub clock: Option<String>,
     /// Per source: name and counts.
     pub sources: Vec<SourceSummary>,
+}
+
+/// Quantiles of a latency, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LatencySummary {
+    /// Half of the rows were faster.
+    pub p50: f64,
+    /// 99 of 100 rows were faster.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// Messages of one topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopicSummary {
+    /// Name of the topic.
+    pub topic: String,
+    /// What was published there: a table's name or `dead letters`.
+    pub rows: String,
+    /// Messages that the brokers acknowledged.
+    pub delivered: u64,
 }
 
 /// Row counts of one source.
@@ -145,12 +174,16 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     let seconds = started.elapsed().as_secs_f64();
     if !options.until_end {
         // The sources have ended; the online store goes on answering until the job is stopped.
+        if let Some(OpenStore::Redis(store)) = &resources.online {
+            online_redis::keep(&shared, store, &|| options.stop.is_stopped())?;
+        }
         while !options.stop.is_stopped() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    let topics = super::topics::summaries(&shared.plan, &resources.topics);
     drop(resources);
-    Ok(summary(&shared, workers, seconds))
+    Ok(summary(&shared, workers, seconds, topics))
 }
 
 fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
@@ -158,19 +191,24 @@ fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
     TickLog::create(dir).map_err(EngineError::TickLog)
 }
 
-fn summary(shared: &Shared, workers: usize, seconds: f64) -> RunSummary {
+fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSummary>) -> RunSummary {
     let clock = shared.watermark.load(Ordering::Relaxed);
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let latency = shared.observer.as_ref().and_then(|observer| observer.snapshot().latency_total);
     RunSummary {
         job: shared.plan.job.clone(),
         workers,
         rows_read: shared.rows_read.load(Ordering::Relaxed),
         rows_scored: shared.rows_scored.load(Ordering::Relaxed),
         dead_letters: shared.dead_letters.load(Ordering::Relaxed),
+        turned_away: shared.turned_away(),
+        topics,
         ticks: shared.ticks.load(Ordering::Relaxed),
         seconds,
         keys: shared.keys.load(Ordering::Relaxed),
         state_bytes: shared.state_bytes.load(Ordering::Relaxed),
         longest_stall_ms: shared.longest_stall_us.load(Ordering::Relaxed) as f64 / 1e3,
+        latency_ms: latency.map(|l| LatencySummary { p50: ms(l.p50), p99: ms(l.p99), max: ms(l.max) }),
         clock: (clock != i64::MIN).then(|| format_time(clock)),
         sources: shared
             .plan

@@ -1,16 +1,20 @@
 //! What all workers of one job share: the plan, the stop switch, the first failure, the counters.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
 use super::EngineError;
 use super::observe::Observer;
+use super::online_redis::Left;
 use super::run::Tap;
 use crate::base::{EventTime, Tick};
-use crate::ingest::Counts;
 use crate::ingest::aligned::Cut;
 use crate::ingest::ticks::{Durable, TickLog, TickRecord};
+use crate::ingest::{Counts, DeadLetter};
 use crate::plan::model::Plan;
 
 /// Asks a running job to stop; clones share one switch.
@@ -33,6 +37,9 @@ impl StopHandle {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Source, partition and kind of rows turned away.
+type Place = (Arc<str>, u16, &'static str);
 
 /// State shared by the workers of one job.
 pub struct Shared {
@@ -63,9 +70,25 @@ pub struct Shared {
     pub state_bytes: AtomicU64,
     /// Longest time that a view took for the rows of one tick, in microseconds.
     pub longest_stall_us: AtomicU64,
+    /// What stages leave at their last tick for an online store that may lose its values.
+    pub left: Left,
     /// Names this start of the job in table transactions.
     instance: String,
     counts: Mutex<Vec<Counts>>,
+    turned_away: Mutex<BTreeMap<Place, u64>>,
+}
+
+/// Rows turned away, of one source and partition and for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TurnedAway {
+    /// Name of the source.
+    pub source: String,
+    /// Partition of the source.
+    pub partition: u16,
+    /// Why, in one word, as in the tables of dead letters.
+    pub kind: &'static str,
+    /// How many.
+    pub rows: u64,
 }
 
 impl Shared {
@@ -96,8 +119,10 @@ impl Shared {
             keys: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             longest_stall_us: AtomicU64::new(0),
+            left: Left::default(),
             instance: instance_id(),
             counts: Mutex::new(Vec::new()),
+            turned_away: Mutex::default(),
         })
     }
 
@@ -131,6 +156,7 @@ impl Shared {
         self.dead_letters.fetch_add(cut.dead.len() as u64, Ordering::Relaxed);
         self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watermark.store(cut.info.now, Ordering::Relaxed);
+        self.count_letters(&cut.dead);
         if let Some(observer) = &self.observer {
             observer.on_tick(&cut.info, &cut.offsets, cut.rows, cut.dead.len() as u64);
             for (source, batch) in &cut.batches {
@@ -147,9 +173,33 @@ impl Shared {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn count_letters(&self, letters: &[DeadLetter]) {
+        if letters.is_empty() {
+            return;
+        }
+        let mut counts = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        for letter in letters {
+            *counts.entry((Arc::clone(&letter.source), letter.partition, letter.kind.as_str())).or_default() += 1;
+        }
+    }
+
+    /// Rows turned away so far, by source, partition and kind.
+    pub fn turned_away(&self) -> Vec<TurnedAway> {
+        let counts = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = |((source, partition, kind), rows): (&(Arc<str>, u16, &'static str), &u64)| TurnedAway {
+            source: source.to_string(),
+            partition: *partition,
+            kind,
+            rows: *rows,
+        };
+        counts.iter().map(one).collect()
+    }
+
     /// Notes rows turned away past ingest.
-    pub fn note_dead_letters(&self, rows: u64) {
+    pub fn note_dead_letters(&self, letters: &[DeadLetter]) {
+        let rows = letters.len() as u64;
         self.dead_letters.fetch_add(rows, Ordering::Relaxed);
+        self.count_letters(letters);
         if let Some(observer) = &self.observer {
             observer.on_dead_letters(rows);
         }

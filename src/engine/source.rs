@@ -1,7 +1,7 @@
-//! The source operator: worker 0 reads all partitions aligned, cuts ticks, writes the tick log and sends rows.
+//! The source operator: worker 0 takes the ticks that were read ahead, writes the tick log and sends rows.
 //!
-//! The operator holds one capability per output at the tick it fills and lets go of it when the last tick is cut. It stops
-//! reading while more ticks are in flight past the probe than the plan allows, so memory is bounded by the plan.
+//! The operator holds one capability per output at the tick it fills and lets go of it when the last tick is sent. It takes
+//! none while more ticks are in flight past the probe than the plan allows, so memory is bounded by the plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use timely::dataflow::{Scope, Stream};
 use timely::scheduling::Activator;
 
 use super::EngineError;
+use super::read_ahead::{ReadAhead, Ready};
 use super::shared::Shared;
 use super::tables::{DEAD_LETTERS, dead_letter_tables};
 use super::ticked::{Control, Rows};
 use crate::base::Tick;
-use crate::ingest::aligned::{Aligned, Cut, Next};
+use crate::ingest::aligned::{Aligned, Cut};
 use crate::ingest::ticks::TickRecord;
 use crate::ingest::{DeadLetter, dead_letter_batch};
 use crate::ops::Batch;
@@ -41,7 +42,7 @@ pub struct Sources<'s> {
 pub fn sources<'s>(
     scope: Scope<'s, Tick>,
     shared: Arc<Shared>,
-    mut reader: Option<Aligned>,
+    reader: Option<Aligned>,
     probe: Probe<Tick>,
 ) -> Sources<'s> {
     let count = shared.plan.sources.len();
@@ -57,19 +58,23 @@ pub fn sources<'s>(
     let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
     let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
     let info = builder.operator_info();
-    if let Some(reader) = &reader {
-        let waker = scope.worker().sync_activator_for(info.address.to_vec());
-        // It fails when the worker is gone, and then there is nobody to wake.
-        reader.wake_with(Arc::new(move || {
-            let _ = waker.activate();
-        }));
-    }
+    let started = reader.map(|reader| {
+        let to_wake = scope.worker().sync_activator_for(info.address.to_vec());
+        ReadAhead::start(reader, Arc::clone(&shared), to_wake)
+    });
+    let reads = match started.transpose() {
+        Ok(reads) => reads,
+        Err(error) => {
+            shared.fail(EngineError::Workers(format!("the reader thread could not be started: {error}")));
+            None
+        }
+    };
     let mut alarm = Alarm { activator: scope.activator_for(info.address), due: None };
     builder.build_reschedule(move |capabilities| {
-        let mut capabilities = Some(capabilities).filter(|_| reader.is_some());
+        let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
         move |_frontiers| {
-            let (Some(reader), Some(held)) = (reader.as_mut(), capabilities.as_mut()) else {
+            let (Some(reads), Some(held)) = (reads.as_ref(), capabilities.as_mut()) else {
                 return false;
             };
             // One tick per scheduling: its rows meet the next operators while they are still in the cache.
@@ -83,15 +88,10 @@ pub fn sources<'s>(
                 alarm.ring_after(Duration::from_micros(100));
                 return true;
             }
-            let now = Instant::now();
-            let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
-            let cut = match next {
-                Ok(Next::Cut(cut)) => *cut,
-                Ok(Next::Wait(wait)) => {
-                    alarm.ring_after(wait);
-                    return true;
-                }
-                Ok(Next::End) => {
+            let read = match reads.next() {
+                Ok(Ready::Read(read)) => read,
+                Ok(Ready::Nothing) => return true,
+                Ok(Ready::End) => {
                     capabilities = None;
                     return false;
                 }
@@ -101,7 +101,8 @@ pub fn sources<'s>(
                     return false;
                 }
             };
-            shared.note_cut(&cut, reader.counts());
+            let cut = *read.cut;
+            shared.note_cut(&cut, &read.counts);
             let record = TickRecord {
                 tick: cut.info.tick,
                 watermark: cut.info.watermark,

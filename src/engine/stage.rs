@@ -5,7 +5,7 @@
 //! one time, and answers each spine row with its columns. State: that of [`ViewState`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -16,6 +16,7 @@ use timely::dataflow::Scope;
 use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
 use super::letters::letters;
+use super::online_redis::AllValues;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::{EventTime, Micros, Tick, format_duration};
@@ -42,6 +43,8 @@ pub struct StageInput {
     pub side: bool,
     /// Whether online values are wanted.
     pub online: bool,
+    /// Counts how often the online store lost its values, if it may.
+    pub losses: Option<Arc<AtomicU64>>,
 }
 
 /// What leaves a stage.
@@ -73,16 +76,21 @@ pub fn view_stage<'s>(
             None
         }
     };
-    let for_logic = Arc::clone(shared);
+    let (for_logic, view_index) = (Arc::clone(shared), input.view);
     let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        let Some(core) = &mut core else { return };
+        let Some(running) = &mut core else { return };
         if for_logic.failed() {
             return;
         }
         let updates = if own { None } else { inputs.pop().and_then(merged) };
         let rows = inputs.pop().and_then(merged);
-        if let Err(error) = core.tick(info, rows, updates, out) {
+        if let Err(error) = running.tick(info, rows, updates, out) {
             for_logic.fail(error);
+        }
+        if info.last
+            && let Some(core) = core.take()
+        {
+            core.leave(info, view_index);
         }
     });
     let ports = std::iter::once(rows).chain(updates).collect();
@@ -119,9 +127,35 @@ struct StageCore {
 struct Online {
     refresh: Micros,
     last: Option<EventTime>,
+    /// Counts how often the store lost its values, if it may.
+    losses: Option<Arc<AtomicU64>>,
+    /// Losses for which all values were sent again, or are being sent.
+    seen: u64,
+    /// Whether they are being sent, a slice at each tick.
+    resending: bool,
     /// A key without rows had its last event at least this long ago.
     reach: Micros,
     schema: SchemaRef,
+}
+
+impl Online {
+    /// The next values to send, and whether there are more.
+    fn values(&self, state: &mut ViewState, now: EventTime) -> Result<(Option<RecordBatch>, bool), EngineError> {
+        let Refreshed { keys, values, event_times, valid_until, more } = state.refresh(now, REFRESH_ROWS)?;
+        if keys.is_empty() {
+            return Ok((None, more));
+        }
+        let gone = now.saturating_sub(self.reach);
+        let event_times = event_times.into_iter().map(|time| time.unwrap_or(gone));
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(keys),
+            Arc::new(Int64Array::from_iter_values(event_times)),
+            Arc::new(Int64Array::from(valid_until)),
+        ];
+        columns.extend(values);
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(EngineError::arrow)?;
+        Ok((Some(batch), more))
+    }
 }
 
 impl StageCore {
@@ -141,6 +175,9 @@ impl StageCore {
         let online = plan.online.as_ref().filter(|_| input.online).map(|o| Online {
             refresh: o.refresh,
             last: None,
+            losses: input.losses.clone(),
+            seen: input.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire)),
+            resending: false,
             reach: reach(view),
             schema: online_schema(view),
         });
@@ -235,33 +272,54 @@ impl StageCore {
         }
     }
 
-    /// Sends online values that changed, or slid, since the last refresh.
+    /// Sends online values that changed, or slid, since the last refresh; all of them when the store lost them.
     fn refresh(&mut self, info: &TickInfo, out: &mut [Vec<Batch>]) -> Result<(), EngineError> {
         let Some(online) = &mut self.online else { return Ok(()) };
+        if info.now == EventTime::MIN {
+            return Ok(());
+        }
+        let losses = online.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire));
+        if losses > online.seen {
+            self.state.mark_all();
+            online.seen = losses;
+            online.resending = true;
+        }
         let due = online.last.is_none_or(|last| info.now >= last.saturating_add(online.refresh));
-        if info.now == EventTime::MIN || !(due || info.last) {
+        if !(due || info.last || online.resending) {
             return Ok(());
         }
         online.last = Some(info.now);
         loop {
-            let Refreshed { keys, values, event_times, valid_until, more } =
-                self.state.refresh(info.now, REFRESH_ROWS)?;
-            if !keys.is_empty() {
-                let gone = info.now.saturating_sub(online.reach);
-                let event_times = event_times.into_iter().map(|time| time.unwrap_or(gone));
-                let mut columns: Vec<ArrayRef> = vec![
-                    Arc::new(keys),
-                    Arc::new(Int64Array::from_iter_values(event_times)),
-                    Arc::new(Int64Array::from(valid_until)),
-                ];
-                columns.extend(values);
-                let batch = RecordBatch::try_new(Arc::clone(&online.schema), columns).map_err(EngineError::arrow)?;
-                out[2].push(Batch(batch));
-            }
+            let (batch, more) = online.values(&mut self.state, info.now)?;
+            out[2].extend(batch.map(Batch));
             if !more {
+                online.resending = false;
+                return Ok(());
+            }
+            // A slice per tick: the store, not the memory, takes up what it lost.
+            if online.resending && !info.last {
                 return Ok(());
             }
         }
+    }
+
+    /// At the last tick: leaves the values to those who look after a store that may lose them.
+    fn leave(self, info: &TickInfo, view: usize) {
+        let StageCore { shared, mut state, online: Some(online), .. } = self else { return };
+        if online.losses.is_none() || info.now == EventTime::MIN {
+            return;
+        }
+        let (now, seen) = (info.now, online.seen);
+        let values: AllValues = Box::new(move |send| {
+            state.mark_all();
+            loop {
+                let (batch, more) = online.values(&mut state, now)?;
+                if !batch.is_none_or(&mut *send) || !more {
+                    return Ok(());
+                }
+            }
+        });
+        shared.left.leave(view, info, seen, values);
     }
 
     /// Tells the job how many keys and bytes the view holds.
@@ -327,8 +385,7 @@ pub fn join_stage<'s>(
                 format_duration(plan.joins[join].within)
             );
             let reasons: Vec<(usize, String)> = (0..rows.num_rows()).map(|row| (row, reason.clone())).collect();
-            shared.note_dead_letters(rows.num_rows() as u64);
-            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, plan)));
+            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, &shared)));
         }
     });
     let mut outputs = per_tick(scope, &name, control, vec![left, right], 2, logic);

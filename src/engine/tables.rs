@@ -3,9 +3,10 @@
 use arrow::datatypes::DataType;
 
 use super::chain::{Chain, update_schema, value_fields};
+use crate::ingest::dead_letter_schema;
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::store::StoreError;
-use crate::store::offline::TableSpec;
+use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
 
 /// Table of rows turned away, unless a source names its own.
 pub const DEAD_LETTERS: &str = "dead_letters";
@@ -50,6 +51,16 @@ pub fn dead_letter_tables(plan: &Plan) -> Vec<String> {
     names
 }
 
+/// A table of dead letters.
+///
+/// # Errors
+/// Never, short of a defect: its columns are fixed.
+pub fn dead_letter_spec(name: &str) -> Result<TableSpec, StoreError> {
+    let schema = dead_letter_schema();
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(name, columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
 /// Whether the plan wants this table.
 pub fn wanted(offline: &OfflinePlan, name: &str) -> bool {
     offline.tables.as_ref().is_none_or(|list| list.iter().any(|table| table == name))
@@ -60,12 +71,25 @@ pub fn wanted(offline: &OfflinePlan, name: &str) -> bool {
 /// # Errors
 /// When a column has a type that tables do not hold, or two columns would have one name.
 pub fn tables(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) -> Result<Vec<Table>, StoreError> {
-    let Some(offline) = &plan.offline else {
-        return Ok(Vec::new());
-    };
+    match &plan.offline {
+        Some(offline) => tables_of(plan, chains, outputs, &|name| wanted(offline, name)),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The tables whose names are `wanted`, dead letters apart, in a fixed order, whether or not the plan writes them.
+///
+/// # Errors
+/// As [`tables`].
+pub fn tables_of(
+    plan: &Plan,
+    chains: &[Chain],
+    outputs: &[Vec<(String, DataType)>],
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Table>, StoreError> {
     let mut tables = Vec::new();
     let mut add = |name: String, columns: Vec<(String, String, DataType)>, entity: &[String], origin| {
-        if wanted(offline, &name) {
+        if wanted(&name) {
             let entity: Vec<&str> = entity.iter().map(String::as_str).collect();
             tables.push(Table { spec: TableSpec::new(name, columns, &entity)?, origin });
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use super::avsc::read_avsc;
+use super::avsc::{parse_avsc, read_avsc};
+use super::decode::avro::schema_fault;
 use super::decode::normalise::converts;
 use super::file::{parquet, paths::expand};
 use super::generator;
@@ -45,6 +46,12 @@ impl Catalog for FileCatalog {
                 Ok((schema, files))
             }
         }
+    }
+
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        // A declared schema that has faults has been refused for them.
+        let schema = parse_avsc(declared).ok()?;
+        schema_fault(&schema, declared, writer)
     }
 
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
@@ -206,6 +213,15 @@ mod tests {
         let error = schema(&dir, "c.csv", Some("none.avsc")).unwrap_err();
         assert!(error.contains("cannot read"), "{error}");
         assert!(schema(&dir, "d.csv", None).unwrap_err().contains("there is no file"));
+    }
+
+    #[test]
+    fn writers_schemas_are_held_against_declared_ones() {
+        let record = |fields: &str| format!(r#"{{"type":"record","name":"tx","fields":[{fields}]}}"#);
+        let (int, long) = (record(r#"{"name":"a","type":"int"}"#), record(r#"{"name":"a","type":"long"}"#));
+        assert_eq!(FileCatalog.avro_fault(&long, &int), None);
+        assert!(FileCatalog.avro_fault(&int, &long).unwrap().contains("`a` is long in messages"));
+        assert!(FileCatalog.avro_fault(&int, "{").unwrap().contains("not JSON"));
     }
 
     #[test]

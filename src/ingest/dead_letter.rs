@@ -22,6 +22,8 @@ use crate::plan::expr::time_type;
 pub enum DeadLetterKind {
     /// The bytes are not a row of the source's format.
     Undecodable,
+    /// The registry does not know the message's schema, or that schema does not resolve to the declared one.
+    Schema,
     /// The row is larger than a row may be.
     TooLarge,
     /// A stretch of a file (a Parquet row group) is damaged; one letter stands for all its rows.
@@ -56,8 +58,9 @@ pub enum DeadLetterKind {
 
 impl DeadLetterKind {
     /// Every kind, in the order of the checks.
-    pub const ALL: [DeadLetterKind; 16] = [
+    pub const ALL: [DeadLetterKind; 17] = [
         DeadLetterKind::Undecodable,
+        DeadLetterKind::Schema,
         DeadLetterKind::TooLarge,
         DeadLetterKind::CorruptBlock,
         DeadLetterKind::WrongType,
@@ -79,6 +82,7 @@ impl DeadLetterKind {
     pub fn as_str(self) -> &'static str {
         match self {
             DeadLetterKind::Undecodable => "undecodable",
+            DeadLetterKind::Schema => "schema",
             DeadLetterKind::TooLarge => "too_large",
             DeadLetterKind::CorruptBlock => "corrupt_block",
             DeadLetterKind::WrongType => "wrong_type",

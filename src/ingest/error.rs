@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 
+use super::registry::RegistryError;
 use crate::base::Blame;
 
 /// An error that stops a source.
@@ -51,6 +52,14 @@ pub enum IngestError {
         /// What is wrong and how to mend it.
         what: String,
     },
+    /// The schema registry of a source's messages is of no help.
+    #[error("source `{source_name}`: {error}")]
+    Registry {
+        /// Source in the dataflow file.
+        source_name: String,
+        /// Why.
+        error: RegistryError,
+    },
     /// Brokers do not answer when a job starts.
     #[error("source `{source_name}`: the brokers at {brokers} do not answer: {error}; start them, or mend `brokers`")]
     Broker {
@@ -92,6 +101,7 @@ impl IngestError {
     pub fn blame(&self) -> Blame {
         match self {
             IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => Blame::User,
+            IngestError::Registry { error, .. } => error.blame(),
             IngestError::Read { .. } | IngestError::Broker { .. } | IngestError::Expired { .. } => Blame::Outside,
             IngestError::Internal { .. } => Blame::Ours,
         }
@@ -99,7 +109,11 @@ impl IngestError {
 
     /// Whether the same call may succeed later.
     pub fn retryable(&self) -> bool {
-        matches!(self, IngestError::Read { .. } | IngestError::Broker { .. })
+        match self {
+            IngestError::Read { .. } | IngestError::Broker { .. } => true,
+            IngestError::Registry { error, .. } => error.retryable(),
+            _ => false,
+        }
     }
 
     pub(crate) fn file(source: &str, path: &Path, what: impl Into<String>, mend: impl Into<String>) -> Self {
@@ -108,6 +122,10 @@ impl IngestError {
 
     pub(crate) fn source(source: &str, what: impl Into<String>) -> Self {
         IngestError::Source { source_name: source.into(), what: what.into() }
+    }
+
+    pub(crate) fn registry(source: &str, error: RegistryError) -> Self {
+        IngestError::Registry { source_name: source.into(), error }
     }
 
     pub(crate) fn internal(source: &str, error: ArrowError) -> Self {

@@ -17,6 +17,7 @@ pub mod generator;
 mod kafka;
 mod lateness;
 mod reader;
+mod registry;
 mod rows;
 mod shield;
 #[cfg(test)]
@@ -36,5 +37,6 @@ pub use file::paths::expand;
 pub use kafka::Reading;
 pub use lateness::Lateness;
 pub use reader::{Decoded, Polled, ReaderOptions, SourceReader};
+pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

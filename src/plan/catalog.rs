@@ -47,6 +47,13 @@ pub trait Catalog {
         if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
     }
 
+    /// What forbids reading messages of the Avro schema `writer` as events of the Avro schema `declared`, both as texts. The
+    /// default knows nothing of Avro.
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        let _ = (declared, writer);
+        None
+    }
+
     /// What is wrong with a setting of a Kafka client, such as a name that librdkafka does not know; the text may hold
     /// references to secrets. The default knows nothing of settings.
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {

@@ -4,7 +4,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{ByColumn, ByName, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows};
+use super::values::{
+    ByColumn, ByName, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
+};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -152,6 +154,10 @@ pub(super) struct KafkaConfig {
     pub topic: Text,
     /// How messages are encoded. Default `json`.
     pub format: Option<MessageFormatConfig>,
+    /// Avro only: the schema, an `.avsc` file, that messages are written with, where it is not the source's `schema`.
+    pub writer_schema: Option<Text>,
+    /// Avro only: messages name their schema in this registry, by a zero byte and four bytes of id in front of the record.
+    pub registry: Option<RegistryConfig>,
     /// Where to begin: `earliest`, `latest` (only what comes from now on), or with the first message that has at least
     /// this timestamp, such as 2026-01-31T08:00:00Z. Default `earliest`. Partitions that appear later are read from their beginning.
     pub start: Option<Start>,
@@ -177,6 +183,8 @@ pub(super) struct KafkaConfig {
 pub(super) enum MessageFormatConfig {
     /// One JSON object.
     Json,
+    /// One Avro record, resolved to the source's `schema` by Avro's rules; a nullable field that messages lack is null.
+    Avro,
 }
 
 /// Encodings of files.
@@ -314,6 +322,8 @@ pub(super) struct ViewConfig {
     pub default: ByName<Literal>,
     /// An online value older than this is not served.
     pub ttl: Option<Duration>,
+    /// Publish the view's rows to a topic, besides the table `features/<view>`.
+    pub to: Option<ToConfig>,
 }
 
 fn yes() -> bool {
@@ -360,6 +370,8 @@ pub(super) struct SetConfig {
     /// The set's columns in order: columns of the spine, `view.column`, or `view.*` for all of a view.
     #[schemars(length(min = 1))]
     pub take: Vec<Text>,
+    /// Publish the set's rows to a topic, besides the table `feature_sets/<set>`.
+    pub to: Option<ToConfig>,
 }
 
 /// Where feature values and predictions go.
@@ -370,6 +382,57 @@ pub(super) struct SinksConfig {
     pub online: Option<OnlineConfig>,
     /// Tables of everything that was computed.
     pub offline: Option<OfflineConfig>,
+    /// Publish the dead letters of all sources and models to a topic, besides their tables.
+    pub dead_letters: Option<ToConfig>,
+}
+
+/// A topic that takes rows, and what is promised of them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToConfig {
+    /// A Kafka topic.
+    pub kafka: TopicConfig,
+    /// What is promised. Default `at_least_once`.
+    #[serde(default)]
+    pub delivery: DeliveryConfig,
+}
+
+/// What is promised of rows in a topic.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DeliveryConfig {
+    /// Rows are published as soon as their tick is durable; after a failure some may be there twice.
+    #[default]
+    AtLeastOnce,
+}
+
+/// A Kafka topic that takes rows.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TopicConfig {
+    /// `HOST:PORT` of one or more brokers, comma-separated. Default: those of the job's Kafka sources, where all name the same.
+    pub brokers: Option<Text>,
+    /// Name of the topic.
+    pub topic: Text,
+    /// How rows are encoded. Default `json`; of dead letters `original`.
+    pub format: Option<TopicFormatConfig>,
+    /// Column of the rows, or several, that make the message's key: rows of one key keep their order. Default: no key.
+    pub key: Option<Columns>,
+    /// Settings of librdkafka's producer, by name, such as `compression.type: zstd`.
+    #[serde(default)]
+    pub properties: ByColumn<Text>,
+}
+
+/// Encodings of rows in topics.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TopicFormatConfig {
+    /// One JSON object.
+    Json,
+    /// One Avro datum without a container; `check` prints its schema.
+    Avro,
+    /// Dead letters only: the bytes as they came, and why they were turned away in the message's headers.
+    Original,
 }
 
 /// The online store.
@@ -378,6 +441,8 @@ pub(super) struct SinksConfig {
 pub(super) struct OnlineConfig {
     /// A store in the job's own process. The default.
     pub embedded: Option<EmbeddedConfig>,
+    /// A Redis server, instead of `embedded`.
+    pub redis: Option<RedisConfig>,
     /// A value is rewritten at most this long, on the job's clock, after it would change. Default 1s.
     pub refresh: Option<Duration>,
 }
@@ -388,6 +453,29 @@ pub(super) struct OnlineConfig {
 pub(super) struct EmbeddedConfig {
     /// Directory. Default `./online/<job>`.
     pub path: Option<Text>,
+}
+
+/// A Redis server. One that is away makes the job wait; one that comes back empty is filled again.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RedisConfig {
+    /// `redis://[user[:password]@]host[:port][/database]`. Secrets are best given by reference: `${env:NAME}` or
+    /// `${file:PATH}`, for the password or for the whole URL; they are looked up when the job starts and never printed.
+    pub url: Text,
+    /// How values lie in Redis. Default `native`.
+    #[serde(default)]
+    pub layout: LayoutConfig,
+    /// Begins every key: `PREFIX:VIEW:ENTITY`. Jobs that share a server need different ones. Default: the job's name.
+    pub prefix: Option<Text>,
+}
+
+/// How values lie in Redis.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LayoutConfig {
+    /// One packed value per entity and view.
+    #[default]
+    Native,
 }
 
 /// The offline store.
@@ -424,6 +512,8 @@ pub(super) struct ModelConfig {
     /// Columns of the prediction, by name: an output of the model, with the element that is taken where it has several, such
     /// as `"probabilities[1]"`.
     pub outputs: ByName<Text>,
+    /// Publish predictions to a topic, besides the table `predictions/<model>`.
+    pub to: Option<ToConfig>,
 }
 
 /// Labels of a model's predictions.
@@ -438,4 +528,19 @@ pub(super) struct LabelConfig {
     pub value: Text,
     /// A label later than this after the event is not joined.
     pub within: Duration,
+}
+
+/// A schema registry with Confluent's HTTP interface. While it does not answer the source waits.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegistryConfig {
+    /// Its address, such as `http://localhost:8081`.
+    pub url: Text,
+    /// User, where it asks for one. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job
+    /// starts and never printed.
+    pub user: Option<Text>,
+    /// The user's password.
+    pub password: Option<Text>,
+    /// How long one request may take. Default 3s.
+    pub timeout: Option<Duration>,
 }

@@ -246,12 +246,12 @@ impl Plan {
 
     fn write_sinks(&self, out: &mut String) -> std::fmt::Result {
         if let Some(online) = &self.online {
-            writeln!(
-                out,
-                "\nonline store {}: a value is rewritten within {} of its change",
-                online.path.display(),
-                format_duration(online.refresh)
-            )?;
+            let place = match &online.store {
+                OnlinePlace::Embedded(path) => path.display().to_string(),
+                OnlinePlace::Redis(redis) => format!("{}, keys {}:VIEW:ENTITY", redis.shown, redis.prefix),
+            };
+            let refresh = format_duration(online.refresh);
+            writeln!(out, "\nonline store {place}: a value is rewritten within {refresh} of its change")?;
         }
         if let Some(offline) = &self.offline {
             let tables = offline.tables.as_ref().map_or("all tables".to_string(), |t| t.join(", "));
@@ -263,7 +263,20 @@ impl Plan {
                 offline.commit_rows
             )?;
         }
-        if self.online.is_none() && self.offline.is_none() {
+        for topic in &self.topics {
+            let format = match topic.format {
+                TopicFormat::Json => "JSON",
+                TopicFormat::Avro => "Avro",
+                TopicFormat::Original => "the original bytes",
+            };
+            writeln!(out, "\ntopic {} at {}: {} as {format}", topic.topic, topic.brokers, topic.rows.name())?;
+            let key = match topic.key.as_slice() {
+                [] => "no key".to_string(),
+                columns => format!("key {}", columns.join(", ")),
+            };
+            writeln!(out, "  {key}; at least once, as soon as the tick is durable")?;
+        }
+        if self.online.is_none() && self.offline.is_none() && self.topics.is_empty() {
             writeln!(out, "\nno stores: results are computed and kept nowhere")?;
         }
         Ok(())
@@ -271,8 +284,12 @@ impl Plan {
 }
 
 fn write_kafka(out: &mut String, kafka: &KafkaConnector) -> std::fmt::Result {
-    let format = match kafka.format {
-        MessageFormat::Json => "JSON",
+    let format = match &kafka.format {
+        MessageFormat::Json => "JSON".to_string(),
+        MessageFormat::Avro(avro) => match &avro.writer {
+            AvroWriter::Schema(_) => "Avro".to_string(),
+            AvroWriter::Registry(registry) => format!("Avro with schemas of the registry at {}", registry.url),
+        },
     };
     let start = match kafka.start {
         KafkaStart::Earliest => "the oldest message".to_string(),

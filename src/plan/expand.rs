@@ -102,14 +102,24 @@ fn substitute(text: &str, env: Env) -> Option<Substituted> {
     Some(if problems.is_empty() { Ok((out, expanded)) } else { Err(problems) })
 }
 
+/// Keys of which a mapping has one: where the mapping stands (`*` is any name) and the keys.
+const ALTERNATIVES: &[(&[&str], &[&str])] =
+    &[(&["sources", "*"], &["file", "generator", "kafka", "http"]), (&["sinks", "online"], &["embedded", "redis"])];
+
 /// Applies `--set path.to.key=value`: makes what is missing on the way, replaces what is there. `path.0` is a list's first item.
+///
+/// `null` takes the key away. Of keys that exclude each other, such as a source's `generator` and `kafka`, the one that is
+/// set takes the place of the file's.
 pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collector) {
-    let place = Place { set: Some(Arc::from(format!("{key}={value}"))), ..Place::default() };
+    let place = Place { set: Some(Arc::from(format!("{key}={}", without_password(value)))), ..Place::default() };
     let keys: Vec<&str> = key.split('.').map(str::trim).collect();
     let path = Path::of(&keys);
     if keys.iter().any(|k| k.is_empty()) {
         faults.error(&place, &Path::root(), format!("`{key}` is not a path of keys"), "write --set path.to.key=value");
         return;
+    }
+    if matches!(value.trim(), "null" | "~") {
+        return remove(root, &keys);
     }
     let node = match parse_value(if value.trim().is_empty() { "''" } else { value }, &place) {
         Ok(node) => node,
@@ -119,8 +129,49 @@ pub(super) fn set(root: &mut Node, key: &str, value: &str, faults: &mut Collecto
             data: Data::Scalar(super::yaml::Scalar { text: value.to_string(), plain: false }),
         },
     };
+    displace(root, &keys);
     if let Err((what, mend)) = insert(root, &keys, node, &place) {
         faults.error(&place, &path, what, mend);
+    }
+}
+
+/// A URL's user and password are not for error messages.
+fn without_password(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, rest)) => format!("{scheme}://***@{rest}"),
+            None => value.to_owned(),
+        },
+        None => value.to_owned(),
+    }
+}
+
+/// Takes the key at a path away, if it is there.
+fn remove(at: &mut Node, keys: &[&str]) {
+    let (Data::Map(entries), Some((key, rest))) = (&mut at.data, keys.split_first()) else { return };
+    if rest.is_empty() {
+        entries.retain(|(k, _)| k.text != *key);
+    } else if let Some((_, value)) = entries.iter_mut().find(|(k, _)| k.text == *key) {
+        remove(value, rest);
+    }
+}
+
+/// Takes away what the file has in place of the key that is about to be set.
+fn displace(root: &mut Node, keys: &[&str]) {
+    for (place, alternatives) in ALTERNATIVES {
+        let Some((at, rest)) = keys.split_at_checked(place.len()) else { continue };
+        let here = at.iter().zip(*place).all(|(key, wanted)| *wanted == "*" || key == wanted);
+        let Some(chosen) = rest.first().filter(|key| here && alternatives.contains(key)) else { continue };
+        let mapping = at.iter().try_fold(&mut *root, |node, key| match &mut node.data {
+            Data::Map(entries) => entries.iter_mut().find(|(k, _)| k.text == *key).map(|(_, value)| value),
+            _ => None,
+        });
+        if let Some(Node { data: Data::Map(entries), .. }) = mapping {
+            // What was set on the command line too stays: two that were asked for are a fault.
+            entries.retain(|(k, _)| {
+                k.text == *chosen || k.place.set.is_some() || !alternatives.contains(&k.text.as_str())
+            });
+        }
     }
 }
 
@@ -201,6 +252,48 @@ mod tests {
             _ => panic!(),
         };
         assert_eq!((kind("a"), kind("b")), (Kind::Int(12), Kind::Text));
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        assert_eq!(without_password("redis://u:p@w@host:1/0"), "redis://***@host:1/0");
+        assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("a@b"), "a@b");
+    }
+
+    #[test]
+    fn what_is_set_takes_the_place_of_what_it_excludes() {
+        let text =
+            "sources: {tx: {generator: {rate: 1}, id: a}, l: {generator: {rate: 1}}}\nsinks: {online: {embedded: {}}}";
+        let set_all = |sets: &[&str]| {
+            let mut faults = Collector::default();
+            let mut node = parse(text, &mut faults).unwrap();
+            for assignment in sets {
+                let (key, value) = assignment.split_once('=').unwrap();
+                set(&mut node, key, value, &mut faults);
+            }
+            assert!(faults.list.is_empty(), "{:?}", faults.list);
+            let keys = |node: &Node| match &node.data {
+                Data::Map(entries) => entries.iter().map(|(k, _)| k.text.clone()).collect::<Vec<_>>().join(" "),
+                _ => panic!(),
+            };
+            let sources = node.get("sources").unwrap();
+            let all =
+                sources.get("tx").into_iter().chain(sources.get("l")).chain(node.get("sinks").unwrap().get("online"));
+            all.map(keys).collect::<Vec<_>>().join(" | ")
+        };
+        let untouched = "generator id | generator | embedded";
+        assert_eq!(set_all(&[]), untouched);
+        assert_eq!(set_all(&["sources.tx.generator.rate=2", "sources.tx.id=b"]), untouched);
+        assert_eq!(set_all(&["sources.tx.kafka.topic=t"]), "id kafka | generator | embedded");
+        assert_eq!(set_all(&["sources.tx.kafka={topic: t}"]), "id kafka | generator | embedded");
+        assert_eq!(set_all(&["sinks.online.redis.url=r"]), "generator id | generator | redis");
+        assert_eq!(set_all(&["sources.tx.generator=null", "sources.none.key=~"]), "id | generator | embedded");
+        assert_eq!(
+            set_all(&["sources.tx.kafka.topic=t", "sources.tx.generator.rate=2"]),
+            "id kafka generator | generator | embedded",
+            "both were asked for, which the compiler refuses"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod expand;
 pub mod expr;
 mod faults;
 pub mod model;
+mod redis_url;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 pub use catalog::{Catalog, ConnectorSpec, SourceSpec, format_of};
+pub use redis_url::RedisAddress;
 pub use schema::{schema, schema_text};
 
 use crate::base::{Fault, Faults};

@@ -6,13 +6,15 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
+use url::Url;
 
 use super::expr::Expr;
-use crate::base::{EventTime, Micros};
+use crate::base::{EventTime, Micros, SecretText};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Plan {
     pub online: Option<OnlinePlan>,
     /// The offline store, if any.
     pub offline: Option<OfflinePlan>,
+    /// The topics that rows are published to.
+    pub topics: Vec<TopicPlan>,
     /// SHA-256 (hex) of the normalised file after expansion: names the plan in manifests and logs.
     pub fingerprint: String,
 }
@@ -215,6 +219,55 @@ pub enum FileFormat {
 pub enum MessageFormat {
     /// One JSON object.
     Json,
+    /// One Avro record.
+    Avro(AvroFormat),
+}
+
+/// Messages that are Avro records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AvroFormat {
+    /// The declared schema, as text: what messages are resolved to.
+    pub declared: Arc<str>,
+    /// What messages are written with.
+    pub writer: AvroWriter,
+}
+
+/// The schema that messages are written with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AvroWriter {
+    /// All with this one, as text.
+    Schema(Arc<str>),
+    /// Each names its own: a zero byte, the schema's id in the registry as four bytes (big-endian), the record.
+    Registry(RegistryPlan),
+}
+
+/// A schema registry with Confluent's HTTP interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryPlan {
+    /// Its base address.
+    pub url: String,
+    /// User and password, with their secrets as references.
+    pub credentials: Option<(SecretText, SecretText)>,
+    /// How long one request may take.
+    pub timeout: Option<Micros>,
+}
+
+impl RegistryPlan {
+    /// What forbids using an address as a registry's, and how to mend it.
+    pub fn address_fault(url: &str) -> Option<String> {
+        match Url::parse(url) {
+            Err(error) => Some(format!("{error}; write http://HOST:PORT")),
+            Ok(url) if url.scheme() == "https" => Some(
+                "`https://` is not built yet; use the registry's plain listener, or a proxy beside Tidemill"
+                    .to_string(),
+            ),
+            Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT".to_string()),
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Some("give credentials as `user` and `password`, not in the address".to_string())
+            }
+            Ok(_) => None,
+        }
+    }
 }
 
 /// How fast a source is read.
@@ -461,13 +514,43 @@ pub struct LabelPlan {
     pub within: Micros,
 }
 
-/// The embedded online store.
+/// The online store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnlinePlan {
-    /// Directory.
-    pub path: PathBuf,
+    /// Which store.
+    pub store: OnlinePlace,
     /// An online value is rewritten at most this long, on the job's clock, after it would change.
     pub refresh: Micros,
+}
+
+/// Where online values are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnlinePlace {
+    /// In a directory, in the job's own process.
+    Embedded(PathBuf),
+    /// In Redis.
+    Redis(RedisPlan),
+}
+
+impl OnlinePlace {
+    /// The directory of an embedded store.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            OnlinePlace::Embedded(path) => Some(path),
+            OnlinePlace::Redis(_) => None,
+        }
+    }
+}
+
+/// A Redis server and the keys that are the job's on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisPlan {
+    /// The URL, see [`RedisAddress`](crate::plan::RedisAddress).
+    pub url: SecretText,
+    /// The URL as it may be shown.
+    pub shown: String,
+    /// Begins every key.
+    pub prefix: String,
 }
 
 /// The offline store: Delta tables under one directory.
@@ -481,4 +564,63 @@ pub struct OfflinePlan {
     pub commit_interval: Micros,
     /// ... or after this many rows of input.
     pub commit_rows: usize,
+}
+
+/// A topic that rows are published to, at least once and as soon as their tick is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// What is published.
+    pub rows: TopicRows,
+    /// Brokers, as librdkafka reads them.
+    pub brokers: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// How rows are encoded.
+    pub format: TopicFormat,
+    /// Columns of the message's key, by their names in the rows; none for no key.
+    pub key: Vec<String>,
+    /// Settings of librdkafka's producer.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Rows that a topic takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRows {
+    /// Those of a table, such as `predictions/fraud`, whether or not the table is written.
+    Table(String),
+    /// All dead letters.
+    DeadLetters,
+}
+
+impl TopicRows {
+    /// What they are, in words.
+    pub fn name(&self) -> &str {
+        match self {
+            TopicRows::Table(table) => table,
+            TopicRows::DeadLetters => "dead letters",
+        }
+    }
+
+    /// Where the file asks for them.
+    pub fn path(&self) -> String {
+        match self {
+            TopicRows::DeadLetters => "sinks.dead_letters".to_owned(),
+            TopicRows::Table(table) => match table.split_once('/') {
+                Some(("predictions", model)) => format!("models.{model}.to"),
+                Some((section, name)) => format!("{section}.{name}.to"),
+                None => table.clone(),
+            },
+        }
+    }
+}
+
+/// Encodings of rows in topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicFormat {
+    /// One JSON object.
+    Json,
+    /// One Avro datum.
+    Avro,
+    /// The bytes as they came.
+    Original,
 }

@@ -337,6 +337,50 @@ impl JsonSchema for Windows {
     }
 }
 
+/// One column, or several.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Columns(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Columns;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a column or a list of columns")
+            }
+
+            fn visit_str<E: Error>(self, v: &str) -> Result<Columns, E> {
+                Ok(Columns(vec![Text::from_text(v).map_err(E::custom)?.0]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Columns, A::Error> {
+                let mut columns = Vec::new();
+                while let Some(column) = seq.next_element::<Text>()? {
+                    columns.push(column.0);
+                }
+                Ok(Columns(columns))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl JsonSchema for Columns {
+    fn schema_name() -> Cow<'static, str> {
+        "Columns".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<Text>();
+        json_schema!({
+            "anyOf": [one, {"type": "array", "items": one, "minItems": 1}],
+            "description": "A column, or a list of columns.",
+        })
+    }
+}
+
 /// A mapping whose keys are names, in the order of the file.
 #[derive(Clone, Debug)]
 pub(super) struct ByName<T>(pub Vec<(String, T)>);

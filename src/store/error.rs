@@ -94,6 +94,36 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
+    /// A Redis server cannot be reached, or refuses something.
+    #[error("redis at {address}: {reason}")]
+    Redis {
+        /// The server, without user and password.
+        address: String,
+        /// What happened, and how to mend it.
+        reason: String,
+        /// Whether it may pass by itself.
+        passing: bool,
+    },
+    /// Keys of the online store in Redis make no sense.
+    #[error(
+        "online store at {address} is damaged: {reason}; delete the keys of this prefix, the job writes them again"
+    )]
+    RedisDamaged {
+        /// The server and the prefix.
+        address: String,
+        /// What was found.
+        reason: String,
+    },
+    /// A topic takes no messages, or not all were delivered.
+    #[error("{topic} at {brokers}: {reason}")]
+    Topic {
+        /// The topic, or several.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+        /// What happened, what was not delivered, and how to mend it.
+        reason: String,
+    },
     /// What was asked for does not exist or does not parse.
     #[error("{0}")]
     Request(String),
@@ -117,7 +147,10 @@ impl StoreError {
             | StoreError::Contended { .. }
             | StoreError::Online { .. }
             | StoreError::Locked { .. }
-            | StoreError::Damaged { .. } => Blame::Outside,
+            | StoreError::Damaged { .. }
+            | StoreError::Redis { .. }
+            | StoreError::RedisDamaged { .. }
+            | StoreError::Topic { .. } => Blame::Outside,
             StoreError::NoTable(_) | StoreError::Schema { .. } | StoreError::Request(_) => Blame::User,
             StoreError::Shape { .. } | StoreError::Arrow { .. } => Blame::Ours,
         }
@@ -125,11 +158,13 @@ impl StoreError {
 
     /// Whether the same call may succeed later without anything being mended.
     pub fn may_retry(&self) -> bool {
-        matches!(self, StoreError::Contended { .. } | StoreError::Locked { .. })
-            || matches!(self, StoreError::Io { source, .. } if matches!(
-                source.kind(),
-                io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull
-            ))
+        matches!(
+            self,
+            StoreError::Contended { .. } | StoreError::Locked { .. } | StoreError::Redis { passing: true, .. }
+        ) || matches!(self, StoreError::Io { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull
+        ))
     }
 
     /// Wraps an operating-system error, for `map_err`.

@@ -1,9 +1,10 @@
-//! Online and offline feature values: Delta tables, the embedded online store, and point-in-time reads of both.
+//! Online and offline feature values: Delta tables, the embedded online store, point-in-time reads of both, and topics.
 //!
 //! * [`offline`] writes Delta tables (parts by any worker, one commit per table and epoch by one of them) and reads them
 //!   back through the Delta log.
 //! * [`online`] keeps the newest value of every entity in an embedded store and serves it to other processes over a
 //!   local socket.
+//! * [`topic`] encodes rows of tables as messages and publishes them to Kafka.
 //! * [`lookup`] is what `tidemill features get` asks: one entity's features now, or as of a past time.
 //!
 //! **Invariants.** Nothing here is recovery state: losing a store loses history, never correctness of what the engine
@@ -14,5 +15,6 @@ mod error;
 pub mod lookup;
 pub mod offline;
 pub mod online;
+pub mod topic;
 
 pub use error::StoreError;

@@ -1,17 +1,25 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
+mod avro_peer;
 mod bad_input;
 mod card_fraud;
 mod cli;
 mod delta;
+mod docker;
+mod generate;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod kafka_avro;
 mod kafka_golden;
 mod kafka_source;
 mod labels;
 mod online;
 mod readme;
+mod redis_job;
+mod redis_store;
+mod registry;
 mod score_matrix;
 mod support;
 mod ticks;
+mod topics;

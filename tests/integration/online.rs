@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
+use arrow::record_batch::RecordBatch;
 use tidemill::base::parse_time;
+use tidemill::plan::model::OnlinePlace;
 use tidemill::store::lookup::{Status, get_online};
 use tidemill::store::online::OnlineReader;
 
@@ -25,28 +27,35 @@ fn served_values_are_those_of_the_clock() {
             .run();
         let now = parse_time(lake.summary.clock.as_ref().expect("a clock")).expect("a time");
         let table = lake.table("features/customer", None);
-        let times = table.column_by_name("event_time").expect("a time").as_primitive::<TimestampMicrosecondType>();
-        let mut events: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for (customer, time) in ids(&table, "customer_id").into_iter().zip(times.values()) {
-            events.entry(customer).or_default().push(*time);
-        }
-        let reader = OnlineReader::open(lake.online.as_ref().expect("an online store")).expect("a store");
-        let mut slid = 0;
-        for (customer, times) in &events {
-            let key = [("customer_id".to_owned(), customer.to_string())];
-            let row = get_online(&reader, "customer", &key).expect("an answer");
-            assert_eq!((row.status, row.stale), (Status::Present, false), "customer {customer}");
-            let last = *times.iter().max().expect("events");
-            if last > now - 168 * HOUR {
-                assert_eq!(row.event_time, Some(last), "customer {customer}");
-            }
-            for (name, width) in WINDOWS {
-                let expected = times.iter().filter(|t| **t > now - width).count();
-                let served = row.features.iter().find(|f| f.name == name).expect("the feature").value.as_u64();
-                assert_eq!(served, Some(expected as u64), "customer {customer}: {name} at {now}");
-                slid += usize::from(expected == 0);
-            }
-        }
-        assert!(events.len() > 1000 && slid > 0, "{} customers, {slid} windows ran empty", events.len());
+        let (customers, slid) = assert_served(&table, lake.online.as_ref().expect("an online store"), now);
+        assert!(customers > 1000 && slid > 0, "{customers} customers, {slid} windows ran empty");
     }
+}
+
+/// Asserts that every customer of the table is served the counts of its rows as of `now`; tells how many customers there
+/// are and how many windows have run empty.
+pub fn assert_served(table: &RecordBatch, place: &OnlinePlace, now: i64) -> (usize, usize) {
+    let times = table.column_by_name("event_time").expect("a time").as_primitive::<TimestampMicrosecondType>();
+    let mut events: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (customer, time) in ids(table, "customer_id").into_iter().zip(times.values()) {
+        events.entry(customer).or_default().push(*time);
+    }
+    let reader = OnlineReader::of(place).expect("a store");
+    let mut slid = 0;
+    for (customer, times) in &events {
+        let key = [("customer_id".to_owned(), customer.to_string())];
+        let row = get_online(&reader, "customer", &key).expect("an answer");
+        assert_eq!((row.status, row.stale), (Status::Present, false), "customer {customer}");
+        let last = *times.iter().max().expect("events");
+        if last > now - 168 * HOUR {
+            assert_eq!(row.event_time, Some(last), "customer {customer}");
+        }
+        for (name, width) in WINDOWS {
+            let expected = times.iter().filter(|t| **t > now - width).count();
+            let served = row.features.iter().find(|f| f.name == name).expect("the feature").value.as_u64();
+            assert_eq!(served, Some(expected as u64), "customer {customer}: {name} at {now}");
+            slid += usize::from(expected == 0);
+        }
+    }
+    (events.len(), slid)
 }

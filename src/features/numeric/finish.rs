@@ -37,8 +37,9 @@ pub fn variance(a: &Accumulator, scale: Scale, sample: bool) -> Option<f64> {
     }
     let n = a.count;
     let numerator = limbs_to_f64(&spread(a));
-    let denominator = u128::from(n) * u128::from(if sample { n - 1 } else { n });
-    Some(numerator / denominator as f64 * scale.unit_squared())
+    let other = if sample { n - 1 } else { n };
+    let denominator = if n < 1 << 31 { (n * other) as i64 as f64 } else { (u128::from(n) * u128::from(other)) as f64 };
+    Some(numerator / denominator * scale.unit_squared())
 }
 
 /// The standard deviation: the root of [`variance`].
@@ -47,6 +48,9 @@ pub fn stddev(a: &Accumulator, scale: Scale, sample: bool) -> Option<f64> {
     variance(a, scale, sample).map(f64::sqrt)
 }
 
+pub(super) const UNIT_32: f64 = 1.0 / 4_294_967_296.0;
+pub(super) const UNIT_64: f64 = UNIT_32 * UNIT_32;
+
 /// A sum as its nearest float and the rest, itself rounded to 53 bits.
 #[inline(always)]
 fn parts(sum: i128, scale: Scale) -> (f64, f64) {
@@ -54,9 +58,8 @@ fn parts(sum: i128, scale: Scale) -> (f64, f64) {
     // Below 2^42 the whole part and the two halves of the fraction add up without loss: the conversions are exact, the
     // first addition's error is a multiple of 2^-32 below 2^-11, and what the last digits add to it fits beside it.
     if scale == Scale::Fraction && whole.unsigned_abs() < 1 << 42 {
-        const UNIT_32: f64 = 1.0 / 4_294_967_296.0;
         let upper = (sum as u64 >> 32) as i64 as f64 * UNIT_32;
-        let lower = i64::from(sum as u32) as f64 * (UNIT_32 * UNIT_32);
+        let lower = i64::from(sum as u32) as f64 * UNIT_64;
         let (near, error) = exact_sum(whole as f64, upper);
         return exact_sum(near, error + lower);
     }
@@ -82,7 +85,7 @@ fn wide_parts(sum: i128, scale: Scale) -> (f64, f64) {
 /// `a + b` rounded, and its exact error.
 /// Source: D. E. Knuth, "The Art of Computer Programming", volume 2, section 4.2.2.
 #[inline(always)]
-fn exact_sum(a: f64, b: f64) -> (f64, f64) {
+pub(super) fn exact_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let b_part = sum - a;
     (sum, (a - (sum - b_part)) + (b - b_part))
@@ -91,7 +94,7 @@ fn exact_sum(a: f64, b: f64) -> (f64, f64) {
 /// `a·b` rounded and its exact error, without a fused multiply-add so that every processor gives the same.
 /// Source: T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
 #[inline(always)]
-fn exact_product(a: f64, b: f64) -> (f64, f64) {
+pub(super) fn exact_product(a: f64, b: f64) -> (f64, f64) {
     const SPLITTER: f64 = 134_217_729.0;
     let halves = |x: f64| {
         let c = SPLITTER * x;
@@ -105,7 +108,7 @@ fn exact_product(a: f64, b: f64) -> (f64, f64) {
 
 /// `n·S2 − S1²`, which is never negative, in 320 bits.
 #[inline(always)]
-fn spread(a: &Accumulator) -> [u64; 5] {
+pub(super) fn spread(a: &Accumulator) -> [u64; 5] {
     let n = u128::from(a.count);
     let [low, high] = a.squares;
     // n·S2, limb by limb: a limb times n plus a carry is below 2^128.
@@ -131,17 +134,48 @@ fn borrow(a: u64, b: u64, in_: bool) -> (u64, bool) {
 /// The nearest float, half to even.
 #[inline(always)]
 fn limbs_to_f64(limbs: &[u64; 5]) -> f64 {
+    let (digits, unit) = leading(limbs);
+    digits as f64 * f64::from_bits(unit)
+}
+
+/// The leading 63 bits, the last of which also stands for all that follow, and the bits of the float that one of them is
+/// worth: the digits' nearest float times that is the number's.
+#[inline(always)]
+pub(super) fn leading(limbs: &[u64; 5]) -> (i64, u64) {
+    let [bottom, low, high, ..] = *limbs;
+    if limbs[4] | limbs[3] == 0 && high != 0 {
+        let zeros = high.leading_zeros();
+        let pair = (u128::from(high) << 64 | u128::from(low)) << zeros;
+        return digits(pair, bottom, 128 - zeros);
+    }
+    leading_of_any(limbs)
+}
+
+/// [`leading`] of any number.
+#[inline(never)]
+fn leading_of_any(limbs: &[u64; 5]) -> (i64, u64) {
     let mut top = 4;
     while top > 0 && limbs[top] == 0 {
         top -= 1;
     }
-    if top == 0 {
-        return limbs[0] as f64;
-    }
     let zeros = limbs[top].leading_zeros();
+    if limbs[top] == 0 {
+        return (0, 1.0f64.to_bits());
+    }
+    if top == 0 {
+        return digits(u128::from(limbs[0]) << 64 << zeros, 0, 0u32.wrapping_sub(zeros));
+    }
     let pair = (u128::from(limbs[top]) << 64 | u128::from(limbs[top - 1])) << zeros;
-    let below = limbs[..top - 1].iter().fold(pair as u64, |any, limb| any | limb);
-    // 64 leading bits; what follows only matters as "more than nothing", and bit 0 lies below the rounding point.
-    let leading = (pair >> 64) as u64 | u64::from(below != 0);
-    leading as f64 * f64::from_bits((1023 + 64 * top as u64 - u64::from(zeros)) << 52)
+    let below = limbs[..top - 1].iter().fold(0, |any, limb| any | limb);
+    digits(pair, below, 64 * top as u32 - zeros)
+}
+
+/// Of a number `pair / 2^64 · 2^exponent` with its top bit set, and anything below it.
+#[inline(always)]
+fn digits(pair: u128, below: u64, exponent: u32) -> (i64, u64) {
+    let top = (pair >> 64) as u64;
+    // One bit is dropped to have a signed integer, and kept with what follows: bit 0 lies below the rounding point.
+    let rest = (top & 1) | pair as u64 | below;
+    let digits = (top >> 1 | u64::from(rest != 0)) as i64;
+    (digits, u64::from(1023u32.wrapping_add(1).wrapping_add(exponent)) << 52)
 }

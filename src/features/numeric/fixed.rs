@@ -45,7 +45,8 @@ pub fn quantise(x: f64) -> Option<i128> {
     // x = mantissa · 2^(exponent − 1075), so in units of 2^-64 the mantissa moves left by exponent − 1011.
     let left = exponent - 1011;
     let magnitude = if left >= 0 {
-        u128::from(mantissa) << left
+        // At most 53, so both halves come of one shift each.
+        u128::from(mantissa << left) | u128::from(mantissa >> 1 >> (63 - left)) << 64
     } else {
         u128::from(round_right(mantissa, (-left).min(63) as u32))
     };
@@ -67,10 +68,27 @@ fn round_right(mantissa: u64, right: u32) -> u64 {
 pub fn square(m: i128) -> [u128; 2] {
     let a = m.unsigned_abs();
     let (high, low) = ((a >> 64) as u64, a as u64);
-    let cross = u128::from(high) * u128::from(low);
-    let (bottom, carry) = (u128::from(low) * u128::from(low)).overflowing_add(cross << 65);
-    let top = u128::from(high) * u128::from(high) + (cross >> 63) + u128::from(carry);
-    [bottom, top]
+    let (bottom, cross, top) = (wide(low, low), wide(high, low), wide(high, high));
+    // 2·cross at limb 1.
+    let (l1, c) = ((bottom >> 64) as u64).carrying_add((cross << 1) as u64, false);
+    let (l2, c) = (top as u64).carrying_add((cross >> 63) as u64, c);
+    let l3 = ((top >> 64) as u64).wrapping_add((cross >> 127) as u64).wrapping_add(u64::from(c));
+    halves([bottom as u64, l1, l2, l3])
+}
+
+#[inline(always)]
+fn wide(a: u64, b: u64) -> u128 {
+    u128::from(a) * u128::from(b)
+}
+
+#[inline(always)]
+fn limbs(halves: [u128; 2]) -> [u64; 4] {
+    [halves[0] as u64, (halves[0] >> 64) as u64, halves[1] as u64, (halves[1] >> 64) as u64]
+}
+
+#[inline(always)]
+fn halves(limbs: [u64; 4]) -> [u128; 2] {
+    [u128::from(limbs[0]) | u128::from(limbs[1]) << 64, u128::from(limbs[2]) | u128::from(limbs[3]) << 64]
 }
 
 /// Count, sum and sum of squares of some inputs; one cache line.
@@ -206,14 +224,22 @@ impl Accumulator {
 
     #[inline(always)]
     fn add_squares(&mut self, square: [u128; 2]) {
-        let (low, carry) = self.squares[0].overflowing_add(square[0]);
-        self.squares = [low, self.squares[1].wrapping_add(square[1]).wrapping_add(u128::from(carry))];
+        let (a, b) = (limbs(self.squares), limbs(square));
+        let (l0, c) = a[0].carrying_add(b[0], false);
+        let (l1, c) = a[1].carrying_add(b[1], c);
+        let (l2, c) = a[2].carrying_add(b[2], c);
+        let (l3, _) = a[3].carrying_add(b[3], c);
+        self.squares = halves([l0, l1, l2, l3]);
     }
 
     #[inline(always)]
     fn remove_squares(&mut self, square: [u128; 2]) {
-        let (low, borrow) = self.squares[0].overflowing_sub(square[0]);
-        self.squares = [low, self.squares[1].wrapping_sub(square[1]).wrapping_sub(u128::from(borrow))];
+        let (a, b) = (limbs(self.squares), limbs(square));
+        let (l0, c) = a[0].borrowing_sub(b[0], false);
+        let (l1, c) = a[1].borrowing_sub(b[1], c);
+        let (l2, c) = a[2].borrowing_sub(b[2], c);
+        let (l3, _) = a[3].borrowing_sub(b[3], c);
+        self.squares = halves([l0, l1, l2, l3]);
     }
 
     /// Words of a stored accumulator.

@@ -12,10 +12,12 @@
 //! cancellation is left for floating point. Sum is correctly rounded; mean is, but for a near-tie within 2^-50 ulp;
 //! variance is within 1.5 ulp and its root within 1.25.
 
+mod block;
 mod finish;
 mod fixed;
 mod order;
 
+pub use block::{LANES, Moments, moments};
 pub use finish::{mean, stddev, sum, sum_i64, variance};
 pub use fixed::{Accumulator, FLOAT_LIMIT, Scale, quantise, square};
 pub use order::{float_key, float_of_key};

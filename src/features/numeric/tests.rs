@@ -252,3 +252,35 @@ proptest! {
         prop_assert_eq!(Big(got.to_vec()).trim(), expected);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_block_is_finished_as_its_rows_are(
+        rows in prop::collection::vec(prop::collection::vec(prop_oneof![
+            -1e3f64..1e3, 1e-9f64..1e-6, -1e11f64..1e11, Just(0.0), Just(4.25), Just(1e13)
+        ], 0..7), 1..=LANES),
+        copies in 1usize..3,
+        common in any::<bool>(),
+    ) {
+        let mut sums = Vec::new();
+        for values in &rows {
+            let values: Vec<f64> =
+                if common { values.iter().map(|x| x.clamp(-1e9, 1e9)).chain([1.5]).collect() } else { values.clone() };
+            sums.extend(std::iter::repeat_n(Accumulator::ZERO, copies - 1));
+            sums.push(accumulate(&values));
+        }
+        let mut block = Moments::default();
+        let done = moments(&sums, copies - 1, copies, true, &mut block);
+        prop_assert!(done || !common);
+        for (row, a) in sums.iter().skip(copies - 1).step_by(copies).enumerate() {
+            if !done {
+                break;
+            }
+            let bits = |x: Option<f64>| x.map(f64::to_bits);
+            prop_assert_eq!(Some(block.sum[row].to_bits()), bits(sum(a, Scale::Fraction)));
+            prop_assert_eq!(Some(block.mean[row].to_bits()), bits(mean(a, Scale::Fraction)));
+            prop_assert_eq!(Some(block.variance[row].to_bits()), bits(variance(a, Scale::Fraction, false)));
+            prop_assert_eq!(Some(block.stddev[row].to_bits()), bits(stddev(a, Scale::Fraction, false)));
+        }
+    }
+}

@@ -16,7 +16,7 @@ use super::ViewError;
 use super::keys::Texts;
 use super::layout::{Kind, Layout, NULL_FLOAT, NULL_NARROW, NULL_TEXT, Output, Source};
 use super::value::Raw;
-use crate::features::numeric::{self, Accumulator, float_of_key};
+use crate::features::numeric::{self, Accumulator, Moments, float_of_key};
 
 /// A column's values in one of `Float64`, `Int64`, `UInt64`, `LargeBinary`-like, as its kind wants.
 pub(super) fn plain(column: &ArrayRef, kind: Kind) -> Result<ArrayRef, ViewError> {
@@ -102,6 +102,14 @@ pub(super) fn read_entries(
         })
         .collect::<Result<Vec<_>, _>>()?;
     entries.clear();
+    if layout.solo.is_some()
+        && let [column] = &columns[..]
+        && column.null_count() == 0
+    {
+        let values = column.as_primitive::<Float64Type>().values();
+        entries.extend(times.iter().zip(values).flat_map(|(time, value)| [*time as u64, float_word(*value)]));
+        return Ok(());
+    }
     entries.resize(times.len() * stride, 0);
     for (entry, time) in entries.chunks_exact_mut(stride).zip(times) {
         entry[0] = *time as u64;
@@ -117,8 +125,7 @@ pub(super) fn read_entries(
         match input.kind {
             Kind::Float => {
                 for (entry, value) in rows.zip(column.as_primitive::<Float64Type>().values()) {
-                    // Adding zero turns −0.0 into 0.0.
-                    entry[at] = if value.is_nan() { NULL_FLOAT } else { (value + 0.0).to_bits() };
+                    entry[at] = float_word(*value);
                 }
             }
             Kind::Narrow | Kind::Wide => {
@@ -158,6 +165,12 @@ pub(super) fn read_entries(
     Ok(())
 }
 
+/// Adding zero turns −0.0 into 0.0.
+#[inline(always)]
+fn float_word(value: f64) -> u64 {
+    if value.is_nan() { NULL_FLOAT } else { (value + 0.0).to_bits() }
+}
+
 /// A default as the word (or text) in which an output is gathered. The error says that it does not fit.
 pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Result<u64, Vec<u8>>, ()> {
     let array = value.cast_to(&output.data_type).and_then(|v| v.to_array()).map_err(|_| ())?;
@@ -191,7 +204,7 @@ pub(super) fn word_of_scalar(value: &ScalarValue, output: &Output) -> Result<Res
 }
 
 /// Rows gathered before answers are finished: their raw results stay in the processor's nearest caches.
-pub(super) const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = numeric::LANES;
 
 /// Answers of rows, gathered column by column.
 pub(super) struct Answers {
@@ -201,6 +214,45 @@ pub(super) struct Answers {
     lasts: Vec<(u64, u8)>,
     gathered: usize,
     columns: Vec<Gathered>,
+    groups: Vec<Group>,
+    /// Outputs that belong to no group.
+    single: Vec<usize>,
+    moments: Box<Moments>,
+}
+
+/// Outputs made of the sums of one pair of floats, finished together.
+struct Group {
+    pair: usize,
+    /// Whether squares are needed.
+    squares: bool,
+    outputs: Vec<usize>,
+}
+
+/// The groups of a layout, and the outputs that belong to none.
+fn groups(layout: &Layout) -> (Vec<Group>, Vec<usize>) {
+    let (mut groups, mut single) = (Vec::<Group>::new(), Vec::new());
+    for (at, output) in layout.outputs.iter().enumerate() {
+        let (pair, squares) = match output.source {
+            Source::Sum { pair } | Source::Mean { pair } => (pair, false),
+            Source::Variance { pair, sample: false, .. } => (pair, true),
+            _ => {
+                single.push(at);
+                continue;
+            }
+        };
+        if output.kind != Kind::Float {
+            single.push(at);
+            continue;
+        }
+        match groups.iter_mut().find(|g| g.pair == pair) {
+            Some(group) => {
+                group.squares |= squares;
+                group.outputs.push(at);
+            }
+            None => groups.push(Group { pair, squares, outputs: vec![at] }),
+        }
+    }
+    (groups, single)
 }
 
 /// One output column under construction.
@@ -214,7 +266,11 @@ struct Gathered {
 
 impl Answers {
     pub(super) fn new(layout: &Layout) -> Self {
+        let (groups, single) = groups(layout);
         Answers {
+            groups,
+            single,
+            moments: Box::default(),
             rows: vec![0; BLOCK * layout.windows.len()],
             sums: vec![Accumulator::ZERO; BLOCK * layout.pairs.len()],
             extrema: vec![(0, 0); BLOCK * layout.extrema.len()],
@@ -236,7 +292,9 @@ impl Answers {
     pub(super) fn row(&mut self, layout: &Layout) -> Raw<'_> {
         #[inline(always)]
         fn part<T>(all: &mut [T], row: usize, width: usize) -> &mut [T] {
-            &mut all[row * width..(row + 1) * width]
+            debug_assert!(row < BLOCK && all.len() == BLOCK * width);
+            // SAFETY: every list has room for a block of rows, and `done` keeps the row below that.
+            unsafe { all.get_unchecked_mut(row * width..(row + 1) * width) }
         }
         let row = self.gathered;
         Raw {
@@ -258,88 +316,152 @@ impl Answers {
 
     fn finish_block(&mut self, layout: &Layout, texts: &Texts) {
         let rows = std::mem::take(&mut self.gathered);
-        for (output, column) in layout.outputs.iter().zip(&mut self.columns) {
-            let (pairs, windows) = (layout.pairs.len(), layout.windows.len());
-            let sums = |pair: usize| self.sums[pair..].iter().step_by(pairs.max(1)).take(rows);
-            let scale = output.kind.scale();
-            let default = output.default;
-            match output.source {
-                Source::Rows { window } => {
-                    let counts = self.rows[window..].iter().step_by(windows).take(rows);
-                    column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
+        let pairs = layout.pairs.len();
+        for group in &self.groups {
+            let sums = &self.sums[..rows * pairs];
+            if numeric::moments(sums, group.pair, pairs, group.squares, &mut self.moments) {
+                for at in &group.outputs {
+                    let values = match layout.outputs[*at].source {
+                        Source::Sum { .. } => &self.moments.sum,
+                        Source::Mean { .. } => &self.moments.mean,
+                        Source::Variance { root: true, .. } => &self.moments.stddev,
+                        _ => &self.moments.variance,
+                    };
+                    self.columns[*at].words.extend(values[..rows].iter().map(|v| v.to_bits()));
                 }
-                Source::Count { pair } => {
-                    column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
-                }
-                Source::Sum { pair } if output.data_type.is_integer() => column.gather(
-                    rows,
-                    sums(pair).map(|a| match a.count() {
-                        0 => default,
-                        _ => numeric::sum_i64(a).map(|s| s as u64),
-                    }),
-                ),
-                Source::Sum { pair } => column.gather(
-                    rows,
-                    sums(pair).map(|a| match a.count() {
-                        0 => default,
-                        _ => numeric::sum(a, scale).map(f64::to_bits),
-                    }),
-                ),
-                Source::Mean { pair } => column.gather(
-                    rows,
-                    sums(pair).map(|a| match a.count() {
-                        0 => default,
-                        _ => numeric::mean(a, scale).map(f64::to_bits),
-                    }),
-                ),
-                Source::Variance { pair, sample, root } => column.gather(
-                    rows,
-                    sums(pair).map(|a| {
-                        let variance = || numeric::variance(a, scale, sample);
-                        match a.count() {
-                            0 => default,
-                            _ if root => variance().map(|v| v.sqrt().to_bits()),
-                            _ => variance().map(f64::to_bits),
-                        }
-                    }),
-                ),
-                Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
-                    let max = matches!(output.source, Source::Max { .. });
-                    let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
-                    column.gather(
-                        rows,
-                        sums(pair).zip(found).map(|(a, e)| {
-                            let key = if max { e.1 } else { e.0 };
-                            match (a.count(), output.kind) {
-                                (0, _) => default,
-                                (_, Kind::Float) => Some(float_of_key(key).to_bits()),
-                                (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
-                                _ => Some(key as u64),
-                            }
-                        }),
-                    );
-                }
-                Source::Last { last } => {
-                    let found = self.lasts[last..].iter().step_by(layout.lasts.len()).take(rows);
-                    if output.kind == Kind::Bytes {
-                        column.texts.extend(found.map(|(word, state)| match state {
-                            0 => output.default_text.as_deref().map(Into::into),
-                            1 => None,
-                            _ => Some(texts.get(*word).into()),
-                        }));
-                    } else {
-                        column.gather(
-                            rows,
-                            found.map(|(word, state)| match state {
-                                0 => default,
-                                1 => None,
-                                _ => Some(*word),
-                            }),
-                        );
-                    }
+            } else {
+                for at in &group.outputs {
+                    let mut column = std::mem::take(&mut self.columns[*at]);
+                    self.finish_one(layout, texts, *at, rows, &mut column);
+                    self.columns[*at] = column;
                 }
             }
         }
+        for i in 0..self.single.len() {
+            let at = self.single[i];
+            let mut column = std::mem::take(&mut self.columns[at]);
+            self.finish_one(layout, texts, at, rows, &mut column);
+            self.columns[at] = column;
+        }
+    }
+
+    /// Finishes one output row by row.
+    fn finish_one(&self, layout: &Layout, texts: &Texts, at: usize, rows: usize, column: &mut Gathered) {
+        let output = &layout.outputs[at];
+        let mut words = [0; BLOCK];
+        if self.copy_present(layout, output, &mut words[..rows]) {
+            column.words.extend_from_slice(&words[..rows]);
+            return;
+        }
+        let (pairs, windows) = (layout.pairs.len(), layout.windows.len());
+        let sums = |pair: usize| self.sums[pair..].iter().step_by(pairs.max(1)).take(rows);
+        let scale = output.kind.scale();
+        let default = output.default;
+        match output.source {
+            Source::Rows { window } => {
+                let counts = self.rows[window..].iter().step_by(windows).take(rows);
+                column.gather(rows, counts.map(|n| if *n == 0 { default } else { Some(*n) }));
+            }
+            Source::Count { pair } => {
+                column.gather(rows, sums(pair).map(|a| if a.count() == 0 { default } else { Some(a.count()) }));
+            }
+            Source::Sum { pair } if output.data_type.is_integer() => column.gather(
+                rows,
+                sums(pair).map(|a| match a.count() {
+                    0 => default,
+                    _ => numeric::sum_i64(a).map(|s| s as u64),
+                }),
+            ),
+            Source::Sum { pair } => column.gather(
+                rows,
+                sums(pair).map(|a| match a.count() {
+                    0 => default,
+                    _ => numeric::sum(a, scale).map(f64::to_bits),
+                }),
+            ),
+            Source::Mean { pair } => column.gather(
+                rows,
+                sums(pair).map(|a| match a.count() {
+                    0 => default,
+                    _ => numeric::mean(a, scale).map(f64::to_bits),
+                }),
+            ),
+            Source::Variance { pair, sample, root } => column.gather(
+                rows,
+                sums(pair).map(|a| {
+                    let variance = || numeric::variance(a, scale, sample);
+                    match a.count() {
+                        0 => default,
+                        _ if root => variance().map(|v| v.sqrt().to_bits()),
+                        _ => variance().map(f64::to_bits),
+                    }
+                }),
+            ),
+            Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
+                let max = matches!(output.source, Source::Max { .. });
+                let found = self.extrema[extrema..].iter().step_by(layout.extrema.len()).take(rows);
+                column.gather(
+                    rows,
+                    sums(pair).zip(found).map(|(a, e)| {
+                        let key = if max { e.1 } else { e.0 };
+                        match (a.count(), output.kind) {
+                            (0, _) => default,
+                            (_, Kind::Float) => Some(float_of_key(key).to_bits()),
+                            (_, Kind::Unsigned) => Some(key as u64 ^ 1 << 63),
+                            _ => Some(key as u64),
+                        }
+                    }),
+                );
+            }
+            Source::Last { last } => {
+                let found = self.lasts[last..].iter().step_by(layout.lasts.len()).take(rows);
+                if output.kind == Kind::Bytes {
+                    column.texts.extend(found.map(|(word, state)| match state {
+                        0 => output.default_text.as_deref().map(Into::into),
+                        1 => None,
+                        _ => Some(texts.get(*word).into()),
+                    }));
+                } else {
+                    column.gather(
+                        rows,
+                        found.map(|(word, state)| match state {
+                            0 => default,
+                            1 => None,
+                            _ => Some(*word),
+                        }),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts, smallest and largest values, when every row has some; `false` when the rows need to be looked at.
+    fn copy_present(&self, layout: &Layout, output: &Output, words: &mut [u64]) -> bool {
+        let mut absent = false;
+        match output.source {
+            Source::Rows { window } => {
+                for (word, rows) in words.iter_mut().zip(self.rows.chunks_exact(layout.windows.len())) {
+                    *word = rows[window];
+                    absent |= *word == 0;
+                }
+            }
+            Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
+                let max = matches!(output.source, Source::Max { .. });
+                let sums = self.sums.chunks_exact(layout.pairs.len());
+                let found = self.extrema.chunks_exact(layout.extrema.len());
+                for ((word, sums), found) in words.iter_mut().zip(sums).zip(found) {
+                    *word = if max { found[extrema].1 } else { found[extrema].0 } as u64;
+                    absent |= sums[pair].count() == 0;
+                }
+                match output.kind {
+                    Kind::Float => words.iter_mut().for_each(|w| *w = float_of_key(*w as i64).to_bits()),
+                    Kind::Unsigned => words.iter_mut().for_each(|w| *w ^= 1 << 63),
+                    _ => {}
+                }
+            }
+            _ => return false,
+        }
+        !absent
     }
 
     /// The answers of all rows since [`Self::begin`].

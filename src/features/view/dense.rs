@@ -30,18 +30,38 @@ pub(super) struct Queue {
     /// Chunk number of the first of `chunks`.
     base: u64,
     chunks: VecDeque<u32>,
-    /// The newest chunk, as the last of `chunks`.
-    newest: u32,
+    /// Where the next entry goes; 0 when that is a new chunk, or not known.
+    tail: usize,
 }
 
-/// A place in a queue that remembers its chunk.
+/// A place in a queue that remembers its address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
     /// Number of the entry.
     pub(super) at: u64,
-    /// A chunk's number plus one, and the chunk.
-    number: u32,
-    chunk: u32,
+    /// Where it is; 0 when that is not known. Chunks do not move, and a queue keeps those that its cursors are in.
+    entry: usize,
+}
+
+impl Cursor {
+    /// Moves on to the next entry.
+    #[inline(always)]
+    pub(super) fn step<S: Shape>(&mut self, layout: &Layout) {
+        self.at += 1;
+        let next = self.entry + S::stride(layout) * size_of::<u64>();
+        self.entry = if self.at & ((1 << CHUNK_LOG2) - 1) == 0 || self.entry == 0 { 0 } else { next };
+    }
+
+    #[inline(always)]
+    fn set(&mut self, at: u64) {
+        *self = Cursor { at, entry: 0 };
+    }
+
+    /// Asks for the entry.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(self.entry as *const u64);
+    }
 }
 
 impl Queue {
@@ -66,13 +86,15 @@ impl Queue {
     /// The entry at a cursor, which must not be at the end.
     #[inline(always)]
     pub(super) fn read<'a, S: Shape>(&self, layout: &Layout, pool: &'a Slab, cursor: &mut Cursor) -> &'a [u64] {
-        let number = (cursor.at >> CHUNK_LOG2) as u32 + 1;
-        if cursor.number != number {
-            cursor.number = number;
-            cursor.chunk = self.chunks[((cursor.at >> CHUNK_LOG2) - self.base) as usize];
+        debug_assert!(self.first <= cursor.at && cursor.at < self.end);
+        if cursor.entry == 0 {
+            let (chunk, word) = self.place::<S>(layout, cursor.at);
+            // SAFETY: the chunk has room for 32 entries of `stride` words.
+            cursor.entry = unsafe { pool.at(chunk).add(word) }.as_ptr().expose_provenance();
         }
-        let word = (cursor.at & ((1 << CHUNK_LOG2) - 1)) as usize * S::stride(layout);
-        &pool.get(cursor.chunk)[word..word + S::stride(layout)]
+        let at = std::ptr::with_exposed_provenance::<u64>(cursor.entry);
+        // SAFETY: a cursor is at an entry of a chunk that the queue holds, whose address `pool.at` gave out for good.
+        unsafe { std::slice::from_raw_parts(at, S::stride(layout)) }
     }
 
     #[inline(always)]
@@ -83,14 +105,35 @@ impl Queue {
 
     #[inline(always)]
     pub(super) fn push<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab, entry: &[u64]) {
+        let stride = S::stride(layout);
+        let entry = &entry[..stride];
+        if self.tail == 0 {
+            self.find_tail::<S>(layout, pool);
+        }
+        let at = std::ptr::with_exposed_provenance_mut::<u64>(self.tail);
+        // SAFETY: the tail is the place of the entry numbered `end`, in the newest chunk, which the pool is borrowed for.
+        unsafe { std::slice::from_raw_parts_mut(at, stride) }.copy_from_slice(entry);
+        self.end += 1;
+        let next = self.tail + stride * size_of::<u64>();
+        self.tail = if self.end & ((1 << CHUNK_LOG2) - 1) == 0 { 0 } else { next };
+    }
+
+    #[inline(never)]
+    fn find_tail<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab) {
         let within = (self.end & ((1 << CHUNK_LOG2) - 1)) as usize;
         if within == 0 || self.chunks.is_empty() {
-            self.newest = pool.alloc();
-            self.chunks.push_back(self.newest);
+            self.chunks.push_back(pool.alloc());
         }
-        let stride = S::stride(layout);
-        pool.get_mut(self.newest)[within * stride..(within + 1) * stride].copy_from_slice(&entry[..stride]);
-        self.end += 1;
+        if let Some(newest) = self.chunks.back() {
+            // SAFETY: the chunk has room for 32 entries of `stride` words.
+            self.tail = unsafe { pool.at(*newest).add(within * S::stride(layout)) }.as_ptr().expose_provenance();
+        }
+    }
+
+    /// Asks for the place of the next entry.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(self.tail as *const u64);
     }
 
     /// Inserts in order; returns the new entry's number. `last` is the time of the newest entry.
@@ -136,6 +179,7 @@ impl Queue {
         self.chunks.drain(..).for_each(|chunk| pool.release(chunk));
         self.first = self.end;
         self.base = self.end >> CHUNK_LOG2;
+        self.tail = 0;
     }
 
     /// First entry after (time, ord), among those from `first`.
@@ -288,10 +332,10 @@ impl Dense {
         let time = entry[0] as i64;
         self.absorbed += 1;
         let mut holds = vec![true; layout.windows.len()];
-        for (i, Cursor { at: first, .. }) in self.inside.iter_mut().enumerate() {
+        for (i, inside) in self.inside.iter_mut().enumerate() {
             let w = layout.exact[i];
-            if at < *first && layout.windows[w].width.is_some() {
-                *first += 1;
+            if at < inside.at && layout.windows[w].width.is_some() {
+                inside.set(inside.at + 1);
                 holds[w] = false;
             }
         }
@@ -363,7 +407,7 @@ impl Dense {
                 // After a long pause all rows may be gone: then there is no need to take them out one by one.
                 if cursor.at == from + 8 && self.queue.time(layout, pool, self.waiting - 1) <= bound {
                     window.pairs.iter().for_each(|p| self.sums[*p] = Accumulator::ZERO);
-                    cursor.at = self.waiting;
+                    cursor.set(self.waiting);
                     break;
                 }
                 for p in &window.pairs {
@@ -371,7 +415,7 @@ impl Dense {
                     let term = term::<S>(layout, &layout.inputs[pair.input], entry, pair.level);
                     remove::<S>(&mut self.sums[*p], pair.level, term);
                 }
-                cursor.at += 1;
+                cursor.step::<S>(layout);
             }
             self.inside[i] = cursor;
         }
@@ -622,15 +666,9 @@ impl Dense {
 
     /// Asks for what the next row will touch: the queue's end, each window's first rows, the ends of wedges and tiles.
     #[inline(always)]
-    pub(super) fn prefetch_inside<S: Shape>(&self, layout: &Layout, pool: &Slab) {
-        let stride = S::stride(layout);
-        let word = |at: u64| (at & ((1 << CHUNK_LOG2) - 1)) as usize * stride;
-        if !self.queue.chunks.is_empty() {
-            pool.prefetch_word(self.queue.newest, word(self.queue.end));
-        }
-        for cursor in self.inside.iter().filter(|cursor| cursor.number > 0) {
-            pool.prefetch_word(cursor.chunk, word(cursor.at));
-        }
+    pub(super) fn prefetch_inside(&self) {
+        self.queue.prefetch();
+        self.inside.iter().for_each(Cursor::prefetch);
         for wedge in self.wedges.iter() {
             wedge.prefetch();
         }

@@ -36,14 +36,60 @@ impl Dense {
         if layout.keep_dense.is_some() {
             self.queue.push::<S>(layout, pool, entry);
             self.waiting += 1;
-            self.step_rows::<S>(layout, pool, term, bounds, out);
+            match layout.windows.len() {
+                1 if layout.paired => self.step_paired::<S, 1>(layout, pool, term, bounds, out),
+                2 if layout.paired => self.step_paired::<S, 2>(layout, pool, term, bounds, out),
+                3 if layout.paired => self.step_paired::<S, 3>(layout, pool, term, bounds, out),
+                _ => self.step_rows::<S>(layout, pool, term, bounds, out),
+            }
         }
-        self.step_tiles::<S>(layout, time, term, bounds, out);
+        if !layout.tracks.is_empty() {
+            self.step_tiles::<S>(layout, time, term, bounds, out);
+        }
         if !self.wedges.is_empty() {
             self.step_wedges::<S>(layout, time, sort_key::<S>(layout, input, entry), bounds, out);
         }
         if layout.keep_dense.is_some() {
             self.forget_rows(layout, pool);
+        }
+    }
+
+    /// [`Self::step_rows`] for `W` windows that each have the sums of the same number.
+    #[inline(always)]
+    fn step_paired<S: Shape, const W: usize>(
+        &mut self,
+        layout: &Layout,
+        pool: &Slab,
+        new: Term,
+        bounds: &[i64],
+        out: &mut Raw<'_>,
+    ) {
+        let (input, level, end) = (&layout.inputs[0], layout.inputs[0].level, self.waiting);
+        let (Some(kept), Some(inside)) = (self.sums.first_chunk_mut::<W>(), self.inside.first_chunk_mut::<W>()) else {
+            return;
+        };
+        let (Some(bounds), Some(rows), Some(given)) =
+            (bounds.first_chunk::<W>(), out.rows.first_chunk_mut::<W>(), out.sums.first_chunk_mut::<W>())
+        else {
+            return;
+        };
+        for w in 0..W {
+            let mut sums = kept[w];
+            add::<S>(&mut sums, level, new);
+            let mut cursor = inside[w];
+            // The new row is inside every window, so this ends before the queue does.
+            loop {
+                let entry = self.queue.read::<S>(layout, pool, &mut cursor);
+                if entry[0] as i64 > bounds[w] {
+                    break;
+                }
+                remove::<S>(&mut sums, level, term::<S>(layout, input, entry, level));
+                cursor.step::<S>(layout);
+            }
+            inside[w] = cursor;
+            rows[w] = end - cursor.at;
+            kept[w] = sums;
+            given[w] = sums;
         }
     }
 
@@ -55,14 +101,13 @@ impl Dense {
             let mut sums = pair.map_or(Accumulator::ZERO, |p| self.sums[p]);
             add::<S>(&mut sums, level, new);
             let mut cursor = self.inside[i];
-            // The new row is inside every window, so this ends before the queue does.
             loop {
                 let entry = self.queue.read::<S>(layout, pool, &mut cursor);
                 if entry[0] as i64 > bounds[*w] {
                     break;
                 }
                 remove::<S>(&mut sums, level, term::<S>(layout, input, entry, level));
-                cursor.at += 1;
+                cursor.step::<S>(layout);
             }
             self.inside[i] = cursor;
             out.rows[*w] = self.waiting - cursor.at;

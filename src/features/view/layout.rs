@@ -254,6 +254,8 @@ pub(super) struct Layout {
     /// Rows come in order, are asked for at once, and only the one float's trailing sums and extrema are kept: a dense
     /// record takes a row in and answers in one pass.
     pub(super) fused: bool,
+    /// There are no tiles, and the only sums of each window have the window's number.
+    pub(super) paired: bool,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -298,6 +300,7 @@ impl Layout {
             forever: false,
             solo: None,
             fused: false,
+            paired: false,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -349,6 +352,7 @@ impl Layout {
             && horizon == 0
             && !lifetime
             && layout.lasts.is_empty();
+        layout.paired = layout.tracks.is_empty() && (0..layout.windows.len()).all(|w| layout.windows[w].pairs == [w]);
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {

@@ -28,6 +28,7 @@ mod index;
 mod inline;
 mod keys;
 mod layout;
+mod own;
 mod peek;
 mod refresh;
 mod slab;

@@ -10,7 +10,7 @@ use super::columns::Answers;
 use super::index::Handle;
 use super::keys::bytes_of_word;
 use super::small::{self, DIRTY};
-use super::state::{Bounds, ViewState};
+use super::state::{Bounds, ViewState, mark};
 use super::value::Any;
 use crate::base::EventTime;
 
@@ -92,6 +92,22 @@ impl ViewState {
         self.refresh = self.layout.refresh.then_some(refresh);
         let values = answers.finish(&self.layout, &self.texts)?;
         Ok(Refreshed { keys: keys.finish(), values, event_times, valid_until, more })
+    }
+
+    /// Makes the next [`refresh`](Self::refresh) tell the values of all keys, as to a reader that knows none.
+    pub fn mark_all(&mut self) {
+        let Self { small, dense, refresh, .. } = self;
+        for slab in small {
+            for block in 0..slab.blocks() {
+                let record = slab.get_mut(block);
+                if record[1] != small::FREE {
+                    mark(refresh, record);
+                }
+            }
+        }
+        for dense in dense.iter_mut().flatten() {
+            dense.mark(refresh);
+        }
     }
 
     fn handle_of(&self, key: u64) -> Option<Handle> {

@@ -1,5 +1,7 @@
 //! Fixed-size blocks of words in segments that never move, so that growth costs one small allocation at a time.
 
+use std::ptr::NonNull;
+
 /// Eight words on a cache line of their own.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -14,9 +16,25 @@ pub(super) struct Slab {
     words: usize,
     /// log2 of the blocks in a segment.
     shift: u32,
-    segments: Vec<Box<[Line]>>,
+    /// Made by `Box::into_raw`, all of one length; taken apart on drop.
+    segments: Vec<NonNull<Line>>,
     free: Vec<u32>,
     next: u32,
+}
+
+// SAFETY: the segments are plain words that the pool alone owns.
+unsafe impl Send for Slab {}
+// SAFETY: as above; changing them needs a unique borrow.
+unsafe impl Sync for Slab {}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        let lines = self.segment_lines();
+        for segment in self.segments.drain(..) {
+            // SAFETY: it came from a box of this length.
+            drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(segment.as_ptr(), lines)) });
+        }
+    }
 }
 
 impl Slab {
@@ -34,11 +52,15 @@ impl Slab {
         }
         let id = self.next;
         if (id >> self.shift) as usize == self.segments.len() {
-            let lines = (self.words / 8) << self.shift;
-            self.segments.push(vec![Line([0; 8]); lines].into_boxed_slice());
+            let segment = Box::into_raw(vec![Line([0; 8]); self.segment_lines()].into_boxed_slice());
+            self.segments.extend(NonNull::new(segment.cast()));
         }
         self.next += 1;
         id
+    }
+
+    fn segment_lines(&self) -> usize {
+        (self.words / 8) << self.shift
     }
 
     /// Takes a block back.
@@ -66,57 +88,36 @@ impl Slab {
         (self.next as usize - self.free.len()) * self.words * 8
     }
 
+    /// The first word of a block. It stays where it is until the pool is dropped.
     #[inline(always)]
-    fn place(&self, id: u32) -> (usize, usize) {
-        ((id >> self.shift) as usize, (id & ((1 << self.shift) - 1)) as usize * (self.words / 8))
+    pub(super) fn at(&self, id: u32) -> NonNull<u64> {
+        let line = (id & ((1 << self.shift) - 1)) as usize * (self.words / 8);
+        let segment = self.segments[(id >> self.shift) as usize];
+        // SAFETY: a segment holds `1 << shift` blocks of `words` words.
+        unsafe { segment.add(line) }.cast()
     }
 
     /// A block's words.
     #[inline(always)]
     pub(super) fn get(&self, id: u32) -> &[u64] {
-        let (segment, line) = self.place(id);
-        flat(&self.segments[segment][line..line + self.words / 8])
+        // SAFETY: a `Line` is eight words without padding, so a block is `words` words; nobody else can change them while
+        // the pool is borrowed.
+        unsafe { std::slice::from_raw_parts(self.at(id).as_ptr(), self.words) }
     }
 
     /// A block's words.
     #[inline(always)]
     pub(super) fn get_mut(&mut self, id: u32) -> &mut [u64] {
-        let (segment, line) = self.place(id);
-        let words = self.words / 8;
-        flat_mut(&mut self.segments[segment][line..line + words])
+        // SAFETY: as in `get`; the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.at(id).as_ptr(), self.words) }
     }
 
     /// Asks for a block's first `lines` cache lines.
     #[inline(always)]
     pub(super) fn prefetch(&self, id: u32, lines: usize) {
-        let (segment, line) = self.place(id);
-        for line in &self.segments[segment][line..line + lines] {
-            prefetch(line);
-        }
+        let at = self.at(id).as_ptr();
+        (0..lines).for_each(|line| prefetch(at.wrapping_add(8 * line)));
     }
-}
-
-impl Slab {
-    /// Asks for the cache line of a block's word.
-    #[inline(always)]
-    pub(super) fn prefetch_word(&self, id: u32, word: usize) {
-        let (segment, line) = self.place(id);
-        if let Some(line) = self.segments.get(segment).and_then(|s| s.get(line + word / 8)) {
-            prefetch(line);
-        }
-    }
-}
-
-#[inline(always)]
-fn flat(lines: &[Line]) -> &[u64] {
-    // SAFETY: a `Line` is eight words without padding (64 bytes, aligned to 64), so the lines are `8 · len` words.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 8) }
-}
-
-#[inline(always)]
-fn flat_mut(lines: &mut [Line]) -> &mut [u64] {
-    // SAFETY: as in `flat`; the borrow is unique.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 8) }
 }
 
 /// Asks the processor for the cache line of a value that will be needed soon.

@@ -10,6 +10,7 @@ use super::dense::{Dense, chunk_words};
 use super::index::{Handle, Index};
 use super::keys::{Key, Keys, Names, Texts, are_words};
 use super::layout::{Kind, Layout, Level, NULL_TEXT};
+use super::own::{AHEAD_BUCKET, AHEAD_RECORD};
 use super::refresh::Refresh;
 use super::slab::Slab;
 use super::small::{self, DIRTY, FREE, ScanScratch};
@@ -17,20 +18,10 @@ use super::value::{Any, FloatSquares, FloatSum, Raw, Shape};
 use crate::base::{EventTime, Micros};
 use crate::plan::model::{Order, ViewPlan};
 
-/// Rows between asking for a key's bucket and using its record.
-const AHEAD_BUCKET: usize = 40;
-/// Rows between asking for a key's record and using it.
-const AHEAD_RECORD: usize = 20;
-/// Rows between asking for what a busy key's record points to and using it.
-const AHEAD_INSIDE: usize = 8;
-/// Handles remembered between asking for a record and using it; a power of two.
-const AHEAD_RING: usize = 32;
-const NO_HANDLE: Handle = Handle::MAX;
-
 /// Class number of dense records in a handle.
-const DENSE: u32 = 15;
-const CLASS_SHIFT: u32 = 28;
-const BLOCK_MASK: u32 = (1 << CLASS_SHIFT) - 1;
+pub(super) const DENSE: u32 = 15;
+pub(super) const CLASS_SHIFT: u32 = 28;
+pub(super) const BLOCK_MASK: u32 = (1 << CLASS_SHIFT) - 1;
 /// A compact record of the largest class holds at least this many entries.
 const SMALL_ENTRIES: usize = 24;
 
@@ -94,8 +85,8 @@ pub struct ViewState {
     pub(super) refresh: Option<Refresh>,
     pub(super) sweep: super::sweep::Sweep,
     pub(super) missed_revisions: u64,
-    scan: ScanScratch,
-    bounds: Bounds,
+    pub(super) scan: ScanScratch,
+    pub(super) bounds: Bounds,
     keys: Keys,
     question_keys: Keys,
     entries: Vec<u64>,
@@ -107,6 +98,8 @@ pub struct ViewState {
 #[derive(Clone, Debug)]
 pub(super) struct Bounds {
     pub(super) list: Vec<i64>,
+    /// Widths of the windows, when all are trailing and none is rounded.
+    widths: Vec<i64>,
     /// Per window with a grain: heads from the first to before the second have the bound.
     same: Vec<(i64, i64)>,
 }
@@ -114,11 +107,18 @@ pub(super) struct Bounds {
 impl Bounds {
     pub(super) fn new(layout: &Layout) -> Self {
         let windows = layout.windows.len();
-        Bounds { list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
+        let widths = layout.windows.iter().map(|w| w.width.filter(|_| w.grain.is_none())).collect::<Option<Vec<_>>>();
+        Bounds { widths: widths.unwrap_or_default(), list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
     }
 
     #[inline(always)]
     pub(super) fn set(&mut self, layout: &Layout, head: i64) {
+        if !self.widths.is_empty() {
+            for (bound, width) in self.list.iter_mut().zip(&self.widths) {
+                *bound = head.saturating_sub(*width);
+            }
+            return;
+        }
         for (i, window) in layout.windows.iter().enumerate() {
             match (window.width, window.grain) {
                 (None, _) => {}
@@ -380,78 +380,6 @@ impl ViewState {
         read_entries(&self.layout, batch, times, ords, &mut self.texts, entries)
     }
 
-    fn run_own<S: Shape>(&mut self, times: &[i64], keys: &Keys, entries: &[u64], answers: &mut Answers) {
-        let stride = S::stride(&self.layout);
-        let insert_first = self.layout.include_current || self.layout.delay > 0;
-        // Handles found when asking ahead; they may be out of date by the time of use.
-        let mut ahead = [NO_HANDLE; AHEAD_RING];
-        for (row, time) in times.iter().enumerate() {
-            if let Some(hash) = keys.hashes.get(row + AHEAD_BUCKET) {
-                self.index.prefetch(*hash);
-            }
-            if let Some(hash) = keys.hashes.get(row + AHEAD_RECORD) {
-                ahead[(row + AHEAD_RECORD) % AHEAD_RING] = self.prefetch_record(*hash);
-            }
-            self.prefetch_inside::<S>(ahead[(row + AHEAD_INSIDE) % AHEAD_RING]);
-            let entry = &entries[row * stride..(row + 1) * stride];
-            if keys.is_none(row) {
-                answers.row(&self.layout).clear();
-                answers.done(&self.layout, &self.texts);
-                self.release_texts(entry);
-                continue;
-            }
-            let (key, hash) = (keys.get(row), keys.hashes[row]);
-            let head = time.saturating_sub(self.layout.delay);
-            let guess = ahead[row % AHEAD_RING];
-            let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
-            self.bounds.set(&self.layout, head);
-            if S::KIND.is_some()
-                && handle >> CLASS_SHIFT == DENSE
-                && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
-                && dense.steps(&self.layout, *time)
-            {
-                if self.layout.refresh {
-                    dense.mark(&mut self.refresh);
-                }
-                let mut raw = answers.row(&self.layout);
-                dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
-                answers.done(&self.layout, &self.texts);
-                continue;
-            }
-            if insert_first {
-                handle = self.insert_at::<S>(hash, handle, entry, head);
-            }
-            let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
-            let mut raw = answers.row(layout);
-            let class = handle >> CLASS_SHIFT;
-            if class != DENSE {
-                let record = small[class as usize].get(handle & BLOCK_MASK);
-                small::query::<S>(layout, record, head, &bounds.list, scan, &mut raw);
-            } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
-                ask::<S>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
-            }
-            answers.done(&self.layout, &self.texts);
-            if !insert_first {
-                self.insert_at::<S>(hash, handle, entry, head);
-            }
-        }
-    }
-
-    /// Whether a handle found some rows ago still is this key's.
-    #[inline(always)]
-    fn is_current(&self, handle: Handle, key: Key<'_>) -> bool {
-        if handle == NO_HANDLE {
-            return false;
-        }
-        let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let there = if class != DENSE {
-            self.small[class as usize].get(block)[1] != FREE
-        } else {
-            self.dense[block as usize].is_some()
-        };
-        there && self.is_key(handle, key)
-    }
-
     /// Answers one question of a key at an event time.
     fn answer(&mut self, key: Option<(Key<'_>, u64)>, time: EventTime, answers: &mut Answers) {
         let head = time.saturating_sub(self.layout.delay);
@@ -480,7 +408,7 @@ impl ViewState {
     }
 
     #[inline(always)]
-    fn is_key(&self, handle: Handle, key: Key<'_>) -> bool {
+    pub(super) fn is_key(&self, handle: Handle, key: Key<'_>) -> bool {
         let held = self.key_word(handle);
         match key {
             Key::Word(word) => held == word,
@@ -692,34 +620,8 @@ impl ViewState {
         }
     }
 
-    fn release_texts(&mut self, entry: &[u64]) {
+    pub(super) fn release_texts(&mut self, entry: &[u64]) {
         release(&self.layout, &mut self.texts, entry);
-    }
-
-    /// Asks for a key's record; returns its handle, if a look at the index alone tells.
-    #[inline(always)]
-    fn prefetch_record(&self, hash: u64) -> Handle {
-        let Some(handle) = self.index.guess(hash) else {
-            return NO_HANDLE;
-        };
-        let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        if class != DENSE {
-            self.small[class as usize].prefetch(block, 1 << class.min(2));
-        } else if let Some(dense) = &self.dense[block as usize] {
-            dense.prefetch();
-        }
-        handle
-    }
-
-    /// Asks for what a busy key's record points to.
-    #[inline(always)]
-    fn prefetch_inside<S: Shape>(&self, handle: Handle) {
-        if handle != NO_HANDLE
-            && handle >> CLASS_SHIFT == DENSE
-            && let Some(dense) = &self.dense[(handle & BLOCK_MASK) as usize]
-        {
-            dense.prefetch_inside::<S>(&self.layout, &self.chunks);
-        }
     }
 
     /// Splits a handle into class (or none for dense) and block.
@@ -736,7 +638,7 @@ impl ViewState {
 
 /// Asks a dense record at a head: moving on with it, or looking back.
 #[inline(always)]
-fn ask<S: Shape>(
+pub(super) fn ask<S: Shape>(
     layout: &Layout,
     dense: &mut Dense,
     chunks: &mut Slab,

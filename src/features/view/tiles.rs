@@ -53,6 +53,17 @@ impl Tiles {
     }
 
     fn make(&mut self, track: &Track, start: i64) -> usize {
+        if self.heads.back().is_none_or(|head| head.0 < start) {
+            self.heads.push_back((start, 0));
+            self.sums.extend(std::iter::repeat_n(Accumulator::ZERO, track.inputs.len()));
+            self.extrema.extend(std::iter::repeat_n(NO_EXTREMA, track.extrema.len()));
+            return self.heads.len() - 1;
+        }
+        self.make_behind(track, start)
+    }
+
+    #[cold]
+    fn make_behind(&mut self, track: &Track, start: i64) -> usize {
         let at = self.heads.partition_point(|head| head.0 < start);
         if self.heads.get(at).is_some_and(|head| head.0 == start) {
             return at;

@@ -93,6 +93,16 @@ enum Kind {
     Date,
 }
 
+impl Kind {
+    fn no_values(&self) -> Values {
+        match self {
+            Kind::Real => Values::Reals(Vec::new()),
+            Kind::Text(_) => Values::Texts { offsets: vec![0], bytes: Vec::new() },
+            _ => Values::Words(Vec::new()),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Values {
     /// Whole numbers (unsigned ones as their bits), times, dates, truth values.
@@ -112,6 +122,7 @@ struct Valid {
 }
 
 impl Valid {
+    #[inline(always)]
     fn push(&mut self, valid: bool) {
         if !valid && self.bits.is_none() {
             self.bits = Some(vec![true; self.len]);
@@ -169,6 +180,73 @@ impl Columns {
         column.push(token)
     }
 
+    /// Appends a whole number, time (microseconds), date (days) or truth value to the row being built. This and its
+    /// siblings are for decoders that give every column one value per row, of the column's type and range.
+    #[inline(always)]
+    pub(crate) fn word(&mut self, column: usize, word: i64) {
+        let column = &mut self.columns[column];
+        if let Values::Words(words) = &mut column.values {
+            words.push(word);
+        }
+        column.valid.push(true);
+    }
+
+    /// Appends a real number.
+    #[inline(always)]
+    pub(crate) fn real(&mut self, column: usize, real: f64) {
+        let column = &mut self.columns[column];
+        if let Values::Reals(reals) = &mut column.values {
+            reals.push(real);
+        }
+        column.valid.push(true);
+    }
+
+    /// Appends a text; [`Columns::finish`] fails when it was not UTF-8.
+    ///
+    /// # Errors
+    /// When the column's texts pass 2 GiB.
+    #[inline(always)]
+    pub(crate) fn text(&mut self, column: usize, text: &[u8]) -> Result<(), Problem> {
+        let column = &mut self.columns[column];
+        if let Values::Texts { offsets, bytes } = &mut column.values {
+            let Ok(end) = i32::try_from(bytes.len() + text.len()) else {
+                return Err(too_many_texts(&column.name));
+            };
+            bytes.extend_from_slice(text);
+            offsets.push(end);
+        }
+        column.valid.push(true);
+        Ok(())
+    }
+
+    /// Appends a null, to a column that may hold one.
+    pub(crate) fn null(&mut self, column: usize) {
+        self.columns[column].append_null();
+    }
+
+    /// Appends the value of an absent field.
+    ///
+    /// # Errors
+    /// When the field has no default and is required, or the default is not of its type.
+    pub(crate) fn absent(&mut self, column: usize) -> Result<(), Problem> {
+        self.columns[column].push_absent()
+    }
+
+    /// Ends a row of which every column has its value.
+    #[inline(always)]
+    pub(crate) fn row_done(&mut self) {
+        self.rows += 1;
+    }
+
+    /// Forgets all rows.
+    pub(crate) fn clear(&mut self) {
+        self.rows = 0;
+        for column in &mut self.columns {
+            column.values = column.kind.no_values();
+            column.valid = Valid::default();
+        }
+    }
+
     /// Ends the row: fields that were not set take their default or null.
     pub(crate) fn end_row(&mut self) -> Result<(), Problem> {
         for column in &mut self.columns {
@@ -188,7 +266,7 @@ impl Columns {
     /// The whole rows as a batch; begins anew.
     ///
     /// # Errors
-    /// Never, for columns built by `set`.
+    /// When a text that was appended unchecked is not UTF-8; the columns must be [cleared](Columns::clear) then.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         self.abandon_row();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
@@ -221,11 +299,7 @@ impl Column {
                 return Err(format!("field `{}` is {other}, which text files cannot hold", field.name()));
             }
         };
-        let values = match kind {
-            Kind::Real => Values::Reals(Vec::new()),
-            Kind::Text(_) => Values::Texts { offsets: vec![0], bytes: Vec::new() },
-            _ => Values::Words(Vec::new()),
-        };
+        let values = kind.no_values();
         let default = metadata(DEFAULT_KEY).and_then(|json| serde_json::from_str(json).ok());
         let default = default.filter(|value: &serde_json::Value| !value.is_null());
         let (name, required) = (field.name().clone(), !field.is_nullable());
@@ -262,8 +336,7 @@ impl Column {
                     return Err(self.wrong(token, "one of the schema's symbols"));
                 }
                 let Ok(end) = i32::try_from(bytes.len() + text.len()) else {
-                    let reason = format!("field `{}`: the texts of one read pass 2 GiB", self.name);
-                    return Err(Problem { kind: DeadLetterKind::TooLarge, reason });
+                    return Err(too_many_texts(&self.name));
                 };
                 bytes.extend_from_slice(text.as_bytes());
                 offsets.push(end);
@@ -283,13 +356,17 @@ impl Column {
             let reason = format!("field `{}` is {what}, the schema requires a value", self.name);
             return Err(Problem { kind: DeadLetterKind::MissingField, reason });
         }
+        self.append_null();
+        Ok(())
+    }
+
+    fn append_null(&mut self) {
         match &mut self.values {
             Values::Words(words) => words.push(0),
             Values::Reals(reals) => reals.push(0.0),
             Values::Texts { offsets, .. } => offsets.push(offsets[offsets.len() - 1]),
         }
         self.valid.push(false);
-        Ok(())
     }
 
     fn push_absent(&mut self) -> Result<(), Problem> {
@@ -347,6 +424,12 @@ impl Column {
             }
         })
     }
+}
+
+#[cold]
+fn too_many_texts(field: &str) -> Problem {
+    let reason = format!("field `{field}`: the texts of one read pass 2 GiB");
+    Problem { kind: DeadLetterKind::TooLarge, reason }
 }
 
 fn narrow<T: ArrowPrimitiveType>(words: Vec<i64>, nulls: Option<NullBuffer>, to: fn(i64) -> T::Native) -> ArrayRef {

@@ -3,6 +3,7 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use super::avro::AvroMessages;
 use super::columns::{Columns, Problem};
 use super::json::JsonDecoder;
 use crate::ingest::IngestError;
@@ -58,6 +59,7 @@ pub fn message_decoder(
         MessageFormat::Json => {
             Ok(Box::new(JsonMessages { source: source.to_owned(), decoder: JsonDecoder::default(), columns }))
         }
+        MessageFormat::Avro(avro) => Ok(Box::new(AvroMessages::new(source, avro, schema, columns)?)),
     }
 }
 

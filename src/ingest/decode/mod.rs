@@ -1,5 +1,6 @@
 //! From bytes to columns: what every format's decoder hands to the checks.
 
+pub(crate) mod avro;
 pub(crate) mod columns;
 pub(crate) mod csv;
 pub(crate) mod json;

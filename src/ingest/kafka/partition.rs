@@ -288,16 +288,19 @@ impl Drop for Partition {
     }
 }
 
+/// Offset, payload, key and timestamp (milliseconds) of a message.
+type Fields<'a> = (u64, Option<&'a [u8]>, Option<&'a [u8]>, Option<i64>);
+
 /// A message, whoever owns it.
 pub(crate) trait Parts {
-    fn parts(&self) -> (u64, Option<&[u8]>, Option<&[u8]>, Option<i64>);
+    fn parts(&self) -> Fields<'_>;
     fn last_header(&self, name: &str) -> Option<&[u8]>;
 }
 
 macro_rules! parts {
     ($message:ty) => {
         impl Parts for $message {
-            fn parts(&self) -> (u64, Option<&[u8]>, Option<&[u8]>, Option<i64>) {
+            fn parts(&self) -> Fields<'_> {
                 (self.offset().unsigned_abs(), self.payload(), self.key(), self.timestamp().to_millis())
             }
 

@@ -1,8 +1,11 @@
 //! What the tests of this room share: plans without a dataflow file, files without a disk layout to remember.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -199,4 +202,34 @@ pub(crate) fn data(name: &str) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// A server that answers requests from a list (status and body), then with 500. Status 0 never answers. Returns its
+/// address and the number of requests so far.
+pub(crate) fn http(answers: Vec<(u16, String)>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    std::thread::spawn(move || {
+        let mut hung = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            let n = counter.fetch_add(1, Ordering::SeqCst);
+            let (status, body) = answers.get(n).cloned().unwrap_or((500, String::new()));
+            if status == 0 {
+                hung.push(stream);
+                continue;
+            }
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all([head.as_bytes(), body.as_bytes()].concat().as_slice());
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read(&mut [0; 16]);
+        }
+    });
+    (url, asked)
 }

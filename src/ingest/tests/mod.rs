@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod equal;
+mod fuzz;
 mod job;
 pub(crate) mod kit;
 mod parquet;

@@ -9,13 +9,13 @@ use arrow::datatypes::{DataType, Field};
 use super::Compiler;
 use crate::plan::catalog::{ConnectorSpec, SourceSpec, format_of, locate};
 use crate::plan::config::{
-    FileConfig, FormatConfig, GeneratorConfig, GeneratorStreamConfig, KafkaConfig, MessageFormatConfig, SourceConfig,
+    FileConfig, FormatConfig, GeneratorConfig, GeneratorStreamConfig, KafkaConfig, SourceConfig,
 };
 use crate::plan::expr::time_type;
 use crate::plan::faults::Path;
 use crate::plan::model::{
-    Connector, FileConnector, FileFormat, GeneratorConnector, GeneratorStream, KafkaConnector, KafkaStart,
-    MessageFormat, Properties, Rate,
+    Connector, FileConnector, FileFormat, GeneratorConnector, GeneratorStream, KafkaConnector, KafkaStart, Properties,
+    Rate,
 };
 
 impl Compiler<'_> {
@@ -146,9 +146,7 @@ impl Compiler<'_> {
         let connector = Connector::Kafka(KafkaConnector {
             brokers: brokers.to_owned(),
             topic: config.topic.0.clone(),
-            format: match config.format {
-                None | Some(MessageFormatConfig::Json) => MessageFormat::Json,
-            },
+            format: self.message_format(&at, config, schema.as_deref()),
             start: config.start.as_ref().map_or(KafkaStart::Earliest, |s| s.0),
             key: config.key.as_ref().map(|k| k.0.clone()),
             timestamp: config.timestamp.as_ref().map(|t| t.0.clone()),

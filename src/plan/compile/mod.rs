@@ -7,10 +7,12 @@ mod aggregate;
 mod connector;
 mod join;
 mod kafka;
+mod message;
 mod output;
 mod post;
 mod set;
 mod source;
+mod topic;
 mod view;
 
 use std::collections::BTreeSet;
@@ -69,6 +71,7 @@ impl Compiler<'_> {
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
+        let topics = self.topics(config);
         if self.faults.fatal() {
             return None;
         }
@@ -108,6 +111,7 @@ impl Compiler<'_> {
             labels,
             online,
             offline,
+            topics,
             fingerprint,
         })
     }

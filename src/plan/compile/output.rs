@@ -6,11 +6,14 @@ use super::Compiler;
 use super::join::same_keys;
 use super::set::Set;
 use super::source::{DEAD_LETTERS, Source};
-use crate::base::Micros;
+use crate::base::{Micros, SecretText};
+use crate::plan::RedisAddress;
 use crate::plan::catalog::locate;
-use crate::plan::config::{JobConfig, ModelConfig};
+use crate::plan::config::{JobConfig, LayoutConfig, ModelConfig, RedisConfig};
 use crate::plan::faults::Path;
-use crate::plan::model::{LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlan, SourcePlan};
+use crate::plan::model::{
+    LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlace, OnlinePlan, RedisPlan, SourcePlan,
+};
 use crate::plan::nearest;
 
 /// The tables that a job has.
@@ -205,18 +208,44 @@ impl Compiler<'_> {
                 "give a length of time such as 100ms",
             );
         }
+        let refresh = online.refresh.as_ref().map_or(1_000_000, |r| r.0);
+        if let Some(redis) = &online.redis {
+            if online.embedded.is_some() {
+                let mend = "remove one of them";
+                self.error_at_key(&path.key("embedded"), "a job has one online store, and `redis` is given too", mend);
+            }
+            return Some(OnlinePlan { store: OnlinePlace::Redis(self.redis(config, redis)?), refresh });
+        }
         let directory = online.embedded.as_ref().and_then(|e| e.path.as_ref());
         let directory = directory.map_or_else(|| format!("./online/{}", config.job.0), |p| p.0.clone());
-        Some(OnlinePlan {
-            path: PathBuf::from(self.local(&path.key("embedded").key("path"), &directory)?),
-            refresh: online.refresh.as_ref().map_or(1_000_000, |r| r.0),
-        })
+        let directory = self.local(&path.key("embedded").key("path"), &directory)?;
+        Some(OnlinePlan { store: OnlinePlace::Embedded(PathBuf::from(directory)), refresh })
+    }
+
+    fn redis(&mut self, config: &JobConfig, redis: &RedisConfig) -> Option<RedisPlan> {
+        let path = Path::of(&["sinks", "online", "redis"]);
+        let LayoutConfig::Native = redis.layout;
+        let prefix = redis.prefix.as_ref().map_or_else(|| config.job.0.clone(), |p| p.0.clone());
+        let url = SecretText::parse(&redis.url.0);
+        // A reference to the whole URL shows its shape only when it is resolved.
+        let shown = url.as_ref().map_err(Clone::clone).and_then(|url| match url.is_reference() {
+            true => Ok(redis.url.0.clone()),
+            false => RedisAddress::parse(&url.shape("x")).map(|address| address.to_string()),
+        });
+        match (url, shown) {
+            (Ok(url), Ok(shown)) => Some(RedisPlan { url, shown, prefix }),
+            (_, Err(what)) | (Err(what), _) => {
+                self.error(&path.key("url"), what, "");
+                None
+            }
+        }
     }
 
     pub(super) fn offline(&mut self, config: &JobConfig, known: &Tables) -> Option<OfflinePlan> {
         let path = Path::of(&["sinks", "offline"]);
         let Some(offline) = &config.sinks.offline else {
-            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !config.models.0.is_empty() {
+            let kept = config.models.0.iter().all(|(_, model)| model.to.is_some());
+            if self.tree.get("sinks").is_none_or(|s| s.get("offline").is_none()) && !kept {
                 let mend = "add `sinks: {offline: {delta: {uri: DIRECTORY}}}`";
                 self.warn(&Path::of(&["models"]), "predictions are computed and kept nowhere", mend);
             }

@@ -148,11 +148,8 @@ impl Compiler<'_> {
             disorder: config.disorder.as_ref().map_or(0, |d| d.0),
             filter: None,
             event_time: None,
-            idle_after: config.idle_after.as_ref().map(|d| d.0).or(match &config.kafka {
-                // Else a partition that never gets a message would stop the job for ever.
-                Some(_) => Some(KAFKA_IDLE_AFTER),
-                None => None,
-            }),
+            // Else a partition that never gets a message would stop the job for ever.
+            idle_after: config.idle_after.as_ref().map(|d| d.0).or(config.kafka.as_ref().map(|_| KAFKA_IDLE_AFTER)),
             on_late: match config.on_late {
                 OnLateConfig::DeadLetter => OnLate::DeadLetter,
                 OnLateConfig::Drop => OnLate::Drop,

@@ -12,6 +12,7 @@ mod committer;
 mod kernel;
 mod part;
 mod reader;
+mod rows;
 mod sort;
 mod spec;
 #[cfg(test)]
@@ -21,5 +22,6 @@ mod writer;
 pub use committer::{Outcome, TableCommitter};
 pub use part::Part;
 pub use reader::{Latest, TableReader, latest_as_of, read_table};
+pub use rows::RowForm;
 pub use spec::{SYSTEM_COLUMNS, TableColumn, TableSpec, system_fields, table_path};
 pub use writer::{TableWriter, WriterOptions};

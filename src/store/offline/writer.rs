@@ -5,17 +5,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    UInt32Array,
-};
-use arrow::compute::{cast, concat, take};
-use arrow::datatypes::{DataType, Field, Int16Type, Schema, SchemaRef, TimestampMicrosecondType, UInt64Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 
 use super::part::{Columns, Part, PartWriter, publish};
+use super::rows::{column, engine_columns, fitting};
 use super::sort::order;
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, TableSpec, table_path, utc};
-use crate::base::{ORD_COLUMN, Ord64, Position, TIME_COLUMN, Tick};
+use super::spec::{TableSpec, table_path};
+use crate::base::Tick;
 use crate::store::StoreError;
 
 /// What a writer stamps on rows, and how much it holds back.
@@ -97,30 +95,7 @@ impl TableWriter {
         if rows == 0 {
             return Ok(());
         }
-        let times = cast(self.column(batch, TIME_COLUMN)?, &utc()).map_err(StoreError::arrow(self.spec.name()))?;
-        let ords = self.column(batch, ORD_COLUMN)?;
-        let Some(ords) = ords.as_primitive_opt::<UInt64Type>() else {
-            return Err(self.shape(format!("`{ORD_COLUMN}` is {}, not UInt64", ords.data_type())));
-        };
-        let positions = || ords.values().iter().map(|ord| Position::from(Ord64(*ord)));
-        if let Some(p) = positions().find(|p| usize::from(p.source) >= self.sources.len()) {
-            return Err(self.shape(format!("a row names source {}, of {} declared", p.source, self.sources.len())));
-        }
-        let source_keys = Int16Array::from_iter_values(positions().map(|p| i16::from(p.source)));
-        let mut columns: Vec<ArrayRef> = vec![
-            times,
-            Arc::new(Int64Array::from_value(tick as i64, rows)),
-            Arc::new(
-                DictionaryArray::<Int16Type>::try_new(source_keys, self.sources.clone())
-                    .map_err(StoreError::arrow(self.spec.name()))?,
-            ),
-            Arc::new(Int32Array::from_iter_values(positions().map(|p| i32::from(p.partition)))),
-            Arc::new(Int64Array::from_iter_values(positions().map(|p| p.offset as i64))),
-            Arc::new(Int32Array::from_value(self.options.job_version as i32, rows)),
-        ];
-        for column in self.spec.columns() {
-            columns.push(self.fitting(self.column(batch, &column.engine)?, &column.data_type)?);
-        }
+        let columns = engine_columns(&self.spec, &self.sources, self.options.job_version, tick, batch)?;
         self.buffer(columns)
     }
 
@@ -137,7 +112,7 @@ impl TableWriter {
         let columns = schema
             .fields()
             .iter()
-            .map(|field| self.fitting(self.column(batch, field.name())?, field.data_type()))
+            .map(|field| fitting(&self.spec, column(&self.spec, batch, field.name())?, field.data_type()))
             .collect::<Result<_, _>>()?;
         self.buffer(columns)
     }
@@ -228,21 +203,6 @@ impl TableWriter {
         published.extend(publish(&self.table, unsynced)?);
         Ok(published)
     }
-
-    fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, StoreError> {
-        batch.column_by_name(name).ok_or_else(|| self.shape(format!("column `{name}` is missing")))
-    }
-
-    fn fitting(&self, column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, StoreError> {
-        if column.data_type() == data_type {
-            return Ok(column.clone());
-        }
-        cast(column, data_type).map_err(StoreError::arrow(self.spec.name()))
-    }
-
-    fn shape(&self, reason: String) -> StoreError {
-        StoreError::Shape { what: format!("table {}", self.spec.name()), reason }
-    }
 }
 
 /// Buffered batches as columns, whose rows are handed out in the order of `rows`.
@@ -285,5 +245,3 @@ impl Columns for Gathered<'_> {
         take(whole, &rows, None).map_err(StoreError::arrow(self.table))
     }
 }
-
-const _: () = assert!(DATE_COLUMN == 1 && SYSTEM_COLUMNS.len() == 7, "`append` builds the system columns by hand");

@@ -1,4 +1,5 @@
-//! The embedded online store: the newest value of every entity and view, on local disk, with readers in other processes.
+//! The online store: the newest value of every entity and view, embedded in the job's process or in Redis ([`redis`]).
+//! What follows is the embedded one, on local disk, with readers in other processes.
 //!
 //! **Layout.** One key space per view. Key: the entity's canonical bytes ([`crate::ops::key`]). Value: one packed row
 //! (see [`value`]), which begins with the stamp (generation, tick) of its writing. A row replaces another only if its
@@ -11,6 +12,7 @@
 //! [`OnlineStore::set_now`] and which is kept beside the rows, or the wall clock.
 
 mod reader;
+pub mod redis;
 mod socket;
 mod store;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 pub use reader::{OnlineReader, ReadRows, RowState};
+pub use redis::{RedisRows, RedisStore, RedisWriter};
 pub use socket::SocketGuard;
 pub use store::{OnlineStore, View};
 pub use value::ColumnType;

@@ -8,10 +8,12 @@ use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{Field, Schema};
 
 use super::ViewSchema;
+use super::redis::RedisReader;
 use super::socket::{Client, Request, hex, unhex};
 use super::store::{OnlineStore, encode};
 use super::value::{ColumnType, Header, unpack};
 use crate::base::EventTime;
+use crate::plan::model::{OnlinePlace, RedisPlan};
 use crate::store::StoreError;
 
 /// Reads rows by entity; of its own thread or shared.
@@ -22,6 +24,7 @@ pub struct OnlineReader {
 enum Way {
     Here(OnlineStore),
     Through(Mutex<Client>),
+    Redis(Box<Mutex<RedisReader>>),
 }
 
 /// What was found, one entry per key asked for.
@@ -75,13 +78,32 @@ impl OnlineReader {
         }
     }
 
+    /// Connects to Redis, where a job's values can be read whether it runs or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Redis`] when the server cannot be reached or refuses the password.
+    pub fn redis(plan: &RedisPlan) -> Result<Self, StoreError> {
+        Ok(OnlineReader { way: Way::Redis(Box::new(Mutex::new(RedisReader::open(plan)?))) })
+    }
+
+    /// Opens the store of a job.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`redis`](Self::redis).
+    pub fn of(place: &OnlinePlace) -> Result<Self, StoreError> {
+        match place {
+            OnlinePlace::Embedded(path) => Self::open(path),
+            OnlinePlace::Redis(plan) => Self::redis(plan),
+        }
+    }
+
     pub(super) fn here(store: OnlineStore) -> Self {
         OnlineReader { way: Way::Here(store) }
     }
 
     /// Whether another process answers.
     pub fn is_remote(&self) -> bool {
-        matches!(self.way, Way::Through(_))
+        !matches!(self.way, Way::Here(_))
     }
 
     /// Names of the views in the store, sorted.
@@ -92,6 +114,7 @@ impl OnlineReader {
         match &self.way {
             Way::Here(store) => Ok(store.view_names()),
             Way::Through(client) => Ok(client.lock().expect("no panics while held").ask(&Request::Views)?.views),
+            Way::Redis(reader) => Ok(reader.lock().expect("no panics while held").fetch("", &[])?.views),
         }
     }
 
@@ -138,7 +161,11 @@ impl OnlineReader {
             Way::Here(store) => {
                 let schemas = store.schemas(view);
                 let rows = if schemas.is_empty() { Vec::new() } else { store.rows(view, keys)? };
-                (schemas, store.now(), rows, store.view_names())
+                (numbered(schemas), store.now(), rows, store.view_names())
+            }
+            Way::Redis(reader) => {
+                let found = reader.lock().expect("no panics while held").fetch(view, keys)?;
+                (found.schemas, found.now, found.rows, found.views)
             }
             Way::Through(client) => {
                 let keys = keys.iter().map(|key| hex(key)).collect();
@@ -148,7 +175,7 @@ impl OnlineReader {
                     Some(text) => unhex(&text).map(Some).ok_or_else(|| self.damaged("a row is not hexadecimal")),
                     None => Ok(None),
                 });
-                (answer.schemas, answer.now, rows.collect::<Result<_, _>>()?, answer.views)
+                (numbered(answer.schemas), answer.now, rows.collect::<Result<_, _>>()?, answer.views)
             }
         };
         if schemas.is_empty() {
@@ -167,14 +194,14 @@ impl OnlineReader {
     /// The newest schema's columns of rows that may follow older ones.
     fn columns(
         &self,
-        schemas: &[ViewSchema],
+        schemas: &[(u32, ViewSchema)],
         headers: &[Option<Header>],
         rows: &[Option<Vec<u8>>],
     ) -> Result<RecordBatch, StoreError> {
         let to = newest(schemas);
-        let last = schemas.len() as u32 - 1;
+        let last = schemas.last().map(|(number, _)| *number);
         let bytes: Vec<Option<&[u8]>> = rows.iter().map(Option::as_deref).collect();
-        let current = headers.iter().flatten().all(|header| header.schema == last);
+        let current = headers.iter().flatten().all(|header| Some(header.schema) == last);
         let columns = if current {
             unpack(&types(to), &bytes).map_err(|reason| self.damaged(&reason))?
         } else {
@@ -190,17 +217,20 @@ impl OnlineReader {
     /// Unpacks rows schema by schema, takes the newest schema's columns by name, and puts the rows in their order again.
     fn columns_by_schema(
         &self,
-        schemas: &[ViewSchema],
+        schemas: &[(u32, ViewSchema)],
         headers: &[Option<Header>],
         rows: &[Option<&[u8]>],
     ) -> Result<Vec<ArrayRef>, StoreError> {
         let to = newest(schemas);
-        let number_of = |row: usize| headers[row].map_or(schemas.len() - 1, |header| header.schema as usize);
+        let place = |number: u32| schemas.iter().position(|(n, _)| *n == number).unwrap_or(schemas.len());
+        let places: Vec<usize> =
+            headers.iter().map(|header| header.map_or(schemas.len() - 1, |header| place(header.schema))).collect();
+        let number_of = |row: usize| places[row];
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|row| number_of(*row));
         let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); to.columns.len()];
         for group in order.chunk_by(|a, b| number_of(*a) == number_of(*b)) {
-            let from =
+            let (_, from) =
                 schemas.get(number_of(group[0])).ok_or_else(|| self.damaged("a row follows an unknown schema"))?;
             let group: Vec<Option<&[u8]>> = group.iter().map(|row| rows[*row]).collect();
             let columns = unpack(&types(from), &group).map_err(|reason| self.damaged(&reason))?;
@@ -229,6 +259,7 @@ impl OnlineReader {
 
     fn damaged(&self, reason: &str) -> StoreError {
         let path = match &self.way {
+            Way::Redis(reader) => return reader.lock().expect("no panics while held").damaged(reason.into()),
             Way::Here(store) => store.path().to_path_buf(),
             Way::Through(_) => "(of the running job)".into(),
         };
@@ -236,10 +267,15 @@ impl OnlineReader {
     }
 }
 
-type Fetched = (Vec<ViewSchema>, Option<EventTime>, Vec<Option<Vec<u8>>>);
+type Fetched = (Vec<(u32, ViewSchema)>, Option<EventTime>, Vec<Option<Vec<u8>>>);
 
-fn newest(schemas: &[ViewSchema]) -> &ViewSchema {
-    schemas.last().expect("a view is declared before it is read")
+/// Schemas with the numbers by which rows name them in an embedded store.
+fn numbered(schemas: Vec<ViewSchema>) -> Vec<(u32, ViewSchema)> {
+    (0..).zip(schemas).collect()
+}
+
+fn newest(schemas: &[(u32, ViewSchema)]) -> &ViewSchema {
+    &schemas.last().expect("a view is declared before it is read").1
 }
 
 fn types(schema: &ViewSchema) -> Vec<ColumnType> {

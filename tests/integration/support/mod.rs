@@ -1,6 +1,7 @@
 //! Running a job and looking at what it left.
 
 pub mod kafka;
+pub mod redis;
 pub mod rows;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
-use tidemill::engine::{self, RunOptions, RunSummary};
+use tidemill::engine::{self, RunOptions, RunSummary, StopHandle};
+use tidemill::plan::model::OnlinePlace;
 use tidemill::store::offline::{read_table, table_path};
 
 /// The repository.
@@ -60,12 +62,21 @@ pub struct Job {
     workers: usize,
     state: Option<PathBuf>,
     replay: Option<PathBuf>,
+    stay: Option<StopHandle>,
 }
 
 impl Job {
     /// A job of the repository, such as `dataflows/fraud_handbook.yaml`, or of a test's own folder.
     pub fn new(file: impl AsRef<Path>) -> Self {
-        Job { file: root().join(file), env: Vec::new(), sets: Vec::new(), workers: 1, state: None, replay: None }
+        Job {
+            file: root().join(file),
+            env: Vec::new(),
+            sets: Vec::new(),
+            workers: 1,
+            state: None,
+            replay: None,
+            stay: None,
+        }
     }
 
     /// What `${name}` stands for.
@@ -98,6 +109,19 @@ impl Job {
         self
     }
 
+    /// Without `--until-end`: the job stays until it is stopped.
+    pub fn stay(mut self, stop: StopHandle) -> Self {
+        self.stay = Some(stop);
+        self
+    }
+
+    /// Where the job keeps its online values.
+    pub fn online(&self) -> OnlinePlace {
+        let env = |name: &str| (name == "LAKE").then(|| "lake".to_owned());
+        let (plan, _) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
+        plan.online.expect("an online sink").store
+    }
+
     /// Runs the job to its end, with its tables in a folder of their own.
     pub fn run(self) -> Lake {
         let dir = TempDir::new().expect("a temporary folder");
@@ -109,11 +133,12 @@ impl Job {
         let (plan, warnings) = engine::load(&self.file, &self.sets, &env).unwrap_or_else(|faults| panic!("{faults}"));
         assert!(warnings.is_empty(), "{warnings:?}");
         engine::check(&plan).unwrap_or_else(|faults| panic!("{faults}"));
-        let online = plan.online.as_ref().map(|o| o.path.clone());
+        let online = plan.online.as_ref().map(|o| o.store.clone());
         let tables = plan.offline.as_ref().map(|o| PathBuf::from(&o.uri)).expect("the job writes tables");
         let options = RunOptions {
             workers: self.workers,
-            until_end: true,
+            until_end: self.stay.is_none(),
+            stop: self.stay.unwrap_or_default(),
             state_dir: self.state,
             replay: self.replay,
             ..RunOptions::default()
@@ -123,12 +148,20 @@ impl Job {
     }
 }
 
+/// The rows of a table below a directory in one batch, in no order; all columns unless some are named.
+pub fn table_in(directory: &Path, name: &str, columns: Option<&[&str]>) -> RecordBatch {
+    let batches =
+        read_table(&table_path(directory, name), columns, None).unwrap_or_else(|error| panic!("table {name}: {error}"));
+    let schema = batches.first().unwrap_or_else(|| panic!("table {name} has no rows")).schema();
+    concat_batches(&schema, &batches).expect("parts of one table have one schema")
+}
+
 /// What a run left behind; removed with the value.
 pub struct Lake {
     _dir: TempDir,
     tables: PathBuf,
     /// The online store, if the job has one.
-    pub online: Option<PathBuf>,
+    pub online: Option<OnlinePlace>,
     /// What the run reported.
     pub summary: RunSummary,
 }
@@ -136,10 +169,7 @@ pub struct Lake {
 impl Lake {
     /// A table's rows in one batch, in no order; all columns unless some are named.
     pub fn table(&self, name: &str, columns: Option<&[&str]>) -> RecordBatch {
-        let batches = read_table(&table_path(&self.tables, name), columns, None)
-            .unwrap_or_else(|error| panic!("table {name}: {error}"));
-        let schema = batches.first().unwrap_or_else(|| panic!("table {name} has no rows")).schema();
-        concat_batches(&schema, &batches).expect("parts of one table have one schema")
+        table_in(&self.tables, name, columns)
     }
 
     /// Number of rows of a table; none when it was never written.

@@ -1,0 +1,607 @@
+//! `bench end_to_end --kafka`: topic → windows per card and per merchant → a logistic model → topic, under an open loop.
+//!
+//! Every event has a moment at which it is due, whatever became of those before it; its latency runs from that moment to
+//! the arrival of its prediction at a plain consumer, so a stall counts for all events that it delays. The job is a process
+//! of its own, with a tick log, as a user would run it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use hdrhistogram::Histogram;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::end_to_end::WINDOWS_H;
+use super::end_to_end_baseline::MODEL;
+use crate::base::format_time;
+use crate::kafka::client_config;
+
+/// Partitions of both topics.
+const PARTITIONS: i32 = 4;
+/// The rate at which the search begins, in events per second.
+const FIRST_RATE: f64 = 1_000.0;
+/// The search ends at the latest here.
+const LAST_RATE: f64 = 2_000_000.0;
+/// Cards and merchants of the traffic.
+const CARDS: u64 = 50_000;
+const MERCHANTS: u64 = 5_000;
+/// How long things that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A job that is further behind at the end of a step than what came in this time does not keep up.
+const BEHIND: Duration = Duration::from_millis(500);
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program itself.
+    pub program: PathBuf,
+    /// Brokers.
+    pub brokers: String,
+    /// Worker threads of the job.
+    pub workers: u16,
+    /// How long the figures are taken.
+    pub seconds: f64,
+    /// Events per second; without it half of what saturates the job.
+    pub rate: Option<f64>,
+    /// Changes to the job's file.
+    pub sets: Vec<(String, String)>,
+}
+
+/// The figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Predictions per second when more events come than the job can take; none where a rate was given.
+    pub saturation: Option<f64>,
+    /// Events per second offered while measuring.
+    pub rate: f64,
+    /// Seconds of it.
+    pub seconds: f64,
+    /// Worker threads of the job.
+    pub workers: usize,
+    /// Predictions measured.
+    pub predictions: u64,
+    /// From the moment at which an event was due until its prediction was there.
+    pub latency_ms: Quantiles,
+    /// ... until the broker acknowledged the event.
+    pub produced_ms: Quantiles,
+    /// ... until the prediction was handed to the job's producer, by its millisecond timestamp.
+    pub published_ms: Quantiles,
+    /// From there until the consumer had it.
+    pub consumed_ms: Quantiles,
+    /// In the job, over the whole run: from the cut of an event's tick to its score.
+    pub cut_to_score_ms: Option<CutToScore>,
+    /// CPU time of the job's process per event, where the system tells it.
+    pub cpu_us_per_event: Option<f64>,
+    /// The steps of the search: events per second offered and predictions per second returned.
+    pub steps: Vec<(f64, f64)>,
+}
+
+/// Quantiles in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Quantiles {
+    /// Half were faster.
+    pub p50: f64,
+    /// Nine of ten were faster.
+    pub p90: f64,
+    /// 99 of 100 were faster.
+    pub p99: f64,
+    /// 999 of 1000 were faster.
+    pub p999: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// What the job says of itself.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CutToScore {
+    /// Half were faster.
+    pub p50: f64,
+    /// 99 of 100 were faster.
+    pub p99: f64,
+}
+
+impl Quantiles {
+    fn of(micros: impl Iterator<Item = i64>) -> anyhow::Result<Self> {
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000_000, 3)?;
+        for value in micros {
+            histogram.saturating_record(value.max(1).unsigned_abs());
+        }
+        let ms = |q: f64| histogram.value_at_quantile(q) as f64 / 1e3;
+        Ok(Quantiles { p50: ms(0.5), p90: ms(0.9), p99: ms(0.99), p999: ms(0.999), max: histogram.max() as f64 / 1e3 })
+    }
+}
+
+/// The job as a user would write it.
+fn job(options: &Options, dir: &Path, topics: &Topics) -> String {
+    let over = WINDOWS_H.map(|h| format!("{h}h")).join(", ");
+    let view = |name: &str| {
+        let columns = WINDOWS_H.map(|h| format!("{name}.nb_tx_{h}h, {name}.avg_amount_{h}h"));
+        columns.join(", ")
+    };
+    format!(
+        r#"job: bench_kafka
+version: 1
+order: arrival
+sources:
+  tx:
+    kafka: {{brokers: "{brokers}", topic: {input}, format: json}}
+    schema: "{dir}/tx.avsc"
+    id: txn_id
+    event_time: ts
+    disorder: 5s
+    idle_after: 1s
+features:
+  card:
+    from: tx
+    entity: [card_id]
+    derive:
+      weekend: "case when extract(dow from ts) in (0, 6) then 1 else 0 end"
+      night: "case when extract(hour from ts) <= 6 then 1 else 0 end"
+    aggregates:
+      nb_tx: {{count: "*", over: [{over}]}}
+      avg_amount: {{mean: amount, over: [{over}]}}
+  merchant:
+    from: tx
+    entity: [merchant_id]
+    aggregates:
+      nb_tx: {{count: "*", over: [{over}]}}
+      avg_amount: {{mean: amount, over: [{over}]}}
+feature_sets:
+  inputs: {{on: tx, take: [amount, card.weekend, card.night, {card}, {merchant}]}}
+models:
+  fraud:
+    versions: {{champion: "{dir}/fraud.onnx"}}
+    inputs: inputs
+    outputs: {{score: "probabilities[1]"}}
+    to: {{kafka: {{brokers: "{brokers}", topic: {output}, key: card_id}}, delivery: at_least_once}}
+"#,
+        brokers = options.brokers,
+        input = topics.input,
+        output = topics.output,
+        dir = dir.display(),
+        card = view("card"),
+        merchant = view("merchant"),
+    )
+}
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
+  {"name": "txn_id", "type": "long"},
+  {"name": "card_id", "type": "long"},
+  {"name": "merchant_id", "type": "long"},
+  {"name": "amount", "type": "double"},
+  {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-micros"}}
+]}"#;
+
+/// Measures.
+///
+/// # Errors
+/// When the brokers do not answer, or the job fails or does not keep up with the lowest rate.
+pub fn run(options: &Options) -> anyhow::Result<Report> {
+    ensure!(options.seconds >= 0.5, "--seconds {} is too short to measure anything", options.seconds);
+    let dir = Scratch::new()?;
+    let topics = Topics::make(&options.brokers)?;
+    std::fs::write(dir.0.join("fraud.onnx"), MODEL)?;
+    std::fs::write(dir.0.join("tx.avsc"), SCHEMA)?;
+    std::fs::write(dir.0.join("job.yaml"), job(options, &dir.0, &topics))?;
+
+    let clock = Clock::start();
+    let mut consumer = Arrivals::start(&options.brokers, &topics.output, clock)?;
+    let mut process = JobProcess::start(options, &dir.0)?;
+    let mut load = Load::new(&options.brokers, &topics.input, clock)?;
+    warm_up(&mut load, &consumer, &mut process)?;
+
+    let step = Duration::from_secs_f64(options.seconds / 4.0);
+    let (mut steps, mut saturation) = (Vec::new(), None);
+    if options.rate.is_none() {
+        let mut rate = FIRST_RATE;
+        while saturation.is_none() && rate <= LAST_RATE {
+            consumer.take();
+            let until = clock.now();
+            let sent = load.offer(rate, step)?;
+            process.check()?;
+            let arrivals = consumer.take();
+            // The second half: the first may still hold the step before.
+            let half = until + step.as_micros() as i64 / 2;
+            let second = arrivals.iter().filter(|a| a.arrived >= half).count();
+            let returned = second as f64 / (clock.now() - half).max(1) as f64 * 1e6;
+            steps.push((rate, returned));
+            let behind = sent.saturating_sub(arrivals.len() as u64) as f64 > rate * BEHIND.as_secs_f64();
+            if behind || load.longest_behind > BEHIND {
+                saturation = Some(returned);
+            }
+            consumer.drain(&load, &mut process)?;
+            rate *= 2.0;
+        }
+    }
+    let rate = match (options.rate, saturation) {
+        (Some(rate), _) => rate,
+        (None, Some(saturation)) => saturation / 2.0,
+        (None, None) => bail!("the job keeps up with {LAST_RATE} events per second; give a --rate"),
+    };
+    // The new rate settles before it is measured.
+    load.offer(rate, step)?;
+    consumer.drain(&load, &mut process)?;
+    consumer.take();
+    load.acknowledged()?;
+    let cpu = process.cpu_micros();
+    let sent = load.offer(rate, Duration::from_secs_f64(options.seconds))?;
+    consumer.drain(&load, &mut process)?;
+    let cpu = cpu.zip(process.cpu_micros()).map(|(before, after)| after - before);
+    let arrivals = consumer.take();
+    let produced = load.acknowledged()?;
+    consumer.stop();
+    let summary = process.stop()?;
+    let cut = |q: &str| summary["latency_ms"][q].as_f64();
+    Ok(Report {
+        saturation,
+        rate,
+        seconds: options.seconds,
+        workers: usize::from(options.workers),
+        predictions: arrivals.len() as u64,
+        latency_ms: Quantiles::of(arrivals.iter().map(|a| a.arrived - a.due))?,
+        produced_ms: Quantiles::of(produced.into_iter())?,
+        published_ms: Quantiles::of(arrivals.iter().map(|a| a.published - a.due))?,
+        consumed_ms: Quantiles::of(arrivals.iter().map(|a| a.arrived - a.published))?,
+        cut_to_score_ms: cut("p50").zip(cut("p99")).map(|(p50, p99)| CutToScore { p50, p99 }),
+        cpu_us_per_event: cpu.map(|micros| micros / sent.max(1) as f64),
+        steps,
+    })
+}
+
+/// Sends a little until predictions come: topics are found, the model is loaded, connections stand.
+fn warm_up(load: &mut Load, consumer: &Arrivals, process: &mut JobProcess) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while consumer.count() == 0 {
+        load.offer(200.0, Duration::from_millis(250))?;
+        process.check()?;
+        ensure!(Instant::now() < deadline, "no prediction came within {PATIENCE:?}");
+    }
+    load.offer(FIRST_RATE, Duration::from_secs(1))?;
+    consumer.drain(load, process)
+}
+
+/// Microseconds since the start, by a clock that does not jump, and the wall clock's time of the start.
+#[derive(Clone, Copy)]
+struct Clock {
+    started: Instant,
+    wall: i64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Clock { started: Instant::now(), wall: i64::try_from(since.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    /// In wall-clock microseconds since 1970.
+    fn now(self) -> i64 {
+        self.wall + i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX / 2)
+    }
+}
+
+/// The open loop.
+struct Load {
+    producer: BaseProducer<Acknowledged>,
+    topic: String,
+    clock: Clock,
+    sent: u64,
+    draw: u64,
+    /// How far the loop itself was behind its schedule in the last step.
+    longest_behind: Duration,
+}
+
+/// Hears when events are acknowledged.
+struct Acknowledged {
+    clock: Clock,
+    latencies: Mutex<Vec<i64>>,
+    failed: AtomicU64,
+}
+
+impl ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, due: usize) {
+        match result {
+            Ok(_) => {
+                let took = self.clock.now() - self.clock.wall - due as i64;
+                self.latencies.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+            }
+            Err(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Load {
+    fn new(brokers: &str, topic: &str, clock: Clock) -> anyhow::Result<Load> {
+        let settings = [("linger.ms", "0"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
+        let config = client_config(brokers, &[], &settings, &[])?;
+        let context = Acknowledged { clock, latencies: Mutex::default(), failed: AtomicU64::new(0) };
+        let producer = config.create_with_context(context)?;
+        Ok(Load { producer, topic: topic.to_owned(), clock, sent: 0, draw: 1, longest_behind: Duration::ZERO })
+    }
+
+    /// Offers events at `rate` for `length`; returns how many.
+    fn offer(&mut self, rate: f64, length: Duration) -> anyhow::Result<u64> {
+        let events = (rate * length.as_secs_f64()).ceil() as u64;
+        let begin = self.clock.now();
+        self.longest_behind = Duration::ZERO;
+        let mut payload = Vec::with_capacity(160);
+        let mut next = 0;
+        while next < events {
+            let due = begin + (next as f64 / rate * 1e6) as i64;
+            let now = self.clock.now();
+            if due > now {
+                self.producer.poll(Duration::ZERO);
+                std::thread::sleep(Duration::from_micros((due - now).clamp(50, 2_000).unsigned_abs()));
+                continue;
+            }
+            self.longest_behind = self.longest_behind.max(Duration::from_micros((now - due).unsigned_abs()));
+            self.send(due, &mut payload)?;
+            next += 1;
+            if next.is_multiple_of(256) {
+                self.producer.poll(Duration::ZERO);
+            }
+        }
+        self.producer.poll(Duration::ZERO);
+        self.sent += events;
+        Ok(events)
+    }
+
+    fn send(&mut self, due: i64, payload: &mut Vec<u8>) -> anyhow::Result<()> {
+        use std::io::Write;
+        let mut draw = || {
+            self.draw ^= self.draw << 13;
+            self.draw ^= self.draw >> 7;
+            self.draw ^= self.draw << 17;
+            self.draw
+        };
+        let (card, merchant, cents) = (draw() % CARDS, draw() % MERCHANTS, draw() % 20_000);
+        payload.clear();
+        write!(
+            payload,
+            r#"{{"txn_id":{due},"card_id":{card},"merchant_id":{merchant},"amount":{}.{:02},"ts":"{}"}}"#,
+            cents / 100,
+            cents % 100,
+            format_time(due)
+        )?;
+        let opaque = usize::try_from(due - self.clock.wall)?;
+        let key = card.to_string();
+        let mut record = BaseRecord::with_opaque_to(&self.topic, opaque).key(&key).payload(payload.as_slice());
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(anyhow!("cannot send: {error}")),
+            }
+        }
+    }
+
+    /// Time from due to acknowledged of the events since the last call.
+    fn acknowledged(&self) -> anyhow::Result<Vec<i64>> {
+        self.producer.flush(PATIENCE).context("the brokers do not take the events")?;
+        let context = self.producer.context();
+        let failed = context.failed.load(Ordering::Relaxed);
+        ensure!(failed == 0, "{failed} events were not taken by the brokers");
+        Ok(std::mem::take(&mut *context.latencies.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// A prediction that arrived: times in microseconds since 1970.
+#[derive(Clone, Copy)]
+struct Arrival {
+    due: i64,
+    published: i64,
+    arrived: i64,
+}
+
+/// The consumer of the predictions.
+struct Arrivals {
+    list: Arc<Mutex<Vec<Arrival>>>,
+    total: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Arrivals {
+    fn start(brokers: &str, topic: &str, clock: Clock) -> anyhow::Result<Arrivals> {
+        let settings = [("group.id", "tidemill-bench"), ("enable.auto.commit", "false"), ("fetch.wait.max.ms", "500")];
+        let consumer: BaseConsumer = client_config(brokers, &[], &settings, &[])?.create()?;
+        let mut partitions = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&partitions)?;
+        let arrivals = Arrivals { list: Arc::default(), total: Arc::default(), stop: Arc::default(), thread: None };
+        let (list, total, stop) = (Arc::clone(&arrivals.list), Arc::clone(&arrivals.total), Arc::clone(&arrivals.stop));
+        let read = move || {
+            while !stop.load(Ordering::Relaxed) {
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else { continue };
+                let arrived = clock.now();
+                let Some(due) = message.payload().and_then(due_of) else { continue };
+                let published = message.timestamp().to_millis().unwrap_or(0) * 1_000;
+                list.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { due, published, arrived });
+                total.fetch_add(1, Ordering::Release);
+            }
+        };
+        let thread = std::thread::Builder::new().name("bench-arrivals".to_owned()).spawn(read)?;
+        Ok(Arrivals { thread: Some(thread), ..arrivals })
+    }
+
+    fn count(&self) -> u64 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Vec<Arrival> {
+        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until there is a prediction for every event.
+    fn drain(&self, load: &Load, process: &mut JobProcess) -> anyhow::Result<()> {
+        let (mut deadline, mut seen) = (Instant::now() + PATIENCE, self.count());
+        while self.count() < load.sent {
+            load.producer.poll(Duration::from_millis(5));
+            process.check()?;
+            if self.count() > seen {
+                (deadline, seen) = (Instant::now() + PATIENCE, self.count());
+            }
+            ensure!(Instant::now() < deadline, "{} of {} predictions came", self.count(), load.sent);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends without a result, and a panic of it has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// When the event of a prediction was due: its id.
+fn due_of(payload: &[u8]) -> Option<i64> {
+    const NAME: &[u8] = b"\"txn_id\":";
+    let at = payload.windows(NAME.len()).position(|w| w == NAME)? + NAME.len();
+    let digits = payload[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+    std::str::from_utf8(&payload[at..at + digits]).ok()?.parse().ok()
+}
+
+/// The job's process.
+struct JobProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl JobProcess {
+    fn start(options: &Options, dir: &Path) -> anyhow::Result<JobProcess> {
+        let log = dir.join("log");
+        let mut command = Command::new(&options.program);
+        command.arg("run").arg(dir.join("job.yaml")).args(["--json", "--state"]).arg(dir.join("state"));
+        command.args(["--workers", &options.workers.to_string()]);
+        for (key, value) in &options.sets {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(dir.join("summary"))?)
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()
+            .context("cannot start the job")?;
+        Ok(JobProcess { child, log })
+    }
+
+    /// Fails when the job has ended by itself.
+    fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("the job has ended ({status}): {}", log.trim());
+        }
+        Ok(())
+    }
+
+    /// CPU time so far, in microseconds, where `/proc` tells it.
+    fn cpu_micros(&self) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let after = stat.rsplit_once(')')?.1;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        // User and system time, the 14th and 15th field, in hundredths of a second on every Linux.
+        let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        Some(ticks * 1e4)
+    }
+
+    /// Interrupts the job and returns its summary.
+    fn stop(&mut self) -> anyhow::Result<Value> {
+        Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().context("cannot run kill")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the job does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let summary = std::fs::read_to_string(self.log.with_file_name("summary"))?;
+        let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        serde_json::from_str(&summary).with_context(|| format!("the job left no summary: {}", log().trim()))
+    }
+}
+
+impl Drop for JobProcess {
+    fn drop(&mut self) {
+        // Usually it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The two topics of a run, removed at its end.
+struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    input: String,
+    output: String,
+}
+
+impl Topics {
+    fn make(brokers: &str) -> anyhow::Result<Topics> {
+        let admin: AdminClient<DefaultClientContext> = client_config(brokers, &[], &[], &[])?.create()?;
+        admin.inner().fetch_metadata(None, Duration::from_secs(10)).map_err(|error| {
+            anyhow!("no broker answers at {brokers} ({error}); start one, or name another with --brokers HOST:PORT")
+        })?;
+        let name = |end: &str| format!("tidemill-bench-{}-{end}", std::process::id());
+        let topics = Topics { admin, input: name("in"), output: name("out") };
+        let new = |name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(-1));
+        let wanted = [new(topics.input.as_str()), new(topics.output.as_str())];
+        for made in runtime()?.block_on(topics.admin.create_topics(&wanted, &AdminOptions::new()))? {
+            made.map_err(|(name, error)| anyhow!("cannot make the topic {name}: {error}"))?;
+        }
+        Ok(topics)
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        if let Ok(runtime) = runtime() {
+            // Topics that stay are a nuisance, not a failure of the measurement.
+            let topics = [self.input.as_str(), self.output.as_str()];
+            let _ = runtime.block_on(self.admin.delete_topics(&topics, &AdminOptions::new()));
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().build()?)
+}
+
+/// A folder for the run's files, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("tidemill-bench-kafka-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning of temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,95 @@
+//! Reads and decodes on a thread of its own, a few ticks ahead of the graph, so that one tick's input is made ready while
+//! the one before it is computed. What a tick holds is decided on that thread alone and does not depend on who waits.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Instant;
+
+use timely::scheduling::SyncActivator;
+
+use super::shared::Shared;
+use crate::ingest::aligned::{Aligned, Cut, Next};
+use crate::ingest::{Counts, IngestError};
+
+/// Ticks read and not yet taken.
+const AHEAD: usize = 2;
+
+/// A tick's input, and the rows read, filtered, late and rejected up to it, per source.
+pub struct Read {
+    pub cut: Box<Cut>,
+    pub counts: Vec<Counts>,
+}
+
+/// What the thread has ready.
+pub enum Ready {
+    Read(Read),
+    /// Nothing now; the operator is activated when there is.
+    Nothing,
+    /// The last tick has been taken.
+    End,
+}
+
+/// The taking end.
+pub struct ReadAhead {
+    reads: Receiver<Result<Read, IngestError>>,
+}
+
+impl ReadAhead {
+    /// Starts reading. `activator` is told of every tick that is ready.
+    pub fn start(reader: Aligned, shared: Arc<Shared>, activator: SyncActivator) -> std::io::Result<ReadAhead> {
+        let (sender, reads) = sync_channel(AHEAD);
+        std::thread::Builder::new()
+            .name("tidemill-reader".to_owned())
+            .spawn(move || read(reader, &shared, &sender, &activator))?;
+        Ok(ReadAhead { reads })
+    }
+
+    /// The next tick, if it is there.
+    ///
+    /// # Errors
+    /// When a source cannot be read at all.
+    pub fn next(&self) -> Result<Ready, IngestError> {
+        match self.reads.try_recv() {
+            Ok(read) => read.map(Ready::Read),
+            Err(TryRecvError::Empty) => Ok(Ready::Nothing),
+            Err(TryRecvError::Disconnected) => Ok(Ready::End),
+        }
+    }
+}
+
+fn read(
+    mut reader: Aligned,
+    shared: &Shared,
+    sender: &SyncSender<Result<Read, IngestError>>,
+    activator: &SyncActivator,
+) {
+    let thread = std::thread::current();
+    reader.wake_with(Arc::new(move || thread.unpark()));
+    loop {
+        let now = Instant::now();
+        let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
+        let read = match next {
+            Ok(Next::Cut(cut)) => Ok(Read { cut, counts: reader.counts().to_vec() }),
+            Ok(Next::Wait(wait)) => {
+                if shared.failed() {
+                    return;
+                }
+                // A topic that has something wakes it earlier.
+                std::thread::park_timeout(wait);
+                continue;
+            }
+            Ok(Next::End) => return,
+            Err(error) => Err(error),
+        };
+        let failed = read.is_err();
+        // Nobody takes it any more when the run has failed elsewhere.
+        if sender.send(read).is_err() {
+            return;
+        }
+        // The worker may be gone already, with the tick or without.
+        let _ = activator.activate();
+        if failed {
+            return;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The topics of a plan: which rows each takes, in what form and by what key.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+
+use super::EngineError;
+use super::chain::Chain;
+use super::run::TopicSummary;
+use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, tables_of};
+use crate::ops::key;
+use crate::plan::model::{Plan, TopicFormat, TopicPlan, TopicRows};
+use crate::store::offline::RowForm;
+use crate::store::topic::{Encoding, KeyEncoder, Publisher, RowEncoder, avro_schema};
+
+/// Where a topic's rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicOrigin {
+    /// Rows of a table.
+    Table(Origin),
+    /// Dead letters, in the form of their tables.
+    DeadLetters,
+}
+
+/// A topic as the plan means it.
+pub struct Resolved {
+    /// Where its rows come from.
+    pub origin: TopicOrigin,
+    /// Brings them into the table's form.
+    pub form: RowForm,
+    /// Turns them into bytes.
+    pub encoder: RowEncoder,
+    /// Turns their key columns into keys.
+    pub key: KeyEncoder,
+    /// The key's columns in the engine's batches, where all are there: rows of one key then go through one worker.
+    pub route: Option<Vec<usize>>,
+    /// Schema of the messages, where they are Avro.
+    pub schema: Option<String>,
+}
+
+/// A topic of a running job.
+pub struct OpenTopic {
+    /// Where its rows come from.
+    pub origin: TopicOrigin,
+    /// Brings them into the table's form.
+    pub form: RowForm,
+    /// Turns them into bytes.
+    pub encoder: RowEncoder,
+    /// Turns their key columns into keys.
+    pub key: KeyEncoder,
+    /// See [`Resolved::route`].
+    pub route: Option<Vec<usize>>,
+    /// The producer, shared by topics of the same brokers and settings.
+    pub publisher: Arc<Publisher>,
+    /// Number of the topic in the producer.
+    pub slot: usize,
+}
+
+/// Holds a topic against the tables. `outputs` are the models' output columns.
+///
+/// # Errors
+/// The key of the topic's settings that is at fault, and a sentence.
+pub fn resolve(
+    plan: &Plan,
+    chains: &[Chain],
+    outputs: &[Vec<(String, DataType)>],
+    topic: &TopicPlan,
+) -> Result<Resolved, (&'static str, String)> {
+    let (origin, spec) = match &topic.rows {
+        TopicRows::DeadLetters => {
+            (TopicOrigin::DeadLetters, dead_letter_spec(DEAD_LETTERS).map_err(|e| ("topic", e.to_string()))?)
+        }
+        TopicRows::Table(name) => {
+            let found = tables_of(plan, chains, outputs, &|table| table == name);
+            match found.map_err(|e| ("topic", e.to_string()))?.pop() {
+                Some(table) => (TopicOrigin::Table(table.origin), table.spec),
+                None => return Err(("topic", format!("the job has no rows `{name}`"))),
+            }
+        }
+    };
+    let sources: Vec<String> = plan.sources.iter().map(|s| s.name.clone()).collect();
+    let form = RowForm::new(spec.clone(), &sources, plan.version);
+    let mut key_columns = Vec::new();
+    let mut engine_names = Vec::new();
+    for wanted in &topic.key {
+        let payload = spec.columns().iter().find(|c| c.name == *wanted || c.engine == *wanted);
+        let name = payload.map_or(wanted, |c| &c.name);
+        let Ok(column) = form.schema().index_of(name) else {
+            let names: Vec<&str> = form.schema().fields().iter().map(|f| f.name().as_str()).collect();
+            return Err(("key", format!("the rows have no column `{wanted}`; they have {}", names.join(", "))));
+        };
+        key_columns.push(column);
+        engine_names.extend(payload.map(|c| c.engine.clone()));
+    }
+    let route = match origin {
+        TopicOrigin::Table(origin) if !key_columns.is_empty() && engine_names.len() == key_columns.len() => {
+            route(plan, chains, outputs, origin, &engine_names)
+        }
+        _ => None,
+    };
+    let schema = match topic.format {
+        TopicFormat::Avro => {
+            let name = topic.rows.name().replace(['/', ' '], "_");
+            let schema = avro_schema(&format!("tidemill.{}", plan.job), &name, form.schema());
+            Some(schema.map_err(|what| ("format", what))?)
+        }
+        TopicFormat::Json | TopicFormat::Original => None,
+    };
+    let encoding = match topic.format {
+        TopicFormat::Json => Encoding::Json,
+        TopicFormat::Avro => Encoding::Avro(Vec::new()),
+        TopicFormat::Original => Encoding::Column("original".to_owned()),
+    };
+    let encoder = RowEncoder::new(format!("topic {}", topic.topic), encoding);
+    Ok(Resolved { origin, form, encoder, key: KeyEncoder::new(key_columns), route, schema })
+}
+
+/// Positions of columns in the engine's batches, when rows can be routed by all of them.
+fn route(
+    plan: &Plan,
+    chains: &[Chain],
+    outputs: &[Vec<(String, DataType)>],
+    origin: Origin,
+    names: &[String],
+) -> Option<Vec<usize>> {
+    let (chain, model) = match origin {
+        Origin::Chain(chain) => (&chains[chain], None),
+        Origin::Model(model) => {
+            let set = plan.models[model].inputs;
+            (chains.iter().find(|c| c.sets.contains(&set))?, Some(model))
+        }
+        // A view's own rows are on the worker of their entity.
+        Origin::SideView(_) => return None,
+    };
+    let mut fields: Vec<(&str, &DataType)> =
+        chain.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
+    if let Some(model) = model {
+        fields.extend(MODEL_COLUMNS.map(|name| (name, &DataType::Utf8)));
+        fields.extend(outputs[model].iter().map(|(name, data_type)| (name.as_str(), data_type)));
+    }
+    let position = |name: &String| fields.iter().position(|(n, t)| n == name && key::is_supported(t));
+    names.iter().map(position).collect()
+}
+
+/// Opens all topics of a plan.
+///
+/// # Errors
+/// When a topic asks for columns that there are not, or a producer cannot be made.
+pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) -> Result<Vec<OpenTopic>, EngineError> {
+    // Topics that differ in name alone share a producer.
+    let mut producers: Vec<(&TopicPlan, Vec<String>)> = Vec::new();
+    let mut places = Vec::new();
+    for topic in &plan.topics {
+        let alike = |t: &TopicPlan| t.brokers == topic.brokers && t.properties == topic.properties;
+        let at = producers.iter().position(|(first, _)| alike(first)).unwrap_or_else(|| {
+            producers.push((topic, Vec::new()));
+            producers.len() - 1
+        });
+        // A topic that takes two kinds of rows is counted for each.
+        producers[at].1.push(topic.topic.clone());
+        places.push((at, producers[at].1.len() - 1));
+    }
+    let publishers = producers
+        .iter()
+        .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties, names).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
+    let topics = plan.topics.iter().zip(places);
+    topics
+        .map(|(topic, (publisher, slot))| {
+            let Resolved { origin, form, encoder, key, route, .. } = resolve(plan, chains, outputs, topic)
+                .map_err(|(at, what)| EngineError::Plan(format!("{}.kafka.{at}: {what}", topic.rows.path())))?;
+            Ok(OpenTopic { origin, form, encoder, key, route, publisher: Arc::clone(&publishers[publisher]), slot })
+        })
+        .collect()
+}
+
+/// What the topics have got.
+pub fn summaries(plan: &Plan, topics: &[OpenTopic]) -> Vec<TopicSummary> {
+    plan.topics
+        .iter()
+        .zip(topics)
+        .map(|(plan, open)| TopicSummary {
+            topic: plan.topic.clone(),
+            rows: plan.rows.name().to_owned(),
+            delivered: open.publisher.deliveries()[open.slot].delivered,
+        })
+        .collect()
+}

@@ -1,0 +1,70 @@
+//! Topics that rows are published to.
+
+use super::Compiler;
+use crate::plan::config::{DeliveryConfig, JobConfig, ToConfig, TopicFormatConfig};
+use crate::plan::faults::Path;
+use crate::plan::model::{TopicFormat, TopicPlan, TopicRows};
+
+/// Settings that the sink needs as they are: name, and why.
+const OURS: &[(&str, &str)] = &[
+    ("enable.idempotence", "messages must not change their order when they are sent again"),
+    ("acks", "a message counts as delivered when all replicas in step have it"),
+    ("request.required.acks", "a message counts as delivered when all replicas in step have it"),
+    ("transactional.id", "transactions come with `delivery: exactly_once`, which is not built yet"),
+    ("delivery.report.only.error", "deliveries are counted"),
+];
+
+impl Compiler<'_> {
+    pub(super) fn topics(&mut self, config: &JobConfig) -> Vec<TopicPlan> {
+        let mut asked: Vec<(Path, TopicRows, &ToConfig)> = Vec::new();
+        let table = |section: &str, name: &str| TopicRows::Table(format!("{section}/{name}"));
+        for (name, view) in &config.features.0 {
+            asked.extend(view.to.iter().map(|to| (Path::of(&["features", name]), table("features", name), to)));
+        }
+        for (name, set) in &config.feature_sets.0 {
+            asked.extend(set.to.iter().map(|to| (Path::of(&["feature_sets", name]), table("feature_sets", name), to)));
+        }
+        for (name, model) in &config.models.0 {
+            asked.extend(model.to.iter().map(|to| (Path::of(&["models", name]), table("predictions", name), to)));
+        }
+        let mut topics: Vec<TopicPlan> =
+            asked.into_iter().filter_map(|(path, rows, to)| self.topic(&path.key("to"), rows, to)).collect();
+        if let Some(to) = &config.sinks.dead_letters {
+            topics.extend(self.topic(&Path::of(&["sinks", "dead_letters"]), TopicRows::DeadLetters, to));
+        }
+        topics
+    }
+
+    fn topic(&mut self, path: &Path, rows: TopicRows, to: &ToConfig) -> Option<TopicPlan> {
+        let (path, kafka) = (path.key("kafka"), &to.kafka);
+        // The one delivery that is built; another makes this a choice.
+        let DeliveryConfig::AtLeastOnce = to.delivery;
+        let letters = rows == TopicRows::DeadLetters;
+        let format = match kafka.format {
+            None if letters => TopicFormat::Original,
+            None | Some(TopicFormatConfig::Json) => TopicFormat::Json,
+            Some(TopicFormatConfig::Avro) => TopicFormat::Avro,
+            Some(TopicFormatConfig::Original) => TopicFormat::Original,
+        };
+        if format == TopicFormat::Original && !letters {
+            let mend = "write `json` or `avro`";
+            self.error(&path.key("format"), "`original` is for dead letters: these rows were computed", mend);
+        }
+        self.kafka_topic(&path.key("topic"), &kafka.topic.0);
+        let properties = self.kafka_properties(&path.key("properties"), &kafka.properties, OURS);
+        let Some(brokers) = &kafka.brokers else {
+            let mend = "add `brokers: HOST:PORT`";
+            self.error_at_key(&path, "the topic does not say on which brokers it is", mend);
+            return None;
+        };
+        self.kafka_brokers(&path.key("brokers"), &brokers.0);
+        Some(TopicPlan {
+            rows,
+            brokers: brokers.0.clone(),
+            topic: kafka.topic.0.clone(),
+            format,
+            key: kafka.key.iter().flat_map(|key| key.0.clone()).collect(),
+            properties,
+        })
+    }
+}

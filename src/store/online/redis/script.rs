@@ -1,0 +1,72 @@
+//! The two scripts that change a job's keys, each at once or not at all.
+
+/// Joins a generation of the job, or claims the next; tells (generation, the one found, 0 when there was none).
+///
+/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; then field, value of what a job says of
+/// itself (only the newest generation speaks); then `"layouts"`; then field, value of layouts, which anyone adds.
+pub(super) const JOIN: &str = r#"
+local held = tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
+local mine = tonumber(ARGV[1]) or held + 1
+local at = 2
+while ARGV[at] ~= 'layouts' do at = at + 2 end
+for i = at + 1, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[1], ARGV[i])
+  if known and known ~= ARGV[i + 1] then
+    return redis.error_reply('TWOLAYOUTS ' .. ARGV[i])
+  end
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+if mine >= held then
+  if mine > held then
+    for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+      if field == 'now' or string.sub(field, 1, 5) == 'tick:' then redis.call('HDEL', KEYS[1], field) end
+    end
+  end
+  redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', mine))
+  for i = 2, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+return {mine, held}
+"#;
+
+/// Writes rows in place of older ones; tells ([`MINE`], [`SUPERSEDED`] or [`FORGOTTEN`], rows written).
+///
+/// `KEYS[1]` is the job's hash. `ARGV`: generation, writer, tick, the clock or `""`; then key, row of each row. A row's
+/// stamp is at its bytes 6 to 21 (see [`super::super::value`]); numbers are exact up to 2^53.
+pub(super) const PUT: &str = r#"
+local writer = 'tick:' .. ARGV[2]
+local g, t = tonumber(ARGV[1]), tonumber(ARGV[3])
+local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now')
+local generation, newest = tonumber(held[1] or 0), tonumber(held[2] or 0)
+if generation == g then
+  if ARGV[4] ~= '' and (not held[3] or tonumber(held[3]) < tonumber(ARGV[4])) then
+    redis.call('HSET', KEYS[1], 'now', ARGV[4])
+  end
+  if newest <= t then
+    if newest < t or not held[2] then redis.call('HSET', KEYS[1], writer, ARGV[3]) end
+    if #ARGV > 4 then redis.call('MSET', unpack(ARGV, 5)) end
+    return {0, (#ARGV - 4) / 2}
+  end
+end
+local written = 0
+for i = 5, #ARGV, 2 do
+  local old = redis.call('GETRANGE', ARGV[i], 0, 20)
+  local newer = false
+  if #old == 21 and string.byte(old) == 1 then
+    local old_g, old_t = struct.unpack('<I8I8', old, 6)
+    newer = old_g > g or (old_g == g and old_t > t)
+  end
+  if not newer then
+    redis.call('SET', ARGV[i], ARGV[i + 1])
+    written = written + 1
+  end
+end
+if generation == g then return {0, written} end
+return {generation > g and 1 or 2, written}
+"#;
+
+/// The writer is of the newest generation.
+pub(super) const MINE: i64 = 0;
+/// A later start of the job has taken over.
+pub(super) const SUPERSEDED: i64 = 1;
+/// The server does not know the generation: it has lost what it held.
+pub(super) const FORGOTTEN: i64 = 2;

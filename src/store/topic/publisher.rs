@@ -1,0 +1,299 @@
+//! The producer of a job's topics: an idempotent librdkafka producer with a bounded queue, and an account of what the
+//! brokers have acknowledged.
+//!
+//! [`Publisher::send`] waits while the queue is full: whoever calls it is slowed to the brokers' pace and nothing is lost.
+//! Messages do not expire; a broker that is away is waited for, with one warning when it is missed and one when it is back.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+
+use crate::kafka::{Connection, Context, client_config};
+use crate::store::StoreError;
+
+/// Brokers that have not answered for so long are missed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a sender sleeps before it tries a full queue again.
+const FULL_WAIT: Duration = Duration::from_millis(1);
+
+/// Settings that users may override. Messages leave at once, wait without end, and land in the partition where Java's
+/// clients would put them.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("linger.ms", "0"),
+    ("message.timeout.ms", "0"),
+    ("queue.buffering.max.messages", "100000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("partitioner", "murmur2_random"),
+    ("socket.nagle.disable", "true"),
+    ("socket.keepalive.enable", "true"),
+    ("topic.metadata.refresh.interval.ms", "30000"),
+];
+
+/// Settings without which at least once would not hold.
+const FIXED: &[(&str, &str)] = &[("enable.idempotence", "true"), ("acks", "all")];
+
+/// What one topic has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Name of the topic.
+    pub topic: String,
+    /// Messages handed to the producer.
+    pub sent: u64,
+    /// Messages acknowledged by the brokers.
+    pub delivered: u64,
+}
+
+/// The producer of one or more topics on one set of brokers. Shared by the threads of all workers.
+pub struct Publisher {
+    brokers: String,
+    producer: Arc<BaseProducer<Reports>>,
+    account: Arc<Account>,
+    closing: Arc<AtomicBool>,
+    poller: Option<JoinHandle<()>>,
+}
+
+/// What was sent and what came of it.
+#[derive(Debug, Default)]
+struct Account {
+    topics: Vec<TopicAccount>,
+    failure: Mutex<Option<(usize, String)>>,
+    failed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct TopicAccount {
+    name: String,
+    sent: AtomicU64,
+    delivered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Account {
+    fn sum(&self, of: impl Fn(&TopicAccount) -> &AtomicU64) -> u64 {
+        self.topics.iter().map(|topic| of(topic).load(Ordering::Acquire)).sum()
+    }
+
+    /// Messages that the brokers have neither acknowledged nor refused.
+    fn outstanding(&self) -> u64 {
+        let settled = self.sum(|t| &t.delivered) + self.sum(|t| &t.failed);
+        self.sum(|t| &t.sent).saturating_sub(settled)
+    }
+}
+
+/// Hears of deliveries.
+struct Reports {
+    account: Arc<Account>,
+    context: Context,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, topic: usize) {
+        let Some(account) = self.account.topics.get(topic) else { return };
+        match result {
+            Ok(_) => account.delivered.fetch_add(1, Ordering::AcqRel),
+            Err((error, _)) => {
+                let mut failure = self.account.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert_with(|| (topic, error.to_string()));
+                self.account.failed.store(true, Ordering::Release);
+                account.failed.fetch_add(1, Ordering::AcqRel)
+            }
+        };
+    }
+}
+
+impl Publisher {
+    /// Makes a producer for `topics`. `properties` are librdkafka's, by name; they override the defaults of this module.
+    /// Does not wait for a broker.
+    ///
+    /// # Errors
+    /// When librdkafka does not know a setting or refuses its value.
+    pub fn open(brokers: &str, properties: &[(String, String)], topics: &[String]) -> Result<Publisher, StoreError> {
+        let whose = format!("producer of {}", topics.join(", "));
+        let topics: Vec<TopicAccount> =
+            topics.iter().map(|name| TopicAccount { name: name.clone(), ..TopicAccount::default() }).collect();
+        let account = Arc::new(Account { topics, ..Account::default() });
+        let refused = |error: String| StoreError::Topic {
+            topic: "topics".to_owned(),
+            brokers: brokers.to_owned(),
+            reason: format!("no producer can be made: {error}"),
+        };
+        let config = client_config(brokers, properties, DEFAULTS, FIXED).map_err(|e| refused(e.to_string()))?;
+        let connection = Connection::new(whose, brokers);
+        let reports = Reports { account: Arc::clone(&account), context: Context(connection.clone()) };
+        let producer: BaseProducer<Reports> =
+            config.create_with_context(reports).map_err(|e| refused(e.to_string()))?;
+        let producer = Arc::new(producer);
+        let closing = Arc::new(AtomicBool::new(false));
+        let poller = {
+            let (producer, account, closing) = (Arc::clone(&producer), Arc::clone(&account), Arc::clone(&closing));
+            std::thread::Builder::new()
+                .name("tidemill-publish".to_owned())
+                .spawn(move || poll(&producer, &account, &closing, &connection))
+                .map_err(|source| StoreError::Io { action: "start a thread for", path: "publish".into(), source })?
+        };
+        Ok(Publisher { brokers: brokers.to_owned(), producer, account, closing, poller: Some(poller) })
+    }
+
+    /// Hands a message to the producer. Waits while its queue is full; `give_up` is asked meanwhile.
+    ///
+    /// # Errors
+    /// When the producer refuses the message, a message before it could not be delivered, or `give_up` says so.
+    pub fn send(
+        &self,
+        topic: usize,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: OwnedHeaders,
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
+        let account = &self.account.topics[topic];
+        let mut record = BaseRecord::with_opaque_to(&account.name, topic).payload(payload).headers(headers);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        // Counted before, so that no report comes ahead of its message.
+        account.sent.fetch_add(1, Ordering::AcqRel);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    if self.account.failed.load(Ordering::Acquire) || give_up() {
+                        account.sent.fetch_sub(1, Ordering::AcqRel);
+                        return Err(self.undelivered("the queue of the producer is full and the brokers take nothing"));
+                    }
+                    std::thread::sleep(FULL_WAIT);
+                }
+                Err((error, _)) => {
+                    account.sent.fetch_sub(1, Ordering::AcqRel);
+                    return Err(self.fault(&account.name, &error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// The first message that could not be delivered, if any.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if !self.account.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let failure = self.account.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure.as_ref() {
+            Some((topic, error)) => {
+                let topic = &self.account.topics[*topic];
+                let failed = topic.failed.load(Ordering::Acquire);
+                Err(self.fault(&topic.name, &format!("{failed} messages were not taken, the first for: {error}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all messages are acknowledged; `give_up` is asked meanwhile.
+    ///
+    /// # Errors
+    /// Names what was not delivered, when a message was refused or `give_up` says so.
+    pub fn flush(&self, give_up: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        while self.account.outstanding() > 0 {
+            self.check()?;
+            if give_up() {
+                return Err(self.undelivered("the brokers do not answer"));
+            }
+            std::thread::sleep(FULL_WAIT);
+        }
+        self.check()
+    }
+
+    /// Messages acknowledged so far: grows while the brokers answer.
+    pub fn delivered(&self) -> u64 {
+        self.account.sum(|t| &t.delivered)
+    }
+
+    /// What each topic has got.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        let topics = self.account.topics.iter();
+        topics.map(|t| Delivery { topic: t.name.clone(), sent: load(&t.sent), delivered: load(&t.delivered) }).collect()
+    }
+
+    fn fault(&self, topic: &str, reason: &str) -> StoreError {
+        StoreError::Topic {
+            topic: format!("topic `{topic}`"),
+            brokers: self.brokers.clone(),
+            reason: format!("{reason}; mend the topic or its settings and run the job again"),
+        }
+    }
+
+    fn undelivered(&self, why: &str) -> StoreError {
+        let mut text = String::new();
+        for delivery in self.deliveries().iter().filter(|d| d.sent > d.delivered) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(
+                text,
+                "{comma}{} of {} to `{}`",
+                delivery.sent - delivery.delivered,
+                delivery.sent,
+                delivery.topic
+            );
+        }
+        let text = if text.is_empty() { "the message at hand".to_owned() } else { text };
+        StoreError::Topic {
+            topic: "messages".to_owned(),
+            brokers: self.brokers.clone(),
+            reason: format!("{why}; not delivered: {text}; when the brokers answer again, run the job again"),
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        if let Some(poller) = self.poller.take() {
+            // The thread does not panic short of a defect, and then its panic has been reported.
+            let _ = poller.join();
+        }
+    }
+}
+
+/// Serves delivery reports and tells when the brokers fall silent and when they answer again.
+fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBool, connection: &Connection) {
+    let (mut seen, mut since) = (0, Instant::now());
+    while !closing.load(Ordering::Acquire) {
+        producer.poll(Duration::from_millis(100));
+        let delivered = account.sum(|t| &t.delivered);
+        let outstanding = account.outstanding();
+        if delivered != seen {
+            connection.back();
+        }
+        if delivered != seen || outstanding == 0 {
+            (seen, since) = (delivered, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            connection.lost(&format!(
+                "{outstanding} messages are not acknowledged; the input pauses when the producer's queue is full"
+            ));
+        }
+    }
+}
