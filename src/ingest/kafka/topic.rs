@@ -1,7 +1,7 @@
 //! A topic as a whole: its client, its partitions, and the thread that watches both.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,11 +73,18 @@ pub(crate) struct Shared {
     pub consumer: Arc<BaseConsumer<Context>>,
     pub connection: Connection,
     pub waker: Waker,
-    /// Number of partitions that the brokers know.
-    partitions: AtomicUsize,
+    /// First offsets of the partitions that have appeared since the start. Asked for by the thread that watches, since a
+    /// leader that is not chosen yet would keep the caller waiting.
+    appeared: Mutex<Vec<u64>>,
     /// When brokers were asked the first and the last of the questions that they have answered without a break.
     answering: Mutex<Option<(Instant, Instant)>>,
     stop: AtomicBool,
+}
+
+impl Shared {
+    fn appeared(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.appeared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Topic {
@@ -104,7 +111,7 @@ impl Topic {
             consumer: Arc::new(consumer),
             connection,
             waker: Waker::default(),
-            partitions: AtomicUsize::new(count),
+            appeared: Mutex::default(),
             answering: Mutex::new(Some((Instant::now(), Instant::now()))),
             stop: AtomicBool::new(false),
         });
@@ -122,7 +129,7 @@ impl Topic {
             topic.beginnings = topic.beginnings(count, resume)?;
         }
         if reading != Reading::UntilEnd {
-            topic.watch(plan.idle_after)?;
+            topic.watch(plan.idle_after, count)?;
         }
         Ok(topic)
     }
@@ -143,32 +150,21 @@ impl Topic {
     /// # Errors
     /// When a partition cannot be assigned.
     pub(crate) fn discover(&mut self) -> Result<Vec<Partition>, IngestError> {
-        let known = match self.reading {
-            Reading::Live => self.shared.partitions.load(Ordering::Relaxed).max(self.beginnings.len()),
-            Reading::UntilEnd => self.beginnings.len(),
-            Reading::Replay => 0,
-        };
         let mut found = Vec::new();
-        while self.entered < known {
+        if self.reading == Reading::Replay {
+            return Ok(found);
+        }
+        loop {
+            let appeared =
+                |index: usize| self.shared.appeared().get(index).map(|first| Place { next: *first, end: None });
             let place = match self.beginnings.get(self.entered) {
-                Some(place) => *place,
-                // New: its first offset, whatever `start` says, since all of it came after the start.
-                None => match self.watermarks(self.entered, PATIENCE) {
-                    Ok((low, _)) => Place { next: low, end: None },
-                    Err(error) if Context::is_outage(&error) => {
-                        self.shared.connection.lost(&error.to_string());
-                        break;
-                    }
-                    // Its leader is not chosen yet, as it is for a moment after a partition was made.
-                    Err(error) => {
-                        tracing::debug!(source = self.source, partition = self.entered, %error, "not ready");
-                        break;
-                    }
-                },
+                Some(place) => Some(*place),
+                // From its first offset, whatever `start` says, since all of it came after the start.
+                None => appeared(self.entered - self.beginnings.len()),
             };
+            let Some(place) = place else { return Ok(found) };
             found.push(self.enter(place.next, place.end)?);
         }
-        Ok(found)
     }
 
     /// Enters the next partition, at an offset.
@@ -243,14 +239,14 @@ impl Topic {
     }
 
     /// Starts the thread that looks for new partitions and whether brokers answer.
-    fn watch(&mut self, idle_after: Option<i64>) -> Result<(), IngestError> {
+    fn watch(&mut self, idle_after: Option<i64>, partitions: usize) -> Result<(), IngestError> {
         let every = Duration::from_micros(self.connector.discover_every.max(1).unsigned_abs());
         // Silence must be told from absence well before it counts.
         let idle = idle_after.map_or(PROBE_MAX, |idle| Duration::from_micros(idle.unsigned_abs()) / 4);
         let every = every.min(idle).clamp(Duration::from_millis(100), PROBE_MAX);
         let (shared, connector, source) = (self.shared.clone(), self.connector.clone(), self.source.clone());
         let thread = std::thread::Builder::new().name("kafka-source".into());
-        let thread = thread.spawn(move || watch(&source, &connector, &shared, every));
+        let thread = thread.spawn(move || watch(&source, &connector, &shared, every, partitions));
         let failed =
             |e: std::io::Error| IngestError::source(&self.source, format!("its thread cannot be started: {e}"));
         self.watcher = Some(thread.map_err(failed)?);
@@ -271,7 +267,7 @@ impl Drop for Topic {
     }
 }
 
-fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Duration) {
+fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Duration, mut partitions: usize) {
     let mut asked = Instant::now();
     while !shared.stop.load(Ordering::Relaxed) {
         // Partitions have queues of their own; here come errors of the client as a whole.
@@ -293,8 +289,15 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
                 drop(answering);
                 shared.connection.back();
                 let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-                if shared.partitions.fetch_max(count, Ordering::Relaxed) < count {
-                    tracing::info!(source, topic = connector.topic, partitions = count, "new partitions");
+                while partitions < count {
+                    let number = i32::try_from(partitions).unwrap_or(i32::MAX);
+                    // It fails while the new partition has no leader; asked again next time.
+                    let Ok((low, _)) = shared.consumer.fetch_watermarks(&connector.topic, number, PATIENCE) else {
+                        break;
+                    };
+                    tracing::info!(source, topic = connector.topic, partition = partitions, "new partition");
+                    shared.appeared().push(low.unsigned_abs());
+                    partitions += 1;
                     if let Some(wake) = shared.waker.get() {
                         wake();
                     }
