@@ -4,12 +4,14 @@ mod error;
 mod key;
 mod position;
 mod secret;
+mod setting;
 mod time;
 
 pub use error::{Blame, Fault, Faults, Severity};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
 pub use position::{Ord64, Position};
 pub use secret::{SecretText, is_secret_reference};
+pub use setting::shown_setting;
 pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time};
 
 /// The timely timestamp of a small group of input: dense, from 0, cut by worker 0.

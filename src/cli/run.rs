@@ -20,7 +20,7 @@ pub struct RunArgs {
     /// Worker threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// End at the end of finite sources; without it the job stays and answers readers until it is stopped.
+    /// End at the end of finite sources, and of topics as it is now; without it the job stays until it is stopped.
     #[arg(long)]
     until_end: bool,
     /// Keep the tick log in this directory.

@@ -17,7 +17,7 @@ use super::shared::{Shared, StopHandle, TurnedAway};
 use crate::base::format_time;
 use crate::ingest::aligned::{Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
-use crate::ingest::{Counts, ReaderOptions, SourceReader};
+use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 
@@ -26,7 +26,8 @@ use crate::plan::model::Plan;
 pub struct RunOptions {
     /// Worker threads; 0 counts as 1.
     pub workers: usize,
-    /// End when all finite sources have ended; otherwise the job stays, answering readers, until stopped.
+    /// End when all finite sources have ended, and topics where they ended when the job started; otherwise the job stays,
+    /// reading and answering readers, until stopped.
     pub until_end: bool,
     /// Directory of the tick log; none writes no log.
     pub state_dir: Option<PathBuf>,
@@ -121,8 +122,14 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     abort_on_panic_in_workers();
     let tick_log = options.state_dir.as_deref().map(open_tick_log).transpose()?;
     let mut readers = Vec::with_capacity(plan.sources.len());
+    let reading = match (&options.replay, options.until_end) {
+        (Some(_), _) => Reading::Replay,
+        (None, true) => Reading::UntilEnd,
+        (None, false) => Reading::Live,
+    };
     for index in 0..plan.sources.len() {
-        readers.push(SourceReader::open(&plan.sources[index], ReaderOptions::of(&plan, index))?);
+        let options = ReaderOptions { reading, ..ReaderOptions::of(&plan, index) };
+        readers.push(SourceReader::open(&plan.sources[index], options)?);
     }
     let (interval, rows) = plan.offline.as_ref().map_or((Duration::from_secs(10), u64::MAX), |o| {
         (Duration::from_micros(o.commit_interval as u64), o.commit_rows as u64)

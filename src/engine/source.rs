@@ -13,6 +13,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as Probe;
 use timely::dataflow::{Scope, Stream};
+use timely::scheduling::Activator;
 
 use super::EngineError;
 use super::shared::Shared;
@@ -56,7 +57,14 @@ pub fn sources<'s>(
     let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
     let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
     let info = builder.operator_info();
-    let activator = scope.activator_for(info.address);
+    if let Some(reader) = &reader {
+        let waker = scope.worker().sync_activator_for(info.address.to_vec());
+        // It fails when the worker is gone, and then there is nobody to wake.
+        reader.wake_with(Arc::new(move || {
+            let _ = waker.activate();
+        }));
+    }
+    let mut alarm = Alarm { activator: scope.activator_for(info.address), due: None };
     builder.build_reschedule(move |capabilities| {
         let mut capabilities = Some(capabilities).filter(|_| reader.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
@@ -72,7 +80,7 @@ pub fn sources<'s>(
             }
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
                 // The probe's movement does not schedule this operator, so it looks again soon.
-                activator.activate_after(Duration::from_micros(100));
+                alarm.ring_after(Duration::from_micros(100));
                 return true;
             }
             let now = Instant::now();
@@ -80,7 +88,7 @@ pub fn sources<'s>(
             let cut = match next {
                 Ok(Next::Cut(cut)) => *cut,
                 Ok(Next::Wait(wait)) => {
-                    activator.activate_after(wait);
+                    alarm.ring_after(wait);
                     return true;
                 }
                 Ok(Next::End) => {
@@ -98,6 +106,8 @@ pub fn sources<'s>(
                 tick: cut.info.tick,
                 watermark: cut.info.watermark,
                 offsets: cut.offsets.clone(),
+                entered: cut.entered.clone(),
+                idle: cut.idle.clone(),
                 epoch_end: cut.info.epoch_end,
                 ..TickRecord::default()
             };
@@ -124,12 +134,29 @@ pub fn sources<'s>(
             for capability in held.iter_mut() {
                 capability.downgrade(&(tick + 1));
             }
-            activator.activate();
+            alarm.activator.activate();
             true
         }
     });
     let dead = rows.split_off(count);
     Sources { rows, dead, control: broadcast(control) }
+}
+
+/// Schedules the operator for later, once for each moment: it is woken from outside too, and must not gather timers.
+struct Alarm {
+    activator: Activator,
+    due: Option<Instant>,
+}
+
+impl Alarm {
+    fn ring_after(&mut self, wait: Duration) {
+        let now = Instant::now();
+        let at = now + wait;
+        if self.due.is_none_or(|due| due <= now || at < due) {
+            self.due = Some(at);
+            self.activator.activate_after(wait);
+        }
+    }
 }
 
 /// The letters of a tick as batches, with the index of the table that takes each.

@@ -162,7 +162,7 @@ pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) 
     }
     let publishers = producers
         .iter()
-        .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties, names).map(Arc::new))
+        .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties.0, names).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
     let topics = plan.topics.iter().zip(places);
     topics

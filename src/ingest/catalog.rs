@@ -35,6 +35,10 @@ impl Catalog for FileCatalog {
                     Some(what) => Err(format!("the generator's columns are not what `schema` says: {what}")),
                 },
             },
+            ConnectorSpec::Kafka => match given {
+                Some(given) => Ok((given, Vec::new())),
+                None => Err("messages do not say the types of their fields; add `schema: FILE.avsc`".into()),
+            },
             ConnectorSpec::File { path, format } => {
                 let files = expand(path, *format)?;
                 let schema = file_schema(&files, *format, given)?;

@@ -60,6 +60,32 @@ pub enum IngestError {
         /// Why.
         error: RegistryError,
     },
+    /// Brokers do not answer when a job starts.
+    #[error("source `{source_name}`: the brokers at {brokers} do not answer: {error}; start them, or mend `brokers`")]
+    Broker {
+        /// Source in the dataflow file.
+        source_name: String,
+        /// The brokers.
+        brokers: String,
+        /// What librdkafka said.
+        error: String,
+    },
+    /// Messages that come next are no longer there.
+    #[error(
+        "source `{source_name}`: offset {offset} of partition {partition} of topic `{topic}` is not there any more: {held}; what is gone cannot be read: keep messages for longer (`retention.ms`), and begin anew from what is there"
+    )]
+    Expired {
+        /// Source in the dataflow file.
+        source_name: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u16,
+        /// The offset that comes next.
+        offset: u64,
+        /// What the partition holds, in words.
+        held: String,
+    },
     /// Arrow refused what this room built.
     #[error("source `{source_name}`: this is a defect of tidemill, please report it: {error}")]
     Internal {
@@ -75,8 +101,8 @@ impl IngestError {
     pub fn blame(&self) -> Blame {
         match self {
             IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => Blame::User,
-            IngestError::Read { .. } => Blame::Outside,
             IngestError::Registry { error, .. } => error.blame(),
+            IngestError::Read { .. } | IngestError::Broker { .. } | IngestError::Expired { .. } => Blame::Outside,
             IngestError::Internal { .. } => Blame::Ours,
         }
     }
@@ -84,7 +110,7 @@ impl IngestError {
     /// Whether the same call may succeed later.
     pub fn retryable(&self) -> bool {
         match self {
-            IngestError::Read { .. } => true,
+            IngestError::Read { .. } | IngestError::Broker { .. } => true,
             IngestError::Registry { error, .. } => error.retryable(),
             _ => false,
         }

@@ -1,6 +1,6 @@
 //! Sources, decoding, checks, dead letters.
 //!
-//! Bottom-up: `file` cuts a file into raw rows, `decode` turns them into columns, [`SourceReader`] sends them through the
+//! Bottom-up: `file` cuts a file into raw rows, `kafka` fetches messages, `decode` turns them into columns, [`SourceReader`] sends them through the
 //! checks (`checks` lists them in their order) and hands on batches of the plan's stream schema with [`DeadLetter`]s beside
 //! them. Nothing that a row contains stops a source; what concerns a whole file is an [`IngestError`].
 
@@ -14,6 +14,7 @@ mod dedup;
 mod error;
 mod file;
 pub mod generator;
+mod kafka;
 mod lateness;
 mod reader;
 mod registry;
@@ -33,8 +34,9 @@ pub use dead_letter::{
 pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
 pub use error::IngestError;
 pub use file::paths::expand;
+pub use kafka::Reading;
 pub use lateness::Lateness;
-pub use reader::{Decoded, ReaderOptions, SourceReader};
+pub use reader::{Decoded, Polled, ReaderOptions, SourceReader};
 pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

@@ -1,6 +1,7 @@
 //! Reads a source, partition by partition: decode, check, and hand on what is sound.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -14,9 +15,10 @@ use super::file::RawReader;
 use super::file::parquet::ParquetReader;
 use super::file::text::TextReader;
 use super::generator::Generator;
+use super::kafka::{self, Reading, Taken, Topic};
 use super::lateness::Lateness;
 use super::rows::{Bad, Rows};
-use crate::base::{EventTime, format_time};
+use crate::base::{EventTime, Micros, format_time};
 use crate::plan::model::{Connector, FileFormat, Plan, SourcePlan, StreamRef};
 
 /// What a reader must know besides its own plan.
@@ -28,6 +30,8 @@ pub struct ReaderOptions {
     pub keys: Vec<usize>,
     /// Next offset of each partition; `None` starts at the beginning.
     pub resume: Option<Vec<u64>>,
+    /// How topics are read.
+    pub reading: Reading,
 }
 
 impl ReaderOptions {
@@ -52,7 +56,7 @@ impl ReaderOptions {
         let mut keys: Vec<usize> = names.iter().filter_map(|name| schema.schema.index_of(name).ok()).collect();
         keys.sort_unstable();
         keys.dedup();
-        ReaderOptions { rank: u8::try_from(source).unwrap_or(u8::MAX), keys, resume: None }
+        ReaderOptions { rank: u8::try_from(source).unwrap_or(u8::MAX), keys, ..ReaderOptions::default() }
     }
 }
 
@@ -75,6 +79,20 @@ pub struct Decoded {
     pub counts: Counts,
 }
 
+/// What asking a partition brought.
+#[derive(Debug)]
+pub enum Polled {
+    /// Rows.
+    Rows(Box<Decoded>),
+    /// Nothing now. With `caught_up` there is nothing to come by now, else it is on its way.
+    Nothing {
+        /// Whether everything that is there has been read.
+        caught_up: bool,
+    },
+    /// Nothing ever: the partition is at its end.
+    End,
+}
+
 /// Reads the partitions of one source.
 ///
 /// What it hands on depends on the partitions' rows alone: not on `rows_max`, and not on which partition is read when.
@@ -85,42 +103,59 @@ pub struct SourceReader {
     stream: SchemaRef,
     partitions: Vec<Partition>,
     dedup: Dedup,
+    /// The topic that partitions come from, and its source's disorder for those that appear.
+    topic: Option<(Topic, Lateness)>,
 }
 
 /// How duplicates are found.
 enum Dedup {
     /// They are not looked for.
     Off,
-    /// In one partition, the order of its rows says which was kept: by the id in this column.
-    InOrder(usize, Kept),
+    /// Within each partition, the order of its rows says which was kept: by the id in this column.
+    InOrder { id: usize, horizon: Micros, kept: Vec<Kept> },
     /// Over several partitions, whatever was decided ahead.
     Ahead(Box<Scout>),
 }
 
 struct Partition {
-    raw: Box<dyn RawReader>,
+    raw: Raw,
     lateness: Lateness,
     next_offset: u64,
 }
 
+/// Where a partition's rows come from.
+enum Raw {
+    /// Something that ends and is always there.
+    Finite(Box<dyn RawReader>),
+    /// A topic.
+    Topic(Box<kafka::Partition>),
+}
+
 impl SourceReader {
-    /// Opens every partition of a source.
+    /// Opens every partition of a source; a topic's are entered by [`SourceReader::discover`] or [`SourceReader::enter`].
     ///
     /// # Errors
-    /// When a file cannot be opened, is damaged as a whole, or has other columns than the plan.
+    /// When a file cannot be opened, is damaged as a whole, or has other columns than the plan; when no broker answers or
+    /// the topic is not there.
     pub fn open(plan: &SourcePlan, options: ReaderOptions) -> Result<SourceReader, IngestError> {
         let refuse = |what| IngestError::source(&plan.name, what);
         let checks = Arc::new(Checks::new(plan, options.keys.clone()).map_err(refuse)?);
         let offset = |partition: usize| options.resume.as_ref().and_then(|r| r.get(partition)).copied().unwrap_or(0);
+        let lateness = Lateness::new(plan.disorder);
+        let topic = match &plan.connector {
+            Connector::Kafka(connector) => {
+                Some((Topic::open(plan, connector, options.reading, options.resume.as_deref())?, lateness))
+            }
+            _ => None,
+        };
         let raws = open_partitions(plan, &offset)?;
         if raws.len() > usize::from(u16::MAX) + 1 {
             return Err(refuse(format!("it has {} files; 65,536 is the most, so merge some", raws.len())));
         }
-        if options.resume.as_ref().is_some_and(|resume| resume.len() != raws.len()) {
+        if topic.is_none() && options.resume.as_ref().is_some_and(|resume| resume.len() != raws.len()) {
             let was = options.resume.as_ref().map_or(0, Vec::len);
             return Err(refuse(format!("it had {was} partitions and now has {}; put the files back", raws.len())));
         }
-        let lateness = Lateness::new(plan.disorder);
         let dedup = match (plan.dedup, plan.id) {
             (None, _) => Dedup::Off,
             (Some(_), None) => {
@@ -133,15 +168,21 @@ impl SourceReader {
                     "`dedup` cannot compare ids of type {data_type}, as in `{name}`; ids are whole numbers, text or times"
                 )));
             }
-            (Some(horizon), Some(id)) if raws.len() == 1 => Dedup::InOrder(id, Kept::new(horizon)),
+            // A topic has no end to look ahead to.
+            (Some(horizon), Some(id)) if raws.len() == 1 || topic.is_some() => {
+                Dedup::InOrder { id, horizon, kept: raws.iter().map(|_| Kept::new(horizon)).collect() }
+            }
             (Some(horizon), Some(id)) => {
                 let ahead = open_partitions(plan, &offset)?.into_iter().enumerate();
                 let ahead = ahead.map(|(p, raw)| (raw, lateness, offset(p))).collect();
                 Dedup::Ahead(Box::new(Scout::new(&plan.name, checks.clone(), id, horizon, ahead)))
             }
         };
-        let partitions =
-            raws.into_iter().enumerate().map(|(p, raw)| Partition { raw, lateness, next_offset: offset(p) });
+        let partitions = raws.into_iter().enumerate().map(|(p, raw)| Partition {
+            raw: Raw::Finite(raw),
+            lateness,
+            next_offset: offset(p),
+        });
         Ok(SourceReader {
             name: plan.name.clone(),
             rank: options.rank,
@@ -149,10 +190,66 @@ impl SourceReader {
             stream: plan.stream_schema.clone(),
             partitions: partitions.collect(),
             dedup,
+            topic,
         })
     }
 
-    /// Number of partitions: one per file.
+    /// Whether its partitions have no end and new ones may appear.
+    pub fn is_live(&self) -> bool {
+        self.topic.as_ref().is_some_and(|(topic, _)| topic.is_live())
+    }
+
+    /// Enters the topic's partitions that are there by now, each at its first offset; returns the numbers of those that
+    /// were entered. Other sources have theirs from the start.
+    ///
+    /// # Errors
+    /// When a partition cannot be assigned.
+    pub fn discover(&mut self) -> Result<std::ops::Range<usize>, IngestError> {
+        let before = self.partitions.len();
+        let Some((topic, lateness)) = &mut self.topic else { return Ok(before..before) };
+        let lateness = *lateness;
+        for partition in topic.discover()? {
+            self.add(partition, lateness);
+        }
+        Ok(before..self.partitions.len())
+    }
+
+    /// Enters the topic's next partition at an offset, as a tick log says.
+    ///
+    /// # Errors
+    /// When the source is no topic, or the partition cannot be assigned.
+    pub fn enter(&mut self, offset: u64) -> Result<(), IngestError> {
+        let Some((topic, lateness)) = &mut self.topic else {
+            let what = "the tick log is of a topic; give the dataflow file that it was written with";
+            return Err(IngestError::source(&self.name, what));
+        };
+        let lateness = *lateness;
+        let partition = topic.enter(offset, None)?;
+        self.add(partition, lateness);
+        Ok(())
+    }
+
+    fn add(&mut self, partition: kafka::Partition, lateness: Lateness) {
+        let next_offset = partition.next_offset();
+        self.partitions.push(Partition { raw: Raw::Topic(Box::new(partition)), lateness, next_offset });
+        if let Dedup::InOrder { horizon, kept, .. } = &mut self.dedup {
+            kept.push(Kept::new(*horizon));
+        }
+    }
+
+    /// Has `wake` called, from another thread, when a partition that had nothing has something.
+    pub fn wake_with(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        if let Some((topic, _)) = &self.topic {
+            topic.wake_with(wake);
+        }
+    }
+
+    /// Since when the topic's brokers have answered without a break, if they answer now: silence from before is none.
+    pub fn answering_since(&self) -> Option<Instant> {
+        self.topic.as_ref().and_then(|(topic, _)| topic.answering_since())
+    }
+
+    /// Number of partitions: one per file, and those of a topic that were entered.
     pub fn partitions(&self) -> usize {
         self.partitions.len()
     }
@@ -176,15 +273,39 @@ impl SourceReader {
         }
     }
 
-    /// Reads the next `min(rows_max, remaining)` raw rows of a partition; `None` at its end. Never 0 raw rows.
+    /// Reads the next `min(rows_max, remaining)` raw rows of a partition; `None` at its end, and where a topic has nothing
+    /// now. Never 0 raw rows.
     ///
     /// # Errors
     /// When the partition cannot be read on. Bad rows are in [`Decoded::dead`].
     pub fn read(&mut self, partition: usize, rows_max: usize) -> Result<Option<Decoded>, IngestError> {
-        let state = &mut self.partitions[partition];
-        let Some(mut chunk) = state.raw.read(rows_max.max(1))? else {
-            return Ok(None);
+        Ok(match self.poll(partition, rows_max, None)? {
+            Polled::Rows(decoded) => Some(*decoded),
+            Polled::Nothing { .. } | Polled::End => None,
+        })
+    }
+
+    /// Like [`SourceReader::read`], and tells apart what is not there yet; of a topic no rows from offset `until` on.
+    ///
+    /// # Errors
+    /// As [`SourceReader::read`].
+    pub fn poll(&mut self, partition: usize, rows_max: usize, until: Option<u64>) -> Result<Polled, IngestError> {
+        let chunk = match &mut self.partitions[partition].raw {
+            Raw::Finite(raw) => match raw.read(rows_max.max(1))? {
+                Some(chunk) => chunk,
+                None => return Ok(Polled::End),
+            },
+            Raw::Topic(topic) => match topic.take(rows_max.max(1), until)? {
+                Taken::Rows(chunk) => *chunk,
+                Taken::Nothing { caught_up } => return Ok(Polled::Nothing { caught_up }),
+                Taken::End => return Ok(Polled::End),
+            },
         };
+        self.checked(partition, chunk).map(|decoded| Polled::Rows(Box::new(decoded)))
+    }
+
+    fn checked(&mut self, partition: usize, mut chunk: RawChunk) -> Result<Decoded, IngestError> {
+        let state = &mut self.partitions[partition];
         state.next_offset = chunk.next_offset;
         let number = partition as u16;
         let internal = |e| IngestError::internal(&self.name, e);
@@ -205,7 +326,7 @@ impl SourceReader {
             lost: chunk.rows.saturating_sub(counted + letters),
             dead,
         };
-        Ok(Some(Decoded {
+        Ok(Decoded {
             bytes: value_bytes(&batch),
             batch,
             dead: checked.letters.list,
@@ -213,7 +334,7 @@ impl SourceReader {
             next_offset: chunk.next_offset,
             watermark: state.lateness.watermark(),
             counts,
-        }))
+        })
     }
 }
 
@@ -234,7 +355,8 @@ impl Dedup {
         };
         Ok(match self {
             Dedup::Off => Vec::new(),
-            Dedup::InOrder(id, kept) => {
+            Dedup::InOrder { id, kept, .. } => {
+                let kept = &mut kept[partition];
                 let ids = ids(rows.batch.column(*id)).map_err(|e| IngestError::internal(source, e))?;
                 let found = ids.into_iter().enumerate().filter_map(|(row, id)| {
                     let first = kept.offer(id, rows.time(row)?)?;
@@ -275,6 +397,7 @@ fn open_partitions(plan: &SourcePlan, offset: &dyn Fn(usize) -> u64) -> Result<V
             });
             open.collect()
         }
+        Connector::Kafka(_) => Ok(Vec::new()),
         Connector::Generator(generator) => {
             let made = Generator::new(generator, &plan.schema);
             let mut made = made.map_err(|e| IngestError::source(&plan.name, e.to_string()))?;

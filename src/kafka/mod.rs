@@ -6,5 +6,5 @@
 mod config;
 mod connection;
 
-pub use config::{ClientError, client_config, setting_fault, shown};
+pub use config::{ClientError, client_config, setting_fault};
 pub use connection::{Connection, Context};

@@ -27,12 +27,14 @@ pub enum ConnectorSpec {
     },
     /// A stream of the built-in generator.
     Generator(GeneratorStream),
+    /// A Kafka topic: the schema says what its messages hold.
+    Kafka,
 }
 
 /// Knows the outside world: files, schemas, models.
 pub trait Catalog {
     /// The schema of a source's events with the types that its data has (any order-preserving projection of it can be
-    /// read), and its files in the order in which they are numbered as partitions; no files for the generator.
+    /// read), and its files in the order in which they are numbered as partitions; no files where there are none.
     ///
     /// # Errors
     /// A sentence, lowercase and without full stop, such as ``no file matches `/data/*.parquet` ``.

@@ -4,7 +4,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{ByColumn, ByName, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Text, Time, Windows};
+use super::values::{
+    ByColumn, ByName, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
+};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -89,7 +91,7 @@ pub(super) struct TickConfig {
     pub in_flight: Option<u32>,
 }
 
-/// A source of events; exactly one of `file` and `generator` says where from.
+/// A source of events; exactly one of `file`, `generator` and `kafka` says where from.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceConfig {
@@ -97,7 +99,9 @@ pub(super) struct SourceConfig {
     pub file: Option<FileConfig>,
     /// The built-in generator of card traffic.
     pub generator: Option<GeneratorConfig>,
-    /// The events' Avro schema, an `.avsc` file. Needed for NDJSON and CSV; Parquet and the generator bring their own.
+    /// A Kafka topic.
+    pub kafka: Option<KafkaConfig>,
+    /// The events' Avro schema, an `.avsc` file. Needed for NDJSON, CSV and Kafka; Parquet and the generator bring their own.
     pub schema: Option<Text>,
     /// Read these columns only. Without it all can be used, and those that nothing uses are not read.
     pub columns: Option<Vec<Text>>,
@@ -110,7 +114,9 @@ pub(super) struct SourceConfig {
     pub event_time: Sql,
     /// How much out of order events may come: the watermark is the highest event time seen in a partition, less this. Default 0s.
     pub disorder: Option<Duration>,
-    /// A silent live partition stops holding the watermark back after this long. Finite sources never do.
+    /// A silent live partition stops holding the watermark back after this long; what it brings later from behind the
+    /// watermark is late. When all are silent, the watermark goes on at the pace of the wall clock. Finite sources never
+    /// are. Default on Kafka 30s.
     pub idle_after: Option<Duration>,
     /// What happens to an event behind the watermark. Default `dead_letter`.
     #[serde(default)]
@@ -120,7 +126,8 @@ pub(super) struct SourceConfig {
     pub validate: ByColumn<RuleConfig>,
     /// Where rejected rows go. Default: the table `dead_letters`.
     pub on_invalid: Option<RejectConfig>,
-    /// Remove events whose `id` was seen within this event time, and count them.
+    /// Remove events whose `id` was seen within this event time, and count them. On Kafka within a partition, so write
+    /// messages of one id to one partition.
     pub dedup: Option<Duration>,
 }
 
@@ -134,6 +141,44 @@ pub(super) struct FileConfig {
     pub format: Option<FormatConfig>,
     /// How fast they are read: `max`, `real_time` (at the pace of event time), or events per second. Default `max`.
     pub rate: Option<Rate>,
+}
+
+/// A Kafka topic. All its partitions are read by this job, without a consumer group; only what was committed by its
+/// producer's transaction is read. Messages without a value (tombstones) are no events: they are counted and skipped.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KafkaConfig {
+    /// Brokers, as `HOST:PORT`, several with commas between. Default `localhost:9092`.
+    pub brokers: Option<Text>,
+    /// Name of the topic.
+    pub topic: Text,
+    /// How messages are encoded. Default `json`.
+    pub format: Option<MessageFormatConfig>,
+    /// Where to begin: `earliest`, `latest` (only what comes from now on), or with the first message that has at least
+    /// this timestamp, such as 2026-01-31T08:00:00Z. Default `earliest`. Partitions that appear later are read from their beginning.
+    pub start: Option<Start>,
+    /// Adds a column of this name that holds the message's key as text, null where it has none.
+    pub key: Option<Text>,
+    /// Adds a column of this name that holds the message's own timestamp, which its producer or the broker gave it.
+    pub timestamp: Option<Text>,
+    /// Adds columns that hold headers as text: the column's name, and the header's. Null where a message does not have
+    /// the header; the last one where it has several.
+    #[serde(default)]
+    pub headers: ByColumn<Text>,
+    /// How often to look for new partitions. Default 10s.
+    pub discover_every: Option<Duration>,
+    /// Settings of librdkafka by their names. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when
+    /// the job starts and never printed.
+    #[serde(default)]
+    pub properties: ByColumn<Text>,
+}
+
+/// Encodings of messages.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum MessageFormatConfig {
+    /// One JSON object.
+    Json,
 }
 
 /// Encodings of files.
@@ -359,7 +404,8 @@ pub(super) enum DeliveryConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TopicConfig {
-    /// `HOST:PORT` of one or more brokers, comma-separated. Default: those of the job's Kafka sources, where all name the same.
+    /// Brokers, as `HOST:PORT`, several with commas between. Default: those of the job's Kafka sources, else
+    /// `localhost:9092`.
     pub brokers: Option<Text>,
     /// Name of the topic.
     pub topic: Text,
@@ -367,7 +413,8 @@ pub(super) struct TopicConfig {
     pub format: Option<TopicFormatConfig>,
     /// Column of the rows, or several, that make the message's key: rows of one key keep their order. Default: no key.
     pub key: Option<Columns>,
-    /// Settings of librdkafka's producer, by name, such as `compression.type: zstd`.
+    /// Settings of librdkafka's producer by their names, such as `compression.type: zstd`. Secrets are written
+    /// `${env:NAME}` or `${file:PATH}`.
     #[serde(default)]
     pub properties: ByColumn<Text>,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use arrow::datatypes::{DataType, TimeUnit};
 
 use super::model::*;
-use crate::base::{Micros, SLOTS, format_duration, format_time};
+use crate::base::{Micros, SLOTS, format_duration, format_time, shown_setting};
 
 impl Plan {
     /// What the job will do: sources, operators in the order in which rows meet them, columns with types, how much state
@@ -28,7 +28,7 @@ impl Plan {
         };
         writeln!(out, "job {} version {}", self.job, self.version)?;
         writeln!(out, "  clock {clock}; rows are applied {order}")?;
-        let cut = match self.sources.iter().any(|s| is_paced(&s.connector)) {
+        let cut = match self.sources.iter().any(|s| s.connector.is_live()) {
             true => format!("{} or ", format_duration(self.ticks.interval)),
             false => String::new(),
         };
@@ -120,6 +120,7 @@ impl Plan {
                 }
                 writeln!(out, ", {}", rate(g.rate))?;
             }
+            Connector::Kafka(kafka) => write_kafka(out, kafka)?,
         }
         let columns: Vec<(&str, &DataType)> =
             source.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
@@ -282,11 +283,32 @@ impl Plan {
     }
 }
 
-fn is_paced(connector: &Connector) -> bool {
-    match connector {
-        Connector::File(f) => f.rate != Rate::Max,
-        Connector::Generator(g) => g.rate != Rate::Max || g.duration.is_none(),
+fn write_kafka(out: &mut String, kafka: &KafkaConnector) -> std::fmt::Result {
+    let format = match &kafka.format {
+        MessageFormat::Json => "JSON",
+        MessageFormat::Avro(_) => "Avro",
+    };
+    let start = match kafka.start {
+        KafkaStart::Earliest => "the oldest message".to_string(),
+        KafkaStart::Latest => "what comes from now on".to_string(),
+        KafkaStart::At(time) => format!("messages of {}", format_time(time)),
+    };
+    let every = format_duration(kafka.discover_every);
+    writeln!(
+        out,
+        "  Kafka topic {} at {}, {format}, from {start}; new partitions every {every}",
+        kafka.topic, kafka.brokers
+    )?;
+    let mut taken: Vec<String> = kafka.key.iter().map(|column| format!("{column} = the key")).collect();
+    taken.extend(kafka.timestamp.iter().map(|column| format!("{column} = the timestamp")));
+    taken.extend(kafka.headers.iter().map(|(column, header)| format!("{column} = header {header}")));
+    if !taken.is_empty() {
+        writeln!(out, "  of each message: {}", taken.join(", "))?;
     }
+    for (name, text) in &kafka.properties.0 {
+        writeln!(out, "  {name} = {}", shown_setting(name, text))?;
+    }
+    Ok(())
 }
 
 fn bound(back: Micros) -> String {

@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
 
 use super::expr::Expr;
-use crate::base::{Micros, SecretText};
+use crate::base::{EventTime, Micros, SecretText};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -130,6 +130,63 @@ pub enum Connector {
     File(FileConnector),
     /// The built-in generator of card traffic.
     Generator(GeneratorConnector),
+    /// A Kafka topic.
+    Kafka(KafkaConnector),
+}
+
+impl Connector {
+    /// Whether it is paced by the wall clock or never ends.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Connector::File(file) => file.rate != Rate::Max,
+            Connector::Generator(generator) => generator.rate != Rate::Max || generator.duration.is_none(),
+            Connector::Kafka(_) => true,
+        }
+    }
+}
+
+/// A Kafka topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaConnector {
+    /// Brokers, as `host:port` with commas between.
+    pub brokers: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// How messages are encoded.
+    pub format: MessageFormat,
+    /// Where to begin.
+    pub start: KafkaStart,
+    /// Column of [`SourcePlan::schema`] that holds a message's key.
+    pub key: Option<String>,
+    /// Column that holds a message's own timestamp.
+    pub timestamp: Option<String>,
+    /// Columns that hold headers, with the headers' names.
+    pub headers: Vec<(String, String)>,
+    /// How often to look for new partitions.
+    pub discover_every: Micros,
+    /// Settings of librdkafka.
+    pub properties: Properties,
+}
+
+/// Settings of an outside system, by name; values may hold secrets or refer to them, so `Debug` shows the names alone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Where reading a topic begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    /// With the oldest message that is kept.
+    Earliest,
+    /// With the first message from now on.
+    Latest,
+    /// With the first message that has at least this timestamp.
+    At(EventTime),
 }
 
 /// Files: one partition per file, in the order of their names.
@@ -504,7 +561,7 @@ pub struct TopicPlan {
     /// Columns of the message's key, by their names in the rows; none for no key.
     pub key: Vec<String>,
     /// Settings of librdkafka's producer.
-    pub properties: Vec<(String, String)>,
+    pub properties: Properties,
 }
 
 /// Rows that a topic takes.

@@ -18,6 +18,10 @@ fn schema_of(columns: &[(&str, DataType)]) -> SchemaRef {
 }
 
 impl Catalog for Stub {
+    fn kafka_setting_fault(&self, name: &str, _: &str) -> Option<String> {
+        (name == "fetch.min.byte").then(|| "librdkafka has no such property".to_owned())
+    }
+
     fn event_schema(&self, _: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
         use DataType::*;
         let ms = || Timestamp(TimeUnit::Millisecond, None);
@@ -38,6 +42,13 @@ impl Catalog for Stub {
             ConnectorSpec::Generator(GeneratorStream::Labels) => {
                 let columns = [("tx_id", Int64), ("known_at", us()), ("is_fraud", Int32), ("scenario", Int32)];
                 return Ok((schema_of(&columns), Vec::new()));
+            }
+            ConnectorSpec::Kafka => {
+                let Some(schema) = &spec.schema else { return Err("messages do not say their types".into()) };
+                let labels = schema.ends_with("fraud_label.avsc");
+                let stream = if labels { GeneratorStream::Labels } else { GeneratorStream::Transactions };
+                let spec = SourceSpec { connector: ConnectorSpec::Generator(stream), schema: None };
+                return self.event_schema("", &spec);
             }
             ConnectorSpec::File { path, .. } => path.as_str(),
         };
@@ -253,6 +264,51 @@ fn bad_files_have_all_their_faults() {
         let committed = format!("tests/plan_files/bad/{}.txt", file.file_stem().unwrap().to_str().unwrap());
         bless(&committed, &faults.to_string());
     }
+}
+
+#[test]
+fn a_source_on_kafka() {
+    let text = r#"
+        job: j
+        sources:
+          tx:
+            kafka:
+              brokers: "a:1, b:2"
+              topic: transactions
+              start: 2026-01-31
+              key: card
+              timestamp: sent
+              headers: {trace: x-trace}
+              properties: {fetch.wait.max.ms: 50, client.id: "x${env:WHO}"}
+            schema: transaction.avsc
+            event_time: sent
+            id: tx_id
+            where: "trace is not null"
+          labels: {kafka: {topic: labels}, schema: fraud_label.avsc, event_time: known_at, idle_after: 5s}
+        features:
+          by_card: {from: tx, entity: [card], aggregates: {n: {count: "*", over: 1h}}}
+          by_tx: {from: labels, entity: [tx_id], aggregates: {n: {count: "*", over: 1h}}}
+        feature_sets: {s: {on: tx, take: [by_card.n_1h]}}
+    "#;
+    let (plan, warnings) = compile("j", text, Path::new(""), &[], &env, &Stub).unwrap_or_else(|f| panic!("{f}"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(plan.order, Order::Arrival);
+    let Connector::Kafka(kafka) = &plan.sources[0].connector else { panic!() };
+    assert_eq!((kafka.brokers.as_str(), kafka.discover_every), ("a:1, b:2", 10_000_000));
+    assert_eq!(kafka.properties.0[1], ("client.id".to_owned(), "x${env:WHO}".to_owned()), "looked up when it is used");
+    let names: Vec<_> = plan.sources[0].schema.fields().iter().map(|f| f.name().as_str()).collect();
+    assert_eq!(names, ["tx_id", "card", "sent", "trace"]);
+    assert_eq!(plan.sources.iter().map(|s| s.idle_after).collect::<Vec<_>>(), [Some(30_000_000), Some(5_000_000)]);
+    let described = plan.describe();
+    assert!(
+        described.contains("Kafka topic transactions at a:1, b:2, JSON, from messages of 2026-01-31"),
+        "{described}"
+    );
+    assert!(described.contains("card = the key, sent = the timestamp, trace = header x-trace"), "{described}");
+    assert!(described.contains("fetch.wait.max.ms = 50") && described.contains("client.id = ***"), "{described}");
+    assert!(!format!("{plan:?}").contains("WHO"));
+    let Connector::Kafka(labels) = &plan.sources[1].connector else { panic!() };
+    assert_eq!((labels.brokers.as_str(), labels.start), ("localhost:9092", KafkaStart::Earliest));
 }
 
 #[test]

@@ -14,8 +14,10 @@ use super::yaml::{Data, Key, Kind, Node, Scalar, shorten};
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("JobConfig", "monitors", "remove it; accuracy can be computed from the tables of predictions and labels"),
     ("JobConfig", "retrain", "remove it; train outside and name the new ONNX file under `models`"),
-    ("SourceConfig", "kafka", "read files (`file: {path: …}`) or the built-in generator"),
-    ("SourceConfig", "http", "read files (`file: {path: …}`) or the built-in generator"),
+    ("SourceConfig", "http", "read a topic (`kafka: {topic: …}`), files (`file: {path: …}`) or the built-in generator"),
+    ("MessageFormatConfig", "avro", "write messages as JSON"),
+    ("KafkaConfig", "registry", "write messages as JSON"),
+    ("KafkaConfig", "group", "remove it: partitions are assigned by the job, and offsets are kept in its own log"),
     ("OnLateConfig", "correct", "use `dead_letter` or `drop`, and a larger `disorder`"),
     ("AggregateConfig", "quantile", ""),
     ("AggregateConfig", "q", ""),

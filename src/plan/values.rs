@@ -77,6 +77,11 @@ scalar!(
     {"anyOf": [{"enum": ["max", "real_time"]}, {"type": "number", "exclusiveMinimum": 0}], "description": "max, real_time, or events per second."}
 );
 scalar!(
+    /// Where a topic is begun.
+    Start(model::KafkaStart), "start",
+    {"type": "string", "description": "earliest, latest, or a point in time, UTC, such as 2026-01-31T08:00:00Z."}
+);
+scalar!(
     /// The width of tiles.
     Resolution(Tiles), "resolution",
     {"type": "string", "pattern": "^([0-9]+(us|ms|s|m|h|d|w)|1/[1-9][0-9]*)$", "description": "The width of tiles: a length of time such as 5m, or a fraction of each window such as 1/60."}
@@ -157,6 +162,21 @@ impl FromText for Rate {
     }
 }
 
+impl FromText for Start {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" => Ok(Start(model::KafkaStart::Earliest)),
+            "latest" => Ok(Start(model::KafkaStart::Latest)),
+            _ => match parse_time(text) {
+                Ok(time) => Ok(Start(model::KafkaStart::At(time))),
+                Err(_) => {
+                    Err(format!("`{text}` is no start; write earliest, latest, or a time such as 2026-01-31T08:00:00Z"))
+                }
+            },
+        }
+    }
+}
+
 impl FromText for Resolution {
     fn from_text(text: &str) -> Result<Self, String> {
         let bad = || {
@@ -202,6 +222,7 @@ pub(super) fn check(kind: &str, scalar: &Scalar) -> Result<(), String> {
         "time" => Time::from_text(text).map(drop),
         "sql" => Sql::from_text(text).map(drop),
         "rate" => Rate::from_text(text).map(drop),
+        "start" => Start::from_text(text).map(drop),
         "resolution" => Resolution::from_text(text).map(drop),
         "window" => WindowText::from_text(text).map(drop),
         "literal" => match scalar.kind() {
@@ -444,6 +465,8 @@ mod tests {
             ("rate", "max", "fast"),
             ("rate", "0.5", "0"),
             ("rate", "real_time", "-1"),
+            ("start", "latest", "newest"),
+            ("start", "2026-01-31", ""),
             ("resolution", "1/60", "1/0"),
             ("resolution", "5m", "0s"),
             ("window", "lifetime", "0d"),

@@ -9,6 +9,8 @@ mod generate;
 mod golden_flights;
 mod golden_handbook;
 mod history;
+mod kafka_golden;
+mod kafka_source;
 mod labels;
 mod online;
 mod readme;

@@ -34,6 +34,9 @@ pub struct TickRecord {
     pub watermark: EventTime,
     /// For each source, for each of its partitions: the offset of the next row, which is not in this tick.
     pub offsets: Vec<Vec<u64>>,
+    /// Partitions of topics whose first tick this is, as `(source, partition, first offset)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entered: Vec<(u32, u32, u64)>,
     /// Partitions, as `(source, partition)`, that held no watermark back because they were silent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idle: Vec<(u32, u32)>,

@@ -13,6 +13,7 @@ fn record(tick: Tick) -> TickRecord {
         tick,
         watermark: if tick == 5 { i64::MAX } else { tick as i64 * 1_000 - 3_000 },
         offsets: vec![vec![tick * 3, tick], vec![], vec![u64::MAX - tick]],
+        entered: vec![(1, 2, tick)],
         idle: if tick.is_multiple_of(2) { vec![] } else { vec![(0, 1), (2, 0)] },
         commands: if tick.is_multiple_of(3) { vec!["{\"swap\": \"fraud\"}".into()] } else { vec![] },
         epoch_end: tick % 4 == 3,

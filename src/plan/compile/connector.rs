@@ -1,16 +1,22 @@
-//! Where a source's events come from: files or the generator.
+//! Where a source's events come from: files, the generator or a topic.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 
 use super::Compiler;
 use crate::plan::catalog::{ConnectorSpec, SourceSpec, format_of, locate};
-use crate::plan::config::{FileConfig, FormatConfig, GeneratorConfig, GeneratorStreamConfig, SourceConfig};
+use crate::plan::config::{
+    FileConfig, FormatConfig, GeneratorConfig, GeneratorStreamConfig, KafkaConfig, MessageFormatConfig, SourceConfig,
+};
+use crate::plan::expr::time_type;
 use crate::plan::faults::Path;
-use crate::plan::model::{Connector, FileConnector, FileFormat, GeneratorConnector, GeneratorStream, Rate};
+use crate::plan::model::{
+    Connector, FileConnector, FileFormat, GeneratorConnector, GeneratorStream, KafkaConnector, KafkaStart,
+    MessageFormat, Properties, Rate,
+};
 
 impl Compiler<'_> {
     /// Where events come from, and the columns that they have there.
@@ -22,22 +28,24 @@ impl Compiler<'_> {
     ) -> (Connector, Option<Vec<Arc<Field>>>) {
         let node = self.tree.get("sources").and_then(|s| s.get(name));
         let present = |key| node.is_some_and(|n| n.get(key).is_some());
-        let (file, generator) = (present("file"), present("generator"));
-        if file && generator {
-            self.error_at_key(
-                &path.key("generator"),
-                "a source has `file` or `generator`, not both",
-                "make two sources",
-            );
+        let given: Vec<&str> = ["file", "generator", "kafka"].into_iter().filter(|key| present(key)).collect();
+        if let [first, others @ ..] = &given[..]
+            && let Some(other) = others.last()
+        {
+            let what = format!("a source has `{first}` or `{other}`, not both");
+            self.error_at_key(&path.key(other), what, "make two sources");
         }
-        if !file && !generator && !present("kafka") && !present("http") {
+        if given.is_empty() && !present("http") {
             self.error(
                 path,
                 "the source does not say where events come from",
-                "add `file: {path: …}` or `generator: {stream: …}`",
+                "add `kafka: {topic: …}`, `file: {path: …}` or `generator: {stream: …}`",
             );
         }
         let schema = config.schema.as_ref().map(|s| PathBuf::from(locate(&s.0, self.directory)));
+        if let Some(config) = &config.kafka {
+            return self.kafka(path, name, config, schema);
+        }
         if let Some(config) = &config.generator {
             return self.generator(path, name, config, schema);
         }
@@ -119,6 +127,63 @@ impl Compiler<'_> {
         (connector, Some(columns.fields().to_vec()))
     }
 
+    fn kafka(
+        &mut self,
+        path: &Path,
+        name: &str,
+        config: &KafkaConfig,
+        schema: Option<PathBuf>,
+    ) -> (Connector, Option<Vec<Arc<Field>>>) {
+        let at = path.key("kafka");
+        let brokers = config.brokers.as_ref().map_or(DEFAULT_BROKERS, |b| b.0.as_str());
+        self.kafka_brokers(&at.key("brokers"), brokers);
+        self.kafka_topic(&at.key("topic"), &config.topic.0);
+        let properties = self.kafka_properties(&at.key("properties"), &config.properties, SOURCE_SETTINGS);
+        let discover_every = config.discover_every.as_ref().map_or(10_000_000, |d| d.0);
+        if discover_every == 0 {
+            self.error(&at.key("discover_every"), "`0s` would ask the brokers without end", "give a length of time");
+        }
+        let connector = Connector::Kafka(KafkaConnector {
+            brokers: brokers.to_owned(),
+            topic: config.topic.0.clone(),
+            format: match config.format {
+                None | Some(MessageFormatConfig::Json) => MessageFormat::Json,
+            },
+            start: config.start.as_ref().map_or(KafkaStart::Earliest, |s| s.0),
+            key: config.key.as_ref().map(|k| k.0.clone()),
+            timestamp: config.timestamp.as_ref().map(|t| t.0.clone()),
+            headers: config.headers.0.iter().map(|(column, header)| (column.clone(), header.0.clone())).collect(),
+            discover_every,
+            properties: Properties(properties),
+        });
+        let spec = SourceSpec { connector: ConnectorSpec::Kafka, schema };
+        let columns = match self.catalog.event_schema(name, &spec) {
+            Ok((schema, _)) => schema.fields().to_vec(),
+            Err(what) => {
+                self.errors(&at, &what);
+                return (connector, None);
+            }
+        };
+        let columns = self.message_columns(&at, config, columns);
+        (connector, Some(columns))
+    }
+
+    /// The events' columns, and after them those that hold what a message says besides its value.
+    fn message_columns(&mut self, at: &Path, config: &KafkaConfig, mut columns: Vec<Arc<Field>>) -> Vec<Arc<Field>> {
+        let of_key = config.key.iter().map(|column| (at.key("key"), &column.0, DataType::Utf8));
+        let of_time = config.timestamp.iter().map(|column| (at.key("timestamp"), &column.0, time_type()));
+        let of_headers = config.headers.0.iter();
+        let of_headers = of_headers.map(|(column, _)| (at.key("headers").key(column), column, DataType::Utf8));
+        for (path, column, data_type) in of_key.chain(of_time).chain(of_headers) {
+            if columns.iter().any(|field| field.name() == column) {
+                self.error(&path, format!("the source has a column `{column}` already"), "choose another name");
+            } else {
+                columns.push(Arc::new(Field::new(column, data_type, true)));
+            }
+        }
+        columns
+    }
+
     fn generator(
         &mut self,
         path: &Path,
@@ -152,6 +217,26 @@ impl Compiler<'_> {
         }
     }
 }
+
+/// Where a broker is that nobody has moved.
+pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
+
+/// Settings that a source needs as they are, and why.
+const SOURCE_SETTINGS: &[(&str, &str)] = &[
+    ("group.id", "the job assigns partitions itself and is in no consumer group"),
+    ("group.instance.id", "the job assigns partitions itself and is in no consumer group"),
+    ("group.protocol", "the job assigns partitions itself and is in no consumer group"),
+    ("group.remote.assignor", "the job assigns partitions itself and is in no consumer group"),
+    ("partition.assignment.strategy", "the job assigns partitions itself"),
+    ("enable.auto.commit", "offsets are kept in the tick log, with the cut that they belong to"),
+    ("auto.commit.interval.ms", "offsets are kept in the tick log, with the cut that they belong to"),
+    ("enable.auto.offset.store", "offsets are kept in the tick log, with the cut that they belong to"),
+    ("auto.offset.reset", "`start` says where to begin, and offsets that have expired stop the job"),
+    ("isolation.level", "a source reads committed messages only"),
+    ("enable.partition.eof", "the source has to know where partitions end"),
+    ("check.crcs", "damaged messages must be found"),
+    ("allow.auto.create.topics", "a topic that is not there is an error"),
+];
 
 fn named(format: FileFormat) -> &'static str {
     match format {

@@ -24,7 +24,7 @@ use super::catalog::Catalog;
 use super::config::{ClockConfig, JobConfig, OrderConfig};
 use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
-use super::model::{Clock, Connector, JoinPlan, Order, Plan, Rate, SourcePlan, StreamRef, TickPolicy, ViewPlan};
+use super::model::{Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
@@ -70,7 +70,7 @@ impl Compiler<'_> {
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
-        let topics = self.topics(config);
+        let topics = self.topics(config, &sources);
         if self.faults.fatal() {
             return None;
         }
@@ -80,7 +80,7 @@ impl Compiler<'_> {
             ClockConfig::Event => Clock::Event,
             ClockConfig::Wall => Clock::Wall,
         };
-        let paced = sources.iter().any(|s| is_live(&s.connector));
+        let paced = sources.iter().any(|s| s.connector.is_live());
         let order = match config.order {
             Some(OrderConfig::EventTime) => Order::EventTime,
             Some(OrderConfig::Arrival) => Order::Arrival,
@@ -209,14 +209,6 @@ impl Compiler<'_> {
                 );
             }
         }
-    }
-}
-
-/// Whether a source is paced by the wall clock or never ends.
-fn is_live(connector: &Connector) -> bool {
-    match connector {
-        Connector::File(file) => file.rate != Rate::Max,
-        Connector::Generator(generator) => generator.rate != Rate::Max || generator.duration.is_none(),
     }
 }
 

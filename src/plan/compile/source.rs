@@ -17,6 +17,9 @@ use crate::plan::values::Sql;
 /// Tables of dead letters that are there anyway.
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
+/// When a silent partition of a topic stops holding the watermark back, unless the file says.
+const KAFKA_IDLE_AFTER: Micros = 30_000_000;
+
 /// A source on its way to a [`SourcePlan`].
 pub(super) struct Source {
     pub name: String,
@@ -145,7 +148,11 @@ impl Compiler<'_> {
             disorder: config.disorder.as_ref().map_or(0, |d| d.0),
             filter: None,
             event_time: None,
-            idle_after: config.idle_after.as_ref().map(|d| d.0),
+            idle_after: config.idle_after.as_ref().map(|d| d.0).or(match &config.kafka {
+                // Else a partition that never gets a message would stop the job for ever.
+                Some(_) => Some(KAFKA_IDLE_AFTER),
+                None => None,
+            }),
             on_late: match config.on_late {
                 OnLateConfig::DeadLetter => OnLate::DeadLetter,
                 OnLateConfig::Drop => OnLate::Drop,

@@ -1,9 +1,11 @@
 //! Topics that rows are published to.
 
 use super::Compiler;
+use super::connector::DEFAULT_BROKERS;
+use super::source::Source;
 use crate::plan::config::{DeliveryConfig, JobConfig, ToConfig, TopicFormatConfig};
 use crate::plan::faults::Path;
-use crate::plan::model::{TopicFormat, TopicPlan, TopicRows};
+use crate::plan::model::{Connector, KafkaConnector, Properties, TopicFormat, TopicPlan, TopicRows};
 
 /// Settings that the sink needs as they are: name, and why.
 const OURS: &[(&str, &str)] = &[
@@ -15,7 +17,12 @@ const OURS: &[(&str, &str)] = &[
 ];
 
 impl Compiler<'_> {
-    pub(super) fn topics(&mut self, config: &JobConfig) -> Vec<TopicPlan> {
+    pub(super) fn topics(&mut self, config: &JobConfig, sources: &[Source]) -> Vec<TopicPlan> {
+        let kafka = |source: &Source| match &source.connector {
+            Connector::Kafka(kafka) => Some(kafka.clone()),
+            _ => None,
+        };
+        let sources: Vec<KafkaConnector> = sources.iter().filter_map(kafka).collect();
         let mut asked: Vec<(Path, TopicRows, &ToConfig)> = Vec::new();
         let table = |section: &str, name: &str| TopicRows::Table(format!("{section}/{name}"));
         for (name, view) in &config.features.0 {
@@ -28,14 +35,14 @@ impl Compiler<'_> {
             asked.extend(model.to.iter().map(|to| (Path::of(&["models", name]), table("predictions", name), to)));
         }
         let mut topics: Vec<TopicPlan> =
-            asked.into_iter().filter_map(|(path, rows, to)| self.topic(&path.key("to"), rows, to)).collect();
+            asked.into_iter().map(|(path, rows, to)| self.topic(&path.key("to"), rows, to, &sources)).collect();
         if let Some(to) = &config.sinks.dead_letters {
-            topics.extend(self.topic(&Path::of(&["sinks", "dead_letters"]), TopicRows::DeadLetters, to));
+            topics.push(self.topic(&Path::of(&["sinks", "dead_letters"]), TopicRows::DeadLetters, to, &sources));
         }
         topics
     }
 
-    fn topic(&mut self, path: &Path, rows: TopicRows, to: &ToConfig) -> Option<TopicPlan> {
+    fn topic(&mut self, path: &Path, rows: TopicRows, to: &ToConfig, sources: &[KafkaConnector]) -> TopicPlan {
         let (path, kafka) = (path.key("kafka"), &to.kafka);
         // The one delivery that is built; another makes this a choice.
         let DeliveryConfig::AtLeastOnce = to.delivery;
@@ -52,19 +59,23 @@ impl Compiler<'_> {
         }
         self.kafka_topic(&path.key("topic"), &kafka.topic.0);
         let properties = self.kafka_properties(&path.key("properties"), &kafka.properties, OURS);
-        let Some(brokers) = &kafka.brokers else {
-            let mend = "add `brokers: HOST:PORT`";
-            self.error_at_key(&path, "the topic does not say on which brokers it is", mend);
-            return None;
+        // Brokers are named once in most jobs: where the events come from.
+        let brokers = match &kafka.brokers {
+            Some(brokers) => brokers.0.as_str(),
+            None => sources.first().map_or(DEFAULT_BROKERS, |kafka| kafka.brokers.as_str()),
         };
-        self.kafka_brokers(&path.key("brokers"), &brokers.0);
-        Some(TopicPlan {
+        if kafka.brokers.is_none() && sources.iter().any(|kafka| kafka.brokers != brokers) {
+            let mend = "add `brokers: HOST:PORT`";
+            self.error_at_key(&path, "the sources are on several brokers; the topic does not say where it is", mend);
+        }
+        self.kafka_brokers(&path.key("brokers"), brokers);
+        TopicPlan {
             rows,
-            brokers: brokers.0.clone(),
+            brokers: brokers.to_owned(),
             topic: kafka.topic.0.clone(),
             format,
             key: kafka.key.iter().flat_map(|key| key.0.clone()).collect(),
-            properties,
-        })
+            properties: Properties(properties),
+        }
     }
 }

@@ -1,0 +1,502 @@
+//! Reads all partitions of all sources aligned in event time and cuts the input into ticks.
+//!
+//! The partition whose watermark is lowest is read next, so no partition runs ahead of the others by more than one
+//! chunk, and the reorder buffers downstream hold no more than that. Unpaced finite input is cut by size alone: the cuts
+//! are then a function of the files and the settings, not of the machine's speed. Paced input is also cut by time.
+//!
+//! **Live partitions** may have nothing at the moment. One that is behind and waits for its broker holds the others back,
+//! one that has been read to its end does not. With `order: event_time` what is read ahead of the watermark waits downstream, so
+//! beyond a bound only the partitions that hold the watermark are read. A live partition that is silent for long enough
+//! stops holding it (`silence`), and what it brings later from behind the watermark is late.
+
+mod pace;
+mod silence;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+
+use self::pace::Pace;
+use self::silence::Progress;
+use super::ticks::TickRecord;
+use super::{Counts, DeadLetter, IngestError, Polled, SourceReader};
+use crate::base::{Epoch, EventTime, Micros, Tick};
+use crate::ops::control::TickInfo;
+use crate::plan::model::{Order, Plan, TickPolicy};
+
+/// Rows read from one partition at once when others must be kept aligned with it.
+const CHUNK_ROWS: usize = 8_192;
+
+/// Decoded bytes that may wait for a watermark that stands still before only those who hold it are read.
+const AHEAD_BYTES_MAX: usize = 128 << 20;
+
+/// Silence moves the watermark on this often.
+const SILENT_TICK: Duration = Duration::from_millis(500);
+
+/// The input of one tick.
+#[derive(Debug)]
+pub struct Cut {
+    /// What every operator hears about the tick.
+    pub info: TickInfo,
+    /// Next offset per source and partition after the tick.
+    pub offsets: Vec<Vec<u64>>,
+    /// Partitions whose first tick this is, as `(source, partition, first offset)`.
+    pub entered: Vec<(u32, u32, u64)>,
+    /// Partitions, as `(source, partition)`, that held no watermark back because they were silent.
+    pub idle: Vec<(u32, u32)>,
+    /// Batches with the index of their source, in the order read.
+    pub batches: Vec<(usize, RecordBatch)>,
+    /// Rows turned away.
+    pub dead: Vec<DeadLetter>,
+    /// Raw rows read.
+    pub rows: u64,
+}
+
+/// What [`Aligned::next`] found.
+#[derive(Debug)]
+pub enum Next {
+    /// A tick's input.
+    Cut(Box<Cut>),
+    /// Nothing is due; ask again after this long.
+    Wait(Duration),
+    /// All sources have ended and the last tick has been cut.
+    End,
+}
+
+/// When epochs close: the first tick after either bound.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochPolicy {
+    /// Wall time per epoch; not used where all input is finite and unpaced.
+    pub interval: Duration,
+    /// Rows per epoch.
+    pub rows: u64,
+}
+
+/// One partition of one source.
+struct Lane {
+    source: usize,
+    partition: usize,
+    watermark: EventTime,
+    /// Distance from the watermark to the newest event time seen.
+    disorder: Micros,
+    next_offset: u64,
+    done: bool,
+    /// How long a live partition may be silent before it no longer counts; none for ever, and for those that end.
+    idle_after: Option<Duration>,
+    /// Newest event time seen.
+    newest: EventTime,
+    /// When rows last came, or the partition was entered.
+    heard: Instant,
+    /// Everything that is there by now has been read.
+    caught_up: bool,
+    /// Had nothing in this round of asking.
+    dry: bool,
+}
+
+/// Aligned reader of all sources of a job.
+pub struct Aligned {
+    names: Vec<String>,
+    readers: Vec<SourceReader>,
+    lanes: Vec<Lane>,
+    paces: Vec<Pace>,
+    policy: TickPolicy,
+    epochs: EpochPolicy,
+    paced: bool,
+    /// Some source has partitions without end.
+    live: bool,
+    /// Disorder and longest silence by source.
+    sources: Vec<(Micros, Option<Duration>)>,
+    order: Order,
+    /// Bytes read since the watermark moved.
+    ahead: usize,
+    last_cut: Option<Instant>,
+    /// Partitions that wait for their first tick.
+    entered: Vec<(u32, u32, u64)>,
+    tick: Tick,
+    epoch: Epoch,
+    epoch_rows: u64,
+    epoch_since: Option<Instant>,
+    watermark: EventTime,
+    newest: EventTime,
+    open: Option<OpenTick>,
+    /// Recorded ticks to cut by, where the input is replayed.
+    recorded: Option<VecDeque<TickRecord>>,
+    ended: bool,
+    counts: Vec<Counts>,
+}
+
+/// A tick that is being filled.
+struct OpenTick {
+    since: Instant,
+    batches: Vec<(usize, RecordBatch)>,
+    dead: Vec<DeadLetter>,
+    rows: u64,
+    bytes: usize,
+}
+
+impl Aligned {
+    /// Prepares to read `readers`, one per source of `plan`, from their current positions.
+    pub fn new(plan: &Plan, readers: Vec<SourceReader>, epochs: EpochPolicy) -> Self {
+        let paces: Vec<Pace> = plan.sources.iter().map(|source| Pace::of(&source.connector)).collect();
+        let live = readers.iter().any(SourceReader::is_live);
+        let idle_after = |source: usize| {
+            let idle = plan.sources[source].idle_after.filter(|_| readers[source].is_live());
+            idle.map(|idle| Duration::from_micros(idle.unsigned_abs()))
+        };
+        let sources = (0..readers.len()).map(|s| (plan.sources[s].disorder, idle_after(s))).collect();
+        let counts: Vec<usize> = readers.iter().map(SourceReader::partitions).collect();
+        let mut aligned = Aligned {
+            paced: live || paces.iter().any(|pace| !matches!(pace, Pace::Max)),
+            live,
+            sources,
+            order: plan.order,
+            ahead: 0,
+            last_cut: None,
+            entered: Vec::new(),
+            counts: vec![Counts::default(); readers.len()],
+            names: plan.sources.iter().map(|s| s.name.clone()).collect(),
+            readers,
+            lanes: Vec::new(),
+            paces,
+            policy: plan.ticks,
+            epochs,
+            tick: 0,
+            epoch: 0,
+            epoch_rows: 0,
+            epoch_since: None,
+            watermark: EventTime::MIN,
+            newest: EventTime::MIN,
+            open: None,
+            recorded: None,
+            ended: false,
+        };
+        let now = Instant::now();
+        for (source, count) in counts.into_iter().enumerate() {
+            (0..count).for_each(|partition| aligned.add_lane(source, partition, now));
+        }
+        aligned
+    }
+
+    /// Has `wake` called, from another thread, when a live partition that had nothing has something.
+    pub fn wake_with(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        for reader in &self.readers {
+            let wake = Arc::clone(&wake);
+            reader.wake_with(Box::new(move || wake()));
+        }
+    }
+
+    /// Rows read, filtered, late and rejected so far, per source.
+    pub fn counts(&self) -> &[Counts] {
+        &self.counts
+    }
+
+    /// Reads until a tick is full or due.
+    ///
+    /// # Errors
+    /// When a source cannot be read at all; bad rows are dead letters in the cut.
+    pub fn next(&mut self, now: Instant) -> Result<Next, IngestError> {
+        if self.ended {
+            return Ok(Next::End);
+        }
+        if let Some(records) = &mut self.recorded {
+            let Some(record) = records.pop_front() else { return Ok(Next::End) };
+            let last = records.is_empty();
+            return self.replay(record, last, now);
+        }
+        if self.open.is_none() {
+            self.discover(now)?;
+        }
+        self.lanes.iter_mut().for_each(|lane| lane.dry = false);
+        loop {
+            // What is live does not wait for a long round to end.
+            let now = if self.live { Instant::now() } else { now };
+            let rows_left = match &self.open {
+                Some(open) if self.is_full(open) => return Ok(self.cut(now, false)),
+                Some(open) if self.is_due(open, now) => return Ok(self.cut(now, false)),
+                Some(open) => self.policy.rows_max - open.rows as usize,
+                None => self.policy.rows_max,
+            };
+            let (lane, allowed) = match self.pick(now) {
+                Pick::Lane(lane, allowed) => (lane, allowed),
+                Pick::Ended => return Ok(self.cut(now, true)),
+                Pick::Wait if self.is_due_without_rows(now) => return Ok(self.cut(now, false)),
+                Pick::Wait => {
+                    let wait = match &self.open {
+                        Some(open) => self.interval().saturating_sub(now.saturating_duration_since(open.since)),
+                        None => self.interval(),
+                    };
+                    return Ok(Next::Wait(wait.clamp(Duration::from_micros(200), Duration::from_millis(20))));
+                }
+            };
+            let alone = self.lanes.iter().filter(|lane| !lane.done).count() == 1;
+            let chunk = if alone { rows_left } else { rows_left.min(CHUNK_ROWS) };
+            self.read(lane, chunk.min(allowed), None, now)?;
+        }
+    }
+
+    /// The lane to read next: the unfinished one with the lowest watermark; ties go to the first source and partition.
+    fn pick(&mut self, now: Instant) -> Pick {
+        loop {
+            let open = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.done);
+            let Some((index, watermark)) = open
+                .clone()
+                .filter(|(_, lane)| !lane.dry)
+                .min_by_key(|(_, lane)| lane.watermark)
+                .map(|(index, lane)| (index, lane.watermark))
+            else {
+                return if open.count() == 0 { Pick::Ended } else { Pick::Wait };
+            };
+            // Rows that are on their way from a partition further behind come first.
+            let behind = |lane: &Lane| lane.dry && !lane.caught_up && lane.watermark < watermark;
+            if self.lanes.iter().any(|lane| !lane.done && behind(lane)) {
+                return Pick::Wait;
+            }
+            if self.live && self.order == Order::EventTime && self.ahead > AHEAD_BYTES_MAX {
+                let holds = self.lanes.iter().filter(|lane| !lane.done && !self.is_silent(lane, now));
+                if holds.map(|lane| lane.watermark).min().is_some_and(|lowest| lowest < watermark) {
+                    return Pick::Wait;
+                }
+            }
+            match self.paces[self.lanes[index].source].allowed(now, watermark) {
+                0 if self.live => {
+                    self.lanes[index].dry = true;
+                    self.lanes[index].caught_up = true;
+                }
+                0 => return Pick::Wait,
+                allowed => return Pick::Lane(index, allowed),
+            }
+        }
+    }
+
+    /// Enters the partitions of topics that are new.
+    fn discover(&mut self, now: Instant) -> Result<(), IngestError> {
+        for source in 0..self.readers.len() {
+            for partition in self.readers[source].discover()? {
+                self.enter(source, partition, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition of a topic becomes a lane, behind whose beginning is what the watermark has passed.
+    fn enter(&mut self, source: usize, partition: usize, now: Instant) {
+        self.entered.push((source as u32, partition as u32, self.readers[source].next_offset(partition)));
+        self.add_lane(source, partition, now);
+        if self.watermark != EventTime::MIN {
+            self.readers[source].raise_watermark(partition, self.watermark);
+        }
+    }
+
+    fn add_lane(&mut self, source: usize, partition: usize, now: Instant) {
+        let (disorder, idle_after) = self.sources[source];
+        self.lanes.push(Lane {
+            source,
+            partition,
+            watermark: EventTime::MIN,
+            disorder,
+            next_offset: self.readers[source].next_offset(partition),
+            done: false,
+            idle_after,
+            newest: EventTime::MIN,
+            heard: now,
+            caught_up: false,
+            dry: false,
+        });
+    }
+
+    /// Cuts from here on by recorded ticks, which begin at the readers' positions; the last of them ends the input.
+    pub fn follow(&mut self, records: Vec<TickRecord>) {
+        self.recorded = Some(records.into());
+    }
+
+    /// Reads exactly the input of a recorded tick.
+    fn replay(&mut self, mut record: TickRecord, last: bool, now: Instant) -> Result<Next, IngestError> {
+        for (source, partition, offset) in std::mem::take(&mut record.entered) {
+            let (source, partition) = (source as usize, partition as usize);
+            if self.readers.get(source).is_none_or(|reader| reader.partitions() != partition) {
+                let name = self.names.get(source).map_or("?", String::as_str);
+                let what = "the tick log is of another job; give the dataflow file that it was written with";
+                return Err(IngestError::source(name, what));
+            }
+            self.readers[source].enter(offset)?;
+            self.enter(source, partition, now);
+        }
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            let until = record.offsets.get(lane.source).and_then(|o| o.get(lane.partition)).copied().unwrap_or(0);
+            while self.lanes[index].next_offset < until {
+                let before = self.lanes[index].next_offset;
+                self.lanes[index].dry = false;
+                self.read(index, (until - before) as usize, Some(until), now)?;
+                let lane = &self.lanes[index];
+                if lane.dry {
+                    // On its way from the broker.
+                    self.recorded.get_or_insert_default().push_front(record);
+                    return Ok(Next::Wait(Duration::from_millis(1)));
+                }
+                if lane.next_offset == before {
+                    return Err(IngestError::source(
+                        &self.names[lane.source],
+                        format!(
+                            "partition {} ends at offset {before}, but the tick log goes on to {until}; give the files that the log was written from",
+                            lane.partition
+                        ),
+                    ));
+                }
+            }
+        }
+        let silent = |lane: &Lane| record.idle.contains(&(lane.source as u32, lane.partition as u32));
+        let idle: Vec<usize> = (0..self.lanes.len()).filter(|&i| silent(&self.lanes[i])).collect();
+        if !idle.is_empty() && self.lanes.iter().all(|lane| lane.done || silent(lane)) {
+            self.newest = self.newest.max(record.watermark);
+        }
+        Ok(self.emit(now, last, record.watermark, record.epoch_end, &idle))
+    }
+
+    /// Closes the input now: what has been read is cut as the last tick. Rows that the watermark has not reached are not
+    /// complete, since other partitions stand before them: they are released no more.
+    pub fn stop(&mut self, now: Instant) -> Next {
+        if self.ended { Next::End } else { self.cut(now, true) }
+    }
+
+    /// Next offsets per source and partition.
+    fn offsets(&self) -> Vec<Vec<u64>> {
+        let mut offsets: Vec<Vec<u64>> = vec![Vec::new(); self.readers.len()];
+        for lane in &self.lanes {
+            offsets[lane.source].push(lane.next_offset);
+        }
+        offsets
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_micros(self.policy.interval.max(0) as u64)
+    }
+
+    fn is_full(&self, open: &OpenTick) -> bool {
+        open.rows as usize >= self.policy.rows_max || open.bytes >= self.policy.bytes_max
+    }
+
+    fn is_due(&self, open: &OpenTick, now: Instant) -> bool {
+        self.paced && open.rows > 0 && now.saturating_duration_since(open.since) >= self.interval()
+    }
+
+    /// Whether a tick is due although nothing has been read: silence moves the watermark, or an epoch is to be closed.
+    fn is_due_without_rows(&self, now: Instant) -> bool {
+        if !self.live || self.open.is_some() {
+            return false;
+        }
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let epoch_open = self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
+        epoch_open || (since(self.last_cut) >= SILENT_TICK && self.progress(now).watermark > self.watermark)
+    }
+
+    fn read(&mut self, index: usize, rows: usize, until: Option<u64>, now: Instant) -> Result<(), IngestError> {
+        let lane = &mut self.lanes[index];
+        let decoded = match self.readers[lane.source].poll(lane.partition, rows, until)? {
+            Polled::Rows(decoded) => *decoded,
+            Polled::Nothing { caught_up } => {
+                (lane.dry, lane.caught_up) = (true, caught_up);
+                return Ok(());
+            }
+            Polled::End => {
+                lane.done = true;
+                return Ok(());
+            }
+        };
+        (lane.heard, lane.caught_up) = (now, false);
+        lane.watermark = lane.watermark.max(decoded.watermark);
+        lane.next_offset = decoded.next_offset;
+        let newest = match decoded.watermark {
+            EventTime::MIN => EventTime::MIN,
+            watermark => watermark.saturating_add(lane.disorder),
+        };
+        lane.newest = lane.newest.max(newest);
+        self.newest = self.newest.max(newest);
+        self.paces[lane.source].consumed(decoded.rows_read, newest, now);
+        self.counts[lane.source].add(&decoded.counts);
+        self.ahead += decoded.bytes;
+        let open = self.open.get_or_insert_with(|| OpenTick::new(now));
+        open.rows += decoded.rows_read;
+        open.bytes += decoded.bytes;
+        open.dead.extend(decoded.dead);
+        if decoded.batch.num_rows() > 0 {
+            open.batches.push((lane.source, decoded.batch));
+        }
+        Ok(())
+    }
+
+    /// Closes the open tick where the policy says so.
+    fn cut(&mut self, now: Instant, last: bool) -> Next {
+        let Progress { watermark, clock, idle } = self.progress(now);
+        // Watermarks never go back.
+        let watermark = self.watermark.max(watermark);
+        if let Some(clock) = clock {
+            self.newest = self.newest.max(clock);
+        }
+        self.epoch_rows += self.open.as_ref().map_or(0, |open| open.rows);
+        let since = *self.epoch_since.get_or_insert(now);
+        let epoch_end = last
+            || self.epoch_rows >= self.epochs.rows
+            || (self.paced && now.saturating_duration_since(since) >= self.epochs.interval);
+        if epoch_end {
+            self.epoch_rows = 0;
+            self.epoch_since = None;
+        }
+        self.emit(now, last, watermark, epoch_end, &idle)
+    }
+
+    fn emit(&mut self, now: Instant, last: bool, watermark: EventTime, epoch_end: bool, idle: &[usize]) -> Next {
+        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
+        let previous_watermark = std::mem::replace(&mut self.watermark, watermark);
+        if watermark > previous_watermark {
+            self.ahead = 0;
+        }
+        self.last_cut = Some(now);
+        for &index in idle {
+            // What has been let go of is let go of: its rows from before are late, in every replay alike.
+            let lane = &mut self.lanes[index];
+            lane.watermark = lane.watermark.max(watermark);
+            self.readers[lane.source].raise_watermark(lane.partition, watermark);
+        }
+        let info = TickInfo {
+            tick: self.tick,
+            watermark: self.watermark,
+            previous_watermark,
+            now: self.watermark.min(self.newest),
+            epoch: self.epoch,
+            epoch_end,
+            last,
+        };
+        self.tick += 1;
+        self.epoch += u64::from(epoch_end);
+        self.ended = last;
+        let place = |&index: &usize| (self.lanes[index].source as u32, self.lanes[index].partition as u32);
+        Next::Cut(Box::new(Cut {
+            info,
+            offsets: self.offsets(),
+            entered: std::mem::take(&mut self.entered),
+            idle: idle.iter().map(place).collect(),
+            batches: open.batches,
+            dead: open.dead,
+            rows: open.rows,
+        }))
+    }
+}
+
+/// What [`Aligned::pick`] decided.
+enum Pick {
+    /// Read this lane, by so many rows at most.
+    Lane(usize, usize),
+    /// Nothing can be read now.
+    Wait,
+    /// All lanes have ended.
+    Ended,
+}
+
+impl OpenTick {
+    fn new(since: Instant) -> Self {
+        OpenTick { since, batches: Vec::new(), dead: Vec::new(), rows: 0, bytes: 0 }
+    }
+}

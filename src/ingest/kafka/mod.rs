@@ -1,0 +1,25 @@
+//! Topics: partitions assigned by hand, each with its own bounded queue of fetched messages.
+//!
+//! librdkafka fetches ahead into one queue per partition and stops where a queue is full, so a partition that is not asked
+//! for more pauses by itself, and one that is asked goes on. Offsets are nobody's but the caller's: no group, no commits.
+//! A thread of the topic looks for new partitions, and asks whether brokers still answer, without which silence
+//! means nothing.
+
+mod columns;
+mod partition;
+mod topic;
+
+pub(crate) use partition::{Partition, Taken};
+pub(crate) use topic::Topic;
+
+/// How a topic is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// From its start without end; new partitions are read as they appear.
+    #[default]
+    Live,
+    /// Up to what is there when the job starts: the partitions end there, as files do.
+    UntilEnd,
+    /// As a tick log says: which partitions, from where.
+    Replay,
+}

@@ -1,0 +1,347 @@
+//! A topic as a whole: its client, its partitions, and the thread that watches both.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::SchemaRef;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Reading;
+use super::columns::MessageColumns;
+use super::partition::{Partition, Place};
+use crate::ingest::IngestError;
+use crate::kafka::{Connection, Context, client_config};
+use crate::plan::model::{KafkaConnector, KafkaStart, SourcePlan};
+
+/// What we would choose; the file's `properties` may say otherwise.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "tidemill"),
+    // Messages come as soon as there is one; the wait is how often an end of partition is told.
+    ("fetch.min.bytes", "1"),
+    ("fetch.wait.max.ms", "100"),
+    // Each partition has a queue of its own of this size.
+    ("queued.max.messages.kbytes", "16384"),
+    // A queue that was full is filled again at once, not after librdkafka's second.
+    ("fetch.queue.backoff.ms", "5"),
+    ("socket.keepalive.enable", "true"),
+    ("socket.nagle.disable", "true"),
+];
+
+/// What must be so; the file may not say otherwise.
+const FIXED: &[(&str, &str)] = &[
+    // Needed by librdkafka for assigning partitions; nothing is ever committed to it.
+    ("group.id", "tidemill"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// How long a broker may take to answer when a job starts.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a broker may take to answer while a job runs, before it counts as away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Called from librdkafka's threads when a queue that was empty has something.
+pub(crate) type Waker = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
+
+/// A topic of one source.
+pub(crate) struct Topic {
+    source: String,
+    connector: KafkaConnector,
+    schema: SchemaRef,
+    shared: Arc<Shared>,
+    reading: Reading,
+    /// Where the partitions that were there at the start begin, and where reading ends if it does.
+    beginnings: Vec<Place>,
+    /// Partitions entered so far.
+    entered: usize,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// What partitions and the watching thread have in common.
+pub(crate) struct Shared {
+    pub consumer: Arc<BaseConsumer<Context>>,
+    pub connection: Connection,
+    pub waker: Waker,
+    /// Number of partitions that the brokers know.
+    partitions: AtomicUsize,
+    /// Since when brokers have answered every question, and when they last did; none while they do not.
+    answering: Mutex<Option<(Instant, Instant)>>,
+    stop: AtomicBool,
+}
+
+impl Topic {
+    /// Connects to the brokers and finds out where to begin. `resume` are next offsets by partition.
+    ///
+    /// # Errors
+    /// When no broker answers, the topic is not there, or a setting is refused.
+    pub(crate) fn open(
+        plan: &SourcePlan,
+        connector: &KafkaConnector,
+        reading: Reading,
+        resume: Option<&[u64]>,
+    ) -> Result<Topic, IngestError> {
+        let refuse = |what: String| IngestError::source(&plan.name, what);
+        let config = client_config(&connector.brokers, &connector.properties.0, DEFAULTS, FIXED)
+            .map_err(|e| refuse(e.to_string()))?;
+        let connection = Connection::new(format!("source `{}`", plan.name), &connector.brokers);
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context(connection.clone())).map_err(|e| refuse(e.to_string()))?;
+        // Opened early so that a decoder that cannot be is told before anything is read.
+        MessageColumns::new(&plan.name, connector, &plan.schema)?;
+        let count = count_partitions(&plan.name, connector, &consumer, START_PATIENCE)?;
+        let shared = Arc::new(Shared {
+            consumer: Arc::new(consumer),
+            connection,
+            waker: Waker::default(),
+            partitions: AtomicUsize::new(count),
+            answering: Mutex::new(Some((Instant::now(), Instant::now()))),
+            stop: AtomicBool::new(false),
+        });
+        let mut topic = Topic {
+            source: plan.name.clone(),
+            connector: connector.clone(),
+            schema: plan.schema.clone(),
+            shared,
+            reading,
+            beginnings: Vec::new(),
+            entered: 0,
+            watcher: None,
+        };
+        if reading != Reading::Replay {
+            topic.beginnings = topic.beginnings(count, resume)?;
+        }
+        if reading != Reading::UntilEnd {
+            topic.watch(plan.idle_after)?;
+        }
+        Ok(topic)
+    }
+
+    /// Whether partitions have no end and new ones may appear.
+    pub(crate) fn is_live(&self) -> bool {
+        self.reading == Reading::Live
+    }
+
+    /// Has `wake` called, from another thread, when a partition that had nothing has something.
+    pub(crate) fn wake_with(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        // A second one would be from a second graph over the same reader, which there is not.
+        let _ = self.shared.waker.set(wake);
+    }
+
+    /// Enters the partitions that are there and have not been entered.
+    ///
+    /// # Errors
+    /// When a partition cannot be assigned.
+    pub(crate) fn discover(&mut self) -> Result<Vec<Partition>, IngestError> {
+        let known = match self.reading {
+            Reading::Live => self.shared.partitions.load(Ordering::Relaxed).max(self.beginnings.len()),
+            Reading::UntilEnd => self.beginnings.len(),
+            Reading::Replay => 0,
+        };
+        let mut found = Vec::new();
+        while self.entered < known {
+            let place = match self.beginnings.get(self.entered) {
+                Some(place) => *place,
+                // New: its first offset, whatever `start` says, since all of it came after the start.
+                None => match self.watermarks(self.entered, PATIENCE) {
+                    Ok((low, _)) => Place { next: low, end: None },
+                    Err(error) if Context::is_outage(&error) => {
+                        self.shared.connection.lost(&error.to_string());
+                        break;
+                    }
+                    // Its leader is not chosen yet, as it is for a moment after a partition was made.
+                    Err(error) => {
+                        tracing::debug!(source = self.source, partition = self.entered, %error, "not ready");
+                        break;
+                    }
+                },
+            };
+            found.push(self.enter(place.next, place.end)?);
+        }
+        Ok(found)
+    }
+
+    /// Enters the next partition, at an offset.
+    ///
+    /// # Errors
+    /// When it cannot be assigned.
+    pub(crate) fn enter(&mut self, next: u64, end: Option<u64>) -> Result<Partition, IngestError> {
+        let number = u16::try_from(self.entered).map_err(|_| {
+            IngestError::source(&self.source, "the topic has more than 65,536 partitions, which is the most".to_owned())
+        })?;
+        let columns = MessageColumns::new(&self.source, &self.connector, &self.schema)?;
+        let place = Place { next, end };
+        let partition = Partition::assign(&self.source, &self.connector.topic, number, place, &self.shared, columns)?;
+        self.entered += 1;
+        Ok(partition)
+    }
+
+    /// Since when brokers have answered without a break, if they answer now.
+    pub(crate) fn answering_since(&self) -> Option<Instant> {
+        let answering = *self.shared.answering.lock().unwrap_or_else(PoisonError::into_inner);
+        // Questions come often enough for this; an older answer is none.
+        answering.filter(|(_, last)| last.elapsed() < PROBE_MAX + PATIENCE).map(|(since, _)| since)
+    }
+
+    fn watermarks(&self, partition: usize, patience: Duration) -> Result<(u64, u64), KafkaError> {
+        let number = i32::try_from(partition).unwrap_or(i32::MAX);
+        let (low, high) = self.shared.consumer.fetch_watermarks(&self.connector.topic, number, patience)?;
+        Ok((low.unsigned_abs(), high.unsigned_abs()))
+    }
+
+    fn beginnings(&self, count: usize, resume: Option<&[u64]>) -> Result<Vec<Place>, IngestError> {
+        let mut places = Vec::with_capacity(count);
+        for partition in 0..count {
+            let (low, high) = self.watermarks(partition, START_PATIENCE).map_err(|e| self.unreachable(&e))?;
+            let next = match (resume.and_then(|r| r.get(partition)), self.connector.start) {
+                (Some(next), _) => *next,
+                (None, KafkaStart::Earliest | KafkaStart::At(_)) => low,
+                (None, KafkaStart::Latest) => high,
+            };
+            places.push(Place { next, end: (self.reading == Reading::UntilEnd).then_some(high) });
+        }
+        if let (None, KafkaStart::At(time)) = (resume, self.connector.start) {
+            let mut asked = TopicPartitionList::new();
+            for partition in 0..count {
+                let number = i32::try_from(partition).unwrap_or(i32::MAX);
+                // Rounded up, so that nothing from before the time is read.
+                let millis = time.div_euclid(1_000) + i64::from(time.rem_euclid(1_000) > 0);
+                asked
+                    .add_partition_offset(&self.connector.topic, number, Offset::Offset(millis))
+                    .map_err(|e| self.unreachable(&e))?;
+            }
+            let found = self.shared.consumer.offsets_for_times(asked, START_PATIENCE);
+            for element in found.map_err(|e| self.unreachable(&e))?.elements() {
+                element.error().map_err(|e| self.unreachable(&e))?;
+                let Some(place) = usize::try_from(element.partition()).ok().and_then(|p| places.get_mut(p)) else {
+                    continue;
+                };
+                place.next = match element.offset() {
+                    Offset::Offset(offset) => offset.unsigned_abs(),
+                    // No message is that young.
+                    _ => {
+                        self.watermarks(usize::try_from(element.partition()).unwrap_or_default(), START_PATIENCE)
+                            .map_err(|e| self.unreachable(&e))?
+                            .1
+                    }
+                };
+            }
+        }
+        Ok(places)
+    }
+
+    fn unreachable(&self, error: &KafkaError) -> IngestError {
+        unreachable(&self.source, &self.connector, error)
+    }
+
+    /// Starts the thread that looks for new partitions and whether brokers answer.
+    fn watch(&mut self, idle_after: Option<i64>) -> Result<(), IngestError> {
+        let every = Duration::from_micros(self.connector.discover_every.max(1).unsigned_abs());
+        // Silence must be told from absence well before it counts.
+        let idle = idle_after.map_or(PROBE_MAX, |idle| Duration::from_micros(idle.unsigned_abs()) / 4);
+        let every = every.min(idle).clamp(Duration::from_millis(100), PROBE_MAX);
+        let (shared, connector, source) = (self.shared.clone(), self.connector.clone(), self.source.clone());
+        let thread = std::thread::Builder::new().name("kafka-source".into());
+        let thread = thread.spawn(move || watch(&source, &connector, &shared, every));
+        let failed =
+            |e: std::io::Error| IngestError::source(&self.source, format!("its thread cannot be started: {e}"));
+        self.watcher = Some(thread.map_err(failed)?);
+        Ok(())
+    }
+}
+
+/// Longest time between two questions to the brokers.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.watcher.take() {
+            // Its panic, a defect, has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Duration) {
+    let mut asked = Instant::now();
+    while !shared.stop.load(Ordering::Relaxed) {
+        // Partitions have queues of their own; here come errors of the client as a whole.
+        match shared.consumer.poll(Duration::from_millis(50)) {
+            Some(Err(error)) if Context::is_outage(&error) => shared.connection.lost(&error.to_string()),
+            Some(Err(error)) => tracing::debug!(source, %error, "kafka"),
+            Some(Ok(_)) | None => {}
+        }
+        let wait = if shared.connection.is_away() { every.min(Duration::from_millis(500)) } else { every };
+        if asked.elapsed() < wait {
+            continue;
+        }
+        asked = Instant::now();
+        let answer = shared.consumer.fetch_metadata(Some(&connector.topic), PATIENCE);
+        let mut answering = shared.answering.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(metadata) => {
+                let since = answering.map_or_else(Instant::now, |(since, _)| since);
+                *answering = Some((since, Instant::now()));
+                drop(answering);
+                shared.connection.back();
+                let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+                if shared.partitions.fetch_max(count, Ordering::Relaxed) < count {
+                    tracing::info!(source, topic = connector.topic, partitions = count, "new partitions");
+                    if let Some(wake) = shared.waker.get() {
+                        wake();
+                    }
+                }
+            }
+            Err(error) => {
+                *answering = None;
+                drop(answering);
+                shared.connection.lost(&error.to_string());
+            }
+        }
+    }
+}
+
+fn unreachable(source: &str, connector: &KafkaConnector, error: &KafkaError) -> IngestError {
+    IngestError::Broker { source_name: source.into(), brokers: connector.brokers.clone(), error: error.to_string() }
+}
+
+fn count_partitions(
+    source: &str,
+    connector: &KafkaConnector,
+    consumer: &BaseConsumer<Context>,
+    patience: Duration,
+) -> Result<usize, IngestError> {
+    let metadata =
+        consumer.fetch_metadata(Some(&connector.topic), patience).map_err(|e| unreachable(source, connector, &e))?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == connector.topic);
+    let error = found.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
+    let count = found.map_or(0, |topic| topic.partitions().len());
+    if error.is_none() && count > 0 {
+        return Ok(count);
+    }
+    let topic = &connector.topic;
+    let what = match error {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            format!(
+                "the brokers at {} do not let it read topic `{topic}`; grant it READ and DESCRIBE",
+                connector.brokers
+            )
+        }
+        None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            format!("there is no topic `{topic}` on the brokers at {}; create it, or mend `topic`", connector.brokers)
+        }
+        Some(other) => format!("topic `{topic}` on the brokers at {}: {other}", connector.brokers),
+    };
+    Err(IngestError::source(source, what))
+}
