@@ -24,7 +24,7 @@ pub struct OnlineReader {
 enum Way {
     Here(OnlineStore),
     Through(Mutex<Client>),
-    Redis(Mutex<RedisReader>),
+    Redis(Box<Mutex<RedisReader>>),
 }
 
 /// What was found, one entry per key asked for.
@@ -83,7 +83,7 @@ impl OnlineReader {
     /// # Errors
     /// [`StoreError::Redis`] when the server cannot be reached or refuses the password.
     pub fn redis(plan: &RedisPlan) -> Result<Self, StoreError> {
-        Ok(OnlineReader { way: Way::Redis(Mutex::new(RedisReader::open(plan)?)) })
+        Ok(OnlineReader { way: Way::Redis(Box::new(Mutex::new(RedisReader::open(plan)?))) })
     }
 
     /// Opens the store of a job.
