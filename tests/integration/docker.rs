@@ -207,8 +207,8 @@ fn the_dockerfile_copies_what_is_there() {
 #[test]
 fn compose_accepts_its_file() {
     let file = root().join("docker/compose.yaml");
-    let ways = [vec!["docker", "compose"], vec!["docker-compose"]];
-    let there = |way: &&Vec<&str>| {
+    let ways: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+    let there = |way: &&&[&str]| {
         Command::new(way[0]).args(&way[1..]).arg("version").output().is_ok_and(|output| output.status.success())
     };
     let Some(way) = ways.iter().find(there) else {
