@@ -64,6 +64,8 @@ pub struct Options {
 pub struct Report {
     /// Predictions per second when more events come than the job can take; none where a rate was given.
     pub saturation: Option<f64>,
+    /// Whether the brokers were what gave in: most of the latency was there before they acknowledged the events.
+    pub brokers_saturated: bool,
     /// Events per second offered while measuring.
     pub rate: f64,
     /// Seconds of it.
@@ -203,11 +205,12 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     warm_up(&mut load, &consumer, &mut process)?;
 
     let step = Duration::from_secs_f64(options.seconds / 4.0);
-    let (mut steps, mut saturation) = (Vec::new(), None);
+    let (mut steps, mut saturation, mut brokers_saturated) = (Vec::new(), None, false);
     if options.rate.is_none() {
         let mut rate = FIRST_RATE;
         while saturation.is_none() && rate <= LAST_RATE {
             consumer.take();
+            load.acknowledged()?;
             let until = clock.now();
             let sent = load.offer(rate, step)?;
             process.check()?;
@@ -222,6 +225,12 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 saturation = Some(returned);
             }
             consumer.drain(&load, &mut process)?;
+            if saturation.is_some() {
+                let rest = consumer.take();
+                let all = arrivals.iter().chain(&rest).map(|a| a.arrived - a.due);
+                let (whole, produced) = (Quantiles::of(all)?, Quantiles::of(load.acknowledged()?.into_iter())?);
+                brokers_saturated = produced.p50 > whole.p50 / 2.0;
+            }
             rate *= 2.0;
         }
     }
@@ -246,6 +255,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let cut = |q: &str| summary["latency_ms"][q].as_f64();
     Ok(Report {
         saturation,
+        brokers_saturated,
         rate,
         seconds: options.seconds,
         workers: usize::from(options.workers),
@@ -329,7 +339,8 @@ impl ProducerContext for Acknowledged {
 
 impl Load {
     fn new(brokers: &str, topic: &str, clock: Clock) -> anyhow::Result<Load> {
-        let settings = [("linger.ms", "0"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
+        // A millisecond gathers events into fewer requests, without which the brokers are the limit; it counts as latency.
+        let settings = [("linger.ms", "1"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
         let config = client_config(brokers, &[], &settings, &[])?;
         let context = Acknowledged { clock, latencies: Mutex::default(), failed: AtomicU64::new(0) };
         let producer = config.create_with_context(context)?;

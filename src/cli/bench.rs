@@ -260,6 +260,9 @@ fn online_text(report: &online::Report) -> String {
 
 fn kafka_text(report: &end_to_end_kafka::Report) -> String {
     let saturation = match report.saturation {
+        Some(rate) if report.brokers_saturated => {
+            format!("the brokers, not the job, saturated at {} events/s; ", grouped(rate as u64))
+        }
         Some(rate) => format!("saturated at {} events/s; ", grouped(rate as u64)),
         None => String::new(),
     };
