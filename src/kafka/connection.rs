@@ -91,7 +91,8 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if Context::is_outage(&error) {
             self.0.lost(reason);
-        } else {
+        } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            // The end of a partition is no news to anybody: its reader sees it in its own queue.
             tracing::warn!(whose = self.0.0.whose, %error, reason, "kafka client");
         }
     }
