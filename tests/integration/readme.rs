@@ -23,12 +23,37 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_job_compiles() {
+fn the_jobs_compile() {
     let jobs = blocks(&readme(), "yaml");
-    assert_eq!(jobs.len(), 1);
-    let (plan, warnings) =
-        engine::load_text("README.md", &jobs[0], &[], &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!((plan.views.len(), warnings), (2, Vec::new()));
+    let mut views = Vec::new();
+    for job in &jobs {
+        let (plan, warnings) =
+            engine::load_text("README.md", job, &[], &|_| None).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(warnings, Vec::new());
+        views.push(plan.views.len());
+    }
+    assert_eq!(views, [2, 1]);
+}
+
+#[test]
+fn the_runs_pass_the_check() {
+    let text = readme().replace(" \\\n", " ");
+    let mut runs = 0;
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("$ tidemill run ") else { continue };
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let file = words[0];
+        let sets = words.iter().zip(&words[1..]).filter(|(flag, _)| **flag == "--set").flat_map(|(f, v)| [*f, *v]);
+        let check = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .current_dir(root())
+            .args(["check", file])
+            .args(sets)
+            .output()
+            .expect("it starts");
+        assert!(check.status.success(), "{line}: {}", String::from_utf8_lossy(&check.stderr));
+        runs += 1;
+    }
+    assert_eq!(runs, 2);
 }
 
 #[test]
