@@ -189,8 +189,16 @@ impl Topic {
 
     fn watermarks(&self, partition: usize, patience: Duration) -> Result<(u64, u64), KafkaError> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let (low, high) = self.shared.consumer.fetch_watermarks(&self.connector.topic, number, patience)?;
-        Ok((low.unsigned_abs(), high.unsigned_abs()))
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.shared.consumer.fetch_watermarks(&self.connector.topic, number, left) {
+                Ok((low, high)) => return Ok((low.unsigned_abs(), high.unsigned_abs())),
+                // A topic that was just made, or moves, has no leader for a moment.
+                Err(error) if has_no_leader(&error) && left > LEADER_PAUSE => std::thread::sleep(LEADER_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn beginnings(&self, count: usize, resume: Option<&[u64]>) -> Result<Vec<Place>, IngestError> {
@@ -252,6 +260,16 @@ impl Topic {
         self.watcher = Some(thread.map_err(failed)?);
         Ok(())
     }
+}
+
+/// Between two questions for a partition that has no leader yet.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
+fn has_no_leader(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+    )
 }
 
 /// Longest time between two questions to the brokers.
