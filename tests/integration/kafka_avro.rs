@@ -51,7 +51,7 @@ fn long(out: &mut Vec<u8>, value: i64) {
 }
 
 fn amount(id: i64) -> Option<f64> {
-    (id % 7 != 0).then(|| id as f64 * 0.37)
+    (id % 7 != 0).then_some(id as f64 * 0.37)
 }
 
 /// Whether an event was written by the later producer, which knows neither null amounts nor countries.
@@ -147,12 +147,12 @@ fn avro_gives_what_json_gives() {
         name
     };
     let name = send("json", &json);
-    run(dir.path(), &broker, &name, "format: json", "json", to_end());
+    run(dir.path(), broker, &name, "format: json", "json", to_end());
     let expected = table(dir.path(), "json", "feature_sets/rows");
     assert_eq!(expected.num_rows() as i64, EVENTS);
 
     let name = send("avro", &avro);
-    let summary = run(dir.path(), &broker, &name, "format: avro", "avro", to_end());
+    let summary = run(dir.path(), broker, &name, "format: avro", "avro", to_end());
     assert_eq!(summary.dead_letters, 0);
     assert_same_rows("plain Avro", &expected, &table(dir.path(), "avro", "feature_sets/rows"));
 
@@ -163,7 +163,7 @@ fn avro_gives_what_json_gives() {
     let name = send("framed", &|id| if is_later(id) { framed(second, later(id)) } else { framed(first, avro(id)) });
     broker.produce(&name, [Record::to(0, framed(777, avro(0))), Record::to(1, framed(first, vec![2, 2]))]);
     let format = format!("format: avro, registry: {{url: \"{}\"}}", server.open);
-    let summary = run(dir.path(), &broker, &name, &format, "framed", to_end());
+    let summary = run(dir.path(), broker, &name, &format, "framed", to_end());
     assert_same_rows("schemas of a registry", &expected, &table(dir.path(), "framed", "feature_sets/rows"));
     assert_eq!(summary.dead_letters, 2);
     let dead = table(dir.path(), "framed", "dead_letters");
@@ -210,7 +210,7 @@ fn a_registry_that_is_away_delays_and_loses_nothing() {
         let options = RunOptions { stop: stopped, tap: Some(tap), ..RunOptions::default() };
         let format = format!("format: avro, registry: {{url: \"http://{address}\"}}");
         // Rows leave when the watermark has passed them; a stop releases those before it.
-        run(&path, &broker, &name, &format, "live", options)
+        run(&path, broker, &name, &format, "live", options)
     });
     std::thread::sleep(Duration::from_millis(1_500));
     assert!(!job.is_finished() && seen.load(Ordering::SeqCst) == 0, "the source waits");
