@@ -13,8 +13,8 @@ use rdkafka::message::{Headers, OwnedMessage};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::kafka::{Broker, topic};
-use crate::support::{Job, full};
+use crate::support::kafka::{Broker, Record, topic};
+use crate::support::{Job, full, root};
 
 /// A job on generated traffic: scores by the model of the repository, dead letters by a strict check.
 fn job(dir: &TempDir, broker: &str, names: &Names, seconds: u32) -> Job {
@@ -185,6 +185,86 @@ fn topics_hold_the_rows_of_the_tables() {
             delivered,
             [("features/customer", rows), ("feature_sets/inputs", rows), ("dead letters", letters.num_rows() as u64)]
         );
+    }
+}
+
+#[test]
+fn every_kind_of_letter_reaches_the_topic_and_its_table() {
+    let Some(broker) = Broker::start() else { return };
+    let (events, dead) = (topic("events"), topic("letters"));
+    broker.create_topic(&events, 2);
+    broker.create_topic(&dead, 2);
+    let dir = TempDir::new().expect("a temporary folder");
+    let schema = r#"{"type": "record", "name": "Tx", "fields": [{"name": "id", "type": "long"},
+        {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "card", "type": "long"},
+        {"name": "amount", "type": ["null", "double"], "default": null}]}"#;
+    std::fs::write(dir.path().join("tx.avsc"), schema).expect("a file");
+    // The handbook's logistic regression takes fifteen numbers and has no way around a missing one.
+    let posts: String = (1..14).map(|i| format!("p{i}: \"amount * {i}.0\", ")).collect();
+    let text = format!(
+        r#"job: letters
+order: event_time
+sources:
+  tx:
+    kafka: {{brokers: "{broker}", topic: {events}}}
+    schema: "{dir}/tx.avsc"
+    id: id
+    event_time: ts
+    disorder: 1s
+    validate: {{amount: {{max: 1000}}}}
+    on_invalid: {{dead_letter: rejected}}
+features:
+  card: {{from: tx, entity: [card], aggregates: {{n: {{count: "*", over: 1h}}}}, post: {{{posts}}}}}
+feature_sets:
+  inputs: {{on: tx, take: [amount, card.*]}}
+models:
+  fraud: {{versions: {{champion: "{root}/models/fraud_handbook.onnx"}}, inputs: inputs, outputs: {{score: "probabilities[1]"}}}}
+sinks:
+  offline: {{delta: {{uri: "${{LAKE}}"}}}}
+  dead_letters: {{kafka: {{brokers: "{broker}", topic: {dead}}}}}
+"#,
+        broker = broker.address(),
+        dir = dir.path().display(),
+        root = root().display(),
+    );
+    let file = dir.path().join("job.yaml");
+    std::fs::write(&file, text).expect("a file in a temporary folder");
+
+    let event = |id: i64, second: i64, amount: &str| {
+        format!(r#"{{"id":{id},"ts":{},"card":1,"amount":{amount}}}"#, 1_767_225_600_000 + 1000 * second)
+    };
+    let bad: [(i32, String, &str, &str); 5] = [
+        (0, "no JSON".to_owned(), "undecodable", "rejected"),
+        (1, r#"{"id":"x","ts":0,"card":1}"#.to_owned(), "wrong_type", "rejected"),
+        (0, event(3, 12, "1001.0"), "invalid", "rejected"),
+        (1, event(4, 5, "1.0"), "late", "dead_letters"),
+        (0, event(5, 13, "null"), "unscored", "dead_letters"),
+    ];
+    for partition in [0, 1] {
+        broker.produce(&events, [Record::to(partition, event(100 + i64::from(partition), 11, "2.0"))]);
+    }
+    broker.produce(&events, bad.iter().map(|(partition, value, ..)| Record::to(*partition, value.clone())));
+    let lake = Job::new(file).run();
+
+    assert_eq!(lake.count("predictions/fraud"), 2);
+    let letters = broker.consume(&dead);
+    assert_eq!(letters.len(), bad.len());
+    for (partition, value, kind, table) in &bad {
+        let letter =
+            letters.iter().find(|l| header(l, "tidemill.kind") == *kind).unwrap_or_else(|| panic!("no {kind}"));
+        assert_eq!(header(letter, "tidemill.partition"), partition.to_string());
+        assert!(!header(letter, "tidemill.reason").is_empty());
+        let rows = lake.table(table, None);
+        let kinds = rows.column_by_name("kind").expect("a column").as_string::<i32>();
+        let row = (0..rows.num_rows()).find(|row| kinds.value(*row) == *kind).unwrap_or_else(|| panic!("no {kind}"));
+        let original = rows.column_by_name("original").expect("a column").as_binary::<i32>().value(row);
+        assert_eq!(letter.payload().expect("the original"), original, "{kind}");
+        // What passed the checks is told as the row that it became.
+        if *kind != "unscored" {
+            assert_eq!(original, value.as_bytes(), "{kind}");
+        }
+        let counted = lake.summary.turned_away.iter().find(|t| t.kind == *kind).expect("a count");
+        assert_eq!((counted.source.as_str(), i32::from(counted.partition), counted.rows), ("tx", *partition, 1));
     }
 }
 
