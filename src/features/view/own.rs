@@ -7,72 +7,95 @@ use super::small::{self, FREE};
 use super::state::{BLOCK_MASK, CLASS_SHIFT, DENSE, ViewState, ask};
 use super::value::Shape;
 
+/// Rows of a turn.
+const ROWS: usize = 16;
 /// Rows between asking for a key's bucket and using its record.
-pub(super) const AHEAD_BUCKET: usize = 40;
+pub(super) const AHEAD_BUCKET: usize = 64;
 /// Rows between asking for a key's record and using it.
-pub(super) const AHEAD_RECORD: usize = 20;
+pub(super) const AHEAD_RECORD: usize = 32;
 /// Rows between asking for what a busy key's record points to and using it.
-pub(super) const AHEAD_INSIDE: usize = 8;
+const AHEAD_INSIDE: usize = 16;
 /// Handles remembered between asking for a record and using it; a power of two.
-pub(super) const AHEAD_RING: usize = 32;
-pub(super) const NO_HANDLE: Handle = Handle::MAX;
+const AHEAD_RING: usize = 64;
+const NO_HANDLE: Handle = Handle::MAX;
 
 impl ViewState {
-    /// Feeds the rows of a batch and gathers their answers.
+    /// Feeds the rows of a batch and gathers their answers, a few rows at a time: memory is asked for what later rows will
+    /// touch in loops of their own.
     pub(super) fn run_own<S: Shape>(&mut self, times: &[i64], keys: &Keys, entries: &[u64], answers: &mut Answers) {
-        let stride = S::stride(&self.layout);
-        let insert_first = self.layout.include_current || self.layout.delay > 0;
         // Handles found when asking ahead; they may be out of date by the time of use.
         let mut ahead = [NO_HANDLE; AHEAD_RING];
-        for (row, time) in times.iter().enumerate() {
-            if let Some(hash) = keys.hashes.get(row + AHEAD_BUCKET) {
-                self.index.prefetch(*hash);
+        let hashes = &keys.hashes[..];
+        let part = |from: usize, rows: usize| from.min(hashes.len())..(from + rows).min(hashes.len());
+        hashes[part(0, AHEAD_BUCKET)].iter().for_each(|hash| self.index.prefetch(*hash));
+        for row in part(0, AHEAD_RECORD) {
+            ahead[row % AHEAD_RING] = self.prefetch_record(hashes[row]);
+        }
+        for first in (0..hashes.len()).step_by(ROWS) {
+            hashes[part(first + AHEAD_BUCKET, ROWS)].iter().for_each(|hash| self.index.prefetch(*hash));
+            for row in part(first + AHEAD_RECORD, ROWS) {
+                ahead[row % AHEAD_RING] = self.prefetch_record(hashes[row]);
             }
-            if let Some(hash) = keys.hashes.get(row + AHEAD_RECORD) {
-                ahead[(row + AHEAD_RECORD) % AHEAD_RING] = self.prefetch_record(*hash);
+            for row in part(first + AHEAD_INSIDE, ROWS) {
+                self.prefetch_inside(ahead[row % AHEAD_RING]);
             }
-            self.prefetch_inside(ahead[(row + AHEAD_INSIDE) % AHEAD_RING]);
-            let entry = &entries[row * stride..(row + 1) * stride];
-            if keys.is_none(row) {
-                answers.row(&self.layout).clear();
-                answers.done(&self.layout, &self.texts);
-                self.release_texts(entry);
-                continue;
+            for row in part(first, ROWS) {
+                self.own_row::<S>(row, ahead[row % AHEAD_RING], times[row], keys, entries, answers);
             }
-            let (key, hash) = (keys.get(row), keys.hashes[row]);
-            let head = time.saturating_sub(self.layout.delay);
-            let guess = ahead[row % AHEAD_RING];
-            let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
-            self.bounds.set(&self.layout, head);
-            if S::KIND.is_some()
-                && handle >> CLASS_SHIFT == DENSE
-                && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
-                && dense.steps(&self.layout, *time)
-            {
-                if self.layout.refresh {
-                    dense.mark(&mut self.refresh);
-                }
-                let mut raw = answers.row(&self.layout);
-                dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
-                answers.done(&self.layout, &self.texts);
-                continue;
-            }
-            if insert_first {
-                handle = self.insert_at::<S>(hash, handle, entry, head);
-            }
-            let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
-            let mut raw = answers.row(layout);
-            let class = handle >> CLASS_SHIFT;
-            if class != DENSE {
-                let record = small[class as usize].get(handle & BLOCK_MASK);
-                small::query::<S>(layout, record, head, &bounds.list, scan, &mut raw);
-            } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
-                ask::<S>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
-            }
+        }
+    }
+
+    #[inline(always)]
+    fn own_row<S: Shape>(
+        &mut self,
+        row: usize,
+        guess: Handle,
+        time: i64,
+        keys: &Keys,
+        entries: &[u64],
+        answers: &mut Answers,
+    ) {
+        let stride = S::stride(&self.layout);
+        let insert_first = self.layout.include_current || self.layout.delay > 0;
+        let entry = &entries[row * stride..(row + 1) * stride];
+        if keys.is_none(row) {
+            answers.row(&self.layout).clear();
             answers.done(&self.layout, &self.texts);
-            if !insert_first {
-                self.insert_at::<S>(hash, handle, entry, head);
+            self.release_texts(entry);
+            return;
+        }
+        let (key, hash) = (keys.get(row), keys.hashes[row]);
+        let head = time.saturating_sub(self.layout.delay);
+        let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
+        self.bounds.set(&self.layout, head);
+        if S::KIND.is_some()
+            && handle >> CLASS_SHIFT == DENSE
+            && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
+            && dense.steps(&self.layout, time)
+        {
+            if self.layout.refresh {
+                dense.mark(&mut self.refresh);
             }
+            let mut raw = answers.row(&self.layout);
+            dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
+            answers.done(&self.layout, &self.texts);
+            return;
+        }
+        if insert_first {
+            handle = self.insert_at::<S>(hash, handle, entry, head);
+        }
+        let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
+        let mut raw = answers.row(layout);
+        let class = handle >> CLASS_SHIFT;
+        if class != DENSE {
+            let record = small[class as usize].get(handle & BLOCK_MASK);
+            small::query::<S>(layout, record, head, &bounds.list, scan, &mut raw);
+        } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
+            ask::<S>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
+        }
+        answers.done(&self.layout, &self.texts);
+        if !insert_first {
+            self.insert_at::<S>(hash, handle, entry, head);
         }
     }
 
