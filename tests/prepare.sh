@@ -102,6 +102,9 @@ need_kafka() {
       return 1
     fi
   fi
+  if [ ! -e "$dir/tools" ] && ! fetch_kafka_tools "$home" "$dir"; then
+    echo "mvn could not fetch the command line tools of Kafka $kafka_version"
+  fi
   kafka=$dir
 }
 
@@ -116,21 +119,41 @@ java_is_new_enough() {
 fetch_kafka() {
   local home=$1 dir=$2 work
   mkdir -p "$home" && work=$(mktemp -d "$home/fetching.XXXXXX") || return 1
-  cat >"$work/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>tidemill</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$kafka_version</version></dependency>
-  </dependencies>
-</project>
-POM
-  mvn -q -B -f "$work/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$work" >"$home/log" 2>&1 || { rm -rf "$work"; return 1; }
-  rm -rf "$dir" "$work/pom.xml" && mv "$work" "$dir" || return 1
+  fetch_jars kafka_2.13 "$work" >"$home/log" 2>&1 || { rm -rf "$work"; return 1; }
+  rm -rf "$dir" && mv "$work" "$dir" || return 1
   # A broker starts without these two, only later.
   warm_kafka "$dir" >>"$home/log" 2>&1 || rm -rf "$dir/formatted" "$dir/classes.jsa"
   touch "$dir/complete"
+}
+
+# The tools' own jar, in a folder apart: the archive of classes fits only the class path that it was made with. The rest
+# of what they need the broker has.
+fetch_kafka_tools() {
+  local home=$1 dir=$2 work
+  command -v mvn >/dev/null 2>&1 || install_packages maven || return 1
+  work=$(mktemp -d "$home/fetching.XXXXXX") || return 1
+  if fetch_jars kafka-tools "$work" -DexcludeTransitive=true >"$home/log" 2>&1 && mv -T "$work" "$dir/tools"; then
+    return 0
+  fi
+  rm -rf "$work"
+  return 1
+}
+
+# Fetches an artifact of Kafka's and what it depends on into a folder; further arguments are options of the plugin's.
+fetch_jars() {
+  local artifact=$1 folder=$2
+  shift 2
+  cat >"$folder/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tidemill</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>$artifact</artifactId><version>$kafka_version</version></dependency>
+  </dependencies>
+</project>
+POM
+  mvn -q -B -f "$folder/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$folder" "$@" && rm "$folder/pom.xml"
 }
 
 warm_kafka() {
@@ -173,6 +196,15 @@ need_redis() {
     return 1
   fi
   redis=$(command -v redis-server)
+}
+
+# Makes sure of kcat; when that cannot be had, fails and sets `kcat_why`.
+need_kcat() {
+  kcat_why=""
+  if ! command -v kcat >/dev/null 2>&1 && ! install_packages kcat; then
+    kcat_why="there is no kcat; install the package kcat"
+    return 1
+  fi
 }
 
 # Sets `go` to a Go that builds tests/registry; when there is none, fails and sets `go_why`.

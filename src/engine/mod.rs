@@ -14,6 +14,7 @@ mod graph;
 mod letters;
 pub mod observe;
 mod offline_sink;
+mod offsets;
 mod online_redis;
 mod online_sink;
 mod read_ahead;

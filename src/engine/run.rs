@@ -12,6 +12,7 @@ use timely::{CommunicationConfig, Config, WorkerConfig};
 use super::EngineError;
 use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
+use super::offsets::Offsets;
 use super::online_redis;
 use super::shared::{Shared, StopHandle, TurnedAway};
 use crate::base::format_time;
@@ -139,8 +140,13 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         aligned.follow(ticks::read(dir)?.records);
     }
     let reader = Mutex::new(Some(aligned));
-    let shared =
-        Shared::new(Arc::clone(&plan), tick_log, options.observer.clone(), options.stop.clone(), options.tap.clone());
+    let offsets = match reading {
+        // What was read once is read again; nobody's lag changes.
+        Reading::Replay => Offsets::default(),
+        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(TickLog::handle).as_ref())?,
+    };
+    let (observer, stop) = (options.observer.clone(), options.stop.clone());
+    let shared = Shared::new(Arc::clone(&plan), tick_log, offsets, observer, stop, options.tap.clone());
     let resources = Arc::new(graph::Resources::open(&plan)?);
 
     let started = Instant::now();
@@ -172,6 +178,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         return Err(error);
     }
     let seconds = started.elapsed().as_secs_f64();
+    shared.offsets.finish();
     if !options.until_end {
         // The sources have ended; the online store goes on answering until the job is stopped.
         if let Some(OpenStore::Redis(store)) = &resources.online {

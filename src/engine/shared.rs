@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::EngineError;
 use super::observe::Observer;
+use super::offsets::Offsets;
 use super::online_redis::Left;
 use super::run::Tap;
 use crate::base::{EventTime, Tick};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub observer: Option<Arc<Observer>>,
     /// Who sees the rows at the end of chains.
     pub tap: Option<Tap>,
+    /// Tells the brokers how far topics have been read.
+    pub offsets: Offsets,
     /// The tick log, where the job has a state directory.
     tick_log: Option<(Mutex<TickLog>, Durable)>,
     stop: StopHandle,
@@ -96,6 +99,7 @@ impl Shared {
     pub fn new(
         plan: Arc<Plan>,
         tick_log: Option<TickLog>,
+        offsets: Offsets,
         observer: Option<Arc<Observer>>,
         stop: StopHandle,
         tap: Option<Tap>,
@@ -106,6 +110,7 @@ impl Shared {
                 let durable = log.handle();
                 (Mutex::new(log), durable)
             }),
+            offsets,
             observer,
             stop,
             tap,

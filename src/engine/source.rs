@@ -16,6 +16,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::scheduling::Activator;
 
 use super::EngineError;
+use super::offsets::Underway;
 use super::read_ahead::{ReadAhead, Ready};
 use super::shared::Shared;
 use super::tables::{DEAD_LETTERS, dead_letter_tables};
@@ -76,6 +77,7 @@ pub fn sources<'s>(
     builder.build_reschedule(move |capabilities| {
         let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
+        let mut underway = Underway::default();
         move |_frontiers| {
             let (Some(reads), Some(held)) = (reads.as_ref(), capabilities.as_mut()) else {
                 return false;
@@ -86,6 +88,7 @@ pub fn sources<'s>(
                 capabilities = None;
                 return false;
             }
+            underway.through(&shared.offsets, |tick| !probe.less_equal(&tick));
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
                 // The probe's movement does not schedule this operator, so it looks again soon.
                 alarm.ring_after(Duration::from_micros(100));
@@ -128,8 +131,9 @@ pub fn sources<'s>(
                 capabilities = None;
                 return false;
             }
-            let Cut { info, batches, dead, .. } = cut;
+            let Cut { info, offsets, batches, dead, .. } = cut;
             let last = info.last;
+            underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
                 row_outputs[source].activate().session_with_builder(&held[source]).give_container(&mut Batch(batch));
             }

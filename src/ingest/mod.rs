@@ -34,7 +34,7 @@ pub use dead_letter::{
 pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
 pub use error::IngestError;
 pub use file::paths::expand;
-pub use kafka::Reading;
+pub use kafka::{GroupOffsets, Reading};
 pub use lateness::Lateness;
 pub use reader::{Decoded, Polled, ReaderOptions, SourceReader};
 pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};

@@ -171,6 +171,9 @@ pub(super) struct KafkaConfig {
     pub headers: ByColumn<Text>,
     /// How often to look for new partitions. Default 10s.
     pub discover_every: Option<Duration>,
+    /// Under which consumer group's name to commit how far the topic has been read, for tools that show lag, or `none`. It is
+    /// for watching only: the job is no member of the group, and never reads the offsets back. Default `tidemill.JOB`.
+    pub group: Option<Text>,
     /// Settings of librdkafka by their names. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when
     /// the job starts and never printed.
     #[serde(default)]

@@ -305,6 +305,9 @@ fn write_kafka(out: &mut String, kafka: &KafkaConnector) -> std::fmt::Result {
         "  Kafka topic {} at {}, {format}, from {start}; new partitions every {every}",
         kafka.topic, kafka.brokers
     )?;
+    if let Some(group) = &kafka.group {
+        writeln!(out, "  offsets are committed to group {group}, to be watched")?;
+    }
     let mut taken: Vec<String> = kafka.key.iter().map(|column| format!("{column} = the key")).collect();
     taken.extend(kafka.timestamp.iter().map(|column| format!("{column} = the timestamp")));
     taken.extend(kafka.headers.iter().map(|(column, header)| format!("{column} = header {header}")));

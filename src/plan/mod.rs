@@ -96,7 +96,7 @@ fn stages(
     let schema = schema::schema();
     let mut validator = validate::Validator { schema, faults };
     let sound = validator.check(&tree, schema, &faults::Path::root())?;
-    let config = match decode::decode(&sound) {
+    let config: config::JobConfig = match decode::decode(&sound) {
         Ok(config) => config,
         Err(e) => {
             let root = faults::Path::root();
@@ -105,7 +105,7 @@ fn stages(
             return None;
         }
     };
-    let mut compiler = compile::Compiler { tree: &tree, directory, catalog, faults };
+    let mut compiler = compile::Compiler { tree: &tree, job: &config.job.0, directory, catalog, faults };
     compiler.compile(&config, fingerprint(&tree))
 }
 

@@ -165,6 +165,8 @@ pub struct KafkaConnector {
     pub headers: Vec<(String, String)>,
     /// How often to look for new partitions.
     pub discover_every: Micros,
+    /// Consumer group under whose name offsets are committed for others to see; none commits nothing.
+    pub group: Option<String>,
     /// Settings of librdkafka.
     pub properties: Properties,
 }

@@ -287,7 +287,7 @@ fn a_source_on_kafka() {
             event_time: sent
             id: tx_id
             where: "trace is not null"
-          labels: {kafka: {topic: labels}, schema: fraud_label.avsc, event_time: known_at, idle_after: 5s}
+          labels: {kafka: {topic: labels, group: none}, schema: fraud_label.avsc, event_time: known_at, idle_after: 5s}
         features:
           by_card: {from: tx, entity: [card], aggregates: {n: {count: "*", over: 1h}}}
           by_tx: {from: labels, entity: [tx_id], aggregates: {n: {count: "*", over: 1h}}}
@@ -310,8 +310,11 @@ fn a_source_on_kafka() {
     assert!(described.contains("card = the key, sent = the timestamp, trace = header x-trace"), "{described}");
     assert!(described.contains("fetch.wait.max.ms = 50") && described.contains("client.id = ***"), "{described}");
     assert!(!format!("{plan:?}").contains("WHO"));
+    assert_eq!(kafka.group.as_deref(), Some("tidemill.j"));
+    assert_eq!(described.matches("offsets are committed to group tidemill.j").count(), 1, "{described}");
     let Connector::Kafka(labels) = &plan.sources[1].connector else { panic!() };
     assert_eq!((labels.brokers.as_str(), labels.start), ("localhost:9092", KafkaStart::Earliest));
+    assert_eq!(labels.group, None);
 }
 
 #[test]

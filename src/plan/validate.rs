@@ -15,7 +15,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("JobConfig", "monitors", "remove it; accuracy can be computed from the tables of predictions and labels"),
     ("JobConfig", "retrain", "remove it; train outside and name the new ONNX file under `models`"),
     ("SourceConfig", "http", "read a topic (`kafka: {topic: …}`), files (`file: {path: …}`) or the built-in generator"),
-    ("KafkaConfig", "group", "remove it: partitions are assigned by the job, and offsets are kept in its own log"),
     ("OnLateConfig", "correct", "use `dead_letter` or `drop`, and a larger `disorder`"),
     ("AggregateConfig", "quantile", ""),
     ("AggregateConfig", "q", ""),

@@ -28,19 +28,19 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
 const START: i64 = 1_767_225_600_000;
 
 /// An event as a message; its card is its id modulo 3.
-fn event(partition: i32, id: i64, after_ms: i64) -> Record {
+pub fn event(partition: i32, id: i64, after_ms: i64) -> Record {
     let value = format!(r#"{{"id":{id},"ts":{},"card":{},"amount":1.5}}"#, START + after_ms, id % 3);
     Record::to(partition, value)
 }
 
 /// A job that counts by card, with settings of the source (at `kafka`, and beside it) and of the job.
-struct Setting {
-    dir: TempDir,
-    file: PathBuf,
+pub struct Setting {
+    pub dir: TempDir,
+    pub file: PathBuf,
 }
 
 impl Setting {
-    fn new(address: &str, topic: &str, kafka: &str, source: &str, job: &str) -> Setting {
+    pub fn new(address: &str, topic: &str, kafka: &str, source: &str, job: &str) -> Setting {
         let dir = TempDir::new().expect("a folder");
         fs::write(dir.path().join("tx.avsc"), SCHEMA).expect("a file");
         let text = format!(
@@ -68,16 +68,16 @@ sinks:
         Setting { dir, file }
     }
 
-    fn options(&self) -> RunOptions {
+    pub fn options(&self) -> RunOptions {
         RunOptions { workers: 1, ..RunOptions::default() }
     }
 
-    fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
     /// Runs in this thread, with tables in a folder of this name.
-    fn run(&self, lake: &str, options: RunOptions) -> Result<RunSummary, EngineError> {
+    pub fn run(&self, lake: &str, options: RunOptions) -> Result<RunSummary, EngineError> {
         let lake = self.dir.path().join(lake).display().to_string();
         let env = move |name: &str| (name == "LAKE").then(|| lake.clone());
         let (plan, _) = engine::load(&self.file, &[], &env).unwrap_or_else(|faults| panic!("{faults}"));
@@ -91,7 +91,7 @@ sinks:
     }
 
     /// Runs in a thread of its own until stopped, with tables in `live`.
-    fn live(self, options: RunOptions) -> Live {
+    pub fn live(self, options: RunOptions) -> Live {
         let setting = Arc::new(self);
         let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), StopHandle::new());
         let (theirs, taps) = (Arc::clone(&setting), Arc::clone(&seen));
@@ -115,7 +115,7 @@ struct Seen {
     watermark: i64,
 }
 
-struct Live {
+pub struct Live {
     setting: Arc<Setting>,
     seen: Arc<Mutex<Seen>>,
     stop: StopHandle,
@@ -124,7 +124,7 @@ struct Live {
 
 impl Live {
     /// Waits until so many rows have come to the end of the graph; returns how long that took.
-    fn wait_for(&self, rows: usize) -> Duration {
+    pub fn wait_for(&self, rows: usize) -> Duration {
         let begin = Instant::now();
         while self.seen.lock().expect("no panics").ids.len() < rows {
             let ended = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
@@ -142,7 +142,7 @@ impl Live {
         ids
     }
 
-    fn stop(&mut self) -> RunSummary {
+    pub fn stop(&mut self) -> RunSummary {
         self.stop.stop();
         self.thread.take().expect("stopped once").join().expect("no panic").unwrap_or_else(|error| panic!("{error}"))
     }

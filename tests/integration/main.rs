@@ -12,6 +12,7 @@ mod golden_handbook;
 mod history;
 mod kafka_avro;
 mod kafka_golden;
+mod kafka_lag;
 mod kafka_source;
 mod labels;
 mod online;

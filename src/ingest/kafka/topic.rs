@@ -34,7 +34,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 /// What must be so; the file may not say otherwise.
 const FIXED: &[(&str, &str)] = &[
-    // Needed by librdkafka for assigning partitions; nothing is ever committed to it.
+    // Needed by librdkafka for assigning partitions; nothing is ever committed by this client.
     ("group.id", "tidemill"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),

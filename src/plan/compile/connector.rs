@@ -152,6 +152,7 @@ impl Compiler<'_> {
             timestamp: config.timestamp.as_ref().map(|t| t.0.clone()),
             headers: config.headers.0.iter().map(|(column, header)| (column.clone(), header.0.clone())).collect(),
             discover_every,
+            group: self.kafka_group(&at.key("group"), config),
             properties: Properties(properties),
         });
         let spec = SourceSpec { connector: ConnectorSpec::Kafka, schema };
@@ -180,6 +181,19 @@ impl Compiler<'_> {
             }
         }
         columns
+    }
+
+    /// The group that offsets are committed under, if any.
+    fn kafka_group(&mut self, at: &Path, config: &KafkaConfig) -> Option<String> {
+        let group = match &config.group {
+            None => return Some(format!("tidemill.{}", self.job)),
+            Some(group) => group.0.as_str(),
+        };
+        if group.trim().is_empty() || group.chars().any(char::is_control) {
+            let what = format!("`{}` is not a name of a consumer group", group.escape_default());
+            self.error(at, what, "write a name, or `none` to commit no offsets");
+        }
+        (group != "none").then(|| group.to_owned())
     }
 
     fn generator(
@@ -221,7 +235,7 @@ pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
 /// Settings that a source needs as they are, and why.
 const SOURCE_SETTINGS: &[(&str, &str)] = &[
-    ("group.id", "the job assigns partitions itself and is in no consumer group"),
+    ("group.id", "`group` names the group that offsets are committed under"),
     ("group.instance.id", "the job assigns partitions itself and is in no consumer group"),
     ("group.protocol", "the job assigns partitions itself and is in no consumer group"),
     ("group.remote.assignor", "the job assigns partitions itself and is in no consumer group"),

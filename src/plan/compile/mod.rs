@@ -39,6 +39,8 @@ use view::View;
 pub(super) struct Compiler<'a> {
     /// The file as read: knows what was declared, whether or not it was sound.
     pub tree: &'a Node,
+    /// The job's name.
+    pub job: &'a str,
     /// The job file's directory.
     pub directory: &'a FilePath,
     pub catalog: &'a dyn Catalog,

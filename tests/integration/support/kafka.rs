@@ -181,12 +181,18 @@ impl Broker {
 
     /// Java as `tests/prepare.sh` calls it, so that its archive of classes fits.
     fn java(&self) -> Command {
+        self.java_with(None)
+    }
+
+    /// Java with the jars of a folder besides, behind the others.
+    fn java_with(&self, more: Option<&Path>) -> Command {
         let mut jars: Vec<PathBuf> = std::fs::read_dir(&self.jars)
             .unwrap_or_else(|e| panic!("TIDEMILL_KAFKA={}: {e}", self.jars.display()))
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|e| e == "jar"))
             .collect();
         jars.sort();
+        jars.extend(more.map(|folder| folder.join("*")));
         let classpath = std::env::join_paths(&jars).expect("paths without colons");
         let mut command = Command::new("java");
         command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]);
@@ -246,6 +252,40 @@ impl Broker {
     fn partitions(&self, topic: &str) -> usize {
         let metadata = self.consumer(&[]).fetch_metadata(Some(topic), PATIENCE).expect("the broker answers");
         metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none()).map_or(0, |t| t.partitions().len())
+    }
+
+    /// What Kafka's own tool says of a group: topic, partition, committed offset, end, lag. Nothing after saying what is
+    /// skipped.
+    pub fn lag(&self, group: &str) -> Option<Vec<(String, i32, i64, i64, i64)>> {
+        let tools = self.jars.join("tools");
+        if !tools.is_dir() {
+            println!(
+                "skipped: what Kafka's tool says of lag: there are no tools beside Kafka's jars (tests/all fetches them)"
+            );
+            return None;
+        }
+        let mut command = self.java_with(Some(&tools));
+        command.arg("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand");
+        command.args(["--bootstrap-server", &self.address(), "--describe", "--group", group]);
+        let output = command.output().expect("java starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let number = |text: &str| text.parse().unwrap_or(-1);
+        let rows = lines.filter(|parts| parts.len() > 5 && parts[0] == group);
+        let rows = rows.map(|p| (p[1].to_owned(), number(p[2]) as i32, number(p[3]), number(p[4]), number(p[5])));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        Some(rows)
+    }
+
+    /// Offsets that a group has committed, by partition; none where it has not.
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<i64>> {
+        let partitions = i32::try_from(self.partitions(topic)).expect("few");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(topic, 0, partitions - 1);
+        let found = self.consumer(&[("group.id", group)]).committed_offsets(asked, PATIENCE).expect("an answer");
+        found.elements().iter().map(|one| one.offset().to_raw().filter(|offset| *offset >= 0)).collect()
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
