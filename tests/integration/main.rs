@@ -13,6 +13,8 @@ mod history;
 mod kafka_avro;
 mod kafka_golden;
 mod kafka_source;
+#[cfg(feature = "kafka-tls")]
+mod kafka_tls;
 mod labels;
 mod online;
 mod readme;
