@@ -160,6 +160,7 @@ impl ClientContext for Context {
         };
         match code {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => self.0.refused(&told),
+            _ if is_tls(reason) => self.0.refused(&told),
             // It follows from errors of single brokers, which have said more.
             Some(RDKafkaErrorCode::AllBrokersDown) if self.0.is_away() => {}
             _ if Context::is_outage(&error) || told.len() > reason.len() => self.0.lost(&told),
@@ -169,6 +170,11 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
+
+/// Whether OpenSSL speaks: brokers that turn a client's certificate away do so when the handshake is over.
+fn is_tls(reason: &str) -> bool {
+    reason.contains("SSL routines:") || reason.contains("SSL alert number")
+}
 
 /// What to do about a connection that does not come about, where librdkafka's account of it tells.
 fn mend(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
@@ -182,6 +188,9 @@ fn mend(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
             "let `ssl.ca.location` in `properties` name the certificate of the authority that signed the brokers', and name the brokers as their certificates do"
         }
         Some(RDKafkaErrorCode::SSL) => "mend `ssl.*` in `properties`",
+        _ if is_tls(reason) => {
+            "mend `ssl.*` in `properties`: the brokers may ask for a certificate (`ssl.certificate.location` and `ssl.key.location`, or `ssl.keystore.location`), or for another"
+        }
         _ if reason.contains("PLAINTEXT broker listener") => {
             "if the brokers do not speak TLS on this port, mend `security.protocol` or the port"
         }
@@ -228,12 +237,13 @@ mod tests {
             (RDKafkaErrorCode::BrokerTransportFailure, "connecting to a PLAINTEXT broker listener?", "speak TLS"),
             (RDKafkaErrorCode::SSL, "error:0A000086: certificate verify failed: x", "ssl.ca.location"),
             (RDKafkaErrorCode::SSL, "handshake failure", "ssl.*"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "Receive failed: SSL alert number 42", "ask for a certificate"),
         ] {
             let context = context();
             say(&context, code, reason);
             let why = context.0.why().unwrap();
             assert!(why.starts_with(reason) && why.contains(expected), "{why}");
-            assert_eq!(context.0.refusal().is_some(), code == RDKafkaErrorCode::SSL);
+            assert_eq!(context.0.refusal().is_some(), expected.contains("ssl.") || expected.contains("ask"));
         }
     }
 

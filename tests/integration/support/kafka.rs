@@ -375,6 +375,7 @@ fn properties(port: u16, controller: u16, listeners: &[(&str, u16)], data: &Path
          listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}\n\
          advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}\n\
          controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
          offsets.topic.replication.factor=1\n\
