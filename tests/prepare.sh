@@ -207,6 +207,21 @@ need_kcat() {
   fi
 }
 
+# Makes sure of OpenSSL's headers, which the cargo feature kafka-tls needs; when they cannot be had, fails and sets
+# `openssl_why`. Where they stand elsewhere, OPENSSL_DIR says where.
+need_openssl() {
+  openssl_why=""
+  [ -n "${OPENSSL_DIR:-}" ] && return 0
+  has_openssl || { install_packages libssl-dev pkg-config && has_openssl; } || {
+    openssl_why="there are no headers of OpenSSL; install the packages libssl-dev and pkg-config"
+    return 1
+  }
+}
+
+has_openssl() {
+  pkg-config --exists openssl 2>/dev/null
+}
+
 # Sets `go` to a Go that builds tests/registry; when there is none, fails and sets `go_why`.
 need_go() {
   new_go "$(command -v go 2>/dev/null)" || new_go /usr/local/go/bin/go || {

@@ -60,6 +60,16 @@ pub enum IngestError {
         /// Why.
         error: RegistryError,
     },
+    /// Brokers do not let a job in when it starts.
+    #[error("source `{source_name}`: the brokers at {brokers} do not let it in: {why}")]
+    Refused {
+        /// Source in the dataflow file.
+        source_name: String,
+        /// The brokers.
+        brokers: String,
+        /// What they or librdkafka said, and what to mend.
+        why: String,
+    },
     /// Brokers do not answer when a job starts.
     #[error("source `{source_name}`: the brokers at {brokers} do not answer: {error}; start them, or mend `brokers`")]
     Broker {
@@ -100,7 +110,10 @@ impl IngestError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            IngestError::Open { .. } | IngestError::File { .. } | IngestError::Source { .. } => Blame::User,
+            IngestError::Open { .. }
+            | IngestError::File { .. }
+            | IngestError::Source { .. }
+            | IngestError::Refused { .. } => Blame::User,
             IngestError::Registry { error, .. } => error.blame(),
             IngestError::Read { .. } | IngestError::Broker { .. } | IngestError::Expired { .. } => Blame::Outside,
             IngestError::Internal { .. } => Blame::Ours,

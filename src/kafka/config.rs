@@ -2,6 +2,7 @@
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
 use crate::base::{Blame, SecretText, shown_setting};
 
@@ -70,10 +71,15 @@ pub fn client_config(
 /// What is wrong with one setting, by librdkafka's account: an unknown name, a value out of range. `text` may hold
 /// references to secrets, whose values are not looked up.
 pub fn setting_fault(name: &str, text: &str) -> Option<String> {
-    // Without its secret a value cannot be judged; the name can, by a value that librdkafka has anyway.
-    let known = |name: &str| ClientConfig::new().create_native_config().is_ok_and(|config| config.get(name).is_ok());
     if text.contains("${") {
-        return (!known(name)).then(|| format!("librdkafka has no property `{name}`"));
+        // Without its secret a value cannot be judged; the name can, with any value in its place.
+        let mut config = ClientConfig::new();
+        config.set(name, "x");
+        let unknown = matches!(
+            config.create_native_config(),
+            Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
+        );
+        return unknown.then(|| format!("librdkafka has no property `{name}`"));
     }
     let mut config = ClientConfig::new();
     config.set(name, text);
@@ -140,6 +146,11 @@ mod tests {
     fn single_settings_are_judged() {
         assert_eq!(setting_fault("fetch.min.bytes", "1"), None);
         assert_eq!(setting_fault("client.id", "${env:NOT_SET}"), None);
+        // One without a default, one whose values are few.
+        #[cfg(feature = "kafka-tls")]
+        assert_eq!(setting_fault("sasl.password", "${env:NOT_SET}"), None);
+        assert_eq!(setting_fault("client.rack", "${env:NOT_SET}"), None);
+        assert_eq!(setting_fault("security.protocol", "${env:NOT_SET}"), None);
         assert!(setting_fault("fetch.min.byte", "1").unwrap().contains("fetch.min.byte"));
         assert!(setting_fault("fetch.min.bite", "${env:NOT_SET}").unwrap().contains("fetch.min.bite"));
         assert!(setting_fault("fetch.min.bytes", "many").unwrap().contains("fetch.min.bytes"));

@@ -1,7 +1,7 @@
 //! News of brokers: a warning when they go away, one when they are back, and librdkafka's log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -19,19 +19,61 @@ struct Inner {
     whose: String,
     brokers: String,
     away: AtomicBool,
+    /// Nothing is said yet: whoever makes the connection tells what is wrong.
+    quiet: AtomicBool,
+    trouble: Mutex<Trouble>,
+}
+
+/// What was last heard of brokers that do not answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Trouble {
+    why: Option<String>,
+    refused: bool,
 }
 
 impl Connection {
     /// A connection that is taken to be sound.
     pub fn new(whose: impl Into<String>, brokers: impl Into<String>) -> Connection {
-        let away = AtomicBool::new(false);
-        Connection(Arc::new(Inner { whose: whose.into(), brokers: brokers.into(), away }))
+        Connection(Arc::new(Inner {
+            whose: whose.into(),
+            brokers: brokers.into(),
+            away: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        }))
+    }
+
+    /// Has nothing logged until [`back`](Self::back), for a caller that turns what goes wrong into an error of its own.
+    pub fn quiet(self) -> Connection {
+        self.0.quiet.store(true, Ordering::Relaxed);
+        self
     }
 
     /// Takes note that brokers do not answer; warns the first time.
     pub fn lost(&self, why: &str) {
-        if !self.0.away.swap(true, Ordering::Relaxed) {
-            let Inner { whose, brokers, .. } = &*self.0;
+        self.note(why, false);
+    }
+
+    /// Takes note that brokers answer and do not let the client in; warns the first time, also when they were taken to
+    /// be away.
+    pub fn refused(&self, why: &str) {
+        self.note(why, true);
+    }
+
+    fn note(&self, why: &str, refused: bool) {
+        let Inner { whose, brokers, away, quiet, .. } = &*self.0;
+        let mut trouble = self.trouble();
+        let news = refused && !trouble.refused;
+        // A refusal says more than that there is no answer, which it causes.
+        if refused || !trouble.refused {
+            *trouble = Trouble { why: Some(why.to_owned()), refused };
+        }
+        drop(trouble);
+        let first = !away.swap(true, Ordering::Relaxed);
+        if quiet.load(Ordering::Relaxed) {
+        } else if news {
+            tracing::warn!(whose, brokers, why, "kafka does not let this client in; trying again until it does");
+        } else if first {
             tracing::warn!(whose, brokers, why, "kafka does not answer; trying again until it does");
         }
     }
@@ -40,14 +82,33 @@ impl Connection {
     pub fn back(&self) {
         // A load, since this is called often.
         if self.is_away() && self.0.away.swap(false, Ordering::Relaxed) {
-            let Inner { whose, brokers, .. } = &*self.0;
-            tracing::warn!(whose, brokers, "kafka answers again");
+            *self.trouble() = Trouble::default();
+            let Inner { whose, brokers, quiet, .. } = &*self.0;
+            if !quiet.load(Ordering::Relaxed) {
+                tracing::warn!(whose, brokers, "kafka answers again");
+            }
         }
+        self.0.quiet.store(false, Ordering::Relaxed);
     }
 
     /// Whether the last news is that no broker answers.
     pub fn is_away(&self) -> bool {
         self.0.away.load(Ordering::Relaxed)
+    }
+
+    /// Why brokers do not answer, as far as they or librdkafka have said.
+    pub fn why(&self) -> Option<String> {
+        self.trouble().why.clone()
+    }
+
+    /// Why brokers do not let the client in, if they do not.
+    pub fn refusal(&self) -> Option<String> {
+        let trouble = self.trouble();
+        trouble.why.clone().filter(|_| trouble.refused)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +131,6 @@ impl Context {
                     | RDKafkaErrorCode::BrokerNotAvailable
                     | RDKafkaErrorCode::LeaderNotAvailable
                     | RDKafkaErrorCode::NotLeaderForPartition
-                    | RDKafkaErrorCode::Authentication
             )
         )
     }
@@ -89,13 +149,108 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if Context::is_outage(&error) {
-            self.0.lost(reason);
-        } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            // The end of a partition is no news to anybody: its reader sees it in its own queue.
-            tracing::warn!(whose = self.0.0.whose, %error, reason, "kafka client");
+        let code = error.rdkafka_error_code();
+        // The end of a partition comes as an error; whoever reads the partition hears of it.
+        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
+        let told = match mend(code, reason) {
+            Some(mend) => format!("{reason}; {mend}"),
+            None => reason.to_owned(),
+        };
+        match code {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => self.0.refused(&told),
+            _ if is_tls(reason) => self.0.refused(&told),
+            // It follows from errors of single brokers, which have said more.
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.0.is_away() => {}
+            _ if Context::is_outage(&error) || told.len() > reason.len() => self.0.lost(&told),
+            _ => tracing::warn!(whose = self.0.0.whose, %error, reason, "kafka client"),
         }
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// Whether OpenSSL speaks: brokers that turn a client's certificate away do so when the handshake is over.
+fn is_tls(reason: &str) -> bool {
+    reason.contains("SSL routines:") || reason.contains("SSL alert number")
+}
+
+/// What to do about a connection that does not come about, where librdkafka's account of it tells.
+fn mend(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
+    // A TLS alert (21, then version 3.x) that is taken for the length of an answer.
+    let tls_alert = reason.contains("Invalid response size 352518");
+    Some(match code {
+        Some(RDKafkaErrorCode::Authentication) => {
+            "mend `sasl.mechanism`, `sasl.username` or `sasl.password` in `properties`"
+        }
+        Some(RDKafkaErrorCode::SSL) if reason.contains("certificate verify failed") => {
+            "let `ssl.ca.location` in `properties` name the certificate of the authority that signed the brokers', and name the brokers as their certificates do"
+        }
+        Some(RDKafkaErrorCode::SSL) => "mend `ssl.*` in `properties`",
+        _ if is_tls(reason) => {
+            "mend `ssl.*` in `properties`: the brokers may ask for a certificate (`ssl.certificate.location` and `ssl.key.location`, or `ssl.keystore.location`), or for another"
+        }
+        _ if reason.contains("PLAINTEXT broker listener") => {
+            "if the brokers do not speak TLS on this port, mend `security.protocol` or the port"
+        }
+        _ if tls_alert || reason.contains("security.protocol") => {
+            "if the brokers expect TLS or a login on this port, set `security.protocol` in `properties` to ssl, sasl_plaintext or sasl_ssl"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context(Connection::new("source `tx`", "a:1"))
+    }
+
+    fn say(context: &Context, code: RDKafkaErrorCode, reason: &str) {
+        context.error(KafkaError::Global(code), reason);
+    }
+
+    #[test]
+    fn a_refusal_stands_over_the_silence_that_it_causes_until_brokers_answer() {
+        let context = context();
+        let connection = &context.0;
+        say(&context, RDKafkaErrorCode::OperationTimedOut, "nothing");
+        assert!(connection.is_away() && connection.refusal().is_none());
+        assert_eq!(connection.why().as_deref(), Some("nothing"));
+        say(&context, RDKafkaErrorCode::Authentication, "wrong password");
+        say(&context, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        say(&context, RDKafkaErrorCode::BrokerTransportFailure, "gone");
+        let refusal = connection.refusal().unwrap();
+        assert!(refusal.starts_with("wrong password; mend `sasl.mechanism`"), "{refusal}");
+        connection.back();
+        assert!(!connection.is_away() && connection.refusal().is_none() && connection.why().is_none());
+    }
+
+    #[test]
+    fn errors_of_a_wrong_protocol_say_what_to_set() {
+        for (code, reason, expected) in [
+            (RDKafkaErrorCode::BadMessage, "Receive failed: Invalid response size 352518912 (0..9)", "sasl_ssl"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "verify that security.protocol is correctly", "sasl_ssl"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "connecting to a PLAINTEXT broker listener?", "speak TLS"),
+            (RDKafkaErrorCode::SSL, "error:0A000086: certificate verify failed: x", "ssl.ca.location"),
+            (RDKafkaErrorCode::SSL, "handshake failure", "ssl.*"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "Receive failed: SSL alert number 42", "ask for a certificate"),
+        ] {
+            let context = context();
+            say(&context, code, reason);
+            let why = context.0.why().unwrap();
+            assert!(why.starts_with(reason) && why.contains(expected), "{why}");
+            assert_eq!(context.0.refusal().is_some(), expected.contains("ssl.") || expected.contains("ask"));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_no_trouble() {
+        let context = context();
+        say(&context, RDKafkaErrorCode::PartitionEOF, "the end");
+        assert!(!context.0.is_away());
+    }
+}

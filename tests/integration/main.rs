@@ -14,6 +14,8 @@ mod kafka_avro;
 mod kafka_golden;
 mod kafka_lag;
 mod kafka_source;
+#[cfg(feature = "kafka-tls")]
+mod kafka_tls;
 mod labels;
 mod online;
 mod readme;

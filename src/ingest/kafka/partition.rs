@@ -243,12 +243,8 @@ impl Partition {
                 format!("partition {number} of topic `{topic}` cannot be read any further: {code}"),
             )),
             _ => {
-                // Retried by librdkafka. A leader that moves is no outage worth a word.
-                if Context::is_outage(error) {
-                    self.shared.connection.lost(&error.to_string());
-                } else {
-                    tracing::warn!(source = self.source, topic, partition = number, %error, "kafka");
-                }
+                // Retried by librdkafka, and told by the client's context.
+                tracing::debug!(source = self.source, topic, partition = number, %error, "kafka");
                 None
             }
         }

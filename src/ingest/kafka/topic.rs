@@ -48,6 +48,10 @@ const FIXED: &[(&str, &str)] = &[
 /// How long a broker may take to answer when a job starts.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an answer is waited for when a job starts, time by time: a refusal is told before all of it has passed, for
+/// waiting would not mend it. At first it may be one broker's of several, or that of a broker that is starting.
+const START_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(7)];
+
 /// How long a broker may take to answer while a job runs, before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -101,12 +105,13 @@ impl Topic {
         let refuse = |what: String| IngestError::source(&plan.name, what);
         let config = client_config(&connector.brokers, &connector.properties.0, DEFAULTS, FIXED)
             .map_err(|e| refuse(e.to_string()))?;
-        let connection = Connection::new(format!("source `{}`", plan.name), &connector.brokers);
+        let connection = Connection::new(format!("source `{}`", plan.name), &connector.brokers).quiet();
         let consumer: BaseConsumer<Context> =
             config.create_with_context(Context(connection.clone())).map_err(|e| refuse(e.to_string()))?;
         // Opened early so that a decoder that cannot be is told before anything is read.
         MessageColumns::new(&plan.name, connector, &plan.schema)?;
-        let count = count_partitions(&plan.name, connector, &consumer, START_PATIENCE)?;
+        let count = count_partitions(&plan.name, connector, &consumer, &connection)?;
+        connection.back();
         let shared = Arc::new(Shared {
             consumer: Arc::new(consumer),
             connection,
@@ -290,7 +295,7 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
     while !shared.stop.load(Ordering::Relaxed) {
         // Partitions have queues of their own; here come errors of the client as a whole.
         match shared.consumer.poll(Duration::from_millis(50)) {
-            Some(Err(error)) if Context::is_outage(&error) => shared.connection.lost(&error.to_string()),
+            // The client's context has heard of it and knows more.
             Some(Err(error)) => tracing::debug!(source, %error, "kafka"),
             Some(Ok(_)) | None => {}
         }
@@ -330,6 +335,9 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
     }
 }
 
+/// Errors of a client that are heard at once.
+const NEWS_MAX: usize = 64;
+
 fn unreachable(source: &str, connector: &KafkaConnector, error: &KafkaError) -> IngestError {
     IngestError::Broker { source_name: source.into(), brokers: connector.brokers.clone(), error: error.to_string() }
 }
@@ -338,10 +346,32 @@ fn count_partitions(
     source: &str,
     connector: &KafkaConnector,
     consumer: &BaseConsumer<Context>,
-    patience: Duration,
+    connection: &Connection,
 ) -> Result<usize, IngestError> {
-    let metadata =
-        consumer.fetch_metadata(Some(&connector.topic), patience).map_err(|e| unreachable(source, connector, &e))?;
+    let mut failed = None;
+    let mut waits = START_WAITS.iter().enumerate();
+    let metadata = loop {
+        let Some((time, wait)) = waits.next() else {
+            let error = failed.unwrap_or(KafkaError::Canceled);
+            return Err(match connection.why() {
+                Some(error) => {
+                    IngestError::Broker { source_name: source.into(), brokers: connector.brokers.clone(), error }
+                }
+                None => unreachable(source, connector, &error),
+            });
+        };
+        match consumer.fetch_metadata(Some(&connector.topic), *wait) {
+            Ok(metadata) => break metadata,
+            Err(error) => failed = Some(error),
+        }
+        // What went wrong waits to be asked for, news by news.
+        for _ in 0..NEWS_MAX {
+            let _ = consumer.poll(Duration::ZERO);
+        }
+        if let Some(why) = connection.refusal().filter(|_| time > 0) {
+            return Err(IngestError::Refused { source_name: source.into(), brokers: connector.brokers.clone(), why });
+        }
+    };
     let found = metadata.topics().iter().find(|topic| topic.name() == connector.topic);
     let error = found.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
     let count = found.map_or(0, |topic| topic.partitions().len());

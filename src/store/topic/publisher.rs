@@ -64,8 +64,17 @@ pub struct Publisher {
 #[derive(Debug, Default)]
 struct Account {
     topics: Vec<TopicAccount>,
-    failure: Mutex<Option<(usize, String)>>,
+    failure: Mutex<Option<Failure>>,
     failed: AtomicBool,
+}
+
+/// Why the topics cannot be written.
+#[derive(Debug)]
+enum Failure {
+    /// A message to the topic of this number was refused.
+    Message(usize, String),
+    /// Brokers have let the producer in not once.
+    Client(String),
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +86,11 @@ struct TopicAccount {
 }
 
 impl Account {
+    fn fail(&self, failure: Failure) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.failed.store(true, Ordering::Release);
+    }
+
     fn sum(&self, of: impl Fn(&TopicAccount) -> &AtomicU64) -> u64 {
         self.topics.iter().map(|topic| of(topic).load(Ordering::Acquire)).sum()
     }
@@ -112,9 +126,7 @@ impl ProducerContext for Reports {
         match result {
             Ok(_) => account.delivered.fetch_add(1, Ordering::AcqRel),
             Err((error, _)) => {
-                let mut failure = self.account.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert_with(|| (topic, error.to_string()));
-                self.account.failed.store(true, Ordering::Release);
+                self.account.fail(Failure::Message(topic, error.to_string()));
                 account.failed.fetch_add(1, Ordering::AcqRel)
             }
         };
@@ -178,7 +190,11 @@ impl Publisher {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    if self.account.failed.load(Ordering::Acquire) || give_up() {
+                    if let Err(error) = self.check() {
+                        account.sent.fetch_sub(1, Ordering::AcqRel);
+                        return Err(error);
+                    }
+                    if give_up() {
                         account.sent.fetch_sub(1, Ordering::AcqRel);
                         return Err(self.undelivered("the queue of the producer is full and the brokers take nothing"));
                     }
@@ -192,21 +208,26 @@ impl Publisher {
         }
     }
 
-    /// The first message that could not be delivered, if any.
+    /// Whether all is well so far.
     ///
     /// # Errors
-    /// When there is one.
+    /// When a message was refused, or the brokers have refused the producer from the start.
     pub fn check(&self) -> Result<(), StoreError> {
         if !self.account.failed.load(Ordering::Acquire) {
             return Ok(());
         }
         let failure = self.account.failure.lock().unwrap_or_else(PoisonError::into_inner);
         match failure.as_ref() {
-            Some((topic, error)) => {
+            Some(Failure::Message(topic, error)) => {
                 let topic = &self.account.topics[*topic];
                 let failed = topic.failed.load(Ordering::Acquire);
                 Err(self.fault(&topic.name, &format!("{failed} messages were not taken, the first for: {error}")))
             }
+            Some(Failure::Client(why)) => Err(StoreError::Topic {
+                topic: "messages".to_owned(),
+                brokers: self.brokers.clone(),
+                reason: format!("the brokers do not let the producer in: {why}"),
+            }),
             None => Ok(()),
         }
     }
@@ -291,6 +312,10 @@ fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBoo
         if delivered != seen || outstanding == 0 {
             (seen, since) = (delivered, Instant::now());
         } else if since.elapsed() > PATIENCE {
+            // Settings that never worked are mended by nobody who waits; those that did may be valid again.
+            if let Some(why) = connection.refusal().filter(|_| delivered == 0) {
+                account.fail(Failure::Client(why));
+            }
             connection.lost(&format!(
                 "{outstanding} messages are not acknowledged; the input pauses when the producer's queue is full"
             ));

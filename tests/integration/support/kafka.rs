@@ -82,6 +82,12 @@ impl Broker {
 
     /// A broker that a test may stop and start; nothing after saying what is skipped.
     pub fn own() -> Option<Broker> {
+        Broker::own_with(&[], "", &[])
+    }
+
+    /// As [`own`](Self::own), with further listeners (protocol and port), lines of `server.properties`, and users in the
+    /// form that Kafka's storage tool adds them, such as `SCRAM-SHA-512=[name=u,password=p]`.
+    pub fn own_with(listeners: &[(&str, u16)], settings: &str, users: &[&str]) -> Option<Broker> {
         let Some(jars) = std::env::var_os("TIDEMILL_KAFKA").filter(|path| !path.is_empty()).map(PathBuf::from) else {
             println!("{SKIPPED}");
             return None;
@@ -89,10 +95,10 @@ impl Broker {
         let folder = TempDir::new().expect("a temporary folder");
         let data = folder.path().join("data");
         let (port, controller) = (free_port(), free_port());
-        std::fs::write(folder.path().join("server.properties"), properties(port, controller, &data))
-            .expect("a file in a temporary folder");
+        let text = properties(port, controller, listeners, &data) + settings;
+        std::fs::write(folder.path().join("server.properties"), text).expect("a file in a temporary folder");
         let mut broker = Broker { port, jars, data, java: None, _folder: Some(folder) };
-        broker.format();
+        broker.format(users);
         broker.start_again();
         Some(broker)
     }
@@ -162,10 +168,10 @@ impl Broker {
         metadata.is_ok_and(|m| !m.brokers().is_empty())
     }
 
-    fn format(&self) {
+    fn format(&self, users: &[&str]) {
         let formatted = self.jars.join("formatted");
         std::fs::create_dir(&self.data).expect("a folder in a temporary folder");
-        if formatted.is_dir() {
+        if formatted.is_dir() && users.is_empty() {
             for entry in std::fs::read_dir(&formatted).expect("a readable folder") {
                 let entry = entry.expect("a readable folder");
                 std::fs::copy(entry.path(), self.data.join(entry.file_name())).expect("a copied file");
@@ -175,6 +181,7 @@ impl Broker {
         let mut command = self.java();
         command.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]);
         command.arg(self.data.parent().expect("a folder in a folder").join("server.properties"));
+        command.args(users.iter().flat_map(|user| ["--add-scram", user]));
         let output = command.output().expect("java starts");
         assert!(output.status.success(), "cannot format: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -399,14 +406,16 @@ pub fn topic(name: &str) -> String {
 
 const SKIPPED: &str = "skipped: jobs on Kafka: TIDEMILL_KAFKA names no directory of Kafka's jars (tests/all makes one)";
 
-fn properties(port: u16, controller: u16, data: &Path) -> String {
+fn properties(port: u16, controller: u16, listeners: &[(&str, u16)], data: &Path) -> String {
+    let more: String = listeners.iter().map(|(protocol, port)| format!(",{protocol}://127.0.0.1:{port}")).collect();
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}\n\
          controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
          offsets.topic.replication.factor=1\n\
@@ -425,7 +434,8 @@ fn properties(port: u16, controller: u16, data: &Path) -> String {
     )
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on, most likely.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }
