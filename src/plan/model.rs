@@ -132,7 +132,7 @@ pub enum Connector {
     /// The built-in generator of card traffic.
     Generator(GeneratorConnector),
     /// A Kafka topic.
-    Kafka(KafkaConnector),
+    Kafka(Box<KafkaConnector>),
 }
 
 impl Connector {

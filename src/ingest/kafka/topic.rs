@@ -294,10 +294,9 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
     let mut asked = Instant::now();
     while !shared.stop.load(Ordering::Relaxed) {
         // Partitions have queues of their own; here come errors of the client as a whole.
-        match shared.consumer.poll(Duration::from_millis(50)) {
+        if let Some(Err(error)) = shared.consumer.poll(Duration::from_millis(50)) {
             // The client's context has heard of it and knows more.
-            Some(Err(error)) => tracing::debug!(source, %error, "kafka"),
-            Some(Ok(_)) | None => {}
+            tracing::debug!(source, %error, "kafka");
         }
         let wait = if shared.connection.is_away() { every.min(Duration::from_millis(500)) } else { every };
         if asked.elapsed() < wait {

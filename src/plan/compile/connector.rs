@@ -143,7 +143,7 @@ impl Compiler<'_> {
         if discover_every == 0 {
             self.error(&at.key("discover_every"), "`0s` would ask the brokers without end", "give a length of time");
         }
-        let connector = Connector::Kafka(KafkaConnector {
+        let connector = Connector::Kafka(Box::new(KafkaConnector {
             brokers: brokers.to_owned(),
             topic: config.topic.0.clone(),
             format: self.message_format(&at, config, schema.as_deref()),
@@ -154,7 +154,7 @@ impl Compiler<'_> {
             discover_every,
             group: self.kafka_group(&at.key("group"), config),
             properties: Properties(properties),
-        });
+        }));
         let spec = SourceSpec { connector: ConnectorSpec::Kafka, schema };
         let columns = match self.catalog.event_schema(name, &spec) {
             Ok((schema, _)) => schema.fields().to_vec(),

@@ -19,7 +19,7 @@ const OURS: &[(&str, &str)] = &[
 impl Compiler<'_> {
     pub(super) fn topics(&mut self, config: &JobConfig, sources: &[Source]) -> Vec<TopicPlan> {
         let kafka = |source: &Source| match &source.connector {
-            Connector::Kafka(kafka) => Some(kafka.clone()),
+            Connector::Kafka(kafka) => Some((**kafka).clone()),
             _ => None,
         };
         let sources: Vec<KafkaConnector> = sources.iter().filter_map(kafka).collect();

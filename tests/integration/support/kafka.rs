@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Fits a data directory that `tests/prepare.sh` has formatted, and one formatted here.
 const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
 
+/// Topic, partition, committed offset, end and lag, as Kafka's tool tells them.
+pub type Lag = (String, i32, i64, i64, i64);
+
 /// A broker. The shared one lives as long as the process; it and those of a test's own end with the process whatever
 /// ends that.
 pub struct Broker {
@@ -263,7 +266,7 @@ impl Broker {
 
     /// What Kafka's own tool says of a group: topic, partition, committed offset, end, lag. Nothing after saying what is
     /// skipped.
-    pub fn lag(&self, group: &str) -> Option<Vec<(String, i32, i64, i64, i64)>> {
+    pub fn lag(&self, group: &str) -> Option<Vec<Lag>> {
         let tools = self.jars.join("tools");
         if !tools.is_dir() {
             println!(
