@@ -29,6 +29,8 @@ struct Inner {
 struct Trouble {
     why: Option<String>,
     refused: bool,
+    /// What a broken connection hints at; it comes before the news that brokers are away.
+    hint: Option<String>,
 }
 
 impl Connection {
@@ -66,9 +68,12 @@ impl Connection {
         let news = refused && !trouble.refused;
         // A refusal says more than that there is no answer, which it causes.
         if refused || !trouble.refused {
-            *trouble = Trouble { why: Some(why.to_owned()), refused };
+            trouble.why = Some(why.to_owned());
+            trouble.refused = refused;
         }
+        let hint = trouble.hint.clone();
         drop(trouble);
+        let why = hint.as_deref().filter(|_| !refused).unwrap_or(why);
         let first = !away.swap(true, Ordering::Relaxed);
         if quiet.load(Ordering::Relaxed) {
         } else if news {
@@ -78,9 +83,14 @@ impl Connection {
         }
     }
 
+    /// Takes note of what a broken connection hints at, in case it turns out that brokers are away.
+    fn hint(&self, what: String) {
+        self.trouble().hint = Some(what);
+    }
+
     /// Takes note that a broker has answered; says so when none did before.
     pub fn back(&self) {
-        // A load, since this is called often.
+        // A load, since this is called often. A hint from before this outage is replaced by those of the next.
         if self.is_away() && self.0.away.swap(false, Ordering::Relaxed) {
             *self.trouble() = Trouble::default();
             let Inner { whose, brokers, quiet, .. } = &*self.0;
@@ -98,7 +108,8 @@ impl Connection {
 
     /// Why brokers do not answer, as far as they or librdkafka have said.
     pub fn why(&self) -> Option<String> {
-        self.trouble().why.clone()
+        let trouble = self.trouble();
+        trouble.hint.clone().filter(|_| !trouble.refused).or_else(|| trouble.why.clone())
     }
 
     /// Why brokers do not let the client in, if they do not.
@@ -138,6 +149,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A connection that is closed at once comes as no error. `[thread]: broker: what`.
+        if let Some(mend) = mend(None, message).filter(|_| facility == "FAIL") {
+            let what = message.split_once("]: ").map_or(message, |(_, what)| what);
+            self.0.hint(format!("{what}; {mend}"));
+        }
         // What librdkafka cannot mend comes as an error as well; the rest is for those who look into its workings.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -150,8 +166,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        // The end of a partition comes as an error; whoever reads the partition hears of it.
-        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+        // The end of a partition comes as an error; whoever reads the partition hears of it. And the connection to a
+        // group's coordinator is librdkafka's own affair, since nobody is in a group.
+        if code == Some(RDKafkaErrorCode::PartitionEOF) || reason.starts_with("GroupCoordinator") {
             return;
         }
         let told = match mend(code, reason) {
@@ -248,9 +265,26 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_partition_is_no_trouble() {
+    fn a_connection_that_is_closed_at_once_hints_at_its_settings() {
+        let context = context();
+        let line = "[thrd:a:1/bootstrap]: a:1/bootstrap: Disconnected: might be caused by incorrect security.protocol";
+        context.log(RDKafkaLogLevel::Info, "FAIL", line);
+        assert!(!context.0.is_away());
+        say(&context, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        let why = context.0.why().unwrap();
+        assert!(why.starts_with("a:1/bootstrap: Disconnected") && why.contains("sasl_ssl"), "{why}");
+        say(&context, RDKafkaErrorCode::Authentication, "wrong password");
+        assert!(context.0.why().unwrap().starts_with("wrong password"));
+        context.0.back();
+        context.0.lost("nothing");
+        assert_eq!(context.0.why().as_deref(), Some("nothing"));
+    }
+
+    #[test]
+    fn what_is_no_trouble() {
         let context = context();
         say(&context, RDKafkaErrorCode::PartitionEOF, "the end");
+        say(&context, RDKafkaErrorCode::BrokerTransportFailure, "GroupCoordinator: gone");
         assert!(!context.0.is_away());
     }
 }
