@@ -21,6 +21,8 @@ struct Inner {
     away: AtomicBool,
     /// Nothing is said yet: whoever makes the connection tells what is wrong.
     quiet: AtomicBool,
+    /// Brokers have answered before, so the settings are right.
+    proven: AtomicBool,
     trouble: Mutex<Trouble>,
 }
 
@@ -41,6 +43,7 @@ impl Connection {
             brokers: brokers.into(),
             away: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             trouble: Mutex::default(),
         }))
     }
@@ -85,12 +88,18 @@ impl Connection {
 
     /// Takes note of what a broken connection hints at, in case it turns out that brokers are away.
     fn hint(&self, what: String) {
-        self.trouble().hint = Some(what);
+        if !self.0.proven.load(Ordering::Relaxed) {
+            self.trouble().hint = Some(what);
+        }
     }
 
     /// Takes note that a broker has answered; says so when none did before.
     pub fn back(&self) {
-        // A load, since this is called often. A hint from before this outage is replaced by those of the next.
+        if !self.0.proven.load(Ordering::Relaxed) {
+            self.0.proven.store(true, Ordering::Relaxed);
+            self.trouble().hint = None;
+        }
+        // A load, since this is called often.
         if self.is_away() && self.0.away.swap(false, Ordering::Relaxed) {
             *self.trouble() = Trouble::default();
             let Inner { whose, brokers, quiet, .. } = &*self.0;
@@ -211,7 +220,7 @@ fn mend(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
         _ if reason.contains("PLAINTEXT broker listener") => {
             "if the brokers do not speak TLS on this port, mend `security.protocol` or the port"
         }
-        _ if tls_alert || reason.contains("security.protocol") => {
+        _ if tls_alert || reason.contains("security.protocol") || reason.contains("in state APIVERSION_QUERY") => {
             "if the brokers expect TLS or a login on this port, set `security.protocol` in `properties` to ssl, sasl_plaintext or sasl_ssl"
         }
         _ => return None,
@@ -276,6 +285,7 @@ mod tests {
         say(&context, RDKafkaErrorCode::Authentication, "wrong password");
         assert!(context.0.why().unwrap().starts_with("wrong password"));
         context.0.back();
+        context.log(RDKafkaLogLevel::Info, "FAIL", line);
         context.0.lost("nothing");
         assert_eq!(context.0.why().as_deref(), Some("nothing"));
     }
