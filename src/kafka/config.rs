@@ -1,6 +1,6 @@
 //! librdkafka's configuration from a dataflow file's `brokers` and `properties`.
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
@@ -62,6 +62,9 @@ pub fn client_config(
     for (name, value) in fixed {
         config.set(*name, *value);
     }
+    // librdkafka says in its log alone why a connection was closed at once; all else of it is ours to filter.
+    let debug = properties.iter().any(|(name, _)| name == "debug");
+    config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
     match config.create_native_config() {
         Ok(_) => Ok(config),
         Err(error) => Err(ClientError::Refused { what: without(config_fault(error), &secrets) }),

@@ -21,6 +21,8 @@ struct Inner {
     away: AtomicBool,
     /// Nothing is said yet: whoever makes the connection tells what is wrong.
     quiet: AtomicBool,
+    /// Brokers have answered before, so the settings are right.
+    proven: AtomicBool,
     trouble: Mutex<Trouble>,
 }
 
@@ -29,6 +31,8 @@ struct Inner {
 struct Trouble {
     why: Option<String>,
     refused: bool,
+    /// What a broken connection hints at; it comes before the news that brokers are away.
+    hint: Option<String>,
 }
 
 impl Connection {
@@ -39,6 +43,7 @@ impl Connection {
             brokers: brokers.into(),
             away: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             trouble: Mutex::default(),
         }))
     }
@@ -66,9 +71,12 @@ impl Connection {
         let news = refused && !trouble.refused;
         // A refusal says more than that there is no answer, which it causes.
         if refused || !trouble.refused {
-            *trouble = Trouble { why: Some(why.to_owned()), refused };
+            trouble.why = Some(why.to_owned());
+            trouble.refused = refused;
         }
+        let hint = trouble.hint.clone();
         drop(trouble);
+        let why = hint.as_deref().filter(|_| !refused).unwrap_or(why);
         let first = !away.swap(true, Ordering::Relaxed);
         if quiet.load(Ordering::Relaxed) {
         } else if news {
@@ -78,8 +86,19 @@ impl Connection {
         }
     }
 
+    /// Takes note of what a broken connection hints at, in case it turns out that brokers are away.
+    fn hint(&self, what: String) {
+        if !self.0.proven.load(Ordering::Relaxed) {
+            self.trouble().hint = Some(what);
+        }
+    }
+
     /// Takes note that a broker has answered; says so when none did before.
     pub fn back(&self) {
+        if !self.0.proven.load(Ordering::Relaxed) {
+            self.0.proven.store(true, Ordering::Relaxed);
+            self.trouble().hint = None;
+        }
         // A load, since this is called often.
         if self.is_away() && self.0.away.swap(false, Ordering::Relaxed) {
             *self.trouble() = Trouble::default();
@@ -98,7 +117,8 @@ impl Connection {
 
     /// Why brokers do not answer, as far as they or librdkafka have said.
     pub fn why(&self) -> Option<String> {
-        self.trouble().why.clone()
+        let trouble = self.trouble();
+        trouble.hint.clone().filter(|_| !trouble.refused).or_else(|| trouble.why.clone())
     }
 
     /// Why brokers do not let the client in, if they do not.
@@ -138,6 +158,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // A connection that is closed at once comes as no error. `[thread]: broker: what`.
+        if let Some(mend) = mend(None, message).filter(|_| facility == "FAIL") {
+            let what = message.split_once("]: ").map_or(message, |(_, what)| what);
+            self.0.hint(format!("{what}; {mend}"));
+        }
         // What librdkafka cannot mend comes as an error as well; the rest is for those who look into its workings.
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -150,8 +175,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        // The end of a partition comes as an error; whoever reads the partition hears of it.
-        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+        // The end of a partition comes as an error; whoever reads the partition hears of it. And the connection to a
+        // group's coordinator is librdkafka's own affair, since nobody is in a group.
+        if code == Some(RDKafkaErrorCode::PartitionEOF) || reason.starts_with("GroupCoordinator") {
             return;
         }
         let told = match mend(code, reason) {
@@ -194,7 +220,7 @@ fn mend(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<&'static str> {
         _ if reason.contains("PLAINTEXT broker listener") => {
             "if the brokers do not speak TLS on this port, mend `security.protocol` or the port"
         }
-        _ if tls_alert || reason.contains("security.protocol") => {
+        _ if tls_alert || reason.contains("security.protocol") || reason.contains("in state APIVERSION_QUERY") => {
             "if the brokers expect TLS or a login on this port, set `security.protocol` in `properties` to ssl, sasl_plaintext or sasl_ssl"
         }
         _ => return None,
@@ -248,9 +274,27 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_partition_is_no_trouble() {
+    fn a_connection_that_is_closed_at_once_hints_at_its_settings() {
+        let context = context();
+        let line = "[thrd:a:1/bootstrap]: a:1/bootstrap: Disconnected: might be caused by incorrect security.protocol";
+        context.log(RDKafkaLogLevel::Info, "FAIL", line);
+        assert!(!context.0.is_away());
+        say(&context, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        let why = context.0.why().unwrap();
+        assert!(why.starts_with("a:1/bootstrap: Disconnected") && why.contains("sasl_ssl"), "{why}");
+        say(&context, RDKafkaErrorCode::Authentication, "wrong password");
+        assert!(context.0.why().unwrap().starts_with("wrong password"));
+        context.0.back();
+        context.log(RDKafkaLogLevel::Info, "FAIL", line);
+        context.0.lost("nothing");
+        assert_eq!(context.0.why().as_deref(), Some("nothing"));
+    }
+
+    #[test]
+    fn what_is_no_trouble() {
         let context = context();
         say(&context, RDKafkaErrorCode::PartitionEOF, "the end");
+        say(&context, RDKafkaErrorCode::BrokerTransportFailure, "GroupCoordinator: gone");
         assert!(!context.0.is_away());
     }
 }

@@ -133,10 +133,13 @@ impl Partition {
     /// # Errors
     /// When the partition cannot be read on.
     pub(crate) fn take(&mut self, rows_max: usize, until: Option<u64>) -> Result<Taken, IngestError> {
-        let gathered = match (self.waiting.take(), self.error.take()) {
-            (Some(gathered), _) => gathered,
-            (None, Some(error)) => return Err(error),
-            (None, None) => self.gather(rows_max, until)?,
+        // An error stays behind the messages that it came behind, also while they wait.
+        let gathered = match self.waiting.take() {
+            Some(gathered) => gathered,
+            None => match self.error.take() {
+                Some(error) => return Err(error),
+                None => self.gather(rows_max, until)?,
+            },
         };
         if gathered.rows == 0 {
             let end = until.into_iter().chain(self.place.end).min();
