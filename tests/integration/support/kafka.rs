@@ -41,6 +41,9 @@ struct Java {
     watchdog: Child,
 }
 
+/// Topic, partition, committed offset, end and lag, as Kafka's own tool shows them.
+pub type Lag = (String, i32, i64, i64, i64);
+
 /// What a test sends.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -254,9 +257,8 @@ impl Broker {
         metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none()).map_or(0, |t| t.partitions().len())
     }
 
-    /// What Kafka's own tool says of a group: topic, partition, committed offset, end, lag. Nothing after saying what is
-    /// skipped.
-    pub fn lag(&self, group: &str) -> Option<Vec<(String, i32, i64, i64, i64)>> {
+    /// What Kafka's own tool says of a group; nothing after saying what is skipped.
+    pub fn lag(&self, group: &str) -> Option<Vec<Lag>> {
         let tools = self.jars.join("tools");
         if !tools.is_dir() {
             println!(
