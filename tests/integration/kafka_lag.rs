@@ -27,17 +27,20 @@ fn lag_falls_while_a_job_runs_and_is_nothing_at_its_end() {
     let (total, group) = (4_000, "watched");
     let name = filled(broker, "lag", total);
     let kafka = format!(", group: {group}");
-    let setting = Setting::new(&broker.address(), &name, &kafka, "", "tick: {rows: 50, in_flight: 2}");
-    // Slow enough to be watched.
+    let setting = Setting::new(&broker.address(), &name, &kafka, "", "tick: {rows: 50, in_flight: 12}");
+    // One worker takes its time, so what was sent is far ahead of what is through.
     let seen = Arc::new(AtomicI64::new(0));
     let count = Arc::clone(&seen);
     let options = RunOptions {
         until_end: true,
+        workers: 2,
         tap: Some(Arc::new(move |_, batch| {
-            std::thread::sleep(Duration::from_millis(50));
+            if std::thread::current().name().is_some_and(|name| name.ends_with('1')) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             count.fetch_add(batch.num_rows() as i64, Ordering::SeqCst);
         })),
-        ..setting.options()
+        ..RunOptions::default()
     };
     let mut sums = Vec::new();
     std::thread::scope(|scope| {

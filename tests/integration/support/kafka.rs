@@ -23,9 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Fits a data directory that `tests/prepare.sh` has formatted, and one formatted here.
 const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
 
-/// Topic, partition, committed offset, end and lag, as Kafka's tool tells them.
-pub type Lag = (String, i32, i64, i64, i64);
-
 /// A broker. The shared one lives as long as the process; it and those of a test's own end with the process whatever
 /// ends that.
 pub struct Broker {
@@ -43,6 +40,9 @@ struct Java {
     /// Ends the broker when its standard input closes, which happens at the latest when this process is gone.
     watchdog: Child,
 }
+
+/// Topic, partition, committed offset, end and lag, as Kafka's own tool shows them.
+pub type Lag = (String, i32, i64, i64, i64);
 
 /// What a test sends.
 #[derive(Clone, Debug, Default)]
@@ -264,8 +264,7 @@ impl Broker {
         metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none()).map_or(0, |t| t.partitions().len())
     }
 
-    /// What Kafka's own tool says of a group: topic, partition, committed offset, end, lag. Nothing after saying what is
-    /// skipped.
+    /// What Kafka's own tool says of a group; nothing after saying what is skipped.
     pub fn lag(&self, group: &str) -> Option<Vec<Lag>> {
         let tools = self.jars.join("tools");
         if !tools.is_dir() {
