@@ -54,8 +54,14 @@ pub fn client_config(
         let secret = |what| ClientError::Secret { property: name.clone(), what };
         let parsed = SecretText::parse(text).map_err(secret)?;
         let value = parsed.resolve(|text| text).map_err(secret)?;
-        if shown_setting(name, text) != *text {
+        let shown = shown_setting(name, text);
+        if shown != text {
             secrets.push(value.clone());
+        }
+        // librdkafka says no more of it than "system lib". `probe` stands for the system's authorities.
+        if name.starts_with("ssl.") && name.ends_with(".location") && value != "probe" {
+            std::fs::File::open(&value)
+                .map_err(|error| ClientError::Refused { what: format!("`{name}`: {shown} cannot be read: {error}") })?;
         }
         config.set(name, value);
     }
