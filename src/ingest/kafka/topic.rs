@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -25,12 +26,18 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.min.bytes", "1"),
     ("fetch.wait.max.ms", "100"),
     // Each partition has a queue of its own of this size.
-    ("queued.max.messages.kbytes", "16384"),
+    (FETCHED_KBYTES, "16384"),
     // A queue that was full is filled again at once, not after librdkafka's second.
     ("fetch.queue.backoff.ms", "5"),
     ("socket.keepalive.enable", "true"),
     ("socket.nagle.disable", "true"),
 ];
+
+const FETCHED_KBYTES: &str = "queued.max.messages.kbytes";
+/// As in [`DEFAULTS`].
+const FETCHED_KBYTES_EACH: usize = 16_384;
+/// Fetched and not yet read, all partitions that are there at the start together.
+const FETCHED_KBYTES_MAX: usize = 262_144;
 
 /// What must be so; the file may not say otherwise.
 const FIXED: &[(&str, &str)] = &[
@@ -103,15 +110,24 @@ impl Topic {
         resume: Option<&[u64]>,
     ) -> Result<Topic, IngestError> {
         let refuse = |what: String| IngestError::source(&plan.name, what);
-        let config = client_config(&connector.brokers, &connector.properties.0, DEFAULTS, FIXED)
+        let mut config = client_config(&connector.brokers, &connector.properties.0, DEFAULTS, FIXED)
             .map_err(|e| refuse(e.to_string()))?;
         let connection = Connection::new(format!("source `{}`", plan.name), &connector.brokers).quiet();
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context(connection.clone())).map_err(|e| refuse(e.to_string()))?;
+        let connect = |config: &ClientConfig| -> Result<BaseConsumer<Context>, IngestError> {
+            config.create_with_context(Context(connection.clone())).map_err(|e| refuse(e.to_string()))
+        };
+        let mut consumer = connect(&config)?;
         // Opened early so that a decoder that cannot be is told before anything is read.
         MessageColumns::new(&plan.name, connector, &plan.schema)?;
         let count = count_partitions(&plan.name, connector, &consumer, &connection)?;
         connection.back();
+        // Fetched ahead by partition, so many of them have to do with less; the setting is the client's, made anew.
+        let share = FETCHED_KBYTES_MAX / count.max(1);
+        let set = connector.properties.0.iter().any(|(name, _)| name == FETCHED_KBYTES);
+        if share < FETCHED_KBYTES_EACH && !set {
+            config.set(FETCHED_KBYTES, share.max(64).to_string());
+            consumer = connect(&config)?;
+        }
         let shared = Arc::new(Shared {
             consumer: Arc::new(consumer),
             connection,
