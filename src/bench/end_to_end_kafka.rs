@@ -28,6 +28,9 @@ use super::end_to_end_baseline::MODEL;
 use crate::base::format_time;
 use crate::kafka::client_config;
 
+/// Between the search for the limit and the measurement.
+const CALM: Duration = Duration::from_secs(10);
+
 /// Partitions of both topics.
 const PARTITIONS: i32 = 4;
 /// The rate at which the search begins, in events per second.
@@ -239,6 +242,11 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         (None, Some(saturation)) => saturation / 2.0,
         (None, None) => bail!("the job keeps up with {LAST_RATE} events per second; give a --rate"),
     };
+    if saturation.is_some() {
+        // The brokers write out, and clean up after, what the search has left.
+        load.offer(FIRST_RATE, CALM)?;
+        consumer.drain(&load, &mut process)?;
+    }
     // The new rate settles before it is measured.
     load.offer(rate, step)?;
     consumer.drain(&load, &mut process)?;
