@@ -71,11 +71,6 @@ fn data(events: u64) -> W1Data {
 
 /// The job as a user would write it.
 fn job(input: &Path, lake: &Path, model: &Path) -> String {
-    let over = WINDOWS_H.map(|h| format!("{h}h")).join(", ");
-    let view = |name: &str| {
-        let columns = WINDOWS_H.map(|h| format!("{name}.nb_tx_{h}h, {name}.avg_amount_{h}h"));
-        columns.join(", ")
-    };
     format!(
         r#"job: bench_end_to_end
 version: 1
@@ -86,7 +81,30 @@ sources:
     id: txn_id
     event_time: ts
     disorder: {DISORDER_S}s
-features:
+{features}sinks:
+  offline: {{delta: {{uri: "{lake}"}}, tables: [{TABLE}], commit_interval: 1h, commit_rows: {COMMIT_ROWS}}}
+models:
+  fraud:
+    versions: {{champion: "{model}"}}
+    inputs: inputs
+    outputs: {{score: "probabilities[1]"}}
+"#,
+        input = input.display(),
+        lake = lake.display(),
+        model = model.display(),
+        features = features(),
+    )
+}
+
+/// The features of payments in `tx` that the model takes, as part of a job's file.
+pub(super) fn features() -> String {
+    let over = WINDOWS_H.map(|h| format!("{h}h")).join(", ");
+    let view = |name: &str| {
+        let columns = WINDOWS_H.map(|h| format!("{name}.nb_tx_{h}h, {name}.avg_amount_{h}h"));
+        columns.join(", ")
+    };
+    format!(
+        r#"features:
   card:
     from: tx
     entity: [card_id]
@@ -104,17 +122,7 @@ features:
       avg_amount: {{mean: amount, over: [{over}]}}
 feature_sets:
   inputs: {{on: tx, take: [amount, card.weekend, card.night, {card}, {merchant}]}}
-sinks:
-  offline: {{delta: {{uri: "{lake}"}}, tables: [{TABLE}], commit_interval: 1h, commit_rows: {COMMIT_ROWS}}}
-models:
-  fraud:
-    versions: {{champion: "{model}"}}
-    inputs: inputs
-    outputs: {{score: "probabilities[1]"}}
 "#,
-        input = input.display(),
-        lake = lake.display(),
-        model = model.display(),
         card = view("card"),
         merchant = view("merchant"),
     )
@@ -125,7 +133,7 @@ models:
 /// # Errors
 /// When the data cannot be made, or a table cannot be written or read.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let dir = Scratch::new()?;
+    let dir = Scratch::new("end-to-end")?;
     let input = dir.0.join("tx.parquet");
     data(options.events).write(&input).with_context(|| format!("cannot write {}", input.display()))?;
     let model = dir.0.join("fraud.onnx");
@@ -174,11 +182,12 @@ fn totals(lake: &Path) -> anyhow::Result<(u64, f64)> {
 }
 
 /// A folder for the run's files, removed at its end.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidemill-bench-end-to-end-{}", std::process::id()));
+    /// A folder whose name begins with that of the benchmark.
+    pub(super) fn new(bench: &str) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("tidemill-bench-{bench}-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Scratch(path))
     }

@@ -23,7 +23,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::end_to_end::WINDOWS_H;
+use super::end_to_end::{Scratch, features};
 use super::end_to_end_baseline::MODEL;
 use crate::base::format_time;
 use crate::kafka::client_config;
@@ -130,11 +130,6 @@ impl Quantiles {
 
 /// The job as a user would write it.
 fn job(options: &Options, dir: &Path, topics: &Topics) -> String {
-    let over = WINDOWS_H.map(|h| format!("{h}h")).join(", ");
-    let view = |name: &str| {
-        let columns = WINDOWS_H.map(|h| format!("{name}.nb_tx_{h}h, {name}.avg_amount_{h}h"));
-        columns.join(", ")
-    };
     format!(
         r#"job: bench_kafka
 version: 1
@@ -147,25 +142,7 @@ sources:
     event_time: ts
     disorder: 5s
     idle_after: 1s
-features:
-  card:
-    from: tx
-    entity: [card_id]
-    derive:
-      weekend: "case when extract(dow from ts) in (0, 6) then 1 else 0 end"
-      night: "case when extract(hour from ts) <= 6 then 1 else 0 end"
-    aggregates:
-      nb_tx: {{count: "*", over: [{over}]}}
-      avg_amount: {{mean: amount, over: [{over}]}}
-  merchant:
-    from: tx
-    entity: [merchant_id]
-    aggregates:
-      nb_tx: {{count: "*", over: [{over}]}}
-      avg_amount: {{mean: amount, over: [{over}]}}
-feature_sets:
-  inputs: {{on: tx, take: [amount, card.weekend, card.night, {card}, {merchant}]}}
-models:
+{features}models:
   fraud:
     versions: {{champion: "{dir}/fraud.onnx"}}
     inputs: inputs
@@ -176,8 +153,7 @@ models:
         input = topics.input,
         output = topics.output,
         dir = dir.display(),
-        card = view("card"),
-        merchant = view("merchant"),
+        features = features(),
     )
 }
 
@@ -195,7 +171,7 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
 /// When the brokers do not answer, or the job fails or does not keep up with the lowest rate.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(options.seconds >= 0.5, "--seconds {} is too short to measure anything", options.seconds);
-    let dir = Scratch::new()?;
+    let dir = Scratch::new("kafka")?;
     let topics = Topics::make(&options.brokers)?;
     std::fs::write(dir.0.join("fraud.onnx"), MODEL)?;
     std::fs::write(dir.0.join("tx.avsc"), SCHEMA)?;
@@ -618,22 +594,4 @@ impl Drop for Topics {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().build()?)
-}
-
-/// A folder for the run's files, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidemill-bench-kafka-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning of temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

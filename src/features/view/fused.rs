@@ -66,12 +66,12 @@ impl Dense {
     ) {
         let (input, level, end) = (&layout.inputs[0], layout.inputs[0].level, self.waiting);
         let (Some(kept), Some(inside)) = (self.sums.first_chunk_mut::<W>(), self.inside.first_chunk_mut::<W>()) else {
-            return;
+            unreachable!("a paired layout has sums and a first row for each window");
         };
         let (Some(bounds), Some(rows), Some(given)) =
             (bounds.first_chunk::<W>(), out.rows.first_chunk_mut::<W>(), out.sums.first_chunk_mut::<W>())
         else {
-            return;
+            unreachable!("a row of answers has a place for each window");
         };
         for w in 0..W {
             let mut sums = kept[w];
