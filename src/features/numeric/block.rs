@@ -34,11 +34,8 @@ impl Default for Moments {
 pub fn moments(sums: &[Accumulator], first: usize, step: usize, squares: bool, out: &mut Moments) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::arch::is_x86_feature_detected!("avx512dq")
-            && std::arch::is_x86_feature_detected!("avx512vl")
-            && std::arch::is_x86_feature_detected!("bmi2")
-            && std::arch::is_x86_feature_detected!("lzcnt")
-        {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512dq") && has!("avx512vl") && has!("bmi1") && has!("bmi2") && has!("lzcnt") {
             // SAFETY: the processor has what the function is compiled for.
             return unsafe { moments_avx512(sums, first, step, squares, out) };
         }
@@ -65,9 +62,7 @@ fn moments_any(sums: &[Accumulator], first: usize, step: usize, squares: bool, o
         lower[lane] = i64::from(a.sum as u32);
         count[lane] = a.count as i64;
         // Beyond 2^31 rows or a sum of 2^42 the shortcuts below do not hold.
-        odd |= a.count.wrapping_sub(1) >= (1 << 31) - 1
-            || !a.in_range()
-            || whole[lane].wrapping_add(1 << 42) as u64 >= 1 << 43;
+        odd |= a.count.wrapping_sub(1) >= (1 << 31) - 1 || !a.in_range() || whole[lane].unsigned_abs() >= 1 << 42;
     }
     if odd {
         return false;

@@ -284,3 +284,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_block_leaves_alone_what_its_rows_round_otherwise() {
+    let half = 2_199_023_255_552.0;
+    let mut block = Moments::default();
+    for (values, common) in [([-half, -half + 0.25], false), ([-half, -half + 1.25], true), ([half, half], false)] {
+        let a = accumulate(&values);
+        assert_eq!(moments(&[a], 0, 1, true, &mut block), common, "{values:?}");
+        if common {
+            assert_eq!(Some(block.sum[0]), sum(&a, Scale::Fraction));
+            assert_eq!(Some(block.mean[0]), mean(&a, Scale::Fraction));
+        }
+    }
+}
