@@ -1,6 +1,7 @@
 //! Event time, ticks, positions, keys and error kinds: the words that every room speaks.
 
 mod error;
+mod failpoint;
 mod key;
 mod position;
 mod secret;
@@ -8,6 +9,7 @@ mod setting;
 mod time;
 
 pub use error::{Blame, Fault, Faults, Severity};
+pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
 pub use position::{Ord64, Position};
 pub use secret::{SecretText, is_secret_reference};
