@@ -10,4 +10,5 @@ pub mod kafka;
 pub mod ops;
 pub mod plan;
 pub mod score;
+pub mod state;
 pub mod store;

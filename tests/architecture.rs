@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("ops", &["base"]),
+    ("state", &["base"]),
     ("kafka", &["base"]),
     ("plan", &["base", "ops"]),
     ("ingest", &["base", "ops", "kafka", "plan"]),
     ("features", &["base", "ops", "plan"]),
     ("store", &["base", "ops", "kafka", "plan"]),
     ("score", &["base", "plan"]),
-    ("engine", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score"]),
-    ("bench", &["base", "ops", "kafka", "plan", "ingest", "features", "store", "score", "engine"]),
-    ("cli", &["base", "kafka", "plan", "ingest", "store", "engine", "bench"]),
+    ("engine", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score"]),
+    ("bench", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "engine"]),
+    ("cli", &["base", "state", "kafka", "plan", "ingest", "store", "engine", "bench"]),
 ];
 
 /// Longer files are looked at again at 500 lines and refused past this.

@@ -1,0 +1,180 @@
+//! What to load, what to publish, what to remove: pure functions over what was found in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use crate::base::{Epoch, Tick};
+
+/// What is asked of a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Load this epoch, or an older one if it is damaged, instead of the newest.
+    pub epoch: Option<Epoch>,
+    /// Where the input behind the loaded state cannot be replayed exactly: read it again all the same, in new cuts.
+    pub allow_replay: bool,
+}
+
+/// An epoch of the log, as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its last tick; unknown where the manifest is damaged.
+    pub tick: Option<Tick>,
+    /// Whether manifest and parts are whole.
+    pub loadable: bool,
+}
+
+/// What a restart does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The epoch whose state is loaded; none begins without state.
+    pub load: Option<Epoch>,
+    /// Rows of ticks up to this one are not published again.
+    pub suppress_through: Option<Tick>,
+    /// Epochs whose outboxes may wait to be published, in order; each sink skips what it has.
+    pub publish: Vec<Epoch>,
+    /// What happens to the ticks behind the loaded state, in words.
+    pub condition: String,
+}
+
+/// What to load. `ticks` are those that the tick log holds.
+///
+/// The newest loadable epoch at or before the one wished for is loaded. Rows up to the newest committed tick have been
+/// published, or are in an outbox that will be; so, with older state, the ticks in between are replayed without publishing, and
+/// that is right only if the tick log has them.
+///
+/// # Errors
+/// Why there is no exact way, and which flag accepts an inexact one.
+pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wish) -> Result<Choice, String> {
+    let newest = epochs.last_key_value();
+    let bound = match wish.epoch {
+        Some(wanted) if !epochs.contains_key(&wanted) => {
+            let there: Vec<String> = epochs.keys().map(u64::to_string).collect();
+            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+            return Err(format!("there is no epoch {wanted}; there are: {there}"));
+        }
+        Some(wanted) => wanted,
+        None => Epoch::MAX,
+    };
+    let load = epochs.range(..=bound).rev().find(|(_, epoch)| epoch.loadable).map(|(number, epoch)| (*number, epoch));
+    let first = load.and_then(|(_, epoch)| epoch.tick).map_or(0, |tick| tick + 1);
+    let loaded = load.map(|(number, _)| number);
+    let publish: Vec<Epoch> =
+        epochs.iter().filter(|(_, epoch)| epoch.tick.is_some()).map(|(number, _)| *number).collect();
+    let whence = loaded.map_or("nothing".to_owned(), |number| format!("epoch {number}"));
+    let Some((newest, last)) = newest else {
+        return Ok(Choice {
+            load: None,
+            suppress_through: None,
+            publish,
+            condition: format!("no epoch is committed; ticks {} to {} are replayed", ticks.start, ticks.end),
+        });
+    };
+    if loaded == Some(*newest) {
+        let condition = match ticks.end.checked_sub(first) {
+            Some(replayed) if replayed > 0 && ticks.start <= first => {
+                format!("{whence} is loaded; {replayed} ticks behind it are replayed in the cuts of the tick log")
+            }
+            _ => format!("{whence} is loaded; nothing is behind it in the tick log"),
+        };
+        return Ok(Choice { load: loaded, suppress_through: None, publish, condition });
+    }
+    let covered = last.tick.is_some_and(|tick| ticks.start <= first && ticks.end > tick);
+    match (covered, wish.allow_replay) {
+        (true, _) => Ok(Choice {
+            load: loaded,
+            suppress_through: last.tick,
+            publish,
+            condition: format!(
+                "{whence} is loaded instead of epoch {newest}; ticks {first} to {} are replayed in the cuts of the tick log and not published again",
+                last.tick.unwrap_or_default()
+            ),
+        }),
+        (false, true) => Ok(Choice {
+            load: loaded,
+            suppress_through: None,
+            publish,
+            condition: format!(
+                "{whence} is loaded instead of epoch {newest} and the tick log does not reach from one to the other: the input behind it is read again in new cuts, and its rows are published again"
+            ),
+        }),
+        (false, false) => Err(format!(
+            "epoch {newest} cannot be loaded, and from {whence} on the tick log (ticks {} to {}) does not reach to it: what was published since cannot be told from what was not; restore the damaged files from a copy, or accept with --allow-replay that rows behind {whence} are published twice",
+            ticks.start, ticks.end
+        )),
+    }
+}
+
+/// Entries and epochs that may go: all but the `keep` newest epochs, and the claims before the oldest of them. `published` is
+/// the newest epoch that every sink has; what waits for a sink stays.
+pub fn garbage(claims: &BTreeSet<u64>, epochs: &BTreeSet<Epoch>, keep: usize, published: Epoch) -> Vec<u64> {
+    let oldest = epochs.iter().rev().take(keep.max(1)).last().copied();
+    let Some(oldest) = oldest.map(|oldest| oldest.min(published)) else { return Vec::new() };
+    // The claim of the oldest kept epoch stays: it names the job's life.
+    let claim = claims.range(..oldest).next_back().copied().unwrap_or(0);
+    let old_epochs = epochs.range(..oldest).copied();
+    let mut old: Vec<u64> = claims.range(..claim).copied().chain(old_epochs).collect();
+    old.sort_unstable();
+    old
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epochs(list: &[(Epoch, Tick, bool)]) -> BTreeMap<Epoch, Committed> {
+        list.iter().map(|(n, tick, loadable)| (*n, Committed { tick: Some(*tick), loadable: *loadable })).collect()
+    }
+
+    #[test]
+    fn the_newest_is_loaded() {
+        let log = epochs(&[(1, 9, true), (2, 19, true)]);
+        let choice = choose(&log, &(0..25), Wish::default()).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through, choice.publish), (Some(2), None, vec![1, 2]));
+        assert!(choice.condition.contains("5 ticks"), "{}", choice.condition);
+    }
+
+    #[test]
+    fn damage_is_passed_by_in_silence_where_the_log_reaches() {
+        let log = epochs(&[(1, 9, true), (2, 19, false)]);
+        let choice = choose(&log, &(5..25), Wish::default()).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through), (Some(1), Some(19)));
+        // From nothing, if the log has it all.
+        let log = epochs(&[(1, 9, false), (2, 19, false)]);
+        let choice = choose(&log, &(0..25), Wish::default()).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through), (None, Some(19)));
+    }
+
+    #[test]
+    fn what_is_not_exact_needs_a_flag() {
+        let log = epochs(&[(1, 9, true), (2, 19, false)]);
+        for ticks in [11..25, 0..19, 0..0] {
+            let refusal = choose(&log, &ticks, Wish::default()).expect_err("it would not be exact");
+            assert!(refusal.contains("--allow-replay"), "{refusal}");
+            let wish = Wish { allow_replay: true, ..Wish::default() };
+            let choice = choose(&log, &ticks, wish).expect("it was allowed");
+            assert_eq!((choice.load, choice.suppress_through), (Some(1), None));
+        }
+        let mut log = log;
+        log.insert(3, Committed { tick: None, loadable: false });
+        assert!(choose(&log, &(0..99), Wish::default()).is_err(), "a manifest that cannot be read");
+    }
+
+    #[test]
+    fn an_older_epoch_by_wish() {
+        let log = epochs(&[(1, 9, true), (2, 19, true), (3, 29, true)]);
+        let wish = |epoch| Wish { epoch: Some(epoch), ..Wish::default() };
+        let choice = choose(&log, &(0..40), wish(2)).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through), (Some(2), Some(29)));
+        assert!(choose(&log, &(0..40), wish(7)).expect_err("there is none").contains("1, 2, 3"));
+    }
+
+    #[test]
+    fn garbage_spares_what_is_needed() {
+        let claims = BTreeSet::from([0, 3, 7]);
+        let epochs = BTreeSet::from([1, 2, 4, 5, 6, 8, 9]);
+        assert_eq!(garbage(&claims, &epochs, 3, 9), [0, 1, 2, 4, 5]);
+        assert_eq!(garbage(&claims, &epochs, 3, 5), [0, 1, 2, 4], "epoch 5 waits to be published");
+        assert_eq!(garbage(&claims, &epochs, 100, 9), [0; 0]);
+        assert_eq!(garbage(&claims, &BTreeSet::new(), 3, 0), [0; 0]);
+    }
+}

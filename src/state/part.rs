@@ -1,0 +1,249 @@
+//! Snapshot parts: one object per worker and epoch with the state of its operators, by key slot.
+//!
+//! A part begins with eight bytes that name the format. Then chunks follow: the operator's name, a mode, and the number of
+//! entries; for each entry its slot and length; then the entries' bytes. Numbers are little-endian. A part has no end mark:
+//! the manifest knows its length and its CRC-32.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::StateError;
+use super::store::{ObjectWriter, Store};
+
+/// First bytes of a part.
+const FORMAT: [u8; 8] = *b"TMSTATE1";
+
+/// Bytes of one key slot.
+pub type SlotBytes = (u16, Vec<u8>);
+
+/// How a chunk relates to those of the epochs before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It adds to them.
+    Change = 0,
+    /// It stands for itself; earlier ones are void.
+    Replace = 1,
+}
+
+/// A part as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRef {
+    /// The object.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its CRC-32.
+    pub crc32: u32,
+    /// The epoch that wrote it.
+    pub epoch: u64,
+    /// Whether parts of earlier epochs are not needed.
+    pub whole: bool,
+    /// Bytes by operator.
+    pub operators: BTreeMap<String, u64>,
+}
+
+/// Writes a part.
+pub struct PartWriter {
+    object: ObjectWriter,
+    name: String,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+    operators: BTreeMap<String, u64>,
+    head: Vec<u8>,
+}
+
+impl PartWriter {
+    /// Begins the part `name`.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub fn begin(store: &Store, name: &str) -> Result<PartWriter, StateError> {
+        let mut writer = PartWriter {
+            object: store.writer(name)?,
+            name: name.to_owned(),
+            crc: crc32fast::Hasher::new(),
+            bytes: 0,
+            operators: BTreeMap::new(),
+            head: Vec::new(),
+        };
+        writer.put(&FORMAT)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.crc.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.object.write(bytes)
+    }
+
+    /// Appends entries of an operator.
+    ///
+    /// # Errors
+    /// When the store takes no more.
+    pub fn chunk(&mut self, operator: &str, mode: Mode, entries: &[SlotBytes]) -> Result<(), StateError> {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        head.extend_from_slice(&(operator.len() as u16).to_le_bytes());
+        head.extend_from_slice(operator.as_bytes());
+        head.push(mode as u8);
+        head.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+        for (slot, bytes) in entries {
+            head.extend_from_slice(&slot.to_le_bytes());
+            head.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        }
+        self.put(&head)?;
+        self.head = head;
+        for (_, bytes) in entries {
+            self.put(bytes)?;
+        }
+        let bytes: usize = entries.iter().map(|(_, bytes)| bytes.len()).sum();
+        *self.operators.entry(operator.to_owned()).or_default() += bytes as u64;
+        Ok(())
+    }
+
+    /// Ends the part: it is durable.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub fn finish(self, epoch: u64, whole: bool) -> Result<PartRef, StateError> {
+        let PartWriter { object, name, crc, bytes, operators, .. } = self;
+        object.finish()?;
+        Ok(PartRef { name, bytes, crc32: crc.finalize(), epoch, whole, operators })
+    }
+}
+
+/// A part in memory, found to be whole.
+#[derive(Debug)]
+pub struct Part {
+    bytes: Vec<u8>,
+    chunks: Vec<Chunk>,
+    /// The epoch that wrote it.
+    pub epoch: u64,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    operator: String,
+    mode: Mode,
+    entries: Vec<(u16, Range<usize>)>,
+}
+
+impl Part {
+    /// Reads a part and holds it against what the manifest says.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] when it is not what was written.
+    pub fn read(store: &Store, part: &PartRef) -> Result<Part, StateError> {
+        let damaged = |what: String| store.damaged(&part.name, what);
+        let bytes = store.read(&part.name)?.ok_or_else(|| damaged("it is missing".into()))?;
+        if bytes.len() as u64 != part.bytes {
+            return Err(damaged(format!("it has {} bytes and was written with {}", bytes.len(), part.bytes)));
+        }
+        if crc32fast::hash(&bytes) != part.crc32 {
+            return Err(damaged("its checksum does not match".into()));
+        }
+        let chunks = parse(&bytes).ok_or_else(|| damaged("it is no snapshot of this version".into()))?;
+        Ok(Part { bytes, chunks, epoch: part.epoch })
+    }
+
+    /// The entries of an operator, in the order written. With `current`, those that replace earlier epochs' too.
+    pub fn entries<'a>(&'a self, operator: &'a str, current: bool) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let wanted = move |chunk: &&Chunk| chunk.operator == operator && (chunk.mode == Mode::Change || current);
+        let chunks = self.chunks.iter().filter(wanted);
+        chunks.flat_map(|chunk| chunk.entries.iter().map(|(slot, range)| (*slot, &self.bytes[range.clone()])))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<Chunk>> {
+    let mut at = FORMAT.len();
+    if !bytes.starts_with(&FORMAT) {
+        return None;
+    }
+    let take = |at: &mut usize, count: usize| {
+        let taken = bytes.get(*at..at.checked_add(count)?)?;
+        *at += count;
+        Some(taken)
+    };
+    let mut chunks = Vec::new();
+    while at < bytes.len() {
+        let length = u16::from_le_bytes(take(&mut at, 2)?.try_into().ok()?);
+        let operator = std::str::from_utf8(take(&mut at, usize::from(length))?).ok()?.to_owned();
+        let mode = match take(&mut at, 1)? {
+            [0] => Mode::Change,
+            [1] => Mode::Replace,
+            _ => return None,
+        };
+        let count = u32::from_le_bytes(take(&mut at, 4)?.try_into().ok()?) as usize;
+        let heads = take(&mut at, count.checked_mul(10)?)?;
+        let mut entries = Vec::with_capacity(count);
+        for head in heads.chunks_exact(10) {
+            let slot = u16::from_le_bytes(head[..2].try_into().ok()?);
+            let length = usize::try_from(u64::from_le_bytes(head[2..].try_into().ok()?)).ok()?;
+            let from = at;
+            take(&mut at, length)?;
+            entries.push((slot, from..at));
+        }
+        chunks.push(Chunk { operator, mode, entries });
+    }
+    Some(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Written = Vec<(String, bool, Vec<SlotBytes>)>;
+
+    fn chunks() -> impl Strategy<Value = Written> {
+        let entry = (0u16..1024, prop::collection::vec(any::<u8>(), 0..20));
+        let chunk = ("[ab]{0,2}", any::<bool>(), prop::collection::vec(entry, 0..5));
+        prop::collection::vec(chunk, 0..6)
+    }
+
+    fn write(store: &Store, chunks: &Written) -> PartRef {
+        let mut writer = PartWriter::begin(store, "parts/p").expect("it begins");
+        for (operator, replace, entries) in chunks {
+            let mode = if *replace { Mode::Replace } else { Mode::Change };
+            writer.chunk(operator, mode, entries).expect("it is written");
+        }
+        writer.finish(7, true).expect("it is finished")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_is_written_is_read(chunks in chunks()) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+            let part = Part::read(&store, &write(&store, &chunks)).expect("it is whole");
+            for operator in ["", "a", "b", "ab"] {
+                for current in [false, true] {
+                    let wanted = chunks.iter().filter(|c| c.0 == operator && (current || !c.1));
+                    let expected: Vec<SlotBytes> = wanted.flat_map(|c| c.2.clone()).collect();
+                    let found = part.entries(operator, current).map(|(slot, bytes)| (slot, bytes.to_vec()));
+                    prop_assert_eq!(found.collect::<Vec<_>>(), expected);
+                }
+            }
+        }
+
+        #[test]
+        fn damage_is_seen(chunks in chunks(), at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<bool>()) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+            let part = write(&store, &chunks);
+            let path = dir.path().join(&part.name);
+            let mut bytes = std::fs::read(&path).expect("it is there");
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
+            std::fs::write(&path, &bytes).expect("it is written");
+            let seen = matches!(Part::read(&store, &part), Err(StateError::Damaged { .. }));
+            prop_assert!(seen, "damage at byte {}", at);
+            // Behind a checksum that lies, too, nothing panics.
+            let lied = PartRef { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), ..part };
+            let _ = Part::read(&store, &lied);
+        }
+    }
+}

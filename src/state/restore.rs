@@ -1,0 +1,233 @@
+//! Taking state over: read the log, choose, load, claim.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::StateError;
+use super::decide::{Choice, Committed, Wish, choose};
+use super::manifest::{self, Claim, Entry, Manifest, Seen};
+use super::part::Part;
+use super::store::Store;
+use crate::base::{Epoch, Tick, failpoint};
+
+/// The manifest of a savepoint, beside its parts.
+const SAVEPOINT: &str = "savepoint.json";
+/// Starts that may come between reading the log and claiming it.
+const CLAIMS_MAX: usize = 20;
+
+/// State that was loaded.
+pub struct Loaded {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// What it says.
+    pub manifest: Manifest,
+    parts: Vec<Part>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    fn read(store: &Store, epoch: Epoch, manifest: Manifest) -> Result<Loaded, StateError> {
+        let parts = manifest.parts.iter().map(|part| Part::read(store, part)).collect::<Result<_, _>>()?;
+        Ok(Loaded { epoch, manifest, parts })
+    }
+
+    /// The entries of an operator, oldest first.
+    pub fn entries<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let newest = self.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
+        self.parts.iter().flat_map(move |part| part.entries(operator, part.epoch == newest))
+    }
+}
+
+/// State that was taken over.
+#[derive(Debug)]
+pub struct Opened {
+    /// Number of the claim.
+    pub generation: u64,
+    /// Names the job's life in tables and topics.
+    pub instance: String,
+    /// What was loaded, if there was anything.
+    pub loaded: Option<Loaded>,
+    /// What was decided.
+    pub choice: Choice,
+    /// What the epochs of the log staged, by epoch: the sinks may lack some of it.
+    pub staged: Vec<(Epoch, BTreeMap<String, Vec<Value>>)>,
+    /// The log as it was.
+    pub entries: BTreeMap<u64, Seen>,
+}
+
+/// Takes over the state in `store` for the job `job`. `process` is a name that no other start has; `savepoint` is what a
+/// new life begins with; `ticks` reads which ticks the tick log holds, and is asked after the log was read.
+///
+/// # Errors
+/// When the state is another job's, cannot be loaded as wished, or other processes claim it all the time.
+pub fn open(
+    store: &Store,
+    job: &str,
+    process: &str,
+    wish: Wish,
+    savepoint: Option<&str>,
+    ticks: &dyn Fn() -> Result<Range<Tick>, StateError>,
+) -> Result<Opened, StateError> {
+    for _ in 0..CLAIMS_MAX {
+        let entries = manifest::read(store)?;
+        let life = life(&entries);
+        if let (Some(asked), Some((_, first))) = (savepoint, &life)
+            && first.as_deref() != Some(asked)
+        {
+            return Err(StateError::Refused(format!(
+                "{} holds the state of a job that did not begin with {asked}; leave --from out to go on with it, or give --state an empty directory",
+                store.place()
+            )));
+        }
+        let (choice, mut loaded) = load(store, &entries, wish, &ticks()?)?;
+        if loaded.is_none()
+            && let Some(savepoint) = life.as_ref().map_or(savepoint, |(_, first)| first.as_deref())
+        {
+            loaded = Some(open_savepoint(savepoint)?);
+        }
+        if let Some(other) = loaded.as_ref().map(|l| &l.manifest.job).filter(|other| *other != job) {
+            return Err(StateError::Refused(format!(
+                "{} holds the state of job `{other}`, not of `{job}`; give the job its own --state",
+                store.place()
+            )));
+        }
+        let number = entries.last_key_value().map_or(0, |(last, _)| last + 1);
+        let instance = life.as_ref().map_or_else(|| process.to_owned(), |(instance, _)| instance.clone());
+        let claim = Claim {
+            instance: instance.clone(),
+            process: process.to_owned(),
+            loaded: loaded.as_ref().map(|loaded| loaded.epoch),
+            savepoint: life.map_or_else(|| savepoint.map(str::to_owned), |(_, first)| first),
+            suppress_through: choice.suppress_through,
+        };
+        if !manifest::append(store, number, &Entry::Claim(claim))? {
+            continue;
+        }
+        failpoint("restore.claimed");
+        let staged = |number: &Epoch| match entries.get(number) {
+            Some(Seen::Whole(Entry::Epoch(manifest))) => Some((*number, manifest.outboxes.clone())),
+            _ => None,
+        };
+        let staged = choice.publish.iter().filter_map(staged).collect();
+        return Ok(Opened { generation: number, instance, loaded, choice, staged, entries });
+    }
+    Err(StateError::Refused(format!(
+        "other processes take over the state in {} again and again; run the job once",
+        store.place()
+    )))
+}
+
+/// Instance and savepoint of the job's life, as the newest claim says.
+fn life(entries: &BTreeMap<u64, Seen>) -> Option<(String, Option<String>)> {
+    entries.values().rev().find_map(|seen| match seen {
+        Seen::Whole(Entry::Claim(claim)) => Some((claim.instance.clone(), claim.savepoint.clone())),
+        _ => None,
+    })
+}
+
+fn load(
+    store: &Store,
+    entries: &BTreeMap<u64, Seen>,
+    wish: Wish,
+    ticks: &Range<Tick>,
+) -> Result<(Choice, Option<Loaded>), StateError> {
+    let mut damaged = BTreeSet::new();
+    loop {
+        let committed: BTreeMap<Epoch, Committed> = entries
+            .iter()
+            .filter_map(|(number, seen)| match seen {
+                Seen::Whole(Entry::Claim(_)) => None,
+                Seen::Whole(Entry::Epoch(manifest)) => {
+                    let loadable = !damaged.contains(number);
+                    Some((*number, Committed { tick: Some(manifest.tick), loadable }))
+                }
+                Seen::Damaged(_) => Some((*number, Committed { tick: None, loadable: false })),
+            })
+            .collect();
+        for (number, seen) in entries {
+            if let Seen::Damaged(what) = seen {
+                tracing::warn!(entry = manifest::name(*number), what, "an entry of the state's log is damaged");
+            }
+        }
+        let choice = choose(&committed, ticks, wish).map_err(StateError::Refused)?;
+        let Some(number) = choice.load else { return Ok((choice, None)) };
+        let Some(Seen::Whole(Entry::Epoch(manifest))) = entries.get(&number) else { return Ok((choice, None)) };
+        match Loaded::read(store, number, (**manifest).clone()) {
+            Ok(loaded) => return Ok((choice, Some(loaded))),
+            Err(error @ StateError::Damaged { .. }) => {
+                tracing::warn!(%error, epoch = number, "an epoch cannot be loaded; the one before it is tried");
+                damaged.insert(number);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Loads a savepoint, or the newest epoch of a state directory.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
+    let store = Store::open(uri)?;
+    let (name, bytes) = match store.read(SAVEPOINT)? {
+        Some(bytes) => (SAVEPOINT.to_owned(), bytes),
+        None => {
+            let entries = manifest::read(&store)?;
+            let newest = entries.iter().rev().find_map(|(number, seen)| match seen {
+                Seen::Whole(Entry::Epoch(_)) => Some(*number),
+                _ => None,
+            });
+            let none = || StateError::Refused(format!("{uri} is no savepoint: it has no {SAVEPOINT} and no epochs"));
+            let number = newest.ok_or_else(none)?;
+            let name = manifest::name(number);
+            (name.clone(), store.read(&name)?.ok_or_else(|| store.damaged(&name, "it is missing"))?)
+        }
+    };
+    match Entry::decode(&bytes).map_err(|what| store.damaged(&name, what))? {
+        Entry::Epoch(manifest) => {
+            let epoch = manifest.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
+            Loaded::read(&store, epoch, *manifest)
+        }
+        Entry::Claim(_) => Err(store.damaged(&name, "it is a claim and no manifest")),
+    }
+}
+
+/// Copies the newest epoch of a state to `target`, complete in itself: later epochs do not change it.
+///
+/// # Errors
+/// When there is none, or a file cannot be copied.
+pub fn copy_savepoint(store: &Store, target: &str) -> Result<Epoch, StateError> {
+    let entries = manifest::read(store)?;
+    let newest = entries.iter().rev().find_map(|(number, seen)| match seen {
+        Seen::Whole(Entry::Epoch(manifest)) => Some((*number, manifest)),
+        _ => None,
+    });
+    let Some((number, manifest)) = newest else {
+        return Err(StateError::Refused(format!("{} has no epoch yet that could be saved", store.place())));
+    };
+    let target = Store::open(target)?;
+    if target.read(SAVEPOINT)?.is_some() {
+        return Err(StateError::Refused(format!(
+            "{} holds a savepoint already; give --savepoint another directory",
+            target.place()
+        )));
+    }
+    for part in &manifest.parts {
+        let bytes = store.read(&part.name)?.ok_or_else(|| store.damaged(&part.name, "it is missing"))?;
+        let mut copy = target.writer(&part.name)?;
+        copy.write(&bytes)?;
+        copy.finish()?;
+    }
+    // What was staged is published by now, and is not the savepoint's to publish.
+    let saved = Manifest { outboxes: BTreeMap::new(), ..(**manifest).clone() };
+    let encoded = Entry::Epoch(Box::new(saved)).encode();
+    target.create(SAVEPOINT, &encoded.map_err(|e| target.damaged(SAVEPOINT, e.to_string()))?)?;
+    Ok(number)
+}
