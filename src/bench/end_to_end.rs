@@ -75,6 +75,7 @@ fn job(input: &Path, lake: &Path, model: &Path) -> String {
         r#"job: bench_end_to_end
 version: 1
 order: event_time
+checkpoint: {{interval: 1h, rows: {COMMIT_ROWS}}}
 sources:
   tx:
     file: {{path: "{input}", format: parquet, rate: max}}
@@ -82,7 +83,7 @@ sources:
     event_time: ts
     disorder: {DISORDER_S}s
 {features}sinks:
-  offline: {{delta: {{uri: "{lake}"}}, tables: [{TABLE}], commit_interval: 1h, commit_rows: {COMMIT_ROWS}}}
+  offline: {{delta: {{uri: "{lake}"}}, tables: [{TABLE}]}}
 models:
   fraud:
     versions: {{champion: "{model}"}}

@@ -5,6 +5,7 @@
 //! sends them, `stage` is a feature view as an operator, `finish` scores, `offline_sink`, `online_sink` and `topic_sink`
 //! publish.
 
+mod alarm;
 mod background;
 pub mod chain;
 mod check;

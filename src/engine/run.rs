@@ -113,6 +113,9 @@ pub struct SourceSummary {
     pub counts: Counts,
 }
 
+/// Rows of an epoch where neither the file nor the clock closes it.
+const EPOCH_ROWS: u64 = 1_000_000;
+
 /// Runs `plan` to its end, or until it is stopped.
 ///
 /// # Errors
@@ -132,9 +135,8 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         let options = ReaderOptions { reading, ..ReaderOptions::of(&plan, index) };
         readers.push(SourceReader::open(&plan.sources[index], options)?);
     }
-    let (interval, rows) = plan.offline.as_ref().map_or((Duration::from_secs(10), u64::MAX), |o| {
-        (Duration::from_micros(o.commit_interval as u64), o.commit_rows as u64)
-    });
+    let interval = Duration::from_micros(plan.checkpoint.interval.unsigned_abs());
+    let rows = plan.checkpoint.rows.unwrap_or(EPOCH_ROWS);
     let mut aligned = Aligned::new(&plan, readers, EpochPolicy { interval, rows });
     if let Some(dir) = &options.replay {
         aligned.follow(ticks::read(dir)?.records);

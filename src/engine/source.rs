@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use timely::container::NoopBuilder;
@@ -13,9 +13,9 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as Probe;
 use timely::dataflow::{Scope, Stream};
-use timely::scheduling::Activator;
 
 use super::EngineError;
+use super::alarm::Alarm;
 use super::offsets::Underway;
 use super::read_ahead::{ReadAhead, Ready};
 use super::shared::Shared;
@@ -73,7 +73,7 @@ pub fn sources<'s>(
             None
         }
     };
-    let mut alarm = Alarm { activator: scope.activator_for(info.address), due: None };
+    let mut alarm = Alarm::new(scope.activator_for(info.address));
     builder.build_reschedule(move |capabilities| {
         let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
@@ -150,29 +150,12 @@ pub fn sources<'s>(
             for capability in held.iter_mut() {
                 capability.downgrade(&(tick + 1));
             }
-            alarm.activator.activate();
+            alarm.ring();
             true
         }
     });
     let dead = rows.split_off(count);
     Sources { rows, dead, control: broadcast(control) }
-}
-
-/// Schedules the operator for later, once for each moment: it is woken from outside too, and must not gather timers.
-struct Alarm {
-    activator: Activator,
-    due: Option<Instant>,
-}
-
-impl Alarm {
-    fn ring_after(&mut self, wait: Duration) {
-        let now = Instant::now();
-        let at = now + wait;
-        if self.due.is_none_or(|due| due <= now || at < due) {
-            self.due = Some(at);
-            self.activator.activate_after(wait);
-        }
-    }
 }
 
 /// The letters of a tick as batches, with the index of the table that takes each.

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -15,6 +16,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 
+use super::alarm::Alarm;
 use crate::base::Tick;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
@@ -134,8 +136,40 @@ impl TickBuffer {
 /// A complete tick: its record, the batches per input, and the capabilities retained for it.
 pub type Complete = (TickInfo, Vec<Vec<Batch>>, Vec<Capability<Tick>>);
 
-/// What a per-tick operator computes: the tick, the batches per input, and the batches to send per output.
-pub type Logic = Box<dyn FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])>;
+/// What a per-tick operator computes.
+pub trait TickLogic {
+    /// Works on a complete tick: the batches per input, and the batches to send per output.
+    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]);
+
+    /// Does a slice of work that no tick waits for.
+    fn slice(&mut self) -> Slice {
+        Slice::Done
+    }
+}
+
+/// Whether slices of work are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slice {
+    /// None.
+    Done,
+    /// There are more, now.
+    More,
+    /// There are more, when others have made room.
+    Later,
+}
+
+/// An operator without work besides its ticks.
+impl<F: FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])> TickLogic for F {
+    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]) {
+        self(info, inputs, out);
+    }
+}
+
+/// What a per-tick operator computes, whatever it is.
+pub type Logic = Box<dyn TickLogic>;
+
+/// How long an operator waits for others to make room.
+const ROOM_WAIT: Duration = Duration::from_millis(2);
 
 /// Builds an operator that applies `logic` to each complete tick, in order.
 pub fn per_tick<'s>(
@@ -155,7 +189,8 @@ pub fn per_tick<'s>(
         sessions.push(OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output));
         streams.push(stream);
     }
-    builder.build(move |capabilities| {
+    let mut alarm = Alarm::new(scope.activator_for(builder.operator_info().address));
+    builder.build_reschedule(move |capabilities| {
         drop(capabilities);
         let mut out: Vec<Vec<Batch>> = vec![Vec::new(); outputs];
         move |frontiers| {
@@ -163,7 +198,7 @@ pub fn per_tick<'s>(
             while let Some((info, rows, capabilities)) =
                 buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
             {
-                logic(&info, rows, &mut out);
+                logic.tick(&info, rows, &mut out);
                 for ((session, batches), capability) in sessions.iter_mut().zip(&mut out).zip(&capabilities) {
                     let mut session = session.activate();
                     let mut session = session.session_with_builder(capability);
@@ -174,6 +209,12 @@ pub fn per_tick<'s>(
                     }
                 }
             }
+            match logic.slice() {
+                Slice::Done => {}
+                Slice::More => alarm.ring(),
+                Slice::Later => alarm.ring_after(ROOM_WAIT),
+            }
+            false
         }
     });
     streams

@@ -27,6 +27,10 @@ pub(super) struct JobConfig {
     /// When ticks are cut.
     #[serde(default)]
     pub tick: TickConfig,
+    /// When epochs close: the rows of an epoch become visible in tables, and in topics that are written exactly once,
+    /// together; with a state directory the job's state is saved with them.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
     /// Where events come from. Their order breaks ties between events of equal time.
     pub sources: ByName<SourceConfig>,
     /// Streams made of sources.
@@ -72,6 +76,24 @@ pub(super) enum OrderConfig {
     EventTime,
     /// Tick by tick.
     Arrival,
+}
+
+/// When an epoch closes, and what is kept of it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckpointConfig {
+    /// An epoch closes at the first tick after this long on the wall clock. Finite, unpaced input without a state directory is
+    /// cut by rows alone, so that the cuts depend on no speed. Default 10s.
+    pub interval: Option<Duration>,
+    /// ... or after this many rows of input. Default 1000000 without a state directory, else no bound.
+    #[schemars(range(min = 1))]
+    pub rows: Option<u64>,
+    /// Epochs whose state is kept; more are a way back further. Default 3.
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: Option<u64>,
+    /// Where the state's snapshots are kept: a directory, or an object store such as `s3://bucket/path`, whose credentials come
+    /// from the environment. The tick log stays in the state directory. Default: the state directory.
+    pub uri: Option<Text>,
 }
 
 /// When a tick, the unit of progress, is cut.
@@ -494,11 +516,6 @@ pub(super) struct OfflineConfig {
     pub delta: DeltaConfig,
     /// Write these tables only, such as `predictions/fraud` or `features/customer`. Default: all.
     pub tables: Option<Vec<Text>>,
-    /// A commit closes at the first tick after this long on the wall clock. Default 10s.
-    pub commit_interval: Option<Duration>,
-    /// ... or after this many rows of input. Default 1000000.
-    #[schemars(range(min = 1))]
-    pub commit_rows: Option<u64>,
 }
 
 /// Delta tables.

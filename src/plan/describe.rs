@@ -38,6 +38,12 @@ impl Plan {
             "  a tick is cut after {cut}{rows} rows or {bytes}; at most {} are in flight",
             self.ticks.in_flight_max
         )?;
+        let rows = self.checkpoint.rows.map(|rows| format!(" or {rows} rows")).unwrap_or_default();
+        let (interval, keep) = (format_duration(self.checkpoint.interval), self.checkpoint.keep);
+        writeln!(out, "  an epoch closes after {interval}{rows}; with a state directory, {keep} are kept")?;
+        if let Some(uri) = &self.checkpoint.uri {
+            writeln!(out, "  snapshots go to {uri}")?;
+        }
         writeln!(out, "  plan {}", &self.fingerprint[..16.min(self.fingerprint.len())])?;
         for source in &self.sources {
             self.write_source(out, source)?;
@@ -256,12 +262,6 @@ impl Plan {
         if let Some(offline) = &self.offline {
             let tables = offline.tables.as_ref().map_or("all tables".to_string(), |t| t.join(", "));
             writeln!(out, "\noffline store {}: Delta tables, {tables}", offline.uri)?;
-            writeln!(
-                out,
-                "  a commit closes after {} or {} rows",
-                format_duration(offline.commit_interval),
-                offline.commit_rows
-            )?;
         }
         for topic in &self.topics {
             let format = match topic.format {

@@ -29,6 +29,8 @@ pub struct Plan {
     pub order: Order,
     /// When ticks are cut and how many may be in flight.
     pub ticks: TickPolicy,
+    /// When epochs close, and what is kept of them.
+    pub checkpoint: CheckpointPlan,
     /// The sources, in file order; a source's index is its rank in ties.
     pub sources: Vec<SourcePlan>,
     /// The label-join streams.
@@ -562,10 +564,19 @@ pub struct OfflinePlan {
     pub uri: String,
     /// Tables to write, such as `predictions/fraud` or `features/customer`; `None` writes all.
     pub tables: Option<Vec<String>>,
-    /// A Delta commit closes at the first tick after this long on the wall clock.
-    pub commit_interval: Micros,
-    /// ... or after this many rows of input.
-    pub commit_rows: usize,
+}
+
+/// When epochs close, and what is kept of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointPlan {
+    /// An epoch closes at the first tick after this long on the wall clock.
+    pub interval: Micros,
+    /// ... or after this many rows of input, if the file says so.
+    pub rows: Option<u64>,
+    /// Epochs whose state is kept.
+    pub keep: usize,
+    /// Where snapshots are kept, if not in the state directory.
+    pub uri: Option<String>,
 }
 
 /// A topic that rows are published to, at least once and as soon as their tick is durable.

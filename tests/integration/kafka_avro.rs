@@ -115,7 +115,8 @@ features:
 feature_sets:
   rows: {{on: tx, take: [id, amount, country, card.*]}}
 sinks:
-  offline: {{delta: {{uri: "{}"}}, commit_interval: 200ms}}
+  offline: {{delta: {{uri: "{}"}}}}
+checkpoint: {{interval: 200ms}}
 "#,
         broker.address(),
         dir.display(),

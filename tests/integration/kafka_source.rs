@@ -58,7 +58,8 @@ features:
 feature_sets:
   rows: {{on: tx, take: [id, amount, card.*]}}
 sinks:
-  offline: {{delta: {{uri: "${{LAKE}}"}}, commit_interval: 200ms}}
+  offline: {{delta: {{uri: "${{LAKE}}"}}}}
+checkpoint: {{interval: 200ms}}
 {job}
 "#,
             dir = dir.path().display(),

@@ -25,7 +25,7 @@ use super::catalog::Catalog;
 use super::config::{ClockConfig, JobConfig, OrderConfig};
 use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
-use super::model::{Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
+use super::model::{CheckpointPlan, Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
@@ -104,6 +104,12 @@ impl Compiler<'_> {
                 rows_max: config.tick.rows.unwrap_or(65_536) as usize,
                 bytes_max: config.tick.bytes.unwrap_or(16 << 20) as usize,
                 in_flight_max: config.tick.in_flight.unwrap_or(8) as usize,
+            },
+            checkpoint: CheckpointPlan {
+                interval: config.checkpoint.interval.as_ref().map_or(10_000_000, |d| d.0),
+                rows: config.checkpoint.rows,
+                keep: config.checkpoint.keep.unwrap_or(3) as usize,
+                uri: config.checkpoint.uri.as_ref().map(|uri| uri.0.clone()),
             },
             sources,
             joins,

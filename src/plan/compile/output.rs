@@ -265,8 +265,6 @@ impl Compiler<'_> {
         Some(OfflinePlan {
             uri: std::path::absolute(&uri).ok()?.to_str()?.to_string(),
             tables: offline.tables.as_ref().map(|list| list.iter().map(|t| t.0.clone()).collect()),
-            commit_interval: offline.commit_interval.as_ref().map_or(10_000_000, |d| d.0),
-            commit_rows: offline.commit_rows.map_or(1_000_000, |n| n as usize),
         })
     }
 
