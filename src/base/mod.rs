@@ -6,6 +6,7 @@ mod key;
 mod position;
 mod secret;
 mod setting;
+mod size;
 mod time;
 
 pub use error::{Blame, Fault, Faults, Severity};
@@ -14,6 +15,7 @@ pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
 pub use position::{Ord64, Position};
 pub use secret::{SecretText, is_secret_reference};
 pub use setting::shown_setting;
+pub use size::{format_bytes, parse_bytes};
 pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time};
 
 /// The timely timestamp of a small group of input: dense, from 0, cut by worker 0.

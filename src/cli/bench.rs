@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{decode, end_to_end, end_to_end_kafka, online, score, windows};
+use crate::bench::{checkpoints, decode, end_to_end, end_to_end_kafka, online, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -52,6 +52,9 @@ pub struct WindowsArgs {
     /// Write every row's features to this file.
     #[arg(long, value_name = "FILE.parquet")]
     out: Option<PathBuf>,
+    /// Measure instead what checkpoints of one view's state cost, with a freeze every so many rows (on one worker).
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["input", "out", "workers"])]
+    checkpoint_every: Option<u64>,
     /// Run each side this often, in turn; the figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
@@ -146,6 +149,11 @@ pub struct OnlineArgs {
 /// Runs a benchmark and prints its figures.
 pub fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
+        BenchCommand::Windows(args) if args.checkpoint_every.is_some() => {
+            let every = args.checkpoint_every.unwrap_or(args.events);
+            let options = checkpoints::Options { events: args.events, every, tiled: args.tiled, runs: args.runs };
+            show(&checkpoints::run(&options)?, args.json, checkpoints_text)
+        }
         BenchCommand::Windows(args) => {
             let report = windows::run(&windows::Options {
                 events: args.events,
@@ -224,6 +232,40 @@ fn windows_text(report: &windows::Report) -> String {
         grouped(report.keys),
         report.bytes_per_key,
         report.longest_stall_ms,
+    )
+}
+
+fn checkpoints_text(report: &checkpoints::Report) -> String {
+    let side = |name: &str, rate: f64, loss: Option<f64>| {
+        let loss = loss.map_or_else(String::new, |loss| format!("{loss:.1} % lost"));
+        vec![name.to_owned(), format!("{rate:.2} M events/s"), loss]
+    };
+    let sides = [
+        side("without checkpoints", report.plain_m_events_per_s, None),
+        side("changes tracked", report.tracked_m_events_per_s, Some(report.tracked_loss_percent)),
+        side("and frozen", report.checkpointed_m_events_per_s, Some(report.checkpointed_loss_percent)),
+    ];
+    format!(
+        "{} events of the card view, {} freezes of {} bytes, whole ones of {}\n{}\
+         longest freeze {:.3} ms, slice {:.1} ms, tick {:.1} ms ({:.1} ms without)\n\
+         {} keys of {:.0} bytes: {:.1} bytes written per key, {:.1} per row\n\
+         written in {:.0} ns per key, {:.1} per row; taken in in {:.0} ns per key\n",
+        grouped(report.events),
+        report.freezes,
+        grouped(report.incremental_bytes as u64),
+        grouped(report.whole_bytes as u64),
+        columns(&sides, &[1, 2]),
+        report.freeze_ms_max,
+        report.slice_ms_max,
+        report.tick_ms_max,
+        report.plain_tick_ms_max,
+        grouped(report.keys as u64),
+        report.memory_bytes_per_key,
+        report.bytes_per_key,
+        report.bytes_per_entry,
+        report.write_ns_per_key,
+        report.write_ns_per_entry,
+        report.import_ns_per_key,
     )
 }
 

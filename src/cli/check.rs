@@ -7,7 +7,7 @@ use super::failure::tally;
 use super::job::JobArgs;
 use super::output::{print, print_json};
 use crate::base::{Faults, Severity};
-use crate::engine;
+use crate::engine::{self, Changes};
 use crate::plan::model::Plan;
 
 /// Arguments of `check`.
@@ -15,6 +15,9 @@ use crate::plan::model::Plan;
 pub struct CheckArgs {
     #[command(flatten)]
     job: JobArgs,
+    /// Say what the job would keep, gain and lose of this savepoint, or of another state directory's newest epoch.
+    #[arg(long, value_name = "SAVEPOINT")]
+    from: Option<String>,
     /// Print the outcome, every fault and the plan as JSON.
     #[arg(long)]
     json: bool,
@@ -22,19 +25,28 @@ pub struct CheckArgs {
 
 /// Validates a job, its models included, and prints what it would run.
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
-    let outcome = args.job.load().and_then(|job| Ok((describe(&job.plan, &args.job)?, job.warnings)));
+    let outcome = args.job.load().and_then(|job| {
+        let changes = args.from.as_deref().map(|from| engine::compare(&job.plan, from)).transpose()?;
+        Ok((describe(&job.plan, &args.job)?, changes, job.warnings))
+    });
     match outcome {
-        Ok((plan, warnings)) if args.json => print_json(&document(Some(&plan), &warnings)),
-        Ok((plan, warnings)) => {
+        Ok((plan, changes, warnings)) if args.json => {
+            print_json(&document(Some(&plan), changes.as_ref(), &warnings))?;
+            accepted(changes.as_ref())
+        }
+        Ok((plan, changes, warnings)) => {
             print(&plan)?;
+            if let Some(changes) = &changes {
+                print(&format!("\nfrom {}, the job\n{}", args.from.unwrap_or_default(), changes.text()))?;
+            }
             if !warnings.list.is_empty() {
                 eprintln!("{warnings}{}", tally(&warnings));
             }
-            Ok(())
+            accepted(changes.as_ref())
         }
         Err(error) => {
             if let (true, Some(faults)) = (args.json, error.downcast_ref::<Faults>()) {
-                print_json(&document(None, faults))?;
+                print_json(&document(None, None, faults))?;
             }
             Err(error)
         }
@@ -46,7 +58,17 @@ fn describe(plan: &Plan, job: &JobArgs) -> Result<String, Faults> {
     engine::check(plan).map_err(|faults| Faults { file: job.file.display().to_string(), ..faults })
 }
 
-fn document(plan: Option<&str>, faults: &Faults) -> Value {
+/// A loss has to be accepted by the run.
+fn accepted(changes: Option<&Changes>) -> anyhow::Result<()> {
+    match changes {
+        Some(changes) if !changes.lost.is_empty() => {
+            Err(anyhow::anyhow!("state would be lost; put back what is missing, or run with --allow-drop"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn document(plan: Option<&str>, changes: Option<&Changes>, faults: &Faults) -> Value {
     let list: Vec<Value> = faults
         .list
         .iter()
@@ -61,5 +83,9 @@ fn document(plan: Option<&str>, faults: &Faults) -> Value {
             })
         })
         .collect();
-    json!({ "ok": plan.is_some(), "faults": list, "plan": plan })
+    let mut document = json!({ "ok": plan.is_some(), "faults": list, "plan": plan });
+    if let Some(changes) = changes {
+        document["changes"] = json!(changes);
+    }
+    document
 }

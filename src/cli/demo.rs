@@ -67,8 +67,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         state_dir: Some(place.root.join("state")),
         observer: Some(Arc::clone(&observer)),
         stop: stop.clone(),
-        tap: None,
-        replay: None,
+        ..RunOptions::default()
     };
     let live = Live::start(&format!("tidemill demo: {}", job.plan.job), Arc::clone(&observer), move |elapsed| {
         if args.exit_after.is_some_and(|after| elapsed >= after) {

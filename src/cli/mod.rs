@@ -11,6 +11,7 @@ mod features;
 mod generate;
 mod job;
 mod live;
+mod maintain;
 mod output;
 mod progress;
 mod run;
@@ -47,6 +48,11 @@ enum Command {
     Run(run::RunArgs),
     /// Validate a job's file and print its plan: sources, operators, columns with types, state bound.
     Check(check::CheckArgs),
+    /// Keep a job's tables tidy: merge small files, delete what no reader needs any more.
+    ///
+    /// May run while the job does, and may be killed at any moment: the tables stay right. Rows, answers as of a time and
+    /// the job's place in the tables do not change.
+    Maintain(maintain::MaintainArgs),
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
@@ -82,6 +88,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),
+            Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),

@@ -10,7 +10,7 @@ use clap::Args;
 use super::job::JobArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
-use crate::engine::{self, Observer, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway};
+use crate::engine::{self, Observer, RestartOptions, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway};
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -23,12 +23,48 @@ pub struct RunArgs {
     /// End at the end of finite sources, and of topics as it is now; without it the job stays until it is stopped.
     #[arg(long)]
     until_end: bool,
-    /// Keep the tick log in this directory.
+    /// Save the job's state here, and go on from what is saved: the tick log, snapshots and outboxes. One job has one
+    /// directory; a second process that is given it takes the job over.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    restart: RestartArgs,
+    /// When the job ends, or is stopped, write a savepoint to this directory, or to an address such as s3://bucket/path.
+    #[arg(long, value_name = "PLACE", requires = "state")]
+    savepoint: Option<String>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is done with state that is found.
+#[derive(Args, Clone, Debug, Default)]
+struct RestartArgs {
+    /// Begin with this savepoint, or with the newest epoch of another state directory; --state must be new.
+    #[arg(long, value_name = "SAVEPOINT", requires = "state")]
+    from: Option<String>,
+    /// Go back to this epoch. What was published since is not published again; the input behind it is replayed as the tick
+    /// log says.
+    #[arg(long, value_name = "N", requires = "state", conflicts_with = "from")]
+    from_epoch: Option<u64>,
+    /// Where state is damaged and the tick log does not reach back to what can be loaded: read the input behind it again all
+    /// the same. Rows since then are published twice.
+    #[arg(long, requires = "state")]
+    allow_replay: bool,
+    /// Drop the state of views, joins and sources that the job has no more, or has with another meaning.
+    #[arg(long, requires = "state")]
+    allow_drop: bool,
+}
+
+impl RestartArgs {
+    fn options(&self) -> RestartOptions {
+        RestartOptions {
+            from: self.from.clone(),
+            epoch: self.from_epoch,
+            allow_replay: self.allow_replay,
+            allow_drop: self.allow_drop,
+        }
+    }
 }
 
 /// Runs a job until it ends, fails, or is interrupted.
@@ -41,6 +77,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         workers: usize::from(args.workers),
         until_end: args.until_end,
         state_dir: args.state,
+        restart: args.restart.options(),
+        savepoint: args.savepoint,
+        notice: Some(Arc::new(|text: &str| eprintln!("{}", text.trim_end()))),
         observer: Some(Arc::clone(&observer)),
         stop,
         ..RunOptions::default()

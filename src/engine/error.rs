@@ -9,6 +9,7 @@ use crate::features::view::ViewError;
 use crate::ingest::IngestError;
 use crate::ingest::ticks::TickLogError;
 use crate::score::ScoreError;
+use crate::state::StateError;
 use crate::store::StoreError;
 
 /// The first failure of a job.
@@ -26,6 +27,9 @@ pub enum EngineError {
     /// The tick log cannot be written.
     #[error(transparent)]
     TickLog(#[from] TickLogError),
+    /// State cannot be saved, restored or taken over.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The state directory cannot be made.
     #[error("cannot make the state directory {}: {error}; give --state a directory that may be written", path.display())]
     StateDir {
@@ -54,6 +58,7 @@ impl EngineError {
         match self {
             EngineError::Ingest(error) => error.blame(),
             EngineError::Store(error) => error.blame(),
+            EngineError::State(error) => error.blame(),
             EngineError::Score(_) | EngineError::Plan(_) | EngineError::View(_) => Blame::User,
             EngineError::TickLog(_) | EngineError::StateDir { .. } => Blame::Outside,
             EngineError::Workers(_) | EngineError::Defect(_) => Blame::Ours,

@@ -19,9 +19,10 @@ use super::chain::{self, Chain};
 use super::finish;
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
+use super::outbox::{Outboxes, Staging};
 use super::shared::Shared;
 use super::source::{Sources, sources};
-use super::stage::{StageInput, StageOutput, join_stage, view_stage};
+use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
 use super::tables::{self, Origin, Table};
 use super::ticked::{Control, Port, Rows, per_tick};
 use super::topic_sink::{TopicInput, topic_sink};
@@ -29,9 +30,11 @@ use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
 use crate::ops::Batch;
+use crate::ops::by_slot;
 use crate::ops::order::{Reorder, merge_sorted};
 use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
+use crate::state::Mode;
 use crate::store::offline::TableSpec;
 use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
 
@@ -49,6 +52,8 @@ pub struct Resources {
     pub online: Option<OpenStore>,
     /// The topics that rows are published to.
     pub topics: Vec<OpenTopic>,
+    /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
+    pub outboxes: Option<Outboxes>,
 }
 
 /// An online store open for a running job.
@@ -92,7 +97,7 @@ impl OpenStore {
 }
 
 impl Resources {
-    /// Loads models, opens stores.
+    /// Loads models, opens stores; [topics](Self::open_topics) are still to be opened.
     ///
     /// # Errors
     /// When a model does not fit its feature set, or a store cannot be opened.
@@ -110,8 +115,22 @@ impl Resources {
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
-        let topics = topics::open(plan, &chains, &outputs)?;
-        Ok(Resources { chains, tables, dead_letters, models, online, topics })
+        Ok(Resources { chains, tables, dead_letters, models, online, topics: Vec::new(), outboxes: None })
+    }
+
+    /// Opens the topics.
+    ///
+    /// # Errors
+    /// When a topic asks for what there is not, or brokers or a registry refuse it.
+    pub fn open_topics(&mut self, plan: &Plan, staging: Option<&Staging>) -> Result<(), EngineError> {
+        let outputs: Vec<Vec<(String, DataType)>> = self.models.iter().map(|bound| bound.outputs()).collect();
+        (self.topics, self.outboxes) = topics::open(plan, &self.chains, &outputs, staging)?;
+        Ok(())
+    }
+
+    /// The tables that rows go to, dead letters among them.
+    pub fn specs(&self) -> impl Iterator<Item = &TableSpec> {
+        self.tables.iter().map(|table| &table.spec).chain(&self.dead_letters)
     }
 }
 
@@ -239,30 +258,47 @@ impl<'s> Graph<'_, 's> {
         rows.probe_with(self.flow).probe_with(self.done);
     }
 
-    /// Rows of a source on the workers of their key, in the plan's order.
-    fn ordered(&self, source: usize, key: Vec<usize>) -> Port<'s> {
+    /// Rows of a source on the workers of their key, in the plan's order; `reader` names who reads them.
+    fn ordered(&self, source: usize, key: Vec<usize>, reader: &str) -> Port<'s> {
         let rows = self.rows[source].clone();
-        let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key) };
+        let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key.clone()) };
         if self.shared.plan.order == Order::Arrival {
             return port;
         }
+        let name = format!("reorder {} for {reader}", self.shared.plan.sources[source].name);
+        let checkpoints = &self.shared.checkpoints;
         let mut buffer = Reorder::new();
+        let saver = checkpoints.operator(self.scope.index(), &name);
+        let place = (self.scope.index(), self.scope.peers());
+        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
+        if let Err(error) = checkpoints.restore(&name, place, |_, bytes| buffer.import(bytes).map_err(damaged)) {
+            self.shared.fail(error);
+        }
+        let shared = Arc::clone(self.shared);
         let logic =
             Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
                 for Batch(batch) in inputs.into_iter().flatten() {
                     buffer.push(batch);
                 }
                 out[0].extend(buffer.release(info.watermark).map(Batch));
+                if info.epoch_end
+                    && let Some(saver) = &saver
+                {
+                    let (held, key) = (buffer.held(), key.clone());
+                    let encode = Box::new(move || by_slot(&held, &key).map_err(|error| error.to_string()));
+                    let whole = shared.checkpoints.is_whole(info.epoch);
+                    saver.save_later(info, Mode::Replace, whole, encode);
+                }
             });
-        let name = format!("reorder {}", self.shared.plan.sources[source].name);
         let mut outputs = per_tick(self.scope, &name, self.control.clone(), vec![port], 1, logic);
         Port::local(outputs.pop().expect("one output"))
     }
 
     fn join(&self, join: usize) -> (Rows<'s>, Rows<'s>) {
         let plan = &self.shared.plan.joins[join];
-        let left = self.ordered(plan.left, vec![plan.left_on]);
-        let right = self.ordered(plan.right, vec![plan.right_on]);
+        let name = stage::join_name(plan);
+        let left = self.ordered(plan.left, vec![plan.left_on], &name);
+        let right = self.ordered(plan.right, vec![plan.right_on], &name);
         join_stage(self.scope, self.shared, self.control.clone(), join, left, right)
     }
 
@@ -288,20 +324,21 @@ impl<'s> Graph<'_, 's> {
                     spine.stream_schema.index_of(name).expect("the plan has checked the spine's entity columns")
                 })
                 .collect();
+            // A view that two spines read has one state for each; the first speaks for it.
+            let first = !seen.contains(&view_index);
+            seen.push(view_index);
+            let name = stage::view_name(view, (!first).then_some(spine));
             let port = match rows.take() {
-                None => self.ordered(chain.spine, key.clone()),
+                None => self.ordered(chain.spine, key.clone(), &format!("rows of {}", spine.name)),
                 // Rows that are where the next view wants them stay.
                 Some((rows, at)) if at == key => Port::local(rows),
                 Some((rows, _)) => Port::keyed(rows, key.clone()),
             };
             let updates = match view.stream {
                 StreamRef::Source(source) if source == chain.spine => None,
-                StreamRef::Source(source) => Some(self.ordered(source, view.entity.clone())),
+                StreamRef::Source(source) => Some(self.ordered(source, view.entity.clone(), &name)),
                 StreamRef::Join(join) => Some(Port::keyed(joined[join].clone(), view.entity.clone())),
             };
-            // A view that two spines read has one state for each; the first speaks for it.
-            let first = !seen.contains(&view_index);
-            seen.push(view_index);
             let side = updates.is_some()
                 && first
                 && (self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index))
@@ -317,6 +354,7 @@ impl<'s> Graph<'_, 's> {
                 side,
                 online: first && self.resources.online.is_some(),
                 losses: self.resources.online.as_ref().and_then(OpenStore::losses),
+                name,
             };
             schema = chain::schema_after(&schema, view);
             let StageOutput { rows: next, side_rows: own, online: values } =
@@ -327,7 +365,7 @@ impl<'s> Graph<'_, 's> {
         }
         match rows {
             Some((rows, _)) => rows,
-            None => match self.ordered(chain.spine, Vec::new()) {
+            None => match self.ordered(chain.spine, Vec::new(), &format!("rows of {}", spine.name)) {
                 Port { rows, key: None } => self.sorted(rows),
                 Port { rows, .. } => rows,
             },

@@ -11,7 +11,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 
 use super::EngineError;
-use super::online_sink::Request;
+use super::online_sink::{Request, told};
 use super::shared::Shared;
 use crate::base::{EventTime, Tick};
 use crate::ops::control::TickInfo;
@@ -68,7 +68,10 @@ pub fn writer(
             other => Ok(other),
         });
         match written {
-            Ok(Some(_)) => Some(request.tick),
+            Ok(Some(_)) => {
+                told(&shared, request.ends);
+                Some(request.tick)
+            }
             Ok(None) => None,
             Err(error) => {
                 shared.fail(error);

@@ -16,11 +16,13 @@ use super::background::Background;
 use super::chain::update_schema;
 use super::graph::OpenStore;
 use super::online_redis;
+use super::publish::ONLINE;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, TickBuffer};
-use crate::base::{EventTime, Tick};
+use crate::base::{Epoch, EventTime, Tick};
 use crate::ops::Batch;
 use crate::plan::model::{Plan, ViewPlan};
+use crate::state::Report;
 use crate::store::StoreError;
 use crate::store::online::{ColumnSchema, OnlineStore, RedisStore, Stamp, View, ViewSchema};
 
@@ -43,6 +45,8 @@ pub struct Request {
     pub now: EventTime,
     /// Batches and the inputs that they came by.
     pub rows: Vec<(usize, RecordBatch)>,
+    /// The epoch that ends with the tick, if one does.
+    pub ends: Option<Epoch>,
     /// Whether no tick follows.
     pub last: bool,
 }
@@ -133,10 +137,11 @@ pub fn online_sink<'s>(
                     .flat_map(|(input, batches)| batches.into_iter().map(move |Batch(batch)| (input, batch)))
                     .collect();
                 // A tick without values needs no trip through the thread, except that the store learns the time.
-                if rows.is_empty() && !info.last && info.tick % 16 != 0 {
+                if rows.is_empty() && !info.epoch_end && info.tick % 16 != 0 {
                     continue;
                 }
-                thread.send(Request { tick: info.tick, now: info.now, rows, last: info.last });
+                let ends = info.epoch_end.then_some(info.epoch);
+                thread.send(Request { tick: info.tick, now: info.now, rows, ends, last: info.last });
                 waiting.append(&mut capabilities);
             }
             while let Some(tick) = thread.try_answer() {
@@ -177,15 +182,26 @@ fn writer(
         let written =
             request.rows.iter().try_for_each(|(view, batch)| put(&store, &views[*view], stamp, batch)).and_then(|()| {
                 store.set_now(request.now);
-                if request.last { store.flush() } else { Ok(()) }
+                // A restart takes what was told up to an epoch's end as told.
+                if request.ends.is_some() { store.flush() } else { Ok(()) }
             });
         match written {
-            Ok(()) => Some(request.tick),
+            Ok(()) => {
+                told(&shared, request.ends);
+                Some(request.tick)
+            }
             Err(error) => {
                 shared.fail(EngineError::Store(error));
                 None
             }
         }
+    }
+}
+
+/// Reports that the store has all values up to an epoch's end.
+pub fn told(shared: &Shared, ends: Option<Epoch>) {
+    if let Some(epoch) = ends {
+        shared.checkpoints.report(Report::Staged { epoch, sink: ONLINE.to_owned(), value: None });
     }
 }
 

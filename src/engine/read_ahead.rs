@@ -20,6 +20,8 @@ const AHEAD: usize = 2;
 pub struct Read {
     pub cut: Box<Cut>,
     pub counts: Vec<Counts>,
+    /// Where the tick ends an epoch: its snapshot is whole.
+    pub whole: bool,
 }
 
 /// What the thread has ready.
@@ -81,10 +83,24 @@ fn read(
     reader.wake_with(Arc::new(move || thread.unpark()));
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
+        let progress = &shared.checkpoints.progress;
+        let whole = progress.wants_whole();
+        if shared.checkpoints.enabled() {
+            // A slow store makes epochs longer, and does not make them wait.
+            reader.hold_epochs(progress.outstanding() > 0);
+            if whole {
+                reader.next_state_whole();
+            }
+        }
         let now = Instant::now();
         let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
         let read = match next {
-            Ok(Next::Cut(cut)) => Ok(Read { cut, counts: reader.counts().to_vec() }),
+            Ok(Next::Cut(cut)) => {
+                if whole && cut.info.epoch_end {
+                    progress.whole_begun();
+                }
+                Ok(Read { cut, counts: reader.counts().to_vec(), whole })
+            }
             Ok(Next::Wait(wait)) => {
                 if shared.failed() {
                     return;

@@ -1,8 +1,9 @@
 //! Runs a plan: worker threads, the graph, the end.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -10,17 +11,23 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
+use super::checkpoint::{Checkpoints, Target};
 use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
 use super::offsets::Offsets;
-use super::online_redis;
-use super::shared::{Shared, StopHandle, TurnedAway};
-use crate::base::format_time;
-use crate::ingest::aligned::{Aligned, EpochPolicy};
-use crate::ingest::ticks::{self, TickLog};
+use super::outbox::Staging;
+use super::publish::{self, Publication};
+use super::recovery::{self, Notice, Recovery, RestartOptions};
+use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
+use super::upkeep::UpkeepThread;
+use super::{online_redis, operators};
+use crate::base::{Epoch, failpoint, format_time};
+use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
+use crate::ingest::ticks;
 use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
+use crate::state::{Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress};
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -30,8 +37,14 @@ pub struct RunOptions {
     /// End when all finite sources have ended, and topics where they ended when the job started; otherwise the job stays,
     /// reading and answering readers, until stopped.
     pub until_end: bool,
-    /// Directory of the tick log; none writes no log.
+    /// Directory of the tick log and, unless the plan has them elsewhere, of the snapshots; none saves nothing.
     pub state_dir: Option<PathBuf>,
+    /// What is done with state that is found there.
+    pub restart: RestartOptions,
+    /// Where a savepoint is written when the job ends.
+    pub savepoint: Option<String>,
+    /// Is told what a start does with the state that it found, before it does it.
+    pub notice: Option<Notice>,
     /// Cut the input by this recorded tick log instead of anew: the same ticks, whatever the settings and the speed.
     pub replay: Option<PathBuf>,
     /// Who watches.
@@ -124,63 +137,115 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     let workers = options.workers.max(1);
     let plan = Arc::new(plan);
     abort_on_panic_in_workers();
-    let tick_log = options.state_dir.as_deref().map(open_tick_log).transpose()?;
-    let mut readers = Vec::with_capacity(plan.sources.len());
     let reading = match (&options.replay, options.until_end) {
         (Some(_), _) => Reading::Replay,
         (None, true) => Reading::UntilEnd,
         (None, false) => Reading::Live,
     };
-    for index in 0..plan.sources.len() {
-        let options = ReaderOptions { reading, ..ReaderOptions::of(&plan, index) };
-        readers.push(SourceReader::open(&plan.sources[index], options)?);
+    let stateful = options.state_dir.is_some();
+    let epochs = EpochPolicy {
+        interval: Duration::from_micros(plan.checkpoint.interval.unsigned_abs()),
+        rows: plan.checkpoint.rows.unwrap_or(if stateful { u64::MAX } else { EPOCH_ROWS }),
+        timed: stateful,
+    };
+    // What others may hold is opened before anybody is told to stop.
+    let mut resources = graph::Resources::open(&plan)?;
+    let mut recovery = match &options.state_dir {
+        Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
+        None => None,
+    };
+    let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
+    let aligned = match &mut recovery {
+        Some(recovery) => recovery.reader(&plan, reading, epochs)?,
+        None => {
+            let mut aligned = Aligned::new(&plan, readers(&plan, reading)?, epochs);
+            if let Some(dir) = &options.replay {
+                aligned.follow(ticks::read(dir)?.records, Afterwards::End);
+            }
+            aligned
+        }
+    };
+    let instance = recovery.as_ref().map_or_else(shared::instance_id, |recovery| recovery.opened.instance.clone());
+    let failure = Arc::new(Failure::default());
+    let application = format!("{}/{instance}", plan.job);
+    // Who reports what topics stage; there is nobody yet.
+    let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+    let staging = options.state_dir.as_ref().zip(recovery.as_ref()).map(|(dir, recovery)| Staging {
+        directory: dir.join("outbox"),
+        application: application.clone(),
+        generation: recovery.opened.generation,
+        stage: publish::stage_topics(Arc::clone(&reports)),
+    });
+    resources.open_topics(&plan, staging.as_ref())?;
+    let resources = Arc::new(resources);
+    let chain = recovery.as_ref().map(Recovery::chain).unwrap_or_default();
+    let (log, target, tick_log) = match recovery {
+        None => (None, None, None),
+        Some(Recovery { store, opened, template, tick_log, .. }) => {
+            resumed.loaded = opened.loaded;
+            let log = Log {
+                store: store.clone(),
+                generation: opened.generation,
+                keep: plan.checkpoint.keep,
+                template,
+                chain: chain.clone(),
+                entries: opened.entries,
+            };
+            let durable = tick_log.handle();
+            let tick_log = (Arc::new(Mutex::new(tick_log)), durable);
+            (Some(log), Some((store, opened.generation, opened.staged)), Some(tick_log))
+        }
+    };
+    let publication = Arc::new(Publication {
+        failure: Arc::clone(&failure),
+        tick_log: tick_log.clone(),
+        application,
+        root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
+        resources: Arc::clone(&resources),
+        committers: Mutex::default(),
+    });
+    let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
+    if let Some((_, _, staged)) = &target {
+        publication.catch_up(staged, &instance)?;
+        failpoint("restore.published");
     }
-    let interval = Duration::from_micros(plan.checkpoint.interval.unsigned_abs());
-    let rows = plan.checkpoint.rows.unwrap_or(EPOCH_ROWS);
-    let mut aligned = Aligned::new(&plan, readers, EpochPolicy { interval, rows });
-    if let Some(dir) = &options.replay {
-        aligned.follow(ticks::read(dir)?.records);
+    let progress = Arc::new(CheckpointProgress::default());
+    if chain.is_empty() {
+        progress.want_whole();
     }
-    let reader = Mutex::new(Some(aligned));
+    let expected = expected(&plan, &resources, workers, log.as_ref().map_or(0, |log| log.generation + 1));
+    let refused = |error: std::io::Error| EngineError::Workers(format!("a thread could not be started: {error}"));
+    let (coordinator, reporter) =
+        Coordinator::start(log, expected, Arc::clone(&progress), Arc::clone(&hooks)).map_err(refused)?;
+    let target = target.map(|(store, generation, _)| Target { store, generation, workers, hooks });
+    let checkpoints = Checkpoints::start(target, resumed, progress, reporter)?;
     let offsets = match reading {
         // What was read once is read again; nobody's lag changes.
         Reading::Replay => Offsets::default(),
-        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(TickLog::handle).as_ref())?,
+        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
     };
-    let (observer, stop) = (options.observer.clone(), options.stop.clone());
-    let shared = Shared::new(Arc::clone(&plan), tick_log, offsets, observer, stop, options.tap.clone());
-    let resources = Arc::new(graph::Resources::open(&plan)?);
+    let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone());
+    let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, instance, watchers);
+    // Set once, here.
+    let _ = reports.set(Arc::downgrade(&shared));
 
+    let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
+    let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
     let started = Instant::now();
-    let config = Config {
-        communication: if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) },
-        worker: WorkerConfig::default(),
-    };
-    let for_workers = Arc::clone(&shared);
-    let for_graph = Arc::clone(&resources);
-    let guards = timely::execute(config, move |worker| {
-        let shared = Arc::clone(&for_workers);
-        let reader =
-            if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
-        let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
-        while !done.done() && !shared.failed() {
-            worker.step_or_park(Some(Duration::from_millis(50)));
-        }
-        if shared.failed() {
-            for dataflow in worker.installed_dataflows() {
-                worker.drop_dataflow(dataflow);
-            }
-        }
-    })
-    .map_err(EngineError::Workers)?;
-    for guard in guards.join() {
-        guard.map_err(EngineError::Workers)?;
-    }
+    let outcome = work(&shared, &resources, workers, aligned);
+    // Everything that was staged is committed and published, or the job has failed.
+    shared.checkpoints.close();
+    coordinator.finish();
+    drop(upkeep);
+    outcome?;
     if let Some(error) = shared.take_failure() {
         return Err(error);
     }
     let seconds = started.elapsed().as_secs_f64();
     shared.offsets.finish();
+    if let (Some(dir), Some(target)) = (&options.state_dir, &options.savepoint) {
+        recovery::save(&plan, dir, target)?;
+    }
     if !options.until_end {
         // The sources have ended; the online store goes on answering until the job is stopped.
         if let Some(OpenStore::Redis(store)) = &resources.online {
@@ -195,9 +260,65 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     Ok(summary(&shared, workers, seconds, topics))
 }
 
-fn open_tick_log(dir: &Path) -> Result<TickLog, EngineError> {
-    std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
-    TickLog::create(dir).map_err(EngineError::TickLog)
+/// Opens the sources at their beginning.
+fn readers(plan: &Plan, reading: Reading) -> Result<Vec<SourceReader>, EngineError> {
+    let open = |index: usize| {
+        let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
+        Ok(SourceReader::open(&plan.sources[index], options)?)
+    };
+    (0..plan.sources.len()).map(open).collect()
+}
+
+/// What makes an epoch complete.
+fn expected(plan: &Plan, resources: &graph::Resources, workers: usize, first: Epoch) -> Expected {
+    let mut sinks = BTreeMap::new();
+    if plan.offline.is_some() {
+        sinks.insert(publish::OFFLINE.to_owned(), workers);
+    }
+    if resources.outboxes.is_some() {
+        sinks.insert(publish::TOPICS.to_owned(), workers);
+    }
+    if resources.online.is_some() {
+        sinks.insert(publish::ONLINE.to_owned(), workers);
+    }
+    // Without operators that have state there is the reader's alone, on the first worker.
+    let parts = if operators::operators(plan, &resources.chains).is_empty() { 1 } else { workers };
+    Expected { first, parts, sinks }
+}
+
+/// Runs the graph to its end.
+fn work(
+    shared: &Arc<Shared>,
+    resources: &Arc<graph::Resources>,
+    workers: usize,
+    reader: Aligned,
+) -> Result<(), EngineError> {
+    let config = Config {
+        communication: if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) },
+        worker: WorkerConfig::default(),
+    };
+    let reader = Mutex::new(Some(reader));
+    let (for_workers, for_graph) = (Arc::clone(shared), Arc::clone(resources));
+    let guards = timely::execute(config, move |worker| {
+        let shared = Arc::clone(&for_workers);
+        let reader =
+            if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
+        shared.checkpoints.built();
+        while !done.done() && !shared.failed() {
+            worker.step_or_park(Some(Duration::from_millis(50)));
+        }
+        if shared.failed() {
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        }
+    })
+    .map_err(EngineError::Workers)?;
+    for guard in guards.join() {
+        guard.map_err(EngineError::Workers)?;
+    }
+    Ok(())
 }
 
 fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSummary>) -> RunSummary {

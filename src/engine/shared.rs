@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::EngineError;
+use super::checkpoint::Checkpoints;
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::online_redis::Left;
@@ -39,6 +40,31 @@ impl StopHandle {
     }
 }
 
+/// The first failure of a job.
+#[derive(Debug, Default)]
+pub struct Failure {
+    error: Mutex<Option<EngineError>>,
+    failed: AtomicBool,
+}
+
+impl Failure {
+    /// Records a failure, if it is the first.
+    pub fn fail(&self, error: EngineError) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether there was one.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Takes it out.
+    pub fn take(&self) -> Option<EngineError> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Source, partition and kind of rows turned away.
 type Place = (Arc<str>, u16, &'static str);
 
@@ -53,10 +79,13 @@ pub struct Shared {
     /// Tells the brokers how far topics have been read.
     pub offsets: Offsets,
     /// The tick log, where the job has a state directory.
-    tick_log: Option<(Mutex<TickLog>, Durable)>,
+    tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
     stop: StopHandle,
-    failure: Mutex<Option<EngineError>>,
-    failed: AtomicBool,
+    failure: Arc<Failure>,
+    /// Names the job's life in tables, topics and outboxes.
+    pub instance: String,
+    /// Checkpoints: where state is saved, and restored from.
+    pub checkpoints: Checkpoints,
     /// Raw rows read.
     pub rows_read: AtomicU64,
     /// Rows scored.
@@ -75,8 +104,6 @@ pub struct Shared {
     pub longest_stall_us: AtomicU64,
     /// What stages leave at their last tick for an online store that may lose its values.
     pub left: Left,
-    /// Names this start of the job in table transactions.
-    instance: String,
     counts: Mutex<Vec<Counts>>,
     turned_away: Mutex<BTreeMap<Place, u64>>,
 }
@@ -98,24 +125,23 @@ impl Shared {
     /// Shared state of a job that is about to start.
     pub fn new(
         plan: Arc<Plan>,
-        tick_log: Option<TickLog>,
+        tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+        failure: Arc<Failure>,
+        checkpoints: Checkpoints,
         offsets: Offsets,
-        observer: Option<Arc<Observer>>,
-        stop: StopHandle,
-        tap: Option<Tap>,
+        instance: String,
+        (observer, stop, tap): (Option<Arc<Observer>>, StopHandle, Option<Tap>),
     ) -> Arc<Self> {
         Arc::new(Shared {
             plan,
-            tick_log: tick_log.map(|log| {
-                let durable = log.handle();
-                (Mutex::new(log), durable)
-            }),
+            tick_log,
             offsets,
             observer,
             stop,
             tap,
-            failure: Mutex::new(None),
-            failed: AtomicBool::new(false),
+            failure,
+            checkpoints,
+            instance,
             rows_read: AtomicU64::new(0),
             rows_scored: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -125,7 +151,6 @@ impl Shared {
             state_bytes: AtomicU64::new(0),
             longest_stall_us: AtomicU64::new(0),
             left: Left::default(),
-            instance: instance_id(),
             counts: Mutex::new(Vec::new()),
             turned_away: Mutex::default(),
         })
@@ -133,21 +158,17 @@ impl Shared {
 
     /// Records the first failure and makes every worker end.
     pub fn fail(&self, error: EngineError) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            *failure = Some(error);
-        }
-        self.failed.store(true, Ordering::Release);
+        self.failure.fail(error);
     }
 
     /// Whether some worker has failed.
     pub fn failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.failure.failed()
     }
 
     /// Takes the failure out.
     pub fn take_failure(&self) -> Option<EngineError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure.take()
     }
 
     /// Whether the job was asked to stop.
@@ -215,12 +236,6 @@ impl Shared {
         self.longest_stall_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Under which name this start of the job commits to a table: a later start commits anew and never takes its own
-    /// epochs for those of an earlier one.
-    pub fn application_id(&self, table: &str) -> String {
-        format!("{}/{}/{table}", self.plan.job, self.instance)
-    }
-
     /// Writes a tick's record, where the job keeps a log.
     ///
     /// # Errors
@@ -248,7 +263,7 @@ impl Shared {
 }
 
 /// A name that no other start has: wall-clock nanoseconds and the process.
-fn instance_id() -> String {
+pub fn instance_id() -> String {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     format!("{nanos:x}-{:x}", std::process::id())
 }

@@ -16,17 +16,25 @@ use timely::dataflow::{Scope, Stream};
 
 use super::EngineError;
 use super::alarm::Alarm;
+use super::checkpoint::Saver;
 use super::offsets::Underway;
-use super::read_ahead::{ReadAhead, Ready};
+use super::read_ahead::{Read, ReadAhead, Ready};
 use super::shared::Shared;
 use super::tables::{DEAD_LETTERS, dead_letter_tables};
 use super::ticked::{Control, Rows};
 use crate::base::Tick;
 use crate::ingest::aligned::{Aligned, Cut};
 use crate::ingest::ticks::TickRecord;
-use crate::ingest::{DeadLetter, dead_letter_batch};
+use crate::ingest::{DeadLetter, DedupDelta, dead_letter_batch};
 use crate::ops::Batch;
 use crate::ops::control::{TickInfo, broadcast};
+use crate::state::{CutReport, Encode, Mode, Report};
+
+/// Epochs that may be on their way at once.
+const EPOCHS_MAX: u64 = 2;
+
+/// Names the reader's ids in snapshots.
+pub const READER_IDS: &str = "reader ids";
 
 /// The probe is looked at this often while the graph is busy and the reader waits.
 const BUSY_LOOK: Duration = Duration::from_micros(300);
@@ -62,6 +70,7 @@ pub fn sources<'s>(
     let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
     let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
     let info = builder.operator_info();
+    let saver = reader.as_ref().and_then(|_| shared.checkpoints.operator(scope.index(), READER_IDS));
     let started = reader.map(|reader| {
         let to_wake = scope.worker().sync_activator_for(info.address.to_vec());
         ReadAhead::start(reader, Arc::clone(&shared), to_wake)
@@ -78,6 +87,11 @@ pub fn sources<'s>(
         let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
         let mut underway = Underway::default();
+        // Rows and epochs before are an earlier process's.
+        if let Some(held) = capabilities.as_mut() {
+            held.iter_mut().for_each(|capability| capability.downgrade(&shared.checkpoints.first_tick));
+        }
+        let mut held_read: Option<Read> = None;
         move |_frontiers| {
             let (Some(reads), Some(held)) = (reads.as_ref(), capabilities.as_mut()) else {
                 return false;
@@ -94,7 +108,13 @@ pub fn sources<'s>(
                 alarm.ring_after(Duration::from_micros(100));
                 return true;
             }
-            let read = match reads.next() {
+            let next = held_read.take().map_or_else(|| reads.next(), |read| Ok(Ready::Read(read)));
+            let read = match next {
+                Ok(Ready::Read(read)) if read.cut.info.epoch_end && !room_for_epoch(&shared) => {
+                    held_read = Some(read);
+                    alarm.ring_after(BUSY_LOOK);
+                    return true;
+                }
                 Ok(Ready::Read(read)) => read,
                 Ok(Ready::Nothing) => {
                     if probe.less_than(&tick) {
@@ -115,23 +135,19 @@ pub fn sources<'s>(
                     return false;
                 }
             };
-            let cut = *read.cut;
-            shared.note_cut(&cut, &read.counts);
-            let record = TickRecord {
-                tick: cut.info.tick,
-                watermark: cut.info.watermark,
-                offsets: cut.offsets.clone(),
-                entered: cut.entered.clone(),
-                idle: cut.idle.clone(),
-                epoch_end: cut.info.epoch_end,
-                ..TickRecord::default()
-            };
-            if let Err(error) = shared.log_tick(&record) {
+            let Read { cut, counts, whole } = read;
+            shared.note_cut(&cut, &counts);
+            if let Err(error) = log(&shared, &cut) {
                 shared.fail(error);
                 capabilities = None;
                 return false;
             }
-            let Cut { info, offsets, batches, dead, .. } = cut;
+            if let Err(error) = report(&shared, saver.as_ref(), &cut, whole) {
+                shared.fail(error);
+                capabilities = None;
+                return false;
+            }
+            let Cut { info, offsets, batches, dead, .. } = *cut;
             let last = info.last;
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
@@ -156,6 +172,53 @@ pub fn sources<'s>(
     });
     let dead = rows.split_off(count);
     Sources { rows, dead, control: broadcast(control) }
+}
+
+/// Whether another epoch may be on its way.
+fn room_for_epoch(shared: &Shared) -> bool {
+    shared.failed() || shared.checkpoints.progress.outstanding() < EPOCHS_MAX
+}
+
+/// Writes the tick log, unless the tick came from it.
+fn log(shared: &Shared, cut: &Cut) -> Result<(), EngineError> {
+    if cut.replayed {
+        return Ok(());
+    }
+    shared.log_tick(&TickRecord {
+        tick: cut.info.tick,
+        watermark: cut.info.watermark,
+        offsets: cut.offsets.clone(),
+        entered: cut.entered.clone(),
+        idle: cut.idle.clone(),
+        epoch_end: cut.info.epoch_end,
+        ..TickRecord::default()
+    })
+}
+
+/// At an epoch's end: tells the coordinator of the cut, before any worker hears of it.
+fn report(shared: &Shared, saver: Option<&Saver>, cut: &Cut, whole: bool) -> Result<(), EngineError> {
+    let info = &cut.info;
+    if !info.epoch_end {
+        return Ok(());
+    }
+    shared.checkpoints.begin(info.epoch, whole);
+    if let Some(saver) = saver {
+        let ids = cut.dedup.clone();
+        let encode: Encode =
+            Box::new(move || Ok(if ids.is_empty() { Vec::new() } else { vec![(0, DedupDelta::encode(&ids))] }));
+        saver.save_later(info, Mode::Change, whole, encode);
+    }
+    let reader = cut.state.as_deref().map(serde_json::to_value).transpose();
+    let reader = reader.map_err(|error| EngineError::defect(error.to_string()))?.unwrap_or_default();
+    shared.checkpoints.report(Report::Cut(Box::new(CutReport {
+        epoch: info.epoch,
+        tick: info.tick,
+        watermark: info.watermark,
+        now: info.now,
+        last: info.last,
+        reader,
+    })));
+    Ok(())
 }
 
 /// The letters of a tick as batches, with the index of the table that takes each.

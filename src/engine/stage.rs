@@ -15,10 +15,11 @@ use timely::dataflow::Scope;
 
 use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
+use super::checkpoint::{SLICE_BYTES, Saver};
 use super::letters::letters;
 use super::online_redis::AllValues;
 use super::shared::Shared;
-use super::ticked::{Control, Port, Rows, per_tick};
+use super::ticked::{Control, Port, Rows, Slice, TickLogic, per_tick};
 use crate::base::{EventTime, Micros, Tick, format_duration};
 use crate::features::join::LabelJoin;
 use crate::features::view::{Merged, Refreshed, Revisions, Updates, ViewOptions, ViewState};
@@ -26,7 +27,8 @@ use crate::ingest::DeadLetterKind;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
-use crate::plan::model::{NamedExpr, StreamRef, ViewPlan, Window};
+use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan, Window};
+use crate::state::Mode;
 
 /// Keys in one batch for the online store.
 const REFRESH_ROWS: usize = 65_536;
@@ -45,6 +47,8 @@ pub struct StageInput {
     pub online: bool,
     /// Counts how often the online store lost its values, if it may.
     pub losses: Option<Arc<AtomicU64>>,
+    /// Names the state in snapshots.
+    pub name: String,
 }
 
 /// What leaves a stage.
@@ -76,29 +80,49 @@ pub fn view_stage<'s>(
             None
         }
     };
-    let (for_logic, view_index) = (Arc::clone(shared), input.view);
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        let Some(running) = &mut core else { return };
-        if for_logic.failed() {
-            return;
-        }
-        let updates = if own { None } else { inputs.pop().and_then(merged) };
-        let rows = inputs.pop().and_then(merged);
-        if let Err(error) = running.tick(info, rows, updates, out) {
-            for_logic.fail(error);
-        }
-        if info.last
-            && let Some(core) = core.take()
-        {
-            core.leave(info, view_index);
-        }
-    });
+    if let Some(core) = &mut core
+        && let Err(error) = core.restore(&input.name, (scope.index(), scope.peers()))
+    {
+        shared.fail(error);
+    }
+    let logic = Box::new(ViewLogic { core, shared: Arc::clone(shared), view: input.view, own });
     let ports = std::iter::once(rows).chain(updates).collect();
     let name = format!("view {}", view.name);
     let mut outputs = per_tick(scope, &name, control, ports, 3, logic).into_iter();
     let mut next = || outputs.next().expect("three outputs");
     let (rows, side_rows, online) = (next(), next(), next());
     StageOutput { rows, side_rows: input.side.then_some(side_rows), online: input.online.then_some(online) }
+}
+
+/// A stage between its ticks.
+struct ViewLogic {
+    core: Option<StageCore>,
+    shared: Arc<Shared>,
+    view: usize,
+    own: bool,
+}
+
+impl TickLogic for ViewLogic {
+    fn tick(&mut self, info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]) {
+        let Some(core) = &mut self.core else { return };
+        if self.shared.failed() {
+            return;
+        }
+        let updates = if self.own { None } else { inputs.pop().and_then(merged) };
+        let rows = inputs.pop().and_then(merged);
+        if let Err(error) = core.tick(info, rows, updates, out).and_then(|()| core.save(info)) {
+            self.shared.fail(error);
+        }
+        if info.last
+            && let Some(core) = self.core.take()
+        {
+            core.leave(info, self.view);
+        }
+    }
+
+    fn slice(&mut self) -> Slice {
+        self.core.as_mut().map_or(Slice::Done, StageCore::slice)
+    }
 }
 
 fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
@@ -120,6 +144,8 @@ struct StageCore {
     side_schema: SchemaRef,
     side_columns: usize,
     online: Option<Online>,
+    /// Where the state is saved, if it is.
+    saver: Option<Saver>,
     accounted: (u64, u64),
 }
 
@@ -181,7 +207,8 @@ impl StageCore {
             reach: reach(view),
             schema: online_schema(view),
         });
-        let options = ViewOptions { order: plan.order, refresh: online.is_some(), revise_within };
+        let checkpoints = shared.checkpoints.enabled();
+        let options = ViewOptions { order: plan.order, refresh: online.is_some(), revise_within, checkpoints };
         let state = ViewState::new(view, &update_schema, options)?;
         let fields = update_schema.fields().iter().cloned();
         let aggregates = value_fields(view).into_iter().take(view.aggregates.len());
@@ -197,8 +224,49 @@ impl StageCore {
             side_schema: Arc::new(Schema::new(fields.chain(aggregates).collect::<Vec<_>>())),
             side_columns: update_schema.fields().len(),
             online,
+            saver: None,
             accounted: (0, 0),
         })
+    }
+
+    /// Registers the state under `name`, and takes in what was saved of it.
+    fn restore(&mut self, name: &str, place: (usize, usize)) -> Result<(), EngineError> {
+        self.saver = self.shared.checkpoints.operator(place.0, name);
+        let shared = Arc::clone(&self.shared);
+        shared.checkpoints.restore(name, place, |slot, bytes| Ok(self.state.import(slot, bytes)?))
+    }
+
+    /// At an epoch's end: freezes the state, to be written in slices while later ticks change it.
+    fn save(&mut self, info: &TickInfo) -> Result<(), EngineError> {
+        if !info.epoch_end || self.saver.is_none() {
+            return Ok(());
+        }
+        // What is left of the epoch before has to be out first; epochs are rarely so short.
+        while self.write(usize::MAX) {}
+        let whole = self.shared.checkpoints.is_whole(info.epoch);
+        self.state.freeze(whole)?;
+        if let Some(saver) = &mut self.saver {
+            saver.begin(info.epoch, whole);
+        }
+        while info.last && self.write(usize::MAX) {}
+        Ok(())
+    }
+
+    /// Writes a slice of what is frozen, and tells whether there is more.
+    fn write(&mut self, bytes: usize) -> bool {
+        let Some(saver) = self.saver.as_mut().filter(|saver| saver.is_writing()) else { return false };
+        let entries = self.state.write_frozen(bytes);
+        let more = self.state.frozen();
+        saver.slice(entries, !more);
+        more
+    }
+
+    fn slice(&mut self) -> Slice {
+        let waits = |saver: &Saver| saver.is_writing() && !saver.ready();
+        if self.saver.as_ref().is_some_and(waits) {
+            return Slice::Later;
+        }
+        if self.write(SLICE_BYTES) { Slice::More } else { Slice::Done }
     }
 
     fn tick(
@@ -275,7 +343,7 @@ impl StageCore {
     /// Sends online values that changed, or slid, since the last refresh; all of them when the store lost them.
     fn refresh(&mut self, info: &TickInfo, out: &mut [Vec<Batch>]) -> Result<(), EngineError> {
         let Some(online) = &mut self.online else { return Ok(()) };
-        if info.now == EventTime::MIN {
+        if info.now == EventTime::MIN || info.tick < self.shared.checkpoints.online_from {
             return Ok(());
         }
         let losses = online.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire));
@@ -351,6 +419,19 @@ pub fn online_schema(view: &ViewPlan) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// Names the state of a view in snapshots. A view that several spines read has a state for each; the first has the plain name.
+pub fn view_name(view: &ViewPlan, spine: Option<&SourcePlan>) -> String {
+    match spine {
+        None => format!("view {}", view.name),
+        Some(spine) => format!("view {} for {}", view.name, spine.name),
+    }
+}
+
+/// Names the state of a join in snapshots.
+pub fn join_name(join: &JoinPlan) -> String {
+    format!("join {}", join.name)
+}
+
 /// Adds a label join to the graph. Its updates leave in order at the tick that brought them; right rows that no left row
 /// has met within the join's bound leave as dead letters.
 pub fn join_stage<'s>(
@@ -362,14 +443,28 @@ pub fn join_stage<'s>(
     right: Port<'s>,
 ) -> (Rows<'s>, Rows<'s>) {
     let plan = &shared.plan.joins[join];
-    let mut core = match LabelJoin::new(plan, &shared.plan.sources[plan.right].stream_schema) {
+    let right_schema = &shared.plan.sources[plan.right].stream_schema;
+    let fault = |error| EngineError::Plan(format!("streams.{}: {error}", plan.name));
+    let mut core = match LabelJoin::new(plan, right_schema, shared.checkpoints.enabled()) {
         Ok(core) => Some(core),
         Err(error) => {
-            shared.fail(EngineError::Plan(format!("streams.{}: {error}", plan.name)));
+            shared.fail(fault(error));
             None
         }
     };
-    let name = format!("join {}", plan.name);
+    let name = join_name(plan);
+    let saver = shared.checkpoints.operator(scope.index(), &name);
+    if let Some(core) = &mut core {
+        let place = (scope.index(), scope.peers());
+        let restored = shared.checkpoints.restore(&name, place, |slot, bytes| core.import(slot, bytes).map_err(fault));
+        if let Err(error) = restored {
+            shared.fail(error);
+        }
+        if let Some(watermark) = shared.checkpoints.watermark {
+            // What had expired by then was told of then.
+            core.advance(watermark);
+        }
+    }
     let shared = Arc::clone(shared);
     let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
         let Some(core) = &mut core else { return };
@@ -386,6 +481,14 @@ pub fn join_stage<'s>(
             );
             let reasons: Vec<(usize, String)> = (0..rows.num_rows()).map(|row| (row, reason.clone())).collect();
             out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, &shared)));
+        }
+        if info.epoch_end
+            && let Some(saver) = &saver
+        {
+            let whole = shared.checkpoints.is_whole(info.epoch);
+            let frozen = core.freeze(whole);
+            let encode = Box::new(move || frozen.encode().map_err(|error| error.to_string()));
+            saver.save_later(info, Mode::Change, whole, encode);
         }
     });
     let mut outputs = per_tick(scope, &name, control, vec![left, right], 2, logic);

@@ -3,7 +3,11 @@
 //! Each worker has a thread that encodes and sends. A tick counts as taken in, for the bound on what is in flight, when
 //! the producer's queue holds its rows: while the brokers are away the queue fills, ticks stay in flight, and the sources
 //! stop reading. The worker itself never waits. At the last tick the thread waits for all acknowledgements.
+//!
+//! Rows of topics that are written exactly once go to the worker's outboxes instead. At an epoch's last tick these are
+//! finished and reported; who publishes them, and when, is decided elsewhere.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +22,16 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 
 use super::background::Background;
 use super::graph::Resources;
+use super::outbox::Staged;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, TickBuffer};
-use super::topics::{OpenTopic, TopicOrigin};
+use super::topics::{OpenTopic, TopicOrigin, Way};
 use crate::base::{Tick, format_time};
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
 use crate::store::StoreError;
+use crate::store::topic::Publisher;
+use crate::store::topic::outbox::{OutboxWriter, slot_of_key, slot_of_row};
 
 /// How long a job that was asked to stop waits for brokers that take nothing.
 const GRACE: Duration = Duration::from_secs(10);
@@ -65,13 +72,14 @@ pub fn topic_sink<'s>(
     let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (shared, resources) = (Arc::clone(shared), Arc::clone(resources));
     let worker = scope.index();
+    let staged = resources.outboxes.is_some();
     builder.build_reschedule(move |capabilities| {
         drop(capabilities);
         let thread = {
             let (shared, resources) = (Arc::clone(&shared), Arc::clone(&resources));
             // No more ticks than this can be under way, so the worker never waits for the queue.
             let queue = shared.plan.ticks.in_flight_max + 2;
-            let start = move || publisher(shared, resources);
+            let start = move || publisher(shared, resources, worker);
             Background::spawn(&format!("tidemill-topics-{worker}"), queue, wake, start)
         };
         let mut waiting: Vec<Capability<Tick>> = Vec::new();
@@ -91,7 +99,7 @@ pub fn topic_sink<'s>(
                         rows.extend(batches.map(|batch| (*topic, batch)));
                     }
                 }
-                if rows.is_empty() && !info.last {
+                if rows.is_empty() && !info.last && !(info.epoch_end && staged) {
                     continue;
                 }
                 thread.send(Request { info, rows });
@@ -106,70 +114,169 @@ pub fn topic_sink<'s>(
 }
 
 /// The publishing thread's work.
-fn publisher(shared: Arc<Shared>, resources: Arc<Resources>) -> impl FnMut(Request) -> Option<Tick> {
-    let (mut key, mut payload) = (Vec::new(), Vec::new());
+fn publisher(shared: Arc<Shared>, resources: Arc<Resources>, worker: usize) -> impl FnMut(Request) -> Option<Tick> {
+    let writers = resources.outboxes.as_ref().map_or(Ok(Vec::new()), |outboxes| outboxes.writers(worker));
+    let writers = writers.unwrap_or_else(|error| {
+        shared.fail(error.into());
+        Vec::new()
+    });
+    let mut thread = Thread { shared, resources, worker, writers, key: Vec::new(), payload: Vec::new() };
     move |Request { info, rows }| {
-        if shared.failed() || !shared.wait_durable(info.tick) {
+        if thread.shared.failed() || !thread.shared.wait_durable(info.tick) {
             return None;
         }
-        let mut published = rows.iter().try_for_each(|(topic, batch)| {
-            publish(&shared, &resources.topics[*topic], &info, batch, &mut key, &mut payload)
-        });
-        if info.last {
-            published = published.and_then(|()| {
-                resources.topics.iter().try_for_each(|topic| topic.publisher.flush(&giving_up(&shared, topic)))
-            });
-        }
-        match published {
+        match thread.tick(&info, &rows) {
             Ok(()) => Some(info.tick),
             Err(error) => {
-                shared.fail(error.into());
+                thread.shared.fail(error.into());
                 None
             }
         }
     }
 }
 
-fn publish(
-    shared: &Shared,
-    topic: &OpenTopic,
-    info: &TickInfo,
-    batch: &RecordBatch,
-    key: &mut Vec<u8>,
-    payload: &mut Vec<u8>,
-) -> Result<(), StoreError> {
-    topic.publisher.check()?;
-    let letters = topic.origin == TopicOrigin::DeadLetters;
-    let table = if letters { topic.form.table_rows(batch)? } else { topic.form.engine_rows(info.tick, batch)? };
-    let rows = topic.encoder.bind(&table)?;
-    let about = letters.then(|| Letters::new(batch)).flatten();
-    let (tick, epoch) = (info.tick.to_string(), info.epoch.to_string());
-    let stamps = [("tidemill.job", shared.plan.job.as_str()), ("tidemill.tick", &tick), ("tidemill.epoch", &epoch)];
-    let give_up = giving_up(shared, topic);
-    for row in 0..table.num_rows() {
-        key.clear();
-        payload.clear();
-        rows.write(row, payload);
-        let keyed = topic.key.write(&rows, row, key);
-        let mut headers = OwnedHeaders::new_with_capacity(stamps.len());
-        for (name, value) in stamps {
-            headers = headers.insert(Header { key: name, value: Some(value) });
+struct Thread {
+    shared: Arc<Shared>,
+    resources: Arc<Resources>,
+    worker: usize,
+    /// One for each group of outboxes.
+    writers: Vec<OutboxWriter>,
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Thread {
+    fn tick(&mut self, info: &TickInfo, rows: &[(usize, RecordBatch)]) -> Result<(), StoreError> {
+        let resources = Arc::clone(&self.resources);
+        let fresh = self.shared.checkpoints.publishes(info.tick);
+        for (topic, batch) in rows.iter().filter(|_| fresh) {
+            let topic = &resources.topics[*topic];
+            let rows = Form::new(topic, info, batch)?;
+            match &topic.way {
+                Way::AtLeastOnce { publisher, slot } => self.publish(topic, publisher, *slot, info, &rows)?,
+                Way::ExactlyOnce { number, topic: place, .. } => self.stage(topic, *number, *place, info, &rows)?,
+            }
         }
-        if let Some(about) = &about {
-            headers = about.headers(row, headers);
+        if let Some(outboxes) = resources.outboxes.as_ref().filter(|_| info.epoch_end) {
+            let mut parts = Vec::new();
+            for writer in &mut self.writers {
+                parts.extend(writer.finish(info.epoch)?);
+            }
+            outboxes.staged(Staged { worker: self.worker, epoch: info.epoch, parts });
         }
-        topic.publisher.send(topic.slot, keyed.then_some(key.as_slice()), payload, headers, &give_up)?;
+        if info.last {
+            for publisher in resources.topics.iter().filter_map(OpenTopic::publisher) {
+                publisher.flush(&giving_up(&self.shared, publisher))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn publish(
+        &mut self,
+        topic: &OpenTopic,
+        publisher: &Publisher,
+        slot: usize,
+        info: &TickInfo,
+        form: &Form<'_>,
+    ) -> Result<(), StoreError> {
+        publisher.check()?;
+        let Thread { shared, key, payload, .. } = self;
+        let rows = topic.encoder.bind(&form.table)?;
+        let (tick, epoch) = (info.tick.to_string(), info.epoch.to_string());
+        let stamps = stamps(shared, &tick, &epoch);
+        let give_up = giving_up(shared, publisher);
+        for row in 0..form.table.num_rows() {
+            key.clear();
+            payload.clear();
+            rows.write(row, payload);
+            let keyed = topic.key.write(&rows, row, key);
+            let mut headers = OwnedHeaders::new_with_capacity(stamps.len());
+            for (name, value) in stamps {
+                headers = headers.insert(Header { key: name, value: Some(value) });
+            }
+            if let Some(about) = &form.about {
+                for (name, value) in about.headers(row).iter() {
+                    headers = headers.insert(Header { key: name, value: Some(value.as_ref()) });
+                }
+            }
+            publisher.send(slot, keyed.then_some(key.as_slice()), payload, headers, &give_up)?;
+        }
+        Ok(())
+    }
+
+    fn stage(
+        &mut self,
+        topic: &OpenTopic,
+        number: usize,
+        place: u16,
+        info: &TickInfo,
+        form: &Form<'_>,
+    ) -> Result<(), StoreError> {
+        let Thread { shared, writers, key, payload, .. } = self;
+        // Without writers the job has failed.
+        let Some(writer) = writers.get_mut(number) else { return Ok(()) };
+        let rows = topic.encoder.bind(&form.table)?;
+        let (tick, epoch) = (info.tick.to_string(), info.epoch.to_string());
+        let stamps = stamps(shared, &tick, &epoch).map(|(name, value)| (name, value.as_bytes()));
+        let (slots, position) = (writer.slots(), form.positions());
+        for row in 0..form.table.num_rows() {
+            key.clear();
+            payload.clear();
+            rows.write(row, payload);
+            let keyed = topic.key.write(&rows, row, key).then_some(key.as_slice());
+            let slot = keyed.map_or_else(|| slot_of_row(position(row), slots), |key| slot_of_key(key, slots));
+            match &form.about {
+                None => writer.append(place, slot, keyed, payload, &stamps)?,
+                Some(about) => {
+                    let about = about.headers(row);
+                    let about = about.iter().map(|(name, value)| (*name, value.as_bytes()));
+                    let headers: Vec<(&str, &[u8])> = stamps.into_iter().chain(about).collect();
+                    writer.append(place, slot, keyed, payload, &headers)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every message says of where it comes from.
+fn stamps<'a>(shared: &'a Shared, tick: &'a str, epoch: &'a str) -> [(&'static str, &'a str); 3] {
+    [("tidemill.job", shared.plan.job.as_str()), ("tidemill.tick", tick), ("tidemill.epoch", epoch)]
+}
+
+/// Rows in the form of their table.
+struct Form<'a> {
+    table: RecordBatch,
+    about: Option<Letters<'a>>,
+}
+
+impl<'a> Form<'a> {
+    fn new(topic: &OpenTopic, info: &TickInfo, batch: &'a RecordBatch) -> Result<Self, StoreError> {
+        let letters = topic.origin == TopicOrigin::DeadLetters;
+        let table = if letters { topic.form.table_rows(batch)? } else { topic.form.engine_rows(info.tick, batch)? };
+        Ok(Form { table, about: letters.then(|| Letters::new(batch)).flatten() })
+    }
+
+    /// Where rows came from, as one number each.
+    fn positions(&self) -> impl Fn(usize) -> u64 {
+        let column = |name: &str| self.table.column_by_name(name);
+        let partitions = column("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>());
+        let offsets = column("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        move |row| {
+            let partition = partitions.map_or(0, |c| u64::from(c.value(row).cast_unsigned()));
+            partition << 40 | offsets.map_or(0, |c| c.value(row).cast_unsigned())
+        }
+    }
 }
 
 /// Whether to wait for the brokers no longer: the job has failed, or was asked to stop and they have taken nothing for
 /// a while.
-fn giving_up(shared: &Shared, topic: &OpenTopic) -> impl Fn() -> bool {
-    let seen = Cell::new((topic.publisher.delivered(), Instant::now()));
+fn giving_up(shared: &Shared, publisher: &Publisher) -> impl Fn() -> bool {
+    let seen = Cell::new((publisher.delivered(), Instant::now()));
     move || {
         let (delivered, since) = seen.get();
-        let now = topic.publisher.delivered();
+        let now = publisher.delivered();
         if now != delivered || !shared.stopping() {
             seen.set((now, Instant::now()));
             return shared.failed();
@@ -194,24 +301,25 @@ impl<'a> Letters<'a> {
         Some(Letters { batch, columns })
     }
 
-    fn headers(&self, row: usize, mut headers: OwnedHeaders) -> OwnedHeaders {
+    fn headers(&self, row: usize) -> Vec<(&'static str, Cow<'a, str>)> {
         let column = |i: usize| self.batch.column(self.columns[i]);
-        let text = |i: usize| column(i).as_string::<i32>().value(row);
+        let text = |i: usize| Cow::Borrowed(column(i).as_string::<i32>().value(row));
         let partition = column(3).as_primitive::<Int32Type>().value(row).to_string();
         let offset = column(4).as_primitive::<Int64Type>().value(row).to_string();
         let times = column(5).as_primitive::<TimestampMicrosecondType>();
-        let time = (!times.is_null(row)).then(|| format_time(times.value(row)));
-        let all = [
-            ("tidemill.kind", Some(text(0))),
-            ("tidemill.reason", Some(text(1))),
-            ("tidemill.source", Some(text(2))),
-            ("tidemill.partition", Some(partition.as_str())),
-            ("tidemill.offset", Some(offset.as_str())),
-            ("tidemill.event_time", time.as_deref()),
+        let mut headers = vec![
+            ("tidemill.kind", text(0)),
+            ("tidemill.reason", text(1)),
+            ("tidemill.source", text(2)),
+            ("tidemill.partition", partition.into()),
+            ("tidemill.offset", offset.into()),
         ];
-        for (key, value) in all.into_iter().filter(|(_, value)| value.is_some()) {
-            headers = headers.insert(Header { key, value });
+        if !times.is_null(row) {
+            headers.push(("tidemill.event_time", format_time(times.value(row)).into()));
         }
         headers
     }
 }
+
+#[cfg(test)]
+mod tests;

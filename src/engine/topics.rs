@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 
 use super::EngineError;
 use super::chain::Chain;
+use super::outbox::{OutboxGroup, Outboxes, Staging};
 use super::run::TopicSummary;
 use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, tables_of};
 use crate::ingest::Registry;
@@ -51,10 +52,38 @@ pub struct OpenTopic {
     pub key: KeyEncoder,
     /// See [`Resolved::route`].
     pub route: Option<Vec<usize>>,
-    /// The producer, shared by topics of the same brokers and settings.
-    pub publisher: Arc<Publisher>,
-    /// Number of the topic in the producer.
-    pub slot: usize,
+    /// How they get there.
+    pub way: Way,
+}
+
+/// How messages reach a topic.
+pub enum Way {
+    /// As soon as their tick is durable.
+    AtLeastOnce {
+        /// The producer, shared by topics of the same brokers and settings.
+        publisher: Arc<Publisher>,
+        /// Number of the topic in the producer.
+        slot: usize,
+    },
+    /// Through an outbox.
+    ExactlyOnce {
+        /// The publisher's topics, shared by topics of the same brokers and settings.
+        group: Arc<OutboxGroup>,
+        /// Number of the group.
+        number: usize,
+        /// Number of the topic in the group.
+        topic: u16,
+    },
+}
+
+impl OpenTopic {
+    /// The producer of a topic that is written at once.
+    pub fn publisher(&self) -> Option<&Publisher> {
+        match &self.way {
+            Way::AtLeastOnce { publisher, .. } => Some(publisher),
+            Way::ExactlyOnce { .. } => None,
+        }
+    }
 }
 
 /// Holds a topic against the tables. `outputs` are the models' output columns.
@@ -143,15 +172,27 @@ fn route(
     names.iter().map(position).collect()
 }
 
-/// Opens all topics of a plan.
+/// Opens all topics of a plan, and the outboxes of those that are written exactly once.
 ///
 /// # Errors
-/// When a topic asks for columns that there are not, or a producer cannot be made.
-pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) -> Result<Vec<OpenTopic>, EngineError> {
+/// When a topic asks for columns that there are not, or for what the job cannot promise, or a producer cannot be made.
+pub fn open(
+    plan: &Plan,
+    chains: &[Chain],
+    outputs: &[Vec<(String, DataType)>],
+    staging: Option<&Staging>,
+) -> Result<(Vec<OpenTopic>, Option<Outboxes>), EngineError> {
+    let once = plan.topics.iter().map(|topic| Outboxes::wanted(topic, staging)).collect::<Result<Vec<_>, _>>()?;
+    let (outboxes, places) = Outboxes::of(plan, &once, staging)?;
+    let mut ways: Vec<Option<Way>> = Vec::new();
+    for place in places {
+        let group = place.and_then(|(number, topic)| Some((outboxes.as_ref()?.groups().get(number)?, number, topic)));
+        ways.push(group.map(|(group, number, topic)| Way::ExactlyOnce { group: Arc::clone(group), number, topic }));
+    }
     // Topics that differ in name alone share a producer.
     let mut producers: Vec<(&TopicPlan, Vec<String>)> = Vec::new();
-    let mut places = Vec::new();
-    for topic in &plan.topics {
+    let mut slots = Vec::new();
+    for (topic, _) in plan.topics.iter().zip(&ways).filter(|(_, way)| way.is_none()) {
         let alike = |t: &TopicPlan| t.brokers == topic.brokers && t.properties == topic.properties;
         let at = producers.iter().position(|(first, _)| alike(first)).unwrap_or_else(|| {
             producers.push((topic, Vec::new()));
@@ -159,15 +200,18 @@ pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) 
         });
         // A topic that takes two kinds of rows is counted for each.
         producers[at].1.push(topic.topic.clone());
-        places.push((at, producers[at].1.len() - 1));
+        slots.push((at, producers[at].1.len() - 1));
     }
     let publishers = producers
         .iter()
         .map(|(topic, names)| Publisher::open(&topic.brokers, &topic.properties.0, names).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
-    let topics = plan.topics.iter().zip(places);
-    topics
-        .map(|(topic, (publisher, slot))| {
+    for (way, (publisher, slot)) in ways.iter_mut().filter(|way| way.is_none()).zip(slots) {
+        *way = Some(Way::AtLeastOnce { publisher: Arc::clone(&publishers[publisher]), slot });
+    }
+    let topics = plan.topics.iter().zip(ways.into_iter().flatten());
+    let topics = topics
+        .map(|(topic, way)| {
             let fault = |at: &str, what: String| EngineError::Plan(format!("{}.kafka.{at}: {what}", topic.rows.path()));
             let Resolved { origin, form, mut encoder, key, route, schema } =
                 resolve(plan, chains, outputs, topic).map_err(|(at, what)| fault(at, what))?;
@@ -177,9 +221,10 @@ pub fn open(plan: &Plan, chains: &[Chain], outputs: &[Vec<(String, DataType)>]) 
                 let id = registered.map_err(|error| fault("registry", error.to_string()))?;
                 encoder = RowEncoder::new(format!("topic {}", topic.topic), Encoding::Avro(frame(id)));
             }
-            Ok(OpenTopic { origin, form, encoder, key, route, publisher: Arc::clone(&publishers[publisher]), slot })
+            Ok(OpenTopic { origin, form, encoder, key, route, way })
         })
-        .collect()
+        .collect::<Result<_, EngineError>>()?;
+    Ok((topics, outboxes))
 }
 
 /// What stands in front of a datum whose schema has this id in a registry.
@@ -195,7 +240,10 @@ pub fn summaries(plan: &Plan, topics: &[OpenTopic]) -> Vec<TopicSummary> {
         .map(|(plan, open)| TopicSummary {
             topic: plan.topic.clone(),
             rows: plan.rows.name().to_owned(),
-            delivered: open.publisher.deliveries()[open.slot].delivered,
+            delivered: match &open.way {
+                Way::AtLeastOnce { publisher, slot } => publisher.deliveries()[*slot].delivered,
+                Way::ExactlyOnce { group, topic, .. } => group.delivered(*topic),
+            },
         })
         .collect()
 }

@@ -36,7 +36,7 @@ use crate::plan::model::{NamedExpr, OnLate, SourcePlan};
 
 /// What became of raw rows. Every raw row is counted once:
 /// `read = accepted + filtered + late_dropped + blank + lost + Σ dead`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Raw rows read.
     pub read: u64,

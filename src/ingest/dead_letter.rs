@@ -16,7 +16,7 @@ use crate::base::{EventTime, Tick};
 use crate::plan::expr::time_type;
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeadLetterKind {

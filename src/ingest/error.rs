@@ -96,6 +96,12 @@ pub enum IngestError {
         /// What the partition holds, in words.
         held: String,
     },
+    /// What a checkpoint holds of the sources is of no use.
+    #[error("the checkpoint's sources: {what}; restore from an older checkpoint")]
+    Checkpoint {
+        /// What is wrong with it.
+        what: String,
+    },
     /// Arrow refused what this room built.
     #[error("source `{source_name}`: this is a defect of tidemill, please report it: {error}")]
     Internal {
@@ -115,7 +121,10 @@ impl IngestError {
             | IngestError::Source { .. }
             | IngestError::Refused { .. } => Blame::User,
             IngestError::Registry { error, .. } => error.blame(),
-            IngestError::Read { .. } | IngestError::Broker { .. } | IngestError::Expired { .. } => Blame::Outside,
+            IngestError::Read { .. }
+            | IngestError::Broker { .. }
+            | IngestError::Expired { .. }
+            | IngestError::Checkpoint { .. } => Blame::Outside,
             IngestError::Internal { .. } => Blame::Ours,
         }
     }

@@ -32,11 +32,12 @@ pub use dead_letter::{
     DEAD_LETTERS, DeadLetter, DeadLetterKind, KindCounts, dead_letter_batch, dead_letter_schema, row_json,
 };
 pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
+pub use dedup::{AheadState, DedupDelta};
 pub use error::IngestError;
 pub use file::paths::expand;
 pub use kafka::{GroupOffsets, Reading};
 pub use lateness::Lateness;
-pub use reader::{Decoded, Polled, ReaderOptions, SourceReader};
+pub use reader::{Decoded, FileState, Polled, ReaderOptions, SourceReader};
 pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

@@ -1,16 +1,18 @@
 //! Reads a source, partition by partition: decode, check, and hand on what is sound.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
+use serde::{Deserialize, Serialize};
 
 use super::IngestError;
 use super::checks::{Checks, Counts, count_kinds};
 use super::dead_letter::{DeadLetter, DeadLetterKind};
 use super::decode::{Offsets, Originals, RawChunk};
-use super::dedup::{Kept, Scout, can_be_id, ids};
+use super::dedup::{AheadState, DedupDelta, Kept, Scout, can_be_id, ids};
 use super::file::RawReader;
 use super::file::parquet::ParquetReader;
 use super::file::text::TextReader;
@@ -32,6 +34,8 @@ pub struct ReaderOptions {
     pub resume: Option<Vec<u64>>,
     /// How topics are read.
     pub reading: Reading,
+    /// With `resume`: how far duplicates over several partitions were decided, by partition.
+    pub ahead: Vec<AheadState>,
 }
 
 impl ReaderOptions {
@@ -105,6 +109,18 @@ pub struct SourceReader {
     dedup: Dedup,
     /// The topic that partitions come from, and its source's disorder for those that appear.
     topic: Option<(Topic, Lateness)>,
+    /// The files that partitions are, as they were when they were opened.
+    files: Vec<FileState>,
+}
+
+/// A file of a source, by which it is recognised when a job resumes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileState {
+    /// Its name without the folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// How duplicates are found.
@@ -112,7 +128,7 @@ enum Dedup {
     /// They are not looked for.
     Off,
     /// Within each partition, the order of its rows says which was kept: by the id in this column.
-    InOrder { id: usize, horizon: Micros, kept: Vec<Kept> },
+    InOrder { id: usize, horizon: Micros, kept: Vec<Kept>, noted: bool },
     /// Over several partitions, whatever was decided ahead.
     Ahead(Box<Scout>),
 }
@@ -170,12 +186,15 @@ impl SourceReader {
             }
             // A topic has no end to look ahead to.
             (Some(horizon), Some(id)) if raws.len() == 1 || topic.is_some() => {
-                Dedup::InOrder { id, horizon, kept: raws.iter().map(|_| Kept::new(horizon)).collect() }
+                Dedup::InOrder { id, horizon, kept: raws.iter().map(|_| Kept::new(horizon)).collect(), noted: false }
             }
             (Some(horizon), Some(id)) => {
-                let ahead = open_partitions(plan, &offset)?.into_iter().enumerate();
-                let ahead = ahead.map(|(p, raw)| (raw, lateness, offset(p))).collect();
-                Dedup::Ahead(Box::new(Scout::new(&plan.name, checks.clone(), id, horizon, ahead)))
+                let decided = |p: usize| options.ahead.get(p).map_or_else(|| offset(p), |state| state.next_offset);
+                let ahead = open_partitions(plan, &decided)?.into_iter().enumerate();
+                let ahead = ahead.map(|(p, raw)| (raw, lateness, decided(p))).collect();
+                let mut scout = Scout::new(&plan.name, checks.clone(), id, horizon, ahead);
+                scout.restore(&options.ahead);
+                Dedup::Ahead(Box::new(scout))
             }
         };
         let partitions = raws.into_iter().enumerate().map(|(p, raw)| Partition {
@@ -191,6 +210,7 @@ impl SourceReader {
             partitions: partitions.collect(),
             dedup,
             topic,
+            files: files_of(plan)?,
         })
     }
 
@@ -214,7 +234,7 @@ impl SourceReader {
         Ok(before..self.partitions.len())
     }
 
-    /// Enters the topic's next partition at an offset, as a tick log says.
+    /// Enters the topic's next partition at an offset, as a tick log or a checkpoint says.
     ///
     /// # Errors
     /// When the source is no topic, or the partition cannot be assigned.
@@ -224,7 +244,7 @@ impl SourceReader {
             return Err(IngestError::source(&self.name, what));
         };
         let lateness = *lateness;
-        let partition = topic.enter(offset, None)?;
+        let partition = topic.enter_at(offset)?;
         self.add(partition, lateness);
         Ok(())
     }
@@ -232,8 +252,10 @@ impl SourceReader {
     fn add(&mut self, partition: kafka::Partition, lateness: Lateness) {
         let next_offset = partition.next_offset();
         self.partitions.push(Partition { raw: Raw::Topic(Box::new(partition)), lateness, next_offset });
-        if let Dedup::InOrder { horizon, kept, .. } = &mut self.dedup {
-            kept.push(Kept::new(*horizon));
+        if let Dedup::InOrder { horizon, kept, noted, .. } = &mut self.dedup {
+            let mut new = Kept::new(*horizon);
+            new.note_news(*noted);
+            kept.push(new);
         }
     }
 
@@ -268,9 +290,74 @@ impl SourceReader {
 
     /// Raises a partition's watermark, as when a job resumes: the rows before the offset are not read again.
     pub fn raise_watermark(&mut self, partition: usize, watermark: EventTime) {
+        // The look-ahead for duplicates has what it knows of lateness from its own state.
         self.partitions[partition].lateness.raise(watermark);
-        if let Dedup::Ahead(scout) = &mut self.dedup {
-            scout.raise(partition, watermark);
+    }
+
+    /// The file that a partition is, if it is one.
+    pub fn file(&self, partition: usize) -> Option<&FileState> {
+        self.files.get(partition)
+    }
+
+    /// Has the ids of rows that are kept from now on noted for [`SourceReader::take_ids`].
+    pub fn keep_ids(&mut self, noted: bool) {
+        match &mut self.dedup {
+            Dedup::Off => {}
+            Dedup::InOrder { kept, noted: later, .. } => {
+                *later = noted;
+                kept.iter_mut().for_each(|kept| kept.note_news(noted));
+            }
+            Dedup::Ahead(scout) => scout.kept().note_news(noted),
+        }
+    }
+
+    /// The ids of rows that were kept since the last call, or with `whole` all that may still find duplicates.
+    pub fn take_ids(&mut self, whole: bool) -> Vec<DedupDelta> {
+        let delta = |(partition, kept): (usize, &mut Kept)| {
+            let bytes = kept.save(whole)?;
+            Some(DedupDelta { source: self.name.clone(), partition: partition as u16, bytes })
+        };
+        match &mut self.dedup {
+            Dedup::Off => Vec::new(),
+            Dedup::InOrder { kept, .. } => kept.iter_mut().enumerate().filter_map(delta).collect(),
+            Dedup::Ahead(scout) => delta((0, scout.kept())).into_iter().collect(),
+        }
+    }
+
+    /// How far duplicates over several partitions are decided, by partition; nothing where they are found in order.
+    pub fn ahead(&self) -> Vec<AheadState> {
+        match &self.dedup {
+            Dedup::Ahead(scout) => scout.state(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes in ids that [`SourceReader::take_ids`] gave, the oldest first. Those that can find no duplicates any more are
+    /// forgotten again.
+    ///
+    /// # Errors
+    /// When the bytes are damaged, or of a partition that is not there.
+    pub fn load_ids(&mut self, delta: &DedupDelta) -> Result<(), IngestError> {
+        let refuse = |what: String| {
+            let partition = delta.partition;
+            IngestError::Checkpoint { what: format!("ids of source `{}`, partition {partition}: {what}", self.name) }
+        };
+        let partition = usize::from(delta.partition);
+        match &mut self.dedup {
+            // The job no longer looks for duplicates.
+            Dedup::Off => Ok(()),
+            Dedup::InOrder { kept, .. } => {
+                let there = kept.get_mut(partition).zip(self.partitions.get(partition));
+                let (kept, state) = there.ok_or_else(|| refuse("there is no such partition".into()))?;
+                kept.load(&delta.bytes).map_err(refuse)?;
+                kept.advance(state.lateness.watermark());
+                Ok(())
+            }
+            Dedup::Ahead(scout) => {
+                scout.kept().load(&delta.bytes).map_err(refuse)?;
+                scout.forget();
+                Ok(())
+            }
         }
     }
 
@@ -406,6 +493,16 @@ fn open_partitions(plan: &SourcePlan, offset: &dyn Fn(usize) -> u64) -> Result<V
             Ok(vec![Box::new(made)])
         }
     }
+}
+
+fn files_of(plan: &SourcePlan) -> Result<Vec<FileState>, IngestError> {
+    let Connector::File(file) = &plan.connector else { return Ok(Vec::new()) };
+    let state = |path: &PathBuf| {
+        let error = |error| IngestError::Open { source_name: plan.name.clone(), path: path.clone(), error };
+        let bytes = std::fs::metadata(path).map_err(error)?.len();
+        Ok(FileState { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes })
+    };
+    file.files.iter().map(state).collect()
 }
 
 impl RawReader for Generator {

@@ -10,9 +10,11 @@ pub mod control;
 pub mod exchange;
 pub mod key;
 pub mod order;
+mod slots;
 
 pub use batch::{Batch, decode_rows, encode_rows, ords, times};
 pub use columns::slice_bytes;
+pub use slots::{by_slot, encode_rows_tightly, load_rows, save_rows, split_by_slot};
 
 #[cfg(test)]
 pub(crate) mod tests;

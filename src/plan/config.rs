@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{
-    ByColumn, ByName, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
+    ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
@@ -417,17 +417,24 @@ pub(super) struct SinksConfig {
 pub(super) struct ToConfig {
     /// A Kafka topic.
     pub kafka: TopicConfig,
-    /// What is promised. Default `at_least_once`.
-    #[serde(default)]
-    pub delivery: DeliveryConfig,
+    /// What is promised. Default: `exactly_once` for a job that has a state directory (`--state`), else `at_least_once`.
+    pub delivery: Option<DeliveryConfig>,
+    /// Exactly once only: rows are spread by key over this many transactions, which are written side by side. Default 4.
+    #[schemars(range(min = 1, max = 64))]
+    pub slots: Option<u32>,
+    /// Exactly once only: the topic that says how far each transaction has come, on the same brokers. It is compacted and has
+    /// one partition, and is made if it is not there. Default `tidemill.<job>.ledger`.
+    pub ledger: Option<Text>,
 }
 
 /// What is promised of rows in a topic.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DeliveryConfig {
+    /// Rows become visible, to consumers that read committed messages, when the checkpoint that covers them is complete: each
+    /// once, whatever fails. Needs a state directory. Jobs that share brokers need different names.
+    ExactlyOnce,
     /// Rows are published as soon as their tick is durable; after a failure some may be there twice.
-    #[default]
     AtLeastOnce,
 }
 
@@ -516,6 +523,22 @@ pub(super) struct OfflineConfig {
     pub delta: DeltaConfig,
     /// Write these tables only, such as `predictions/fraud` or `features/customer`. Default: all.
     pub tables: Option<Vec<Text>>,
+    /// Keep the tables tidy while the job runs: merge small files, delete what no reader needs. Off unless written; `{}` takes
+    /// all defaults. `tidemill maintain` does the same once.
+    pub maintain: Option<MaintainConfig>,
+}
+
+/// Upkeep of tables, on a thread of low priority.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaintainConfig {
+    /// How often, on the wall clock. Default 1h.
+    pub every: Option<Duration>,
+    /// Files of one date that are smaller than this are merged into ones of about 128MiB. Default 32MiB; 0 merges none.
+    pub compact_below: Option<Bytes>,
+    /// Files that were replaced, or left behind by a writer that died, are deleted after this long: longer than the longest
+    /// query. Entries of the Delta log go after 30d, or this if it is longer. Default 7d.
+    pub vacuum_after: Option<Duration>,
 }
 
 /// Delta tables.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use arrow::datatypes::{DataType, TimeUnit};
 
 use super::model::*;
-use crate::base::{Micros, SLOTS, format_duration, format_time, shown_setting};
+use crate::base::{Micros, SLOTS, format_bytes, format_duration, format_time, shown_setting};
 
 impl Plan {
     /// What the job will do: sources, operators in the order in which rows meet them, columns with types, how much state
@@ -262,6 +262,15 @@ impl Plan {
         if let Some(offline) = &self.offline {
             let tables = offline.tables.as_ref().map_or("all tables".to_string(), |t| t.join(", "));
             writeln!(out, "\noffline store {}: Delta tables, {tables}", offline.uri)?;
+            if let Some(maintain) = &offline.maintain {
+                writeln!(
+                    out,
+                    "  every {} files below {} are merged, those replaced {} ago deleted",
+                    format_duration(maintain.every),
+                    format_bytes(maintain.compact_below),
+                    format_duration(maintain.vacuum_after)
+                )?;
+            }
         }
         for topic in &self.topics {
             let format = match topic.format {
@@ -277,7 +286,13 @@ impl Plan {
                 [] => "no key".to_string(),
                 columns => format!("key {}", columns.join(", ")),
             };
-            writeln!(out, "  {key}; at least once, as soon as the tick is durable")?;
+            let once = || format!("exactly once, with each checkpoint, {} slots, ledger {}", topic.slots, topic.ledger);
+            let least = "at least once, as soon as the tick is durable";
+            match topic.delivery {
+                Some(Delivery::ExactlyOnce) => writeln!(out, "  {key}; {}", once())?,
+                Some(Delivery::AtLeastOnce) => writeln!(out, "  {key}; {least}")?,
+                None => writeln!(out, "  {key}; with --state {}; without {least}", once())?,
+            }
         }
         if self.online.is_none() && self.offline.is_none() && self.topics.is_empty() {
             writeln!(out, "\nno stores: results are computed and kept nowhere")?;

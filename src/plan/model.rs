@@ -564,6 +564,25 @@ pub struct OfflinePlan {
     pub uri: String,
     /// Tables to write, such as `predictions/fraud` or `features/customer`; `None` writes all.
     pub tables: Option<Vec<String>>,
+    /// Upkeep of the tables while the job runs, if it is wanted.
+    pub maintain: Option<MaintainPlan>,
+}
+
+/// Upkeep of tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaintainPlan {
+    /// How often, on the wall clock.
+    pub every: Micros,
+    /// Files of one date smaller than this many bytes are merged.
+    pub compact_below: u64,
+    /// Files that were replaced or abandoned are deleted after this long.
+    pub vacuum_after: Micros,
+}
+
+impl Default for MaintainPlan {
+    fn default() -> Self {
+        MaintainPlan { every: 3_600_000_000, compact_below: 32 << 20, vacuum_after: 7 * 86_400_000_000 }
+    }
 }
 
 /// When epochs close, and what is kept of them.
@@ -579,7 +598,7 @@ pub struct CheckpointPlan {
     pub uri: Option<String>,
 }
 
-/// A topic that rows are published to, at least once and as soon as their tick is durable.
+/// A topic that rows are published to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicPlan {
     /// What is published.
@@ -596,6 +615,22 @@ pub struct TopicPlan {
     pub key: Vec<String>,
     /// Settings of librdkafka's producer.
     pub properties: Properties,
+    /// What is promised; `None` when the file does not say: exactly once where the job has a state directory, else at least
+    /// once.
+    pub delivery: Option<Delivery>,
+    /// Exactly once: over how many transactions rows are spread.
+    pub slots: u16,
+    /// Exactly once: the topic that says how far they have come.
+    pub ledger: String,
+}
+
+/// What is promised of rows in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each is there once, with the checkpoint that covers it.
+    ExactlyOnce,
+    /// Each is there, as soon as its tick is durable, after a failure perhaps twice.
+    AtLeastOnce,
 }
 
 /// Rows that a topic takes.

@@ -214,6 +214,22 @@ fn handbook_in_detail() {
     assert_eq!(plan.offline.as_ref().unwrap().uri, "/lake");
 }
 
+#[test]
+fn upkeep_is_off_unless_written() {
+    let maintain = |text: Option<&str>| {
+        let sets: Vec<_> = text.map(|text| ("sinks.offline.maintain", text)).into_iter().collect();
+        let (plan, _) = job("card_fraud.yaml", &sets).unwrap_or_else(|f| panic!("{f}"));
+        plan.offline.unwrap().maintain
+    };
+    assert_eq!(maintain(None), None);
+    assert_eq!(maintain(Some("{}")), Some(MaintainPlan::default()));
+    let written = MaintainPlan { every: 60_000_000, compact_below: 4 << 20, vacuum_after: 172_800_000_000 };
+    assert_eq!(maintain(Some("{every: 1m, compact_below: 4MiB, vacuum_after: 2d}")), Some(written));
+    let (plan, _) = job("card_fraud.yaml", &[("sinks.offline.maintain", "{}")]).unwrap();
+    let told = "every 1h files below 32MiB are merged, those replaced 7d ago deleted";
+    assert!(plan.describe().contains(told), "{}", plan.describe());
+}
+
 /// The plans of the shipped jobs in words. Run with `TIDEMILL_BLESS=1` to rewrite them.
 #[test]
 fn plans_in_words() {
@@ -315,6 +331,47 @@ fn a_source_on_kafka() {
     let Connector::Kafka(labels) = &plan.sources[1].connector else { panic!() };
     assert_eq!((labels.brokers.as_str(), labels.start), ("localhost:9092", KafkaStart::Earliest));
     assert_eq!(labels.group, None);
+}
+
+#[test]
+fn what_is_promised_of_topics() {
+    let text = |to: &str| {
+        format!(
+            r#"
+        job: j
+        sources: {{tx: {{generator: {{stream: transactions, duration: 1d}}, id: tx_id, event_time: ts}}}}
+        features:
+          card:
+            from: tx
+            entity: [customer_id]
+            aggregates: {{n: {{count: "*", over: 1d}}}}
+            to: {{kafka: {{topic: out}}{to}}}
+        "#
+        )
+    };
+    let ledger = "slots, ledger tidemill.j.ledger";
+    for (to, delivery, slots, said) in [
+        (
+            "",
+            None,
+            4,
+            format!("with --state exactly once, with each checkpoint, 4 {ledger}; without at least once, as soon"),
+        ),
+        (", delivery: at_least_once", Some(Delivery::AtLeastOnce), 4, "no key; at least once, as soon as".to_owned()),
+        (
+            ", delivery: exactly_once",
+            Some(Delivery::ExactlyOnce),
+            4,
+            format!("no key; exactly once, with each checkpoint, 4 {ledger}"),
+        ),
+        (", slots: 64, ledger: l", None, 64, "64 slots, ledger l;".to_owned()),
+    ] {
+        let (plan, _) = compile("job.yaml", &text(to), Path::new(""), &[], &env, &Stub).unwrap();
+        let topic = &plan.topics[0];
+        assert_eq!((topic.delivery, topic.slots), (delivery, slots));
+        let described = plan.describe();
+        assert!(described.contains(&said), "{said}: {described}");
+    }
 }
 
 #[test]

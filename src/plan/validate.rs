@@ -41,7 +41,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("LayoutConfig", "feast", "use `native`"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
     ("ModelConfig", "registry", "name the ONNX file: `versions: {champion: PATH}`"),
-    ("DeliveryConfig", "exactly_once", "write `at_least_once`: each row is there, after a failure perhaps twice"),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
     ("ModelConfig", "shadow", "name one version"),
@@ -286,6 +285,7 @@ fn integer(node: &Node, schema: &Value) -> (bool, String) {
         _ => (i128::from(i64::MIN), i128::from(i64::MAX)),
     };
     let low = schema["minimum"].as_i64().map_or(low, |m| low.max(i128::from(m)));
+    let high = schema["maximum"].as_i64().map_or(high, |m| high.min(i128::from(m)));
     let fits = match &node.data {
         Data::Scalar(s) if s.plain => s.text.parse::<i128>().is_ok_and(|i| (low..=high).contains(&i)),
         _ => false,

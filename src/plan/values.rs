@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use super::model;
 use super::yaml::{Kind, Scalar};
-use crate::base::{EventTime, Micros, format_duration, parse_duration, parse_time};
+use crate::base::{EventTime, Micros, format_duration, parse_bytes, parse_duration, parse_time};
 
 /// Key of the schema that names the check of a scalar, see [`check`].
 pub(super) const KIND: &str = "x-kind";
@@ -60,6 +60,11 @@ scalar!(
     /// A length of time.
     Duration(Micros), "duration",
     {"type": "string", "pattern": "^[0-9]+(us|ms|s|m|h|d|w)$", "description": "A length of time: a whole number and a unit, such as 500ms, 10s, 5m, 1h, 7d."}
+);
+scalar!(
+    /// A number of bytes.
+    Bytes(u64), "bytes",
+    {"type": ["string", "integer"], "pattern": "^[0-9]+ *(B|kB|MB|GB|KiB|MiB|GiB)?$", "description": "A number of bytes: a whole number and a unit, such as 512KiB, 32MiB, 1GB."}
 );
 scalar!(
     /// A point in time.
@@ -143,6 +148,12 @@ impl FromText for Duration {
     }
 }
 
+impl FromText for Bytes {
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_bytes(text).map(Bytes)
+    }
+}
+
 impl FromText for Time {
     fn from_text(text: &str) -> Result<Self, String> {
         parse_time(text).map(Time)
@@ -219,6 +230,7 @@ pub(super) fn check(kind: &str, scalar: &Scalar) -> Result<(), String> {
         "text" => Text::from_text(text).map(drop),
         "name" => Name::from_text(text).map(drop),
         "duration" => Duration::from_text(text).map(drop),
+        "bytes" => Bytes::from_text(text).map(drop),
         "time" => Time::from_text(text).map(drop),
         "sql" => Sql::from_text(text).map(drop),
         "rate" => Rate::from_text(text).map(drop),
@@ -461,6 +473,8 @@ mod tests {
             ("name", "nb_tx", "_x"),
             ("name", "A1", "1d"),
             ("duration", "0s", "10"),
+            ("bytes", "32MiB", "1.5GB"),
+            ("bytes", "4096", "-1"),
             ("time", "2018-04-01", "april"),
             ("rate", "max", "fast"),
             ("rate", "0.5", "0"),

@@ -133,9 +133,14 @@ impl Progress {
         self.cut.load(Ordering::Acquire).saturating_sub(self.committed.load(Ordering::Acquire))
     }
 
-    /// Whether the next snapshot is to be whole. Asking clears it.
-    pub fn take_whole(&self) -> bool {
-        self.whole.swap(false, Ordering::AcqRel)
+    /// Whether the next snapshot is to be whole.
+    pub fn wants_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// Notes that a whole snapshot is on its way.
+    pub fn whole_begun(&self) {
+        self.whole.store(false, Ordering::Release);
     }
 
     /// Makes the next snapshot whole.

@@ -107,7 +107,7 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
 /// Entries and epochs that may go: all but the `keep` newest epochs, and the claims before the oldest of them. `published` is
 /// the newest epoch that every sink has; what waits for a sink stays.
 pub fn garbage(claims: &BTreeSet<u64>, epochs: &BTreeSet<Epoch>, keep: usize, published: Epoch) -> Vec<u64> {
-    let oldest = epochs.iter().rev().take(keep.max(1)).last().copied();
+    let oldest = epochs.iter().rev().nth(keep.max(1) - 1).or(epochs.first()).copied();
     let Some(oldest) = oldest.map(|oldest| oldest.min(published)) else { return Vec::new() };
     // The claim of the oldest kept epoch stays: it names the job's life.
     let claim = claims.range(..oldest).next_back().copied().unwrap_or(0);

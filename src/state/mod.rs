@@ -15,6 +15,8 @@ mod part;
 mod restore;
 mod snapshots;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use coordinator::{Coordinator, CutReport, Expected, Hooks, Log, Progress, Report, Reporter};
 pub use error::StateError;

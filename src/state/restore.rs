@@ -63,7 +63,8 @@ pub struct Opened {
 }
 
 /// Takes over the state in `store` for the job `job`. `process` is a name that no other start has; `savepoint` is what a
-/// new life begins with; `ticks` reads which ticks the tick log holds, and is asked after the log was read.
+/// new life begins with; `ticks` reads which ticks the tick log holds, and is asked after the log was read; `consent` may
+/// refuse what would be loaded, before anything is claimed.
 ///
 /// # Errors
 /// When the state is another job's, cannot be loaded as wished, or other processes claim it all the time.
@@ -74,6 +75,7 @@ pub fn open(
     wish: Wish,
     savepoint: Option<&str>,
     ticks: &dyn Fn() -> Result<Range<Tick>, StateError>,
+    consent: &dyn Fn(&Manifest) -> Result<(), StateError>,
 ) -> Result<Opened, StateError> {
     for _ in 0..CLAIMS_MAX {
         let entries = manifest::read(store)?;
@@ -97,6 +99,9 @@ pub fn open(
                 "{} holds the state of job `{other}`, not of `{job}`; give the job its own --state",
                 store.place()
             )));
+        }
+        if let Some(loaded) = &loaded {
+            consent(&loaded.manifest)?;
         }
         let number = entries.last_key_value().map_or(0, |(last, _)| last + 1);
         let instance = life.as_ref().map_or_else(|| process.to_owned(), |(instance, _)| instance.clone());

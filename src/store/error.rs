@@ -69,6 +69,32 @@ pub enum StoreError {
         /// Outcome of the last attempt.
         reason: String,
     },
+    /// Many attempts at a compaction's commit failed in a row.
+    #[error(
+        "gave up compacting {table} after {attempts} attempts; the last one said: {reason}; the table is as it was"
+    )]
+    Upkeep {
+        /// The table's directory.
+        table: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Outcome of the last attempt.
+        reason: String,
+    },
+    /// A part that an epoch names is nowhere: not in its outbox, not in its table.
+    #[error(
+        "rows of epoch {epoch} of {} are lost: {what}; bring the file back from a copy, or let the job compute the epoch \
+         again from an earlier checkpoint",
+        table.display()
+    )]
+    LostPart {
+        /// The table's directory.
+        table: PathBuf,
+        /// The epoch.
+        epoch: u64,
+        /// Which file is not where it belongs, and where else it was looked for.
+        what: String,
+    },
     /// The embedded online store failed.
     #[error("online store {path}: {source}", path = path.display())]
     Online {
@@ -124,6 +150,29 @@ pub enum StoreError {
         /// What happened, what was not delivered, and how to mend it.
         reason: String,
     },
+    /// A file of messages that wait for their publication makes no sense.
+    #[error(
+        "outbox file {path} is damaged: {reason}; bring it back from a copy, or restart the job from a checkpoint before it",
+        path = path.display()
+    )]
+    OutboxDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Another process publishes to the topics of a job, and this one may not any more.
+    #[error(
+        "another process has taken over the topics that {application} publishes to at {brokers}: {reason}; this process stops and has published nothing of what it was at"
+    )]
+    TakenOver {
+        /// Whose transactions.
+        application: String,
+        /// The brokers.
+        brokers: String,
+        /// How it shows.
+        reason: String,
+    },
     /// What was asked for does not exist or does not parse.
     #[error("{0}")]
     Request(String),
@@ -145,11 +194,15 @@ impl StoreError {
             | StoreError::Delta { .. }
             | StoreError::Parquet { .. }
             | StoreError::Contended { .. }
+            | StoreError::LostPart { .. }
+            | StoreError::Upkeep { .. }
             | StoreError::Online { .. }
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
             | StoreError::Redis { .. }
             | StoreError::RedisDamaged { .. }
+            | StoreError::OutboxDamaged { .. }
+            | StoreError::TakenOver { .. }
             | StoreError::Topic { .. } => Blame::Outside,
             StoreError::NoTable(_) | StoreError::Schema { .. } | StoreError::Request(_) => Blame::User,
             StoreError::Shape { .. } | StoreError::Arrow { .. } => Blame::Ours,
@@ -160,7 +213,10 @@ impl StoreError {
     pub fn may_retry(&self) -> bool {
         matches!(
             self,
-            StoreError::Contended { .. } | StoreError::Locked { .. } | StoreError::Redis { passing: true, .. }
+            StoreError::Contended { .. }
+                | StoreError::Upkeep { .. }
+                | StoreError::Locked { .. }
+                | StoreError::Redis { passing: true, .. }
         ) || matches!(self, StoreError::Io { source, .. } if matches!(
             source.kind(),
             io::ErrorKind::Interrupted | io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::StorageFull

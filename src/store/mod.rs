@@ -8,8 +8,8 @@
 //! * [`lookup`] is what `tidemill features get` asks: one entity's features now, or as of a past time.
 //!
 //! **Invariants.** Nothing here is recovery state: losing a store loses history, never correctness of what the engine
-//! computes next. A table is changed by its log alone; a file that no commit names is harmless. No code path deletes a
-//! data file.
+//! computes next. A table is changed by its log alone; a file that no commit names is harmless. Data files of tables are
+//! deleted by [`offline::vacuum()`] alone.
 
 mod error;
 pub mod lookup;

@@ -5,13 +5,17 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
 };
 use tidemill::base::{Ord64, Position};
-use tidemill::store::offline::{Outcome, TableCommitter, TableSpec, TableWriter, WriterOptions, table_path};
+use tidemill::store::offline::{
+    CompactOptions, Outcome, TableCommitter, TableSpec, TableWriter, VacuumOptions, WriterOptions, compact, table_path,
+    vacuum,
+};
 
 use crate::support::python;
 
@@ -109,11 +113,24 @@ fn python_readers_agree() {
     let expected = write(root.path());
     let expected_path = root.path().join("expected.json");
     std::fs::write(&expected_path, expected.to_string()).unwrap();
+    agree(&python, root.path(), &expected_path);
+
+    // And once more when its files were merged and the old ones deleted.
+    let go_on: &dyn Fn() -> bool = &|| true;
+    let name = "feature_sets/inputs";
+    let merged = compact(root.path(), name, &CompactOptions::default(), go_on).unwrap();
+    assert!(merged.files_before > merged.files_after && merged.files_after > 0, "{merged:?}");
+    let at_once = VacuumOptions { retention: Duration::ZERO, ..VacuumOptions::default() };
+    assert_eq!(vacuum(root.path(), name, &at_once, go_on).unwrap().files, merged.files_before);
+    agree(&python, root.path(), &expected_path);
+}
+
+fn agree(python: &Path, root: &Path, expected: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/read_delta.py");
-    let output = Command::new(&python)
+    let output = Command::new(python)
         .arg(script)
-        .arg(table_path(root.path(), "feature_sets/inputs"))
-        .arg(expected_path)
+        .arg(table_path(root, "feature_sets/inputs"))
+        .arg(expected)
         .output()
         .unwrap_or_else(|e| panic!("{} does not start: {e}", python.display()));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -9,9 +9,11 @@
 //! arrival the same holds with one exception: when right rows of one id come out of order, the one that comes first wins
 //! if it is the later one, and the other is not seen in between.
 //! **Late rows** do not come here. **State:** left and right rows for `within` after their time, and an index of their
-//! ids by key slot. **A checkpoint** holds those rows by slot.
+//! ids by key slot. A right row that has met nothing is told of as soon as the watermark has passed it by `within`, whatever
+//! is kept together with it. **A checkpoint** holds what came and what met since the one before, by slot; see [`JoinFrozen`].
 
 mod rows;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -19,17 +21,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
+    Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
 };
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::error::ArrowError;
 use hashbrown::{HashMap, HashTable};
 
-use self::rows::{Address, Chunk, Rows};
+pub use self::saved::JoinFrozen;
+
+use self::rows::{Address, Rows};
+use self::saved::{Changes, Staged, kept_schema};
 use crate::base::{EventTime, Micros, SLOTS, slot_of};
 use crate::ops::key::{self, EncodedKeys, KeyError};
-use crate::ops::{decode_rows, encode_rows, ords, times};
+use crate::ops::{ords, times};
 use crate::plan::model::JoinPlan;
 
 /// Event time of the left row that an update is about; it follows the join's own columns.
@@ -50,13 +54,15 @@ pub enum JoinError {
         /// What is wrong with the type.
         source: KeyError,
     },
-    /// Bytes that no join exported.
-    #[error("a saved slot of join `{join}` cannot be read ({source}); restore from an older checkpoint")]
+    /// Bytes that are no saved slot of the join.
+    #[error("saved slot {slot} of join `{join}` cannot be read: {what}; restore from an older checkpoint")]
     Slot {
         /// Name of the join.
         join: String,
-        /// What Arrow says.
-        source: ArrowError,
+        /// The slot.
+        slot: u16,
+        /// What is wrong with the bytes.
+        what: String,
     },
 }
 
@@ -122,8 +128,18 @@ pub struct LabelJoin {
     left: Rows,
     right: Rows,
     counts: JoinCounts,
+    /// Schema of the kept right rows.
+    kept: SchemaRef,
+    /// The kept right rows by time, to be looked at when they expire.
+    due: VecDeque<(EventTime, u64, Address)>,
     /// Right rows that expired without a left row and were not asked for yet.
     unmatched: Vec<RecordBatch>,
+    /// Rows before this have expired.
+    horizon: EventTime,
+    /// What has changed since the last freeze, where that is asked for.
+    changes: Option<Changes>,
+    /// Imported rows that are not laid down yet.
+    staged: Staged,
 }
 
 /// One side's input: its rows' hashes and keys, and where they are kept.
@@ -137,11 +153,12 @@ struct Side<'a> {
 }
 
 impl LabelJoin {
-    /// A join without rows. `right` is the schema of the right source's stream.
+    /// A join without rows. `right` is the schema of the right source's stream; with `tracked`, changes are noted for
+    /// checkpoints that hold what is new.
     ///
     /// # Errors
     /// When an id's type cannot be a key.
-    pub fn new(plan: &JoinPlan, right: &SchemaRef) -> Result<Self, JoinError> {
+    pub fn new(plan: &JoinPlan, right: &SchemaRef, tracked: bool) -> Result<Self, JoinError> {
         let (left_type, right_type) =
             (plan.schema.field(plan.left_on).data_type(), right.field(plan.right_on).data_type());
         for data_type in [left_type, right_type] {
@@ -163,7 +180,12 @@ impl LabelJoin {
             left: Rows::new(),
             right: Rows::new(),
             counts: JoinCounts::default(),
+            kept: kept_schema(right, &kept_columns(plan)),
+            due: VecDeque::new(),
             unmatched: Vec::new(),
+            horizon: EventTime::MIN,
+            changes: tracked.then(Changes::new),
+            staged: Staged::default(),
         })
     }
 
@@ -177,6 +199,7 @@ impl LabelJoin {
     /// several of one right row in the order in which their targets came. `_time` and `_ord` say where in the stream an
     /// update takes effect: an insert's are those of the left row, a revision's those of the later of its two rows.
     pub fn apply(&mut self, left: Option<&RecordBatch>, right: Option<&RecordBatch>) -> Option<RecordBatch> {
+        self.lay_down(EventTime::MIN);
         let filled = |rows: &&RecordBatch| rows.num_rows() > 0;
         let left = left.filter(filled).map(|rows| self.keep_left(rows));
         let right_rows = right.filter(filled).map(|rows| self.project_right(rows));
@@ -188,18 +211,31 @@ impl LabelJoin {
     /// Forgets rows that no row at or after the watermark can match.
     pub fn advance(&mut self, watermark: EventTime) {
         let horizon = watermark.saturating_sub(self.within);
+        self.lay_down(horizon);
+        self.horizon = self.horizon.max(horizon);
+        let mut lone = Vec::new();
+        while let Some((_, _, at)) = self.due.pop_front_if(|(time, ..)| *time < horizon) {
+            if !self.right.is_matched(at) {
+                lone.push(at);
+            }
+        }
+        if !lone.is_empty() {
+            self.counts.unmatched += lone.len() as u64;
+            let rows = Sources::of(&self.right, lone.iter().copied());
+            let columns = self.kept.fields().iter().enumerate().map(|(c, field)| rows.column(c, field.data_type()));
+            let rows = RecordBatch::try_new(Arc::clone(&self.kept), columns.collect());
+            self.unmatched.push(rows.expect("columns as in the kept batches"));
+        }
         for number in self.left.expire(horizon) {
             self.counts.unlabelled += self.forget(number, true);
         }
         for number in self.right.expire(horizon) {
-            let unmatched = self.right.chunk_numbered(number).map(Chunk::unmatched_rows);
-            self.unmatched.extend(unmatched.into_iter().flatten());
-            self.counts.unmatched += self.forget(number, false);
+            self.forget(number, false);
         }
     }
 
-    /// Right rows that have expired without a left row since the last call: `_time`, `_ord`, the id, and the columns that
-    /// the join carries.
+    /// Right rows that have expired without a left row since the last call, in the order of `(_time, _ord)`: `_time`,
+    /// `_ord`, the id, and the columns that the join carries.
     pub fn take_unmatched(&mut self) -> Vec<RecordBatch> {
         std::mem::take(&mut self.unmatched)
     }
@@ -217,7 +253,8 @@ impl LabelJoin {
     /// Bytes that rows and index take.
     pub fn memory_bytes(&self) -> usize {
         let index: usize = self.index.iter().map(HashTable::allocation_size).sum();
-        index + self.left.memory_bytes() + self.right.memory_bytes()
+        let due = self.due.capacity() * size_of::<(EventTime, u64, Address)>();
+        index + due + self.left.memory_bytes() + self.right.memory_bytes()
     }
 
     fn keep_left<'a>(&mut self, rows: &'a RecordBatch) -> Side<'a> {
@@ -233,10 +270,19 @@ impl LabelJoin {
         let ids = ArrayRef::clone(rows.column(self.right_on));
         let (hashes, keys) = self.hash(&ids);
         let first = self.right.push(kept.clone(), keys.clone(), vec![false; rows.num_rows()]);
+        for (row, (time, ord)) in times(rows).iter().zip(ords(rows)).enumerate() {
+            let due = (*time, *ord, first.plus(row));
+            if self.due.back().is_none_or(|last| *last <= due) {
+                self.due.push_back(due);
+            } else {
+                // Out of order by no more than the disorder, hence near the end.
+                let place = self.due.partition_point(|earlier| *earlier <= due);
+                self.due.insert(place, due);
+            }
+        }
         Side { times: times(rows), ords: ords(rows), hashes, ids, keys, first }
     }
 
-    /// What is kept of right rows: `_time`, `_ord`, id, and the columns that the join carries.
     fn project_right(&self, rows: &RecordBatch) -> RecordBatch {
         let columns: Vec<usize> = [0, 1, self.right_on].into_iter().chain(self.right_columns.iter().copied()).collect();
         rows.project(&columns).expect("the plan names columns of the right stream")
@@ -285,7 +331,11 @@ impl LabelJoin {
             entry.left.push(at);
             let right = entry.right;
             if let Some(known) = self.right.order(right).filter(|known| near(*known, target, self.within)) {
-                self.right.set_matched(right);
+                if !self.right.set_matched(right)
+                    && let Some(changes) = &mut self.changes
+                {
+                    changes.met(false, right, side.hashes[row], known.1);
+                }
                 self.counts.labelled += u64::from(!self.left.set_matched(at));
                 if known <= target {
                     insert.right = right;
@@ -315,7 +365,12 @@ impl LabelJoin {
                 continue;
             };
             self.right.set_matched(at);
-            self.counts.labelled += u64::from(!self.left.set_matched(left));
+            if !self.left.set_matched(left) {
+                self.counts.labelled += 1;
+                if let Some(changes) = &mut self.changes {
+                    changes.met(true, left, side.hashes[row], target.1);
+                }
+            }
             let (time, ord) = order.max(target);
             updates.push(Update { time, ord, target, left, right: at, revise: true });
         }
@@ -380,62 +435,9 @@ impl LabelJoin {
 /// Where the id is among the kept columns of a right row.
 const KEPT_ID: usize = 2;
 
-/// Export and import of key slots. A slot's bytes are its left rows and its right rows, each as an Arrow IPC stream
-/// behind its length, with a column that says whether the row has met one of the other side.
-impl LabelJoin {
-    /// The kept rows of a slot; empty when it has none. The join keeps them.
-    pub fn export_slot(&self, slot: usize) -> Vec<u8> {
-        let mut lefts: Vec<Address> = self.index[slot].iter().flat_map(|e| e.left.iter()).collect();
-        let mut rights: Vec<Address> = self.index[slot].iter().map(|e| e.right).collect();
-        lefts.retain(|at| self.left.get(*at).is_some());
-        rights.retain(|at| self.right.get(*at).is_some());
-        if lefts.is_empty() && rights.is_empty() {
-            return Vec::new();
-        }
-        // The order must not depend on the index, whose own depends on its history.
-        lefts.sort_unstable_by_key(|at| self.left.order(*at));
-        rights.sort_unstable_by_key(|at| self.right.order(*at));
-        let mut bytes = Vec::new();
-        for (rows, addresses) in [(&self.left, lefts), (&self.right, rights)] {
-            let part = rows_with_flags(rows, &addresses);
-            let part = part.map(|rows| encode_rows(&rows)).unwrap_or_default();
-            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(&part);
-        }
-        bytes
-    }
-
-    /// Takes in a slot that another join of the same plan exported.
-    ///
-    /// # Errors
-    /// When the bytes are not such a slot; the join is then unchanged.
-    pub fn import_slot(&mut self, bytes: &[u8]) -> Result<(), JoinError> {
-        let error = |source| JoinError::Slot { join: self.name.clone(), source };
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let (left, rest) = read_part(bytes).map_err(error)?;
-        let (right, _) = read_part(rest).map_err(error)?;
-        if let Some((rows, matched)) = left {
-            let ids = ArrayRef::clone(rows.column(self.left_on));
-            let (hashes, keys) = self.hash(&ids);
-            let first = self.left.push(rows, keys.clone(), matched);
-            for (row, hash) in hashes.into_iter().enumerate() {
-                let key = keys.as_ref().map(|keys| keys.get(row));
-                entry_of(&mut self.index, (&self.left, &self.right), hash, key).left.push(first.plus(row));
-            }
-        }
-        if let Some((rows, matched)) = right {
-            let ids = ArrayRef::clone(rows.column(KEPT_ID));
-            let (hashes, keys) = self.hash(&ids);
-            let first = self.right.push(rows, keys.clone(), matched);
-            for (row, hash) in hashes.into_iter().enumerate() {
-                let key = keys.as_ref().map(|keys| keys.get(row));
-                entry_of(&mut self.index, (&self.left, &self.right), hash, key).right = first.plus(row);
-            }
-        }
-        Ok(())
-    }
+/// The columns of a right row that are kept: `_time`, `_ord`, the id, and those that the join carries.
+fn kept_columns(plan: &JoinPlan) -> Vec<usize> {
+    [0, 1, plan.right_on].into_iter().chain(plan.right_columns.iter().copied()).collect()
 }
 
 /// Whether a right and a left row are close enough in time.
@@ -584,32 +586,4 @@ pub fn update_schema(plan: &JoinPlan) -> SchemaRef {
     fields.push(Arc::new(Field::new(TARGET_ORD_COLUMN, DataType::UInt64, false)));
     fields.push(Arc::new(Field::new(REVISE_COLUMN, DataType::Boolean, false)));
     Arc::new(Schema::new(fields))
-}
-
-fn rows_with_flags(rows: &Rows, addresses: &[Address]) -> Option<RecordBatch> {
-    let sources = Sources::of(rows, addresses.iter().copied());
-    let schema = (*sources.batches.first()?)?.schema();
-    let mut fields = schema.fields().to_vec();
-    fields.push(Arc::new(Field::new("_matched", DataType::Boolean, false)));
-    let columns = schema.fields().iter().enumerate().map(|(c, field)| sources.column(c, field.data_type()));
-    let matched: BooleanArray = addresses.iter().map(|at| Some(rows.is_matched(*at))).collect();
-    let columns = columns.chain([Arc::new(matched) as ArrayRef]).collect();
-    Some(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("columns as in the kept batches"))
-}
-
-/// The rows and flags of one side, and the bytes behind them.
-type Part<'a> = (Option<(RecordBatch, Vec<bool>)>, &'a [u8]);
-
-fn read_part(bytes: &[u8]) -> Result<Part<'_>, ArrowError> {
-    let short = || ArrowError::IpcError("the slot is cut short".into());
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| short())?;
-    let (part, rest) = rest.split_at_checked(length).ok_or_else(short)?;
-    if part.is_empty() {
-        return Ok((None, rest));
-    }
-    let mut rows = decode_rows(part)?;
-    let matched = rows.remove_column(rows.num_columns() - 1);
-    let matched = matched.as_boolean_opt().ok_or_else(short)?.iter().map(|m| m == Some(true)).collect();
-    Ok((Some((rows, matched)), rest))
 }

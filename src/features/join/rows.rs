@@ -5,15 +5,14 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 
 use crate::base::EventTime;
 use crate::ops::key::EncodedKeys;
 use crate::ops::{ords, times};
 
 /// Rows at which a chunk takes no more; few in tests, so that chunks come and go in them.
-const CHUNK_ROWS: usize = if cfg!(test) { 16 } else { 8192 };
+pub(super) const CHUNK_ROWS: usize = if cfg!(test) { 16 } else { 8192 };
 
 /// Address of a row: the number of its chunk, then its row within the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +21,8 @@ pub(super) struct Address(u64);
 impl Address {
     /// No row.
     pub const NONE: Address = Address(u64::MAX);
+    /// Of the first row of all.
+    pub const FIRST: Address = Address(0);
 
     fn new(chunk: usize, row: usize) -> Self {
         Address((chunk as u64) << 32 | row as u64)
@@ -78,16 +79,6 @@ impl Chunk {
         self.matched.iter().filter(|m| !**m).count()
     }
 
-    /// Those rows.
-    pub fn unmatched_rows(&self) -> Vec<RecordBatch> {
-        let rows = self.starts.iter().zip(&self.batches).map(|(start, batch)| {
-            let matched = &self.matched[*start..start + batch.num_rows()];
-            let unmatched = BooleanArray::from(matched.iter().map(|m| !m).collect::<Vec<_>>());
-            filter_record_batch(batch, &unmatched).expect("one flag per row")
-        });
-        rows.filter(|rows| rows.num_rows() > 0).collect()
-    }
-
     /// Its batches, each with the address of its first row.
     pub fn batches(&self, number: usize) -> impl Iterator<Item = (Address, &RecordBatch)> {
         self.starts.iter().map(move |start| Address::new(number, *start)).zip(&self.batches)
@@ -133,6 +124,26 @@ impl Rows {
             chunk.unite();
         }
         address
+    }
+
+    /// The address of the row that comes next.
+    pub fn end(&self) -> Address {
+        let (last, behind) = (self.chunks.back().and_then(Option::as_ref), self.first + self.chunks.len());
+        last.map_or(Address::new(behind, 0), |chunk| Address::new(behind - 1, chunk.matched.len()))
+    }
+
+    /// The batches from an address on, each with whether its rows have met one of the other side.
+    pub fn pieces(&self, from: Address) -> impl Iterator<Item = (RecordBatch, &[bool])> {
+        let chunks = self.chunks.iter().enumerate().skip(from.chunk().saturating_sub(self.first));
+        chunks.filter_map(|(i, chunk)| Some((self.first + i, chunk.as_ref()?))).flat_map(move |(number, chunk)| {
+            let skipped = if number == from.chunk() { from.row() } else { 0 };
+            chunk.starts.iter().zip(&chunk.batches).filter_map(move |(start, batch)| {
+                let end = start + batch.num_rows();
+                let start = *start.max(&skipped);
+                let rows = end.checked_sub(start).filter(|rows| *rows > 0)?;
+                Some((batch.slice(batch.num_rows() - rows, rows), &chunk.matched[start..end]))
+            })
+        })
     }
 
     /// Number of rows kept.

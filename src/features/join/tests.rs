@@ -1,6 +1,6 @@
 //! The label join against a list of rows that is searched from end to end.
 
-use arrow::array::{Float64Array, Int64Array, StringArray};
+use arrow::array::{AsArray, Float64Array, Int64Array, StringArray};
 use proptest::prelude::*;
 
 use super::*;
@@ -76,7 +76,7 @@ fn plan(ids: Ids, within: i64) -> JoinPlan {
 }
 
 fn join(ids: Ids, within: i64) -> LabelJoin {
-    LabelJoin::new(&plan(ids, within), &stream_schema(ids, false)).unwrap()
+    LabelJoin::new(&plan(ids, within), &stream_schema(ids, false), true).unwrap()
 }
 
 /// Reads updates back and checks that every column of a row belongs to it.
@@ -134,6 +134,17 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 struct Workers {
     joins: Vec<LabelJoin>,
     ids: Ids,
+    within: i64,
+    /// What is saved: the last whole freeze of all workers, and those after it.
+    saved: Vec<Vec<(u16, Vec<u8>)>>,
+}
+
+/// What a step does beside taking rows in: save everything or what is new, then perhaps go on with so many workers.
+type Save = (usize, bool, Option<usize>);
+
+fn saves() -> impl Strategy<Value = Vec<Save>> {
+    let workers = prop_oneof![Just(None), (1usize..4).prop_map(Some)];
+    prop::collection::vec((0usize..9, prop::bool::weighted(0.3), workers), 0..6)
 }
 
 impl Workers {
@@ -158,47 +169,136 @@ impl Workers {
         all
     }
 
-    fn scale(&mut self, workers: usize, within: i64) {
-        let mut joins: Vec<LabelJoin> = (0..workers).map(|_| join(self.ids, within)).collect();
-        for old in &self.joins {
-            for slot in 0..SLOTS {
-                joins[worker_of_slot(slot, workers)].import_slot(&old.export_slot(slot)).unwrap();
-            }
+    fn new(ids: Ids, within: i64) -> Workers {
+        Workers { joins: vec![join(ids, within)], ids, within, saved: Vec::new() }
+    }
+
+    /// The right rows that met nothing and are told of at a watermark.
+    fn advance(&mut self, watermark: i64) -> Vec<(i64, u64)> {
+        let mut all = Vec::new();
+        for join in &mut self.joins {
+            join.advance(watermark);
+            let own: Vec<_> = join.take_unmatched().iter().flat_map(unmatched).collect();
+            assert!(own.is_sorted());
+            all.extend(own);
         }
-        self.joins = joins;
+        all.sort_unstable();
+        all
+    }
+
+    /// The saves of step `step`, right behind a watermark.
+    fn save(&mut self, saves: &[Save], step: usize, watermark: i64) {
+        for (_, whole, workers) in saves.iter().filter(|(at, ..)| *at == step) {
+            if *whole {
+                self.saved.clear();
+            }
+            let frozen: Vec<JoinFrozen> = self.joins.iter_mut().map(|join| join.freeze(*whole)).collect();
+            self.saved.push(frozen.into_iter().flat_map(|frozen| frozen.encode().unwrap()).collect());
+            let Some(workers) = *workers else { continue };
+            self.joins = (0..workers).map(|_| join(self.ids, self.within)).collect();
+            for (slot, bytes) in self.saved.iter().flatten() {
+                self.joins[worker_of_slot(usize::from(*slot), workers)].import(*slot, bytes).unwrap();
+            }
+            self.joins.iter_mut().for_each(|join| join.advance(watermark));
+            assert!(self.joins.iter().all(|join| join.unmatched.is_empty()), "told of a second time");
+        }
     }
 }
 
+/// Reads unmatched rows back and checks that every column of a row belongs to it.
+fn unmatched(rows: &RecordBatch) -> Vec<(i64, u64)> {
+    let labels = rows.column_by_name("label").unwrap().as_primitive::<arrow::datatypes::Float64Type>();
+    let at: Vec<_> = times(rows).iter().copied().zip(ords(rows).iter().copied()).collect();
+    assert!(at.iter().zip(labels.values()).all(|((_, ord), label)| *ord as f64 == *label));
+    at
+}
+
+/// The definition: right rows, for rows in the order of `(time, ord)`, that no left row ever has as its label.
+fn naive_unmatched(rows: &[Row], within: i64) -> Vec<(i64, u64)> {
+    let near = |a: &Row, b: &Row| a.id.is_some() && a.id == b.id && (a.time - b.time).abs() <= within;
+    let met = |i: usize, right: &Row| {
+        let before = rows[..i].iter().any(|left| left.left && near(left, right));
+        // Until the next right row of the id, which decides from there on.
+        let next = rows[i + 1..].iter().take_while(|row| row.left || row.id != right.id);
+        before || next.filter(|row| row.left).any(|left| near(left, right))
+    };
+    let lone = rows.iter().enumerate().filter(|(i, row)| !row.left && !met(*i, row));
+    lone.map(|(_, row)| (row.time, row.ord)).collect()
+}
+
 proptest! {
-    /// In event-time order, any cut into calls, with the state moved to other workers on the way, gives what the
-    /// definition gives.
+    /// In event-time order, any cut into calls, with the state saved and moved to other workers on the way, gives what the
+    /// definition gives, and tells of what met nothing once and at the first watermark that rules it out.
     #[test]
     fn joins_as_defined(
         rows in rows(),
-        cuts in prop::collection::vec(0i64..300, 0..8),
+        cuts in prop::collection::vec(0i64..400, 0..8),
         within in prop_oneof![Just(0i64), 1i64..60, Just(i64::MAX)],
         ids in prop_oneof![Just(Ids::Words), Just(Ids::Text)],
-        moved_at in 0usize..8,
+        saves in saves(),
     ) {
         let mut rows = rows;
         rows.sort_unstable();
         let mut cuts = cuts;
-        cuts.push(300);
+        cuts.push(400);
         cuts.sort_unstable();
-        let mut workers = Workers { joins: vec![join(ids, within)], ids };
+        let mut workers = Workers::new(ids, within);
         let (mut got, mut done) = (Vec::new(), 0);
+        let (mut lone, mut expired) = (naive_unmatched(&rows, within.min(1_000)), 0);
+        lone.sort_unstable();
         for (i, watermark) in cuts.into_iter().enumerate() {
             let next = rows.partition_point(|r| r.time < watermark);
             got.extend(workers.apply(&rows[done..next]));
             done = next;
-            workers.joins.iter_mut().for_each(|j| j.advance(watermark));
-            if i == moved_at {
-                workers.scale(3, within);
-            }
+            let past = lone.partition_point(|(time, _)| *time < watermark.saturating_sub(within));
+            prop_assert_eq!(workers.advance(watermark), &lone[expired..past.max(expired)]);
+            expired = past.max(expired);
+            workers.save(&saves, i, watermark);
         }
         let mut expected = naive(&rows, within.min(1_000));
         expected.sort_by_key(|s| (s.0, s.1, s.2));
         prop_assert_eq!(got, expected);
+    }
+
+    /// In order of arrival too, what is saved and moved goes on as what is not, row by row.
+    #[test]
+    fn what_is_saved_goes_on(
+        rows in rows(),
+        steps in 5usize..40,
+        within in prop_oneof![1i64..60, Just(i64::MAX)],
+        ids in prop_oneof![Just(Ids::Words), Just(Ids::Text)],
+        saves in saves(),
+    ) {
+        // A row may come before earlier ones, though not before the watermark.
+        let mut rows = rows;
+        rows.sort_by_key(|row| row.time + (row.ord * 7_919 % 40) as i64);
+        let (mut twin, mut workers) = (Workers::new(ids, within), Workers::new(ids, within));
+        for (i, part) in rows.chunks(steps).enumerate() {
+            let mut part = part.to_vec();
+            part.sort_unstable();
+            prop_assert_eq!(workers.apply(&part), twin.apply(&part));
+            let watermark = rows[((i + 1) * steps).min(rows.len())..].iter().map(|row| row.time).min().unwrap_or(1_000);
+            prop_assert_eq!(workers.advance(watermark), twin.advance(watermark));
+            workers.save(&saves, i, watermark);
+        }
+    }
+
+    /// One worker that is saved and restored says the same bits as one that is not.
+    #[test]
+    fn one_worker_goes_on_bit_by_bit(rows in rows(), saves in saves(), ids in prop_oneof![Just(Ids::Words), Just(Ids::Text)]) {
+        let mut rows = rows;
+        rows.sort_unstable();
+        let saves: Vec<Save> = saves.into_iter().map(|(at, whole, workers)| (at, whole, workers.map(|_| 1))).collect();
+        let (mut twin, mut one) = (join(ids, 50), Workers::new(ids, 50));
+        for (i, part) in rows.chunks(20).enumerate() {
+            let (left, right) = (batch(part, ids, true), batch(part, ids, false));
+            prop_assert_eq!(one.joins[0].apply(Some(&left), Some(&right)), twin.apply(Some(&left), Some(&right)));
+            let watermark = part[part.len() - 1].time;
+            one.joins[0].advance(watermark);
+            twin.advance(watermark);
+            prop_assert_eq!(one.joins[0].take_unmatched(), twin.take_unmatched());
+            one.save(&saves, i, watermark);
+        }
     }
 
     /// In order of arrival the labels end up as if all rows had come in order, and none is seen before its time.
@@ -226,21 +326,111 @@ proptest! {
         }
     }
 
-    /// Bytes that are no slot are refused and leave the join as it was.
+    /// Damaged bytes are refused and leave the join as it was.
     #[test]
-    fn broken_slots_are_refused(at in any::<prop::sample::Index>(), cut in any::<bool>()) {
-        let mut full = join(Ids::Words, 100);
-        let rows: Vec<Row> = (0..4).map(|i| Row { time: i, ord: i as u64, id: Some(1), left: i % 2 == 0 }).collect();
-        full.apply(Some(&batch(&rows, Ids::Words, true)), Some(&batch(&rows, Ids::Words, false)));
-        let bytes = (0..SLOTS).map(|s| full.export_slot(s)).find(|b| !b.is_empty()).unwrap();
-        let mut empty = join(Ids::Words, 100);
-        if cut {
-            let short = &bytes[..at.index(bytes.len() - 1) + 1];
-            if short.len() < bytes.len() {
-                prop_assert!(empty.import_slot(short).is_err());
-            }
+    fn broken_slots_are_refused(at in any::<prop::sample::Index>(), ids in prop_oneof![Just(Ids::Words), Just(Ids::Text)]) {
+        let mut full = join(ids, 100);
+        let rows: Vec<Row> = (0..40).map(|i| Row { time: i, ord: i as u64, id: Some(i as u8 / 4), left: i % 2 == 0 }).collect();
+        full.apply(Some(&batch(&rows, ids, true)), Some(&batch(&rows, ids, false)));
+        for (slot, bytes) in full.freeze(false).encode().unwrap() {
+            let mut empty = join(ids, 100);
+            let mut damaged = bytes.clone();
+            let bit = at.index(bytes.len() * 8);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(empty.import(slot, &damaged).is_err());
+            prop_assert!(empty.import(slot, &bytes[..at.index(bytes.len())]).is_err());
+            // Sound in itself, and of another join.
+            let mut other = join(match ids { Ids::Words => Ids::Text, Ids::Text => Ids::Words }, 100);
+            let error = other.import(slot, &bytes).unwrap_err().to_string();
+            prop_assert!(error.contains("join `labelled`") && error.contains("another join"), "{}", error);
+            empty.advance(0);
+            prop_assert_eq!((empty.kept(), other.kept()), ((0, 0), (0, 0)));
+            empty.import(slot, &bytes).unwrap();
         }
-        prop_assert_eq!(empty.kept(), (0, 0));
+    }
+}
+
+/// A save costs what came since the one before, and rows that have expired are in none.
+#[test]
+fn saves_hold_what_is_new() {
+    let mut join = join(Ids::Words, 1_000);
+    let rows = |from: i64, to: i64, left: bool| {
+        let row = |i: i64| Row { time: i, ord: i as u64 | u64::from(!left) << 40, id: Some((i % 200) as u8), left };
+        batch(&(from..to).map(row).collect::<Vec<_>>(), Ids::Words, left)
+    };
+    let met = |join: &mut LabelJoin| {
+        let slots = join.freeze(false).encode().unwrap();
+        slots.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    };
+    join.apply(Some(&rows(0, 500, true)), None);
+    assert_eq!(join.freeze(false).rows(), (500, 0));
+    assert_eq!(join.freeze(false).rows(), (0, 0));
+    assert!(join.freeze(false).encode().unwrap().is_empty());
+    join.apply(Some(&rows(500, 510, true)), Some(&rows(500, 510, false)));
+    // The left rows met by then are named, not written again.
+    assert_eq!(join.freeze(false).rows(), (10, 10));
+    join.apply(None, Some(&rows(510, 520, false)));
+    assert!(met(&mut join) > 0);
+    assert_eq!(join.freeze(true).rows(), (510, 20));
+    join.advance(1_300);
+    assert!(join.take_unmatched().is_empty());
+    let kept = join.freeze(true).encode().unwrap();
+    let mut restored = self::join(Ids::Words, 1_000);
+    kept.iter().for_each(|(slot, bytes)| restored.import(*slot, bytes).unwrap());
+    restored.advance(1_300);
+    assert_eq!(restored.kept(), (210, 20));
+    // Two rows that met nothing: told of by the one and by the other at the same watermark.
+    for join in [&mut join, &mut restored] {
+        join.apply(None, Some(&rows(1_530, 1_532, false)));
+        join.advance(2_531);
+        assert_eq!(join.take_unmatched().iter().flat_map(unmatched).collect::<Vec<_>>(), [(1_530, 1_530 | 1 << 40)]);
+    }
+}
+
+#[test]
+#[should_panic(expected = "unmatched rows are taken in every tick")]
+fn unmatched_rows_must_be_taken_before_a_freeze() {
+    let mut join = join(Ids::Words, 0);
+    join.apply(None, Some(&batch(&[Row { time: 0, ord: 1, id: Some(1), left: false }], Ids::Words, false)));
+    join.advance(10);
+    join.freeze(false);
+}
+
+/// Prints what a freeze costs; a measurement, not a check.
+#[test]
+fn cost_of_a_freeze() {
+    let mut join = join(Ids::Words, i64::MAX);
+    let n = 200_000i64;
+    let mut first = None;
+    for (start, left) in [(0, true), (0, false), (n, true)] {
+        for start in (start..start + n).step_by(8_192) {
+            let row = |i: i64| Row { time: i, ord: i as u64 | u64::from(!left) << 40, id: Some(0), left };
+            let rows = batch(&(start..start + 8_192).map(row).collect::<Vec<_>>(), Ids::Words, left);
+            let mut columns = rows.columns().to_vec();
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(start..start + 8_192));
+            columns[3] = arrow::compute::cast(&ids, columns[3].data_type()).unwrap();
+            let rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
+            if left {
+                join.apply(Some(&rows), None)
+            } else {
+                join.apply(None, Some(&rows))
+            };
+        }
+        first.get_or_insert_with(|| join.freeze(false));
+    }
+    for whole in [false, true] {
+        let begin = std::time::Instant::now();
+        let frozen = join.freeze(whole);
+        let held = begin.elapsed();
+        let (rows, begin) = (frozen.rows(), std::time::Instant::now());
+        let slots = frozen.encode().unwrap();
+        let bytes: usize = slots.iter().map(|(_, bytes)| bytes.len()).sum();
+        println!(
+            "label join, whole {whole}: {rows:?} rows frozen in {:.2} ms, encoded in {:.0} ms elsewhere, {} bytes a row",
+            held.as_secs_f64() * 1e3,
+            begin.elapsed().as_secs_f64() * 1e3,
+            bytes / (rows.0 + rows.1)
+        );
     }
 }
 

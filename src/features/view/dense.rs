@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::inline::Inline;
 use super::layout::Layout;
 use super::slab::{Slab, prefetch};
+use super::snapshot::Stamp;
 use super::tiles::Tiles;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
 use super::wedge::Wedge;
@@ -75,6 +76,29 @@ impl Queue {
     pub(super) fn get<'a>(&self, layout: &Layout, pool: &'a Slab, at: u64) -> &'a [u64] {
         let (chunk, word) = self.place::<Any>(layout, at);
         &pool.get(chunk)[word..word + layout.stride]
+    }
+
+    /// The entries from one number to another, chunk by chunk.
+    pub(super) fn parts<'a>(
+        &'a self,
+        layout: &'a Layout,
+        pool: &'a Slab,
+        from: u64,
+        end: u64,
+    ) -> impl Iterator<Item = &'a [u64]> + Clone {
+        let mut at = from;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (chunk, word) = self.place::<Any>(layout, at);
+            if let Some(next) = self.chunks.get((at >> CHUNK_LOG2) as usize + 1 - self.base as usize) {
+                pool.prefetch(*next, pool.lines());
+            }
+            let rows = ((1 << CHUNK_LOG2) - (at & ((1 << CHUNK_LOG2) - 1))).min(end - at);
+            at += rows;
+            Some(&pool.get(chunk)[word..word + rows as usize * layout.stride])
+        })
     }
 
     #[inline(always)]
@@ -182,6 +206,15 @@ impl Queue {
         self.tail = 0;
     }
 
+    /// Lets go of the entries before `first`, and of those from `end` on.
+    pub(super) fn cut(&mut self, pool: &mut Slab, first: u64, end: u64) {
+        self.drop_to(pool, first);
+        let chunks = (end.div_ceil(1 << CHUNK_LOG2) - self.base) as usize;
+        self.chunks.drain(chunks.min(self.chunks.len())..).for_each(|chunk| pool.release(chunk));
+        self.end = end;
+        self.tail = 0;
+    }
+
     /// First entry after (time, ord), among those from `first`.
     fn search(&self, layout: &Layout, pool: &Slab, time: i64, ord: u64) -> u64 {
         let (mut low, mut high) = (self.first, self.end);
@@ -220,7 +253,11 @@ pub(super) struct Dense {
     /// Where the answers of each extrema's wedges were last found.
     pub(super) guesses: Inline<(u32, u32), 2>,
     pub(super) tiles: Vec<Tiles>,
+    /// What checkpoints know of the record.
+    pub(super) stamp: Stamp,
     pub(super) dirty: bool,
+    /// Rows up to this number are as the last checkpoint wrote them.
+    pub(super) written: u64,
     /// Time of the next refresh.
     pub(super) due: i64,
     /// Extrema of all rows absorbed, per lifetime extrema; and of those no longer in the queue.
@@ -232,7 +269,9 @@ impl Dense {
     pub(super) fn new(layout: &Layout, key: u64) -> Self {
         Dense {
             key,
+            stamp: 0,
             dirty: false,
+            written: 0,
             due: i64::MAX,
             head: i64::MIN,
             newest: i64::MIN,
@@ -247,6 +286,15 @@ impl Dense {
             life: vec![NO_EXTREMA; layout.life_extrema.len()],
             base: vec![NO_EXTREMA; layout.life_extrema.len()],
         }
+    }
+
+    /// An empty record whose first row will have this number; it has no key yet.
+    pub(super) fn starting(layout: &Layout, first: u64) -> Self {
+        let mut dense = Dense::new(layout, 0);
+        dense.queue = Queue { first, end: first, base: first >> CHUNK_LOG2, ..Queue::default() };
+        dense.inside.iter_mut().for_each(|cursor| cursor.set(first));
+        dense.waiting = first;
+        dense
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -267,11 +315,13 @@ impl Dense {
         let last = self.newest;
         self.newest = last.max(entry[0] as i64);
         if entry[0] as i64 > self.head {
-            self.queue.insert::<S>(layout, pool, entry, last);
+            let at = self.queue.insert::<S>(layout, pool, entry, last);
+            self.written = self.written.min(at);
             return;
         }
         let at = if layout.keep_dense.is_some() {
             let at = self.queue.insert::<S>(layout, pool, entry, last);
+            self.written = self.written.min(at);
             self.waiting += 1;
             at
         } else {
@@ -385,6 +435,20 @@ impl Dense {
         }
         if layout.keep_dense.is_none() && self.queue.first < self.waiting {
             self.queue.drop_to(pool, self.waiting);
+        }
+    }
+
+    /// Absorbs the rows before number `waiting`, as of a later head with these bounds.
+    pub(super) fn catch_up(&mut self, layout: &Layout, pool: &Slab, waiting: u64, head: i64, bounds: &[i64]) {
+        while self.waiting < waiting {
+            let entry = self.queue.get(layout, pool, self.waiting);
+            self.waiting += 1;
+            self.absorb::<Any>(layout, entry);
+        }
+        self.head = head;
+        self.leave::<Any>(layout, pool, bounds);
+        for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()) {
+            wedge.expire(head.saturating_sub(layout.slack).saturating_sub(spec.reach));
         }
     }
 
@@ -535,6 +599,7 @@ impl Dense {
             release(&old);
         }
         self.queue.put(layout, pool, at, entry);
+        self.written = self.written.min(at);
         if at >= self.waiting {
             return true;
         }

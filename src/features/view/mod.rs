@@ -12,7 +12,7 @@
 //! further back is still taken in, but questions so far back may miss rows already let go. **State** is bounded by the rows
 //! of the widest window (plus delay and disorder) per key, or by tiles where every window has a resolution; keys with
 //! nothing left are dropped by [`ViewState::advance`]. **A snapshot** of a key slot holds the rows, tiles and lifetime sums
-//! of its keys, see [`ViewState::export_slot`].
+//! of its keys, see [`ViewState::freeze`].
 //!
 //! **Forms of a key.** A sparse key is one block with its rows one after another; it is scanned for every question. A
 //! busy key has a chunked queue of rows with running sums per window and wedges for extrema, or tiles. Blocks live in
@@ -117,6 +117,12 @@ pub enum ViewError {
         /// What is wrong with it.
         what: String,
     },
+    /// A freeze, or what needs there to be none, at a wrong time.
+    #[error("a checkpoint at the wrong time: {what}")]
+    Freeze {
+        /// Why.
+        what: String,
+    },
     /// Arrow refused a conversion.
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
@@ -132,7 +138,9 @@ impl ViewError {
             | ViewError::Default { .. }
             | ViewError::Key(_) => Blame::User,
             ViewError::Snapshot { .. } => Blame::Outside,
-            ViewError::Column { .. } | ViewError::Batch { .. } | ViewError::Arrow(_) => Blame::Ours,
+            ViewError::Column { .. } | ViewError::Batch { .. } | ViewError::Freeze { .. } | ViewError::Arrow(_) => {
+                Blame::Ours
+            }
         }
     }
 }

@@ -67,6 +67,7 @@ impl ViewState {
         let (key, hash) = (keys.get(row), keys.hashes[row]);
         let head = time.saturating_sub(self.layout.delay);
         let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
+        self.touch(handle, hash);
         self.bounds.set(&self.layout, head);
         if S::KIND.is_some()
             && handle >> CLASS_SHIFT == DENSE
@@ -120,13 +121,19 @@ impl ViewState {
         let Some(handle) = self.index.guess(hash) else {
             return NO_HANDLE;
         };
+        self.prefetch_handle(handle);
+        handle
+    }
+
+    /// Asks for a record.
+    #[inline(always)]
+    pub(super) fn prefetch_handle(&self, handle: Handle) {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         if class != DENSE {
             self.small[class as usize].prefetch(block, 1 << class.min(2));
         } else if let Some(dense) = &self.dense[block as usize] {
             dense.prefetch();
         }
-        handle
     }
 
     /// Asks for what a busy key's record points to.

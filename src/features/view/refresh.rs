@@ -9,7 +9,7 @@ use super::ViewError;
 use super::columns::Answers;
 use super::index::Handle;
 use super::keys::bytes_of_word;
-use super::small::{self, DIRTY};
+use super::small;
 use super::state::{Bounds, ViewState, mark};
 use super::value::Any;
 use crate::base::EventTime;
@@ -21,6 +21,13 @@ pub(super) struct Refresh {
     pub(super) dirty: Vec<u64>,
     /// (time, key word) at which a value will change by itself. A record knows its own time; others are void.
     timers: BinaryHeap<Reverse<(EventTime, u64)>>,
+}
+
+impl Refresh {
+    /// Has a key looked at when its time comes.
+    pub(super) fn set_timer(&mut self, due: EventTime, key: u64) {
+        self.timers.push(Reverse((due, key)));
+    }
 }
 
 /// Values of keys at a time, row by row.
@@ -66,7 +73,7 @@ impl ViewState {
                     _ => break,
                 },
             };
-            let Some(handle) = self.handle_of(key) else { continue };
+            let Some((handle, hash)) = self.handle_of(key) else { continue };
             let (dirty, planned) = self.state_of(handle);
             if due.map_or(!dirty, |due| due != planned) {
                 continue;
@@ -78,6 +85,7 @@ impl ViewState {
             if !stands && next != i64::MAX {
                 refresh.timers.push(Reverse((next, key)));
             }
+            self.touch_told(handle, hash);
             self.set_state(handle, if stands { planned } else { next });
             if self.words {
                 keys.append_value(bytes_of_word(key));
@@ -96,35 +104,36 @@ impl ViewState {
 
     /// Makes the next [`refresh`](Self::refresh) tell the values of all keys, as to a reader that knows none.
     pub fn mark_all(&mut self) {
-        let Self { small, dense, refresh, .. } = self;
-        for slab in small {
-            for block in 0..slab.blocks() {
-                let record = slab.get_mut(block);
-                if record[1] != small::FREE {
-                    mark(refresh, record);
+        for class in 0..self.small.len() {
+            for block in 0..self.small[class].blocks() {
+                if self.small[class].get(block)[1] != small::FREE {
+                    self.touch_untold(Self::handle(Some(class), block));
+                    mark(&mut self.refresh, self.small[class].get_mut(block));
                 }
             }
         }
-        for dense in dense.iter_mut().flatten() {
-            dense.mark(refresh);
+        for block in 0..self.dense.len() {
+            if self.dense[block].is_some() {
+                self.touch_untold(Self::handle(None, block as u32));
+            }
+            if let Some(dense) = &mut self.dense[block] {
+                dense.mark(&mut self.refresh);
+            }
         }
     }
 
-    fn handle_of(&self, key: u64) -> Option<Handle> {
+    fn handle_of(&self, key: u64) -> Option<(Handle, u64)> {
         if !self.words && self.names.get(key).is_empty() {
             return None;
         }
         let hash = self.hash_of(key);
-        self.index.find(hash, |handle| self.key_word(handle) == key).map(|(_, handle)| handle)
+        self.index.find(hash, |handle| self.key_word(handle) == key).map(|(_, handle)| (handle, hash))
     }
 
     /// Whether a record is dirty, and the time of its timer.
     fn state_of(&self, handle: Handle) -> (bool, EventTime) {
         match Self::place(handle) {
-            (Some(class), block) => {
-                let record = self.small[class].get(block);
-                (record[1] & DIRTY != 0, record[2] as i64)
-            }
+            (Some(class), block) => small::told(&self.layout, self.small[class].get(block)),
             (None, block) => self.dense[block as usize].as_ref().map_or((false, i64::MAX), |d| (d.dirty, d.due)),
         }
     }
@@ -132,9 +141,7 @@ impl ViewState {
     fn set_state(&mut self, handle: Handle, due: EventTime) {
         match Self::place(handle) {
             (Some(class), block) => {
-                let record = self.small[class].get_mut(block);
-                record[1] &= !DIRTY;
-                record[2] = due as u64;
+                small::set_told(self.small[class].get_mut(block), false, due);
             }
             (None, block) => {
                 if let Some(dense) = &mut self.dense[block as usize] {

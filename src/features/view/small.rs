@@ -3,12 +3,16 @@
 //! Words: key, state, (time of the next refresh), (lifetime sums of rows let go), entries from the oldest.
 
 use super::layout::{Layout, Level};
+use super::snapshot::Stamp;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, add, last_of, sort_key, term, widen};
 use crate::features::numeric::Accumulator;
 
 const COUNT: u64 = 0xffff;
 /// The key changed since the last refresh.
 pub(super) const DIRTY: u64 = 1 << 16;
+/// Where the stamp of checkpoints is in the state word.
+const STAMP_SHIFT: u32 = 17;
+const STAMP: u64 = 0xf << STAMP_SHIFT;
 /// The state word of a block that is not in use.
 pub(super) const FREE: u64 = u64::MAX;
 
@@ -21,6 +25,35 @@ pub(super) fn count(record: &[u64]) -> usize {
 #[inline(always)]
 fn set_count(record: &mut [u64], count: usize) {
     record[1] = record[1] & !COUNT | count as u64;
+}
+
+/// What checkpoints know of the record.
+#[inline(always)]
+pub(super) fn stamp(record: &[u64]) -> Stamp {
+    ((record[1] & STAMP) >> STAMP_SHIFT) as Stamp
+}
+
+#[inline(always)]
+pub(super) fn set_stamp(record: &mut [u64], stamp: Stamp) {
+    record[1] = record[1] & !STAMP | u64::from(stamp) << STAMP_SHIFT;
+}
+
+/// Whether the key changed since the last refresh, and the time of the next; where there is refresh.
+#[inline(always)]
+pub(super) fn told(layout: &Layout, record: &[u64]) -> (bool, i64) {
+    (record[1] & DIRTY != 0, if layout.refresh { record[2] as i64 } else { i64::MAX })
+}
+
+/// Sets what [`told`] says, where there is refresh.
+pub(super) fn set_told(record: &mut [u64], dirty: bool, due: i64) {
+    record[1] = record[1] & !DIRTY | if dirty { DIRTY } else { 0 };
+    record[2] = due as u64;
+}
+
+/// Gives an empty record its entries, from the oldest.
+pub(super) fn fill(layout: &Layout, record: &mut [u64], entries: &[u64]) {
+    record[layout.entries_at..layout.entries_at + entries.len()].copy_from_slice(entries);
+    set_count(record, entries.len() / layout.stride);
 }
 
 /// Makes a block the empty record of a key.

@@ -14,6 +14,7 @@ use super::own::{AHEAD_BUCKET, AHEAD_RECORD};
 use super::refresh::Refresh;
 use super::slab::Slab;
 use super::small::{self, DIRTY, FREE, ScanScratch};
+use super::snapshot::{Changes, fingerprint};
 use super::value::{Any, FloatSquares, FloatSum, Raw, Shape};
 use crate::base::{EventTime, Micros};
 use crate::plan::model::{Order, ViewPlan};
@@ -34,6 +35,8 @@ pub struct ViewOptions {
     pub refresh: bool,
     /// For join streams: how long after a row its revision may come (the join's `within`). `None`: rows are not revised.
     pub revise_within: Option<Micros>,
+    /// Whether [`ViewState::freeze`] will be asked: changes of keys are tracked for it.
+    pub checkpoints: bool,
 }
 
 /// A batch of updates for [`ViewState::apply_merged`], in order of (`_time`, `_ord`).
@@ -84,6 +87,7 @@ pub struct ViewState {
     pub(super) texts: Texts,
     pub(super) refresh: Option<Refresh>,
     pub(super) sweep: super::sweep::Sweep,
+    pub(super) changes: Changes,
     pub(super) missed_revisions: u64,
     pub(super) scan: ScanScratch,
     pub(super) bounds: Bounds,
@@ -166,8 +170,10 @@ impl ViewState {
             }
             words *= 2;
         }
+        let words = are_words(&types)?;
         Ok(ViewState {
-            words: are_words(&types)?,
+            words,
+            changes: Changes::new(options.checkpoints, fingerprint(&layout, words)),
             entity: plan.entity.clone(),
             index: Index::new(),
             small,
@@ -347,6 +353,7 @@ impl ViewState {
             + self.index.bytes()
             + self.names.bytes()
             + self.texts.bytes()
+            + self.changes.bytes()
     }
 
     /// Sparse keys, and the bytes of their records and of their share of the index.
@@ -384,6 +391,10 @@ impl ViewState {
     fn answer(&mut self, key: Option<(Key<'_>, u64)>, time: EventTime, answers: &mut Answers) {
         let head = time.saturating_sub(self.layout.delay);
         let found = key.and_then(|(key, hash)| self.find(key, hash));
+        // A question to a busy key lets go of rows.
+        if let Some(handle) = found.filter(|handle| handle >> CLASS_SHIFT == DENSE) {
+            self.keep(handle);
+        }
         self.bounds.set(&self.layout, head);
         let Self { layout, small, dense, chunks, texts, scan, bounds, .. } = self;
         let mut raw = answers.row(layout);
@@ -447,13 +458,16 @@ impl ViewState {
             Key::Bytes(bytes) => self.names.add(bytes),
         };
         let block = self.small[0].alloc();
-        small::init(&self.layout, self.small[0].get_mut(block), word);
+        let record = self.small[0].get_mut(block);
+        small::init(&self.layout, record, word);
+        small::set_stamp(record, self.changes.made(key, hash));
         self.index.insert(hash, block);
         block
     }
 
     fn insert(&mut self, key: Key<'_>, hash: u64, entry: &[u64]) {
         let handle = self.find_or_make(key, hash);
+        self.touch(handle, hash);
         let head = (entry[0] as i64).saturating_sub(self.layout.delay);
         let handle = self.insert_at::<Any>(hash, handle, entry, head);
         // A key that is only added to must move on, too, now and then.
@@ -545,10 +559,8 @@ impl ViewState {
         let Self { layout, small, chunks, .. } = self;
         let record = small[class as usize].get_mut(block);
         let mut dense = Dense::new(layout, record[0]);
-        dense.dirty = record[1] & DIRTY != 0;
-        if layout.refresh {
-            dense.due = record[2] as i64;
-        }
+        dense.stamp = small::stamp(record);
+        (dense.dirty, dense.due) = small::told(layout, record);
         if layout.forever {
             dense.absorbed = small::base_rows(layout, record);
             for (i, pair) in layout.life_pairs.iter().enumerate() {
@@ -590,6 +602,7 @@ impl ViewState {
             self.missed_revisions += 1;
             return self.release_texts(entry);
         };
+        self.touch(handle, hash);
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let Self { layout, small, dense, chunks, texts, refresh, .. } = self;
         let found = if class != DENSE {

@@ -23,6 +23,13 @@ pub(super) struct Sweep {
     owed: f64,
 }
 
+impl Sweep {
+    /// Watermark of the last call.
+    pub(super) fn watermark(&self) -> Option<EventTime> {
+        self.last
+    }
+}
+
 impl ViewState {
     /// Tells that no row or question before `watermark` will come, and sweeps a part of the keys: all of them about twice
     /// in the span of the widest window. Answers do not depend on it.
@@ -88,6 +95,7 @@ impl ViewState {
 
     #[inline(never)]
     fn shrink_small(&mut self, class: usize, block: u32, head: i64) -> bool {
+        self.keep(Self::handle(Some(class), block));
         let Self { layout, small, texts, .. } = self;
         let record = small[class].get_mut(block);
         // Only rows from the watermark on may still come, and with them heads from here on.
@@ -109,7 +117,9 @@ impl ViewState {
     }
 
     fn drop_small(&mut self, class: usize, block: u32, key: u64, hash: u64) {
-        self.index.remove(hash, Self::handle(Some(class), block));
+        let handle = Self::handle(Some(class), block);
+        self.note_gone(handle, key, hash);
+        self.index.remove(hash, handle);
         self.small[class].get_mut(block)[1] = FREE;
         self.small[class].release(block);
         if !self.words {
@@ -118,6 +128,8 @@ impl ViewState {
     }
 
     fn sweep_dense(&mut self, block: u32, head: i64, bounds: &Bounds) {
+        let handle = Self::handle(None, block);
+        self.keep(handle);
         let Self { layout, dense, chunks, texts, .. } = self;
         let Some(record) = &mut dense[block as usize] else {
             return;
@@ -130,12 +142,12 @@ impl ViewState {
         let (key, rows) = (record.key, record.rows_needed(layout));
         let idle = !layout.refresh || (!record.dirty && record.due == i64::MAX);
         let tiles = record.tiles.iter().any(|t| !t.heads.is_empty());
-        let handle = Self::handle(None, block);
         if rows == 0 && !tiles && !layout.forever && idle {
             record.queue.clear(chunks);
-            dense[block as usize] = None;
-            self.dense_free.push(block);
             let hash = self.hash_of(key);
+            self.note_gone(handle, key, hash);
+            self.dense[block as usize] = None;
+            self.dense_free.push(block);
             self.index.remove(hash, handle);
             if !self.words {
                 self.names.release(key);
@@ -161,6 +173,7 @@ impl ViewState {
         let new = small[class].alloc();
         let words = small[class].get_mut(new);
         small::init(layout, words, record.key);
+        small::set_stamp(words, record.stamp);
         if record.dirty {
             words[1] |= small::DIRTY;
         }

@@ -10,24 +10,29 @@
 //! stops holding it (`silence`), and what it brings later from behind the watermark is late.
 
 mod pace;
+mod replay;
 mod silence;
+mod state;
+#[cfg(test)]
+mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
 use self::pace::Pace;
+pub use self::replay::Afterwards;
+use self::replay::Following;
 use self::silence::Progress;
-use super::ticks::TickRecord;
-use super::{Counts, DeadLetter, IngestError, Polled, SourceReader};
+pub use self::state::{AlignedState, PartitionState, SourceState};
+use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, SourceReader};
 use crate::base::{Epoch, EventTime, Micros, Tick};
 use crate::ops::control::TickInfo;
 use crate::plan::model::{Order, Plan, TickPolicy};
 
-/// Rows read from one partition at once when others must be kept aligned with it.
-const CHUNK_ROWS: usize = 8_192;
+/// Rows read from one partition at once when others must be kept aligned with it; few in tests, so that they take turns.
+const CHUNK_ROWS: usize = if cfg!(test) { 16 } else { 8_192 };
 
 /// Decoded bytes that may wait for a watermark that stands still before only those who hold it are read.
 const AHEAD_BYTES_MAX: usize = 128 << 20;
@@ -52,6 +57,12 @@ pub struct Cut {
     pub dead: Vec<DeadLetter>,
     /// Raw rows read.
     pub rows: u64,
+    /// The tick was cut by a record of a tick log, which need not be written again.
+    pub replayed: bool,
+    /// Where the sources stand after the tick, at an epoch's end where states are kept.
+    pub state: Option<Box<AlignedState>>,
+    /// Beside `state`: the ids that duplicates are found by, those since the last state or all of them.
+    pub dedup: Vec<DedupDelta>,
 }
 
 /// Rows that could leave at once are looked at this often while the graph is busy.
@@ -71,10 +82,12 @@ pub enum Next {
 /// When epochs close: the first tick after either bound.
 #[derive(Clone, Copy, Debug)]
 pub struct EpochPolicy {
-    /// Wall time per epoch; not used where all input is finite and unpaced.
+    /// Wall time per epoch; not used where all input is finite and unpaced, unless `timed`.
     pub interval: Duration,
     /// Rows per epoch.
     pub rows: u64,
+    /// Epochs close by wall time whatever the input, as those of jobs with checkpoints do.
+    pub timed: bool,
 }
 
 /// One partition of one source.
@@ -96,6 +109,8 @@ struct Lane {
     caught_up: bool,
     /// Had nothing in this round of asking.
     dry: bool,
+    /// What became of its rows.
+    counts: Counts,
 }
 
 /// Aligned reader of all sources of a job.
@@ -127,9 +142,15 @@ pub struct Aligned {
     newest: EventTime,
     open: Option<OpenTick>,
     /// Recorded ticks to cut by, where the input is replayed.
-    recorded: Option<VecDeque<TickRecord>>,
+    following: Option<Following>,
     ended: bool,
     counts: Vec<Counts>,
+    /// Ends of epochs come with the reader's state.
+    keep_states: bool,
+    /// Epochs do not close now.
+    hold_epochs: bool,
+    /// The next state holds all ids.
+    whole: bool,
 }
 
 /// A tick that is being filled.
@@ -144,15 +165,23 @@ struct OpenTick {
 impl Aligned {
     /// Prepares to read `readers`, one per source of `plan`, from their current positions.
     pub fn new(plan: &Plan, readers: Vec<SourceReader>, epochs: EpochPolicy) -> Self {
-        let paces: Vec<Pace> = plan.sources.iter().map(|source| Pace::of(&source.connector)).collect();
+        let mut aligned = Self::without_lanes(plan, readers, epochs);
+        let now = Instant::now();
+        for source in 0..aligned.readers.len() {
+            (0..aligned.readers[source].partitions()).for_each(|partition| aligned.add_lane(source, partition, now));
+        }
+        aligned
+    }
+
+    fn without_lanes(plan: &Plan, readers: Vec<SourceReader>, epochs: EpochPolicy) -> Self {
+        let paces = paces(plan);
         let live = readers.iter().any(SourceReader::is_live);
         let idle_after = |source: usize| {
             let idle = plan.sources[source].idle_after.filter(|_| readers[source].is_live());
             idle.map(|idle| Duration::from_micros(idle.unsigned_abs()))
         };
         let sources = (0..readers.len()).map(|s| (plan.sources[s].disorder, idle_after(s))).collect();
-        let counts: Vec<usize> = readers.iter().map(SourceReader::partitions).collect();
-        let mut aligned = Aligned {
+        Aligned {
             paced: live || paces.iter().any(|pace| !matches!(pace, Pace::Max)),
             live,
             sources,
@@ -175,14 +204,12 @@ impl Aligned {
             watermark: EventTime::MIN,
             newest: EventTime::MIN,
             open: None,
-            recorded: None,
+            following: None,
             ended: false,
-        };
-        let now = Instant::now();
-        for (source, count) in counts.into_iter().enumerate() {
-            (0..count).for_each(|partition| aligned.add_lane(source, partition, now));
+            keep_states: false,
+            hold_epochs: false,
+            whole: false,
         }
-        aligned
     }
 
     /// Has `wake` called, from another thread, when a live partition that had nothing has something.
@@ -196,6 +223,16 @@ impl Aligned {
     /// Rows read, filtered, late and rejected so far, per source.
     pub fn counts(&self) -> &[Counts] {
         &self.counts
+    }
+
+    /// Numbers the next epoch.
+    pub fn begin_with_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Has epochs not close, except at the end of the input, while `hold`.
+    pub fn hold_epochs(&mut self, hold: bool) {
+        self.hold_epochs = hold;
     }
 
     /// Tells whether nothing is under way behind the sources. Then live rows do not wait until their tick is due: it is cut
@@ -212,10 +249,8 @@ impl Aligned {
         if self.ended {
             return Ok(Next::End);
         }
-        if let Some(records) = &mut self.recorded {
-            let Some(record) = records.pop_front() else { return Ok(Next::End) };
-            let last = records.is_empty();
-            return self.replay(record, last, now);
+        if let Some(next) = self.follow_on(now)? {
+            return Ok(next);
         }
         if self.open.is_none() {
             self.discover(now)?;
@@ -324,61 +359,17 @@ impl Aligned {
             heard: now,
             caught_up: false,
             dry: false,
+            counts: Counts::default(),
         });
     }
 
-    /// Cuts from here on by recorded ticks, which begin at the readers' positions; the last of them ends the input.
-    pub fn follow(&mut self, records: Vec<TickRecord>) {
-        self.recorded = Some(records.into());
-    }
-
-    /// Reads exactly the input of a recorded tick.
-    fn replay(&mut self, mut record: TickRecord, last: bool, now: Instant) -> Result<Next, IngestError> {
-        for (source, partition, offset) in std::mem::take(&mut record.entered) {
-            let (source, partition) = (source as usize, partition as usize);
-            if self.readers.get(source).is_none_or(|reader| reader.partitions() != partition) {
-                let name = self.names.get(source).map_or("?", String::as_str);
-                let what = "the tick log is of another job; give the dataflow file that it was written with";
-                return Err(IngestError::source(name, what));
-            }
-            self.readers[source].enter(offset)?;
-            self.enter(source, partition, now);
-        }
-        for index in 0..self.lanes.len() {
-            let lane = &self.lanes[index];
-            let until = record.offsets.get(lane.source).and_then(|o| o.get(lane.partition)).copied().unwrap_or(0);
-            while self.lanes[index].next_offset < until {
-                let before = self.lanes[index].next_offset;
-                self.lanes[index].dry = false;
-                self.read(index, (until - before) as usize, Some(until), now)?;
-                let lane = &self.lanes[index];
-                if lane.dry {
-                    // On its way from the broker.
-                    self.recorded.get_or_insert_default().push_front(record);
-                    return Ok(Next::Wait(Duration::from_millis(1)));
-                }
-                if lane.next_offset == before {
-                    return Err(IngestError::source(
-                        &self.names[lane.source],
-                        format!(
-                            "partition {} ends at offset {before}, but the tick log goes on to {until}; give the files that the log was written from",
-                            lane.partition
-                        ),
-                    ));
-                }
-            }
-        }
-        let silent = |lane: &Lane| record.idle.contains(&(lane.source as u32, lane.partition as u32));
-        let idle: Vec<usize> = (0..self.lanes.len()).filter(|&i| silent(&self.lanes[i])).collect();
-        if !idle.is_empty() && self.lanes.iter().all(|lane| lane.done || silent(lane)) {
-            self.newest = self.newest.max(record.watermark);
-        }
-        Ok(self.emit(now, last, record.watermark, record.epoch_end, &idle))
-    }
-
     /// Closes the input now: what has been read is cut as the last tick. Rows that the watermark has not reached are not
-    /// complete, since other partitions stand before them: they are released no more.
+    /// complete, since other partitions stand before them: they are released no more. While recorded ticks are followed
+    /// after which the input goes on, there is no last tick, since all of theirs are in the log: it ends as it is.
     pub fn stop(&mut self, now: Instant) -> Next {
+        if self.must_follow() {
+            self.ended = true;
+        }
         if self.ended { Next::End } else { self.cut(now, true) }
     }
 
@@ -415,7 +406,7 @@ impl Aligned {
             return false;
         }
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        let epoch_open = self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
+        let epoch_open = !self.hold_epochs && self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
         epoch_open || (since(self.last_cut) >= SILENT_TICK && self.progress().watermark > self.watermark)
     }
 
@@ -443,6 +434,7 @@ impl Aligned {
         self.newest = self.newest.max(newest);
         self.paces[lane.source].consumed(decoded.rows_read, newest, now);
         self.counts[lane.source].add(&decoded.counts);
+        lane.counts.add(&decoded.counts);
         self.ahead += decoded.bytes;
         let open = self.open.get_or_insert_with(|| OpenTick::new(now));
         open.rows += decoded.rows_read;
@@ -462,20 +454,23 @@ impl Aligned {
         if let Some(clock) = clock {
             self.newest = self.newest.max(clock);
         }
-        self.epoch_rows += self.open.as_ref().map_or(0, |open| open.rows);
-        let since = *self.epoch_since.get_or_insert(now);
-        let epoch_end = last
-            || self.epoch_rows >= self.epochs.rows
-            || (self.paced && now.saturating_duration_since(since) >= self.epochs.interval);
+        let rows = self.epoch_rows + self.open.as_ref().map_or(0, |open| open.rows);
+        let since = self.epoch_since.unwrap_or(now);
+        let timed = self.paced || self.epochs.timed;
+        let due = rows >= self.epochs.rows || (timed && now.saturating_duration_since(since) >= self.epochs.interval);
+        let epoch_end = last || (due && !self.hold_epochs);
+        self.emit(now, Close { last, watermark, epoch_end, replayed: false }, &idle)
+    }
+
+    fn emit(&mut self, now: Instant, close: Close, idle: &[usize]) -> Next {
+        let Close { last, watermark, epoch_end, replayed } = close;
+        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
+        self.epoch_since.get_or_insert(now);
+        self.epoch_rows += open.rows;
         if epoch_end {
             self.epoch_rows = 0;
             self.epoch_since = None;
         }
-        self.emit(now, last, watermark, epoch_end, &idle)
-    }
-
-    fn emit(&mut self, now: Instant, last: bool, watermark: EventTime, epoch_end: bool, idle: &[usize]) -> Next {
-        let open = self.open.take().unwrap_or_else(|| OpenTick::new(now));
         let previous_watermark = std::mem::replace(&mut self.watermark, watermark);
         if watermark > previous_watermark {
             self.ahead = 0;
@@ -499,6 +494,10 @@ impl Aligned {
         self.tick += 1;
         self.epoch += u64::from(epoch_end);
         self.ended = last;
+        let (state, dedup) = match self.keep_states && epoch_end {
+            true => (Some(Box::new(self.state(info.tick))), self.take_ids()),
+            false => (None, Vec::new()),
+        };
         let place = |&index: &usize| (self.lanes[index].source as u32, self.lanes[index].partition as u32);
         Next::Cut(Box::new(Cut {
             info,
@@ -508,8 +507,23 @@ impl Aligned {
             batches: open.batches,
             dead: open.dead,
             rows: open.rows,
+            replayed,
+            state,
+            dedup,
         }))
     }
+}
+
+/// How a tick is closed.
+struct Close {
+    last: bool,
+    watermark: EventTime,
+    epoch_end: bool,
+    replayed: bool,
+}
+
+fn paces(plan: &Plan) -> Vec<Pace> {
+    plan.sources.iter().map(|source| Pace::of(&source.connector)).collect()
 }
 
 /// What [`Aligned::pick`] decided.

@@ -26,6 +26,15 @@ impl Pace {
         }
     }
 
+    /// Begins anew with the next row.
+    pub(super) fn restart(&mut self) {
+        match self {
+            Pace::Max => {}
+            Pace::PerSecond { started, emitted, .. } => (*started, *emitted) = (None, 0.0),
+            Pace::RealTime { started } => *started = None,
+        }
+    }
+
     /// Rows that may be read now from a partition whose watermark is `watermark`.
     pub(super) fn allowed(&mut self, now: Instant, watermark: EventTime) -> usize {
         match self {

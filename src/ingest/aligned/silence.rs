@@ -65,7 +65,7 @@ fn silent_clock(newest: EventTime, silent: Micros, wall: EventTime) -> Option<Ev
     (newest != EventTime::MIN).then(|| newest.saturating_add(silent).min(wall.max(newest)))
 }
 
-fn wall_clock() -> EventTime {
+pub(super) fn wall_clock() -> EventTime {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as EventTime)
 }
 

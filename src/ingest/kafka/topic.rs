@@ -146,6 +146,13 @@ impl Topic {
             entered: 0,
             watcher: None,
         };
+        let had = resume.map_or(0, <[u64]>::len);
+        if had > count {
+            let name = &connector.topic;
+            return Err(refuse(format!(
+                "topic `{name}` had {had} partitions and now has {count}; it is another topic: begin anew, or mend `topic`"
+            )));
+        }
         if reading != Reading::Replay {
             topic.beginnings = topic.beginnings(count, resume)?;
         }
@@ -188,11 +195,17 @@ impl Topic {
         }
     }
 
-    /// Enters the next partition, at an offset.
+    /// Enters the next partition at an offset. Where it ends, if it does, was found out at the start.
     ///
     /// # Errors
     /// When it cannot be assigned.
-    pub(crate) fn enter(&mut self, next: u64, end: Option<u64>) -> Result<Partition, IngestError> {
+    pub(crate) fn enter_at(&mut self, next: u64) -> Result<Partition, IngestError> {
+        let end = self.beginnings.get(self.entered).and_then(|place| place.end);
+        self.enter(next, end)
+    }
+
+    /// Enters the next partition.
+    fn enter(&mut self, next: u64, end: Option<u64>) -> Result<Partition, IngestError> {
         let number = u16::try_from(self.entered).map_err(|_| {
             IngestError::source(&self.source, "the topic has more than 65,536 partitions, which is the most".to_owned())
         })?;
@@ -226,8 +239,10 @@ impl Topic {
         let mut places = Vec::with_capacity(count);
         for partition in 0..count {
             let (low, high) = self.watermarks(partition, START_PATIENCE).map_err(|e| self.unreachable(&e))?;
-            let next = match (resume.and_then(|r| r.get(partition)), self.connector.start) {
-                (Some(next), _) => *next,
+            let next = match (resume.map(|r| r.get(partition)), self.connector.start) {
+                (Some(Some(next)), _) => *next,
+                // It has appeared since the job began: all of it, as if the job had been there.
+                (Some(None), _) => low,
                 (None, KafkaStart::Earliest | KafkaStart::At(_)) => low,
                 (None, KafkaStart::Latest) => high,
             };

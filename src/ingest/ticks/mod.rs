@@ -1,6 +1,7 @@
 //! The tick log: where worker 0 cut each tick, so that a restart and a proof cut alike.
 //!
-//! The log is a directory of segments `ticks-<first tick>.log`. A segment begins with eight bytes that name the format,
+//! The log is a directory of segments `ticks-<first tick>-<generation>.log`, of which each start of a job writes its own; one of
+//! a later generation makes void what earlier ones have from its first tick on. A segment begins with eight bytes that name the format,
 //! then holds records, each a length and a CRC-32 (four bytes each, little-endian) and that many bytes of JSON. Ticks are
 //! dense: a record's tick is one more than that of the record before.
 //!
@@ -9,7 +10,11 @@
 //! that fails, on a full disk say, ends the log: nothing more becomes durable and every later call returns the error.
 //!
 //! A crash leaves at most a torn tail: records of the last segment that were never durable. Reading stops before the
-//! first of them. A broken record in any earlier segment is damage, since a segment is synced before the next begins.
+//! first of them. A broken record in an earlier segment of the same generation is damage, since a segment is synced before
+//! the next begins; in one of an earlier generation it means that the ticks up to the later start are lost.
+//!
+//! What no restart needs any more is [removed](TickLog::remove_before) from the front, by whole segments, so that a log may
+//! begin with any tick.
 
 mod segments;
 #[cfg(test)]
@@ -79,6 +84,16 @@ pub enum TickLogError {
         /// What is wrong there.
         what: String,
     },
+    /// Ticks that are asked for are not in the log.
+    #[error("tick log {}: it begins with tick {first}, and ticks from {from} on are needed; restore its files from a copy, or restart from a newer checkpoint", path.display())]
+    Gone {
+        /// The directory.
+        path: PathBuf,
+        /// The first tick that is needed.
+        from: Tick,
+        /// The first tick that is there.
+        first: Tick,
+    },
     /// Ticks must follow one another.
     #[error("tick {got} was to be logged where {expected} comes next; this is a defect of tidemill")]
     Gap {
@@ -93,7 +108,7 @@ impl TickLogError {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            TickLogError::Io { .. } | TickLogError::Damaged { .. } => Blame::Outside,
+            TickLogError::Io { .. } | TickLogError::Damaged { .. } | TickLogError::Gone { .. } => Blame::Outside,
             TickLogError::Exists { .. } => Blame::User,
             TickLogError::Gap { .. } => Blame::Ours,
         }
@@ -105,6 +120,8 @@ impl TickLogError {
 pub struct TickLogContents {
     /// The records, in order.
     pub records: Vec<TickRecord>,
+    /// The tick that comes next.
+    pub next: Tick,
     /// The tail that a crash tore, if any; its records had not been durable.
     pub torn: Option<TornTail>,
 }
@@ -125,7 +142,16 @@ pub struct TornTail {
 /// # Errors
 /// When a file cannot be read, and when a record is broken that is not part of a torn tail.
 pub fn read(dir: &Path) -> Result<TickLogContents, TickLogError> {
-    segments::read(dir)
+    segments::read(dir, None)
+}
+
+/// Reads the records of a log from tick `from` on, and of the files only those that may hold them. Of a directory that holds
+/// no log, `from` comes next. A log that ends before `from` is not an error: then [`TickLogContents::next`] is below it.
+///
+/// # Errors
+/// As [`read`], and when the log begins behind `from`.
+pub fn read_from(dir: &Path, from: Tick) -> Result<TickLogContents, TickLogError> {
+    segments::read(dir, Some(from))
 }
 
 /// What has become of the log, for those who wait for it; cheap to clone and to ask.
@@ -201,6 +227,7 @@ impl std::fmt::Debug for Shared {
 /// The writing end of a tick log. Dropping it writes what is pending.
 #[derive(Debug)]
 pub struct TickLog {
+    dir: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -211,22 +238,51 @@ impl TickLog {
     /// # Errors
     /// When the directory holds a log already or cannot be written.
     pub fn create(dir: &Path) -> Result<TickLog, TickLogError> {
-        Self::start(Box::new(Segments::create(dir)?), 0)
+        if !segments::list(dir)?.is_empty() {
+            return Err(TickLogError::Exists { path: dir.to_owned() });
+        }
+        Self::start(Box::new(Segments::begin(dir, 0)?), 0, dir)
     }
 
-    /// Continues the log of a directory behind its last whole record, and returns what it holds. A torn tail is cut off.
-    /// Where there is no log, one begins.
+    /// Goes on with the log of a directory behind its last whole record, or with tick `from` where there is none so late, and
+    /// returns the records from tick `from` on. `generation` is higher than that of every start before: it names segments of
+    /// its own, so that a process that was frozen and wakes writes nothing that is ever read.
     ///
     /// # Errors
-    /// As [`read`], and when the directory cannot be written.
-    pub fn resume(dir: &Path) -> Result<(TickLog, TickLogContents), TickLogError> {
-        let contents = read(dir)?;
-        let next = contents.records.last().map_or(0, |record| record.tick + 1);
-        let log = Self::start(Box::new(Segments::resume(dir, &contents)?), next)?;
-        Ok((log, contents))
+    /// As [`read_from`], and when the directory cannot be written.
+    pub fn take_over(dir: &Path, generation: u64, from: Tick) -> Result<(TickLog, TickLogContents), TickLogError> {
+        Self::after(dir, generation, from, read_from(dir, from)?)
     }
 
-    fn start(disk: Box<dyn Disk>, next: Tick) -> Result<TickLog, TickLogError> {
+    /// As [`TickLog::take_over`], where what the log has from tick `from` on is to be forgotten.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn begin_anew(dir: &Path, generation: u64, from: Tick) -> Result<(TickLog, TickLogContents), TickLogError> {
+        Self::after(dir, generation, from, TickLogContents { next: from, ..TickLogContents::default() })
+    }
+
+    fn after(
+        dir: &Path,
+        generation: u64,
+        from: Tick,
+        contents: TickLogContents,
+    ) -> Result<(TickLog, TickLogContents), TickLogError> {
+        segments::remove_void(dir)?;
+        let next = contents.next.max(from);
+        Ok((Self::start(Box::new(Segments::begin(dir, generation)?), next, dir)?, contents))
+    }
+
+    /// Removes the segments all of whose ticks are below `tick`, save the last segment, and returns how many. The oldest
+    /// goes first, so that a crash leaves a log that only begins earlier.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written; the log itself goes on.
+    pub fn remove_before(&self, tick: Tick) -> Result<usize, TickLogError> {
+        segments::remove_before(&self.dir, tick)
+    }
+
+    fn start(disk: Box<dyn Disk>, next: Tick, dir: &Path) -> Result<TickLog, TickLogError> {
         let path = disk.path();
         let shared = Arc::new(Shared {
             durable: AtomicU64::new(next),
@@ -239,7 +295,7 @@ impl TickLog {
             std::thread::Builder::new().name("tick-log".into()).spawn(move || write_until_closed(&theirs, disk));
         let error =
             |source| TickLogError::Io { action: "start its thread", path, durable: next, source: Arc::new(source) };
-        Ok(TickLog { shared, thread: Some(thread.map_err(error)?) })
+        Ok(TickLog { dir: dir.to_owned(), shared, thread: Some(thread.map_err(error)?) })
     }
 
     /// Takes a record in; it is durable once [`Durable::ticks`] is above its tick. Does not wait for the disk.

@@ -48,7 +48,7 @@ fn what_is_written_is_read() {
     assert_eq!(log.durable(), 10);
     write(&mut log, 10..20);
     drop(log);
-    assert_eq!(read(&nested).unwrap(), TickLogContents { records: records(0..20), torn: None });
+    assert_eq!(read(&nested).unwrap(), TickLogContents { records: records(0..20), next: 20, torn: None });
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_log_is_not_begun_twice_but_resumed() {
     let (dir, _) = filled(7);
     let refused = TickLog::create(dir.path()).unwrap_err();
     assert!(matches!(refused, TickLogError::Exists { .. }), "{refused}");
-    let (mut log, contents) = TickLog::resume(dir.path()).unwrap();
+    let (mut log, contents) = TickLog::take_over(dir.path(), 1, 0).unwrap();
     assert_eq!(contents.records, records(0..7));
     assert_eq!(log.durable(), 7);
     assert!(matches!(log.append(&record(9)), Err(TickLogError::Gap { expected: 7, got: 9 })));
@@ -70,7 +70,7 @@ fn an_absent_directory_has_no_records_and_can_be_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let absent = dir.path().join("none");
     assert_eq!(read(&absent).unwrap(), TickLogContents::default());
-    let (mut log, _) = TickLog::resume(&absent).unwrap();
+    let (mut log, _) = TickLog::take_over(&absent, 1, 0).unwrap();
     write(&mut log, 0..1);
     log.close().unwrap();
     assert_eq!(read(&absent).unwrap().records, records(0..1));
@@ -79,22 +79,27 @@ fn an_absent_directory_has_no_records_and_can_be_resumed() {
 /// Wherever a crash cuts the file, the whole records before the cut are read, and the log goes on behind them.
 #[test]
 fn every_cut_is_a_torn_tail() {
-    let (dir, path) = filled(6);
+    let (_dir, path) = filled(6);
     let bytes = fs::read(&path).unwrap();
     let mut ends = vec![8];
     while let Some(length) = bytes.get(ends[ends.len() - 1]..).filter(|b| !b.is_empty()) {
         ends.push(ends[ends.len() - 1] + 8 + u32::from_le_bytes(length[..4].try_into().unwrap()) as usize);
     }
     for cut in 0..bytes.len() {
+        let (dir, path) = filled(0);
         fs::write(&path, &bytes[..cut]).unwrap();
         let whole = ends.iter().skip(1).filter(|end| **end <= cut).count() as Tick;
         let contents = read(dir.path()).unwrap();
         assert_eq!(contents.records, records(0..whole), "cut at {cut}");
         assert_eq!(contents.torn.is_none(), ends.contains(&cut), "cut at {cut}");
-        let (mut log, _) = TickLog::resume(dir.path()).unwrap();
+        let (mut log, _) = TickLog::take_over(dir.path(), 3, 0).unwrap();
         write(&mut log, whole..8);
         log.close().unwrap();
-        assert_eq!(read(dir.path()).unwrap(), TickLogContents { records: records(0..8), torn: None }, "cut at {cut}");
+        assert_eq!(
+            read(dir.path()).unwrap(),
+            TickLogContents { records: records(0..8), next: 8, torn: None },
+            "cut at {cut}"
+        );
     }
 }
 
@@ -139,11 +144,148 @@ fn damage_before_the_last_segment_is_an_error() {
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let error = read(dir.path()).unwrap_err();
     assert!(matches!(error, TickLogError::Damaged { .. }), "{error}");
-    assert!(TickLog::resume(dir.path()).is_err());
+    assert!(TickLog::take_over(dir.path(), 1, 0).is_err());
     // A segment that is missing altogether.
     fs::remove_file(&path).unwrap();
     fs::write(dir.path().join("ticks-00000000000000000003.log"), &bytes).unwrap();
     assert!(read(dir.path()).unwrap_err().to_string().contains("damaged"));
+}
+
+fn segments(dir: &Path) -> Vec<Tick> {
+    segments::list(dir).unwrap().into_iter().map(|segment| segment.first).collect()
+}
+
+/// A log of several segments, each record durable by itself.
+fn long(ticks: Tick) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = TickLog::create(dir.path()).unwrap();
+    for tick in 0..ticks {
+        write(&mut log, tick..tick + 1);
+        log.sync().unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_log_is_read_from_any_tick() {
+    let dir = long(60);
+    let firsts = segments(dir.path());
+    assert!(firsts.len() > 3, "{firsts:?}");
+    for from in 0..63 {
+        let contents = read_from(dir.path(), from).unwrap();
+        let expected = TickLogContents { records: records(from.min(60)..60), next: 60, torn: None };
+        assert_eq!(contents, expected, "from {from}");
+    }
+    // What is not needed is not read.
+    let broken = dir.path().join(format!("ticks-{:020}.log", firsts[1]));
+    fs::write(&broken, "broken").unwrap();
+    assert!(read_from(dir.path(), firsts[2] - 1).is_err());
+    assert_eq!(read_from(dir.path(), firsts[2]).unwrap().records, records(firsts[2]..60));
+    let none = dir.path().join("none");
+    assert_eq!(read_from(&none, 5).unwrap(), TickLogContents { next: 5, ..TickLogContents::default() });
+    let (log, _) = TickLog::take_over(&none, 1, 5).unwrap();
+    assert_eq!(log.durable(), 5);
+}
+
+#[test]
+fn whole_segments_are_removed_from_the_front() {
+    for before in [0, 1, 30, 59, 60, 1_000] {
+        let dir = long(60);
+        let firsts = segments(dir.path());
+        let (mut log, _) = TickLog::take_over(dir.path(), 1, 40).unwrap();
+        let removed = log.remove_before(before).unwrap();
+        let left = segments(dir.path());
+        assert_eq!(left, firsts[removed..], "before {before}");
+        assert_eq!(log.remove_before(before).unwrap(), 0);
+        // No tick is lost that is asked for, none is kept for nothing.
+        assert!(left[0] <= before && left.get(1).is_none_or(|next| *next > before));
+        assert_eq!(read(dir.path()).unwrap().records, records(left[0]..60));
+        write(&mut log, 60..70);
+        log.close().unwrap();
+        assert_eq!(read(dir.path()).unwrap().records, records(left[0]..70));
+        assert!(read_from(dir.path(), left[0]).is_ok());
+        if left[0] > 0 {
+            let error = read_from(dir.path(), left[0] - 1).unwrap_err();
+            assert!(error.to_string().contains(&format!("begins with tick {}", left[0])), "{error}");
+            assert_eq!(error.blame(), Blame::Outside);
+        }
+    }
+}
+
+/// A crash may leave a last segment without a record; the ticks before it may be gone by then.
+#[test]
+fn an_empty_last_segment_says_which_tick_comes_next() {
+    for torn in [&segments::FORMAT[..], &segments::FORMAT[..3], &[]] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ticks-00000000000000000040.log"), torn).unwrap();
+        assert_eq!(read(dir.path()).unwrap().next, 40);
+        let (mut log, contents) = TickLog::take_over(dir.path(), 1, 40).unwrap();
+        assert!(contents.records.is_empty());
+        assert_eq!(log.durable(), 40);
+        write(&mut log, 40..43);
+        log.close().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), TickLogContents { records: records(40..43), next: 43, torn: None });
+    }
+}
+
+#[test]
+fn a_log_may_begin_behind_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = TickLog::take_over(dir.path(), 1, 7).unwrap();
+    assert!(matches!(log.append(&record(0)), Err(TickLogError::Gap { expected: 7, got: 0 })));
+    write(&mut log, 7..9);
+    log.close().unwrap();
+    assert_eq!(read_from(dir.path(), 7).unwrap().records, records(7..9));
+    // What was loaded may be newer than the log, when that was lost in part.
+    let (log, contents) = TickLog::take_over(dir.path(), 2, 20).unwrap();
+    assert_eq!((log.durable(), contents.records.len()), (20, 0));
+}
+
+/// A process that was frozen wakes after its successor took over, and writes on.
+#[test]
+fn what_a_superseded_process_writes_is_never_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut frozen, _) = TickLog::take_over(dir.path(), 1, 0).unwrap();
+    write(&mut frozen, 0..5);
+    frozen.sync().unwrap();
+    let (mut log, contents) = TickLog::take_over(dir.path(), 2, 0).unwrap();
+    assert_eq!(contents.next, 5);
+    // Ticks of its own, cut elsewhere.
+    frozen.append(&TickRecord { watermark: 77, ..record(5) }).unwrap();
+    frozen.sync().unwrap();
+    write(&mut log, 5..7);
+    log.sync().unwrap();
+    write(&mut frozen, 6..40);
+    frozen.close().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..7));
+    log.close().unwrap();
+    let (mut log, _) = TickLog::take_over(dir.path(), 9, 0).unwrap();
+    write(&mut log, 7..8);
+    log.close().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..8));
+}
+
+/// A start that goes on from a checkpoint after the log was lost or damaged: earlier ticks are gone, later ones are not.
+#[test]
+fn a_later_start_does_not_need_what_is_lost() {
+    let dir = long(20);
+    let first = dir.path().join("ticks-00000000000000000000.log");
+    fs::write(&first, "gone").unwrap();
+    assert!(read(dir.path()).is_err());
+    let (mut log, _) = TickLog::begin_anew(dir.path(), 5, 30).unwrap();
+    write(&mut log, 30..33);
+    log.close().unwrap();
+    assert!(read_from(dir.path(), 2).is_err_and(|error| error.to_string().contains("begins with tick")));
+    assert_eq!(read_from(dir.path(), 31).unwrap().records, records(31..33));
+    // Begun anew in the middle of what there was: the rest of that is void.
+    let dir = long(20);
+    let (mut log, contents) = TickLog::begin_anew(dir.path(), 1, 10).unwrap();
+    assert!(contents.records.is_empty());
+    write(&mut log, 10..12);
+    log.close().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..12));
+    TickLog::take_over(dir.path(), 2, 0).unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..12), "void segments are removed, valid ones are not");
 }
 
 /// Has room for so many bytes.
@@ -170,7 +312,9 @@ impl Disk for SmallDisk {
 #[test]
 fn a_full_disk_ends_the_log_with_a_plain_error() {
     let written = Arc::new(Mutex::new(Vec::new()));
-    let mut log = TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0).unwrap();
+    let mut log =
+        TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0, Path::new("small"))
+            .unwrap();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     log.on_durable(move |_| {
@@ -213,7 +357,7 @@ fn commits_are_grouped() {
         }
     }
     let writes = Arc::new(AtomicU64::new(0));
-    let mut log = TickLog::start(Box::new(SlowDisk(Arc::clone(&writes))), 0).unwrap();
+    let mut log = TickLog::start(Box::new(SlowDisk(Arc::clone(&writes))), 0, Path::new("slow")).unwrap();
     let durable = log.handle();
     write(&mut log, 0..1_000);
     log.sync().unwrap();

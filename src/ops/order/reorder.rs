@@ -11,9 +11,9 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
 use super::sort::{Sorted, Sorter, Span};
-use crate::base::{EventTime, SLOTS, slot_of};
-use crate::ops::columns::{Pick, collect, compact, slice_bytes};
-use crate::ops::{decode_rows, encode_rows, key, times};
+use crate::base::EventTime;
+use crate::ops::columns::{compact, slice_bytes};
+use crate::ops::{load_rows, times};
 
 /// Rows not yet sorted that make a run of their own though none is due.
 const FRESH_MAX: usize = 1 << 17;
@@ -28,7 +28,7 @@ struct Run {
 
 /// The core of the reorder operator.
 ///
-/// Any input order. State: the rows at or after the watermark. What it holds can be [exported](Reorder::export_slots) by key slot.
+/// Any input order. State: the rows at or after the watermark. A checkpoint holds what is [held](Reorder::held), by key slot.
 #[derive(Debug)]
 pub struct Reorder {
     runs: Vec<Run>,
@@ -106,33 +106,24 @@ impl Reorder {
         runs + self.fresh.iter().map(slice_bytes).sum::<usize>() + self.sorter.memory_bytes()
     }
 
-    /// The rows held, grouped by the slot of their key, each slot's as bytes for [`Reorder::import`]; slots in order,
-    /// without those that have no rows. The buffer keeps its rows.
-    ///
-    /// # Errors
-    /// When a key column's type cannot be a key.
-    pub fn export_slots(&self, key_columns: &[usize]) -> Result<Vec<(usize, Vec<u8>)>, key::KeyError> {
-        let mut slots: Vec<Vec<(RecordBatch, Pick)>> = (0..SLOTS).map(|_| Vec::new()).collect();
-        for rows in self.runs.iter().map(|run| &run.rows).chain(&self.fresh) {
-            let columns: Vec<_> = key_columns.iter().map(|c| rows.column(*c).clone()).collect();
-            let mut hashes = Vec::new();
-            key::hashes(&columns, &mut hashes)?;
-            let mut picked = vec![Vec::new(); SLOTS];
-            hashes.iter().enumerate().for_each(|(row, hash)| picked[slot_of(*hash)].push(row as u32));
-            for (slot, picked) in picked.into_iter().enumerate().filter(|(_, picked)| !picked.is_empty()) {
-                slots[slot].push((rows.clone(), Pick::Rows(picked)));
-            }
-        }
-        let filled = slots.into_iter().enumerate().filter(|(_, parts)| !parts.is_empty());
-        Ok(filled.map(|(slot, parts)| (slot, encode_rows(&collect(&parts)))).collect())
+    /// The rows held, in no order, without a copy: [`by_slot`](crate::ops::by_slot) makes bytes of them by key slot, on any
+    /// thread.
+    pub fn held(&self) -> Vec<RecordBatch> {
+        self.runs.iter().map(|run| &run.rows).chain(&self.fresh).cloned().collect()
     }
 
-    /// Takes in a slot that another buffer has exported.
+    /// Takes in a slot's rows, as [`by_slot`](crate::ops::by_slot) made bytes of them.
     ///
     /// # Errors
-    /// When the bytes are not such a slot.
+    /// When the bytes are not such a slot, or have other columns than the rows held; the buffer is then unchanged.
     pub fn import(&mut self, slot: &[u8]) -> Result<(), ArrowError> {
-        self.push(decode_rows(slot)?);
+        let rows = load_rows(slot)?;
+        let held = self.runs.iter().map(|run| &run.rows).chain(&self.fresh).next();
+        if held.is_some_and(|held| held.schema() != rows.schema()) {
+            let what = "the saved rows have other columns than those beside them".to_owned();
+            return Err(ArrowError::SchemaError(what));
+        }
+        self.push(rows);
         Ok(())
     }
 

@@ -92,9 +92,10 @@ fn assert_release(buffer: &mut Reorder, twin: &mut Twin, watermark: i64) {
 
 fn move_through_slots(buffer: &Reorder) -> Reorder {
     let mut moved = Reorder::new();
-    for (_, bytes) in buffer.export_slots(&[2]).unwrap().into_iter().rev() {
+    for (_, bytes) in crate::ops::by_slot(&buffer.held(), &[2]).unwrap().into_iter().rev() {
         moved.import(&bytes).unwrap();
     }
+    assert_eq!(moved.len(), buffer.len());
     moved
 }
 
@@ -111,6 +112,58 @@ proptest! {
         expected.sort_unstable();
         prop_assert_eq!(merged.map(|m| at(&m)).unwrap_or_default(), expected);
     }
+}
+
+proptest! {
+    /// Rows go to the slot of their key; damaged bytes are refused and nothing of them is taken in.
+    #[test]
+    fn slots_hold_their_own_and_nothing_else(list in prop::collection::vec((0i64..100, 0u64..100), 1..60), at in any::<prop::sample::Index>()) {
+        let mut buffer = Reorder::new();
+        list.chunks(7).for_each(|part| buffer.push(rows_with_strings(part)));
+        buffer.release(i64::MIN);
+        let slots = crate::ops::by_slot(&buffer.held(), &[2]).unwrap();
+        let mut found: Vec<At> = Vec::new();
+        for (slot, bytes) in &slots {
+            let rows = crate::ops::load_rows(bytes).unwrap();
+            let mut hashes = Vec::new();
+            crate::ops::key::hashes(&[rows.column(2).clone()], &mut hashes).unwrap();
+            prop_assert!(hashes.iter().all(|hash| crate::base::slot_of(*hash) == usize::from(*slot)));
+            found.extend(self::at(&rows));
+            let mut damaged = bytes.clone();
+            let bit = at.index(bytes.len() * 8);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let mut empty = Reorder::new();
+            prop_assert!(empty.import(&damaged).is_err() && empty.import(&bytes[..at.index(bytes.len())]).is_err());
+            prop_assert!(empty.is_empty());
+        }
+        found.sort_unstable();
+        let mut expected = list.clone();
+        expected.sort_unstable();
+        prop_assert_eq!(&found, &expected);
+        prop_assert!(slots.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        let whole = crate::ops::by_slot(&buffer.held(), &[]).unwrap();
+        prop_assert_eq!((whole.len(), whole[0].0), (1, 0));
+        prop_assert_eq!(crate::ops::load_rows(&whole[0].1).unwrap().num_rows(), list.len());
+    }
+}
+
+/// Prints what a slot's rows take beside their values; a measurement, not a check.
+#[test]
+fn size_of_a_slot() {
+    let few = rows_with_strings(&[(1, 1)]);
+    let (tight, wide) = (crate::ops::save_rows(&few).len(), crate::ops::encode_rows(&few).len());
+    let columns = few.num_columns();
+    println!("one row of {columns} columns: {tight} bytes saved, {wide} with buffers padded to 64");
+    assert!(tight < wide);
+}
+
+#[test]
+fn rows_of_another_stream_are_refused() {
+    let mut buffer = Reorder::new();
+    buffer.push(rows_with_strings(&[(1, 1)]));
+    let error = buffer.import(&crate::ops::save_rows(&rows(&[(1, 1)]))).unwrap_err();
+    assert!(error.to_string().contains("other columns"), "{error}");
+    assert_eq!(buffer.len(), 1);
 }
 
 /// A row far ahead of all others puts them all into one bucket.

@@ -9,10 +9,10 @@ use super::source::{DEAD_LETTERS, Source};
 use crate::base::{Micros, SecretText};
 use crate::plan::RedisAddress;
 use crate::plan::catalog::locate;
-use crate::plan::config::{JobConfig, LayoutConfig, ModelConfig, RedisConfig};
+use crate::plan::config::{JobConfig, LayoutConfig, MaintainConfig, ModelConfig, RedisConfig};
 use crate::plan::faults::Path;
 use crate::plan::model::{
-    LabelPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlace, OnlinePlan, RedisPlan, SourcePlan,
+    LabelPlan, MaintainPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlace, OnlinePlan, RedisPlan, SourcePlan,
 };
 use crate::plan::nearest;
 
@@ -261,11 +261,30 @@ impl Compiler<'_> {
             };
             self.error(&path.key("tables").item(i), format!("the job has no table `{}`", table.0), mend);
         }
+        let maintain = offline.maintain.as_ref().map(|maintain| self.maintain(&path.key("maintain"), maintain));
         let uri = self.local(&path.key("delta").key("uri"), &offline.delta.uri.0)?;
         Some(OfflinePlan {
             uri: std::path::absolute(&uri).ok()?.to_str()?.to_string(),
             tables: offline.tables.as_ref().map(|list| list.iter().map(|t| t.0.clone()).collect()),
+            maintain,
         })
+    }
+
+    fn maintain(&mut self, path: &Path, config: &MaintainConfig) -> MaintainPlan {
+        let default = MaintainPlan::default();
+        let plan = MaintainPlan {
+            every: config.every.as_ref().map_or(default.every, |d| d.0),
+            compact_below: config.compact_below.as_ref().map_or(default.compact_below, |b| b.0),
+            vacuum_after: config.vacuum_after.as_ref().map_or(default.vacuum_after, |d| d.0),
+        };
+        if plan.every < 1_000_000 {
+            self.error(&path.key("every"), "is too often", "give 1s at least; 1h is usual");
+        }
+        if plan.vacuum_after < 3_600_000_000 {
+            let what = "would take files away from queries that read them";
+            self.error(&path.key("vacuum_after"), what, "give 1h at least; 7d is usual");
+        }
+        plan
     }
 
     /// A local directory; other places are refused by name.

@@ -5,14 +5,21 @@ use super::connector::DEFAULT_BROKERS;
 use super::source::Source;
 use crate::plan::config::{DeliveryConfig, JobConfig, ToConfig, TopicFormatConfig};
 use crate::plan::faults::Path;
-use crate::plan::model::{Connector, KafkaConnector, Properties, TopicFormat, TopicPlan, TopicRows};
+use crate::plan::model::{Connector, Delivery, KafkaConnector, Properties, TopicFormat, TopicPlan, TopicRows};
+
+/// Transactions that rows are spread over when the file does not say.
+const SLOTS: u32 = 4;
 
 /// Settings that the sink needs as they are: name, and why.
 const OURS: &[(&str, &str)] = &[
     ("enable.idempotence", "messages must not change their order when they are sent again"),
     ("acks", "a message counts as delivered when all replicas in step have it"),
     ("request.required.acks", "a message counts as delivered when all replicas in step have it"),
-    ("transactional.id", "transactions come with `delivery: exactly_once`, which is not built yet"),
+    ("transactional.id", "`delivery: exactly_once` names its transactions itself"),
+    (
+        "transaction.timeout.ms",
+        "`delivery: exactly_once` keeps its transactions far shorter than the time it gives them",
+    ),
     ("delivery.report.only.error", "deliveries are counted"),
 ];
 
@@ -43,9 +50,8 @@ impl Compiler<'_> {
     }
 
     fn topic(&mut self, path: &Path, rows: TopicRows, to: &ToConfig, sources: &[KafkaConnector]) -> TopicPlan {
+        let (delivery, ledger) = self.delivery(path, to);
         let (path, kafka) = (path.key("kafka"), &to.kafka);
-        // The one delivery that is built; another makes this a choice.
-        let DeliveryConfig::AtLeastOnce = to.delivery;
         let letters = rows == TopicRows::DeadLetters;
         let format = match kafka.format {
             None if letters => TopicFormat::Original,
@@ -82,6 +88,38 @@ impl Compiler<'_> {
             format,
             key: kafka.key.iter().flat_map(|key| key.0.clone()).collect(),
             properties: Properties(properties),
+            delivery,
+            // The schema allows no more than 64.
+            slots: to.slots.unwrap_or(SLOTS) as u16,
+            ledger,
         }
+    }
+
+    fn delivery(&mut self, path: &Path, to: &ToConfig) -> (Option<Delivery>, String) {
+        let delivery = to.delivery.map(|delivery| match delivery {
+            DeliveryConfig::ExactlyOnce => Delivery::ExactlyOnce,
+            DeliveryConfig::AtLeastOnce => Delivery::AtLeastOnce,
+        });
+        let given = [("slots", to.slots.is_some()), ("ledger", to.ledger.is_some())];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given && delivery == Some(Delivery::AtLeastOnce)) {
+            let mend = "write `delivery: exactly_once`, or remove it";
+            self.error_at_key(
+                &path.key(key),
+                format!("`{key}` is for transactions: nothing here is written in one"),
+                mend,
+            );
+        }
+        let ledger = match &to.ledger {
+            Some(ledger) => {
+                self.kafka_topic(&path.key("ledger"), &ledger.0);
+                if ledger.0 == to.kafka.topic.0 {
+                    let mend = "give the ledger a topic of its own";
+                    self.error(&path.key("ledger"), "rows and their ledger are in one topic", mend);
+                }
+                ledger.0.clone()
+            }
+            None => format!("tidemill.{}.ledger", self.job),
+        };
+        (delivery, ledger)
     }
 }

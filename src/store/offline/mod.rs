@@ -5,23 +5,40 @@
 //! in one Delta commit that carries `txn (application, epoch)`, so that an epoch is committed once, however often it is
 //! tried. [`read_table`] reads through the Delta log.
 //!
+//! Jobs with checkpoints stage parts in an outbox outside of the table ([`WriterOptions::outbox`]), so that nothing enters a
+//! table before the manifest that names it; the commit brings them in. [`discard_outbox`] clears what no manifest names.
+//!
+//! [`compact()`] makes few large files of many small ones, [`vacuum()`] deletes what no reader needs any more; both may be
+//! killed anywhere and leave the table right.
+//!
 //! **Durability.** A part is on disk before [`TableWriter::flush`] returns it; a commit is on disk before
 //! [`TableCommitter::commit`] says so.
 
+mod adds;
 mod committer;
+mod compact;
 mod kernel;
+mod merge;
+mod outbox;
 mod part;
 mod reader;
 mod rows;
 mod sort;
 mod spec;
+mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod vacuum;
 mod writer;
 
 pub use committer::{Outcome, TableCommitter};
+pub use compact::{CompactOptions, Compacted, compact};
+pub use outbox::{Discarded, discard_outbox};
 pub use part::Part;
 pub use reader::{Latest, TableReader, latest_as_of, read_table};
 pub use rows::RowForm;
 pub use spec::{SYSTEM_COLUMNS, TableColumn, TableSpec, system_fields, table_path};
+pub use upkeep::{Extent, Upkeep, UpkeepOptions, keep_up};
+pub use vacuum::{VacuumOptions, Vacuumed, vacuum};
 pub use writer::{TableWriter, WriterOptions};

@@ -20,20 +20,20 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 
-use super::committer::{has_log, table_url};
 use super::kernel::engine;
 use super::part::format_date;
 use super::sort::date_of;
 use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS};
+use super::table::{has_log, table_url};
 use crate::base::{EventTime, Micros};
 use crate::store::StoreError;
 
 /// A Delta table at one version.
 pub struct TableReader {
-    directory: PathBuf,
-    engine: Arc<dyn Engine>,
-    snapshot: SnapshotRef,
-    schema: SchemaRef,
+    pub(super) directory: PathBuf,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) snapshot: SnapshotRef,
+    pub(super) schema: SchemaRef,
 }
 
 impl TableReader {
@@ -107,7 +107,7 @@ impl TableReader {
     }
 
     /// The live files, newest event date first.
-    fn files(&self) -> Result<Vec<ScanFile>, StoreError> {
+    pub(super) fn files(&self) -> Result<Vec<ScanFile>, StoreError> {
         let wrong = || StoreError::delta(self.directory.display().to_string());
         let scan = self.snapshot.clone().scan_builder().build().map_err(wrong())?;
         let mut files = Vec::new();
@@ -120,14 +120,22 @@ impl TableReader {
         Ok(files)
     }
 
+    /// Where a file of the table is.
+    pub(super) fn file_path(&self, file: &ScanFile) -> Result<PathBuf, StoreError> {
+        let url = self.snapshot.table_root().join(&file.path).map_err(|e| StoreError::Request(e.to_string()))?;
+        url.to_file_path()
+            .map_err(|()| StoreError::Request(format!("`{url}`, named by the delta log, is not a local file")))
+    }
+
     /// Whether files can be read without the Delta library's help: plain column names, no deleted rows.
-    fn plain(&self, files: &[ScanFile]) -> bool {
+    pub(super) fn plain(&self, files: &[ScanFile]) -> bool {
         self.snapshot.table_configuration().column_mapping_mode() == ColumnMappingMode::None
             && !files.iter().any(|file| file.dv_info.has_vector())
     }
 }
 
-fn partition_date(file: &ScanFile) -> Option<&str> {
+/// Event date of a file, as the log says.
+pub(super) fn partition_date(file: &ScanFile) -> Option<&str> {
     file.partition_values.get(SYSTEM_COLUMNS[DATE_COLUMN]).map(String::as_str)
 }
 
@@ -207,10 +215,7 @@ impl TableReader {
         oldest: EventTime,
         at: EventTime,
     ) -> Result<Vec<RecordBatch>, StoreError> {
-        let url = self.snapshot.table_root().join(&file.path).map_err(|e| StoreError::Request(e.to_string()))?;
-        let path = url
-            .to_file_path()
-            .map_err(|()| StoreError::Request(format!("`{url}`, named by the delta log, is not a local file")))?;
+        let path = self.file_path(file)?;
         let opened = File::open(&path).map_err(StoreError::io("open", &path))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(StoreError::parquet(&path))?;
         // A file older than a column lacks it: then no row of the file has the entity.

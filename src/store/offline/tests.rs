@@ -16,6 +16,9 @@ use super::*;
 use crate::base::{Ord64, Position};
 use crate::store::StoreError;
 
+mod outbox;
+mod upkeep;
+
 const DAY: i64 = 86_400_000_000;
 const APRIL: i64 = 17_622 * DAY; // 2018-04-01
 

@@ -9,7 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Arr
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 
-use super::part::{Columns, Part, PartWriter, publish};
+use super::outbox;
+use super::part::{Columns, Layout, Part, PartWriter, Place, publish, sync_parents};
 use super::rows::{column, engine_columns, fitting};
 use super::sort::order;
 use super::spec::{TableSpec, table_path};
@@ -29,11 +30,21 @@ pub struct WriterOptions {
     pub rows_max: usize,
     /// ... or once this many bytes are buffered.
     pub bytes_max: usize,
+    /// Stage parts in the outbox of this name (that of a job's instance, fit for a file name) instead of in the table; the
+    /// commit moves them. For jobs whose parts wait for a manifest.
+    pub outbox: Option<String>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        WriterOptions { job_version: 1, sources: Vec::new(), worker: 0, rows_max: 1 << 20, bytes_max: 512 << 20 }
+        WriterOptions {
+            job_version: 1,
+            sources: Vec::new(),
+            worker: 0,
+            rows_max: 1 << 20,
+            bytes_max: 512 << 20,
+            outbox: None,
+        }
     }
 }
 
@@ -41,7 +52,8 @@ impl Default for WriterOptions {
 /// live on a thread of its own.
 pub struct TableWriter {
     spec: TableSpec,
-    table: PathBuf,
+    /// Directory that parts are written below: the table's, or the outbox's for it.
+    place: PathBuf,
     options: WriterOptions,
     parts: PartWriter,
     /// Schema of buffered batches: the file's, with `_source` as a dictionary.
@@ -61,22 +73,36 @@ impl TableWriter {
     /// [`TableCommitter`](super::TableCommitter) creates the table itself.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the table's directory cannot be made.
+    /// [`StoreError::Io`] when the directory for its parts cannot be made; [`StoreError::Request`] when an outbox's name is
+    /// no file name.
     pub fn new(root: &Path, spec: &TableSpec, options: WriterOptions) -> Result<Self, StoreError> {
-        let table = table_path(root, spec.name());
-        std::fs::create_dir_all(&table).map_err(StoreError::io("create", &table))?;
+        let place = match &options.outbox {
+            Some(instance) => outbox::place(root, instance, spec.name())?,
+            None => Place { directory: table_path(root, spec.name()), staged: None },
+        };
+        let directory = place.directory.clone();
+        std::fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
+        if place.staged.is_some() {
+            sync_parents(root, &directory)?;
+        }
         let source_type = DataType::Dictionary(Box::new(DataType::Int16), Box::new(DataType::Utf8));
         let fields = spec.file_schema().fields().iter().map(|field| match field.name().as_str() {
             "_source" => Field::new("_source", source_type.clone(), true),
             _ => field.as_ref().clone(),
         });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let layout = Layout {
+            table: spec.name().to_owned(),
+            schema: schema.clone(),
+            sort_by: spec.sort_by().to_vec(),
+            stats: spec.stats_columns().into_iter().map(str::to_owned).collect(),
+        };
         Ok(TableWriter {
-            parts: PartWriter::new(&table, spec, schema.clone(), options.worker)?,
+            parts: PartWriter::new(place, layout, options.worker)?,
             schema,
             sources: Arc::new(StringArray::from(options.sources.clone())),
             spec: spec.clone(),
-            table,
+            place: directory,
             options,
             buffered: Vec::new(),
             rows: 0,
@@ -197,10 +223,10 @@ impl TableWriter {
             gathered.rows = rows.slice(range.start, range.len());
             unsynced.push(self.parts.write(date, range.len(), &mut gathered)?);
             if unsynced.len() >= UNSYNCED_MAX {
-                published.extend(publish(&self.table, std::mem::take(&mut unsynced))?);
+                published.extend(publish(&self.place, std::mem::take(&mut unsynced))?);
             }
         }
-        published.extend(publish(&self.table, unsynced)?);
+        published.extend(publish(&self.place, unsynced)?);
         Ok(published)
     }
 }

@@ -3,6 +3,9 @@
 //! A [`RowEncoder`] turns a row into bytes, JSON or Avro; a [`KeyEncoder`] its key columns into the message's key; a
 //! [`Publisher`] hands both to librdkafka and counts what the brokers acknowledge. None knows of timely.
 //!
+//! That is at least once. For exactly once an [`outbox`] keeps an epoch's messages until the epoch is committed, and
+//! [`transactions`] publish them.
+//!
 //! **JSON.** One object per message, the columns in the table's order, null as `null`. Numbers are exact: a float has the
 //! fewest digits that read back to the same bits, a decimal all its digits. NaN and the infinities, which JSON lacks, are
 //! the strings `"NaN"`, `"Infinity"`, `"-Infinity"`. Times are RFC 3339 in UTC with six digits of microseconds, dates
@@ -17,9 +20,11 @@
 mod avro;
 mod cells;
 mod json;
+pub mod outbox;
 mod publisher;
 #[cfg(test)]
 mod tests;
+pub mod transactions;
 
 use arrow::array::RecordBatch;
 

@@ -8,10 +8,11 @@
 //! id, so a row is compared with at most three. A generation is dropped, whole, when the watermark has passed it by the
 //! horizon: the state is bounded by the ids of twice the horizon plus the disorder.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+mod saved;
+mod scout;
+
+use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -19,14 +20,11 @@ use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
-use super::IngestError;
-use super::checks::{Checked, Checks};
-use super::file::RawReader;
-use super::lateness::Lateness;
+pub use self::saved::DedupDelta;
+use self::saved::Writer;
+pub use self::scout::AheadState;
+pub(crate) use self::scout::Scout;
 use crate::base::{EventTime, Micros};
-
-/// Raw rows that the look-ahead decodes at a time.
-const AHEAD_ROWS: usize = 8_192;
 
 /// The ids of kept rows.
 #[derive(Debug)]
@@ -34,6 +32,8 @@ pub(crate) struct Kept {
     horizon: Micros,
     words: Generations<u64>,
     texts: Generations<Box<str>>,
+    /// What was kept since it was last saved, where it is saved at all.
+    news: Option<Writer>,
 }
 
 #[derive(Debug)]
@@ -49,16 +49,70 @@ pub(crate) enum Id {
 
 impl Kept {
     pub(crate) fn new(horizon: Micros) -> Kept {
-        Kept { horizon, words: Generations(BTreeMap::new()), texts: Generations(BTreeMap::new()) }
+        Kept { horizon, words: Generations(BTreeMap::new()), texts: Generations(BTreeMap::new()), news: None }
     }
 
     /// Keeps a row, or returns the time of the kept row that it duplicates.
     pub(crate) fn offer(&mut self, id: Id, time: EventTime) -> Option<EventTime> {
         match id {
             Id::None => None,
-            Id::Word(word) => self.words.offer(word, time, self.horizon),
-            Id::Text(text) => self.texts.offer(text, time, self.horizon),
+            Id::Word(word) => {
+                let found = self.words.offer(word, time, self.horizon);
+                if let Some(news) = self.news.as_mut().filter(|_| found.is_none()) {
+                    news.word(word, time);
+                }
+                found
+            }
+            Id::Text(text) => {
+                // Written first, since the text is given away.
+                let mark = self.news.as_ref().map(Writer::mark);
+                if let Some(news) = &mut self.news {
+                    news.text(&text, time);
+                }
+                let found = self.texts.offer(text, time, self.horizon);
+                if let (Some(news), Some(mark), true) = (&mut self.news, mark, found.is_some()) {
+                    news.take_back(mark);
+                }
+                found
+            }
         }
+    }
+
+    /// From now on, what is kept is noted for [`Kept::save`].
+    pub(crate) fn note_news(&mut self, noted: bool) {
+        self.news = noted.then(Writer::default);
+    }
+
+    /// What was kept since the last call, or with `whole` all that is kept; none where that is nothing.
+    pub(crate) fn save(&mut self, whole: bool) -> Option<Vec<u8>> {
+        let mut writer = self.news.as_mut().map(std::mem::take).unwrap_or_default();
+        if whole {
+            writer = Writer::default();
+            self.words.0.values().flatten().for_each(|(word, time)| writer.word(*word, *time));
+            self.texts.0.values().flatten().for_each(|(text, time)| writer.text(text, *time));
+        }
+        writer.finish()
+    }
+
+    /// Keeps what was saved.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; nothing of them is kept then.
+    pub(crate) fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let width = Generations::<u64>::width(self.horizon);
+        for (id, time) in saved::read(bytes)? {
+            let generation = time.div_euclid(width);
+            match id {
+                Id::Word(word) => {
+                    self.words.0.entry(generation).or_default().insert(word, time);
+                }
+                Id::Text(text) => {
+                    self.texts.0.entry(generation).or_default().insert(text, time);
+                }
+                Id::None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Forgets what rows at or after `watermark` cannot duplicate.
@@ -132,143 +186,12 @@ pub(crate) fn ids(column: &ArrayRef) -> Result<Vec<Id>, ArrowError> {
     })
 }
 
-/// A duplicate: its offset and the time of the row that was kept.
-pub(crate) type Duplicate = (u64, EventTime);
-
-/// Finds the duplicates of a source of several partitions: reads ahead of the reader, in the order of the alignment.
-///
-/// It has readers of its own, so that nothing of what the reader hands on depends on how far ahead this has been.
-pub(crate) struct Scout {
-    checks: Arc<Checks>,
-    id: usize,
-    kept: Kept,
-    partitions: Vec<Ahead>,
-    source: String,
-}
-
-struct Ahead {
-    raw: Box<dyn RawReader>,
-    lateness: Lateness,
-    /// Offset of the first raw row that is not decoded.
-    next_offset: u64,
-    ended: bool,
-    /// Decoded rows that are not decided, in their order.
-    pending: VecDeque<Pending>,
-    /// Duplicates found and not yet asked for, in the order of their offsets.
-    duplicates: VecDeque<Duplicate>,
-}
-
-struct Pending {
-    /// The partition's watermark as of just before the row.
-    before: EventTime,
-    offset: u64,
-    time: EventTime,
-    id: Id,
-}
-
-impl Scout {
-    pub(crate) fn new(
-        source: &str,
-        checks: Arc<Checks>,
-        id: usize,
-        horizon: Micros,
-        partitions: Vec<(Box<dyn RawReader>, Lateness, u64)>,
-    ) -> Scout {
-        let partitions = partitions.into_iter().map(|(raw, lateness, next_offset)| Ahead {
-            raw,
-            lateness,
-            next_offset,
-            ended: false,
-            pending: VecDeque::new(),
-            duplicates: VecDeque::new(),
-        });
-        Scout { checks, id, kept: Kept::new(horizon), partitions: partitions.collect(), source: source.into() }
-    }
-
-    pub(crate) fn raise(&mut self, partition: usize, watermark: EventTime) {
-        self.partitions[partition].lateness.raise(watermark);
-    }
-
-    /// The duplicates of a partition below offset `until` that were not returned before.
-    pub(crate) fn duplicates(&mut self, partition: usize, until: u64) -> Result<Vec<Duplicate>, IngestError> {
-        while self.partitions[partition].next_offset < until && !self.partitions[partition].ended {
-            self.decode(partition)?;
-        }
-        let wanted = self.partitions[partition].pending.iter().take_while(|row| row.offset < until).last();
-        if let Some(target) = wanted.map(|row| (row.before, partition)) {
-            for other in 0..self.partitions.len() {
-                // Whatever an undecoded row is, its watermark is the partition's.
-                while !self.partitions[other].ended && (self.partitions[other].lateness.watermark(), other) < target {
-                    self.decode(other)?;
-                }
-            }
-            self.decide(partition, until);
-        }
-        let found = &mut self.partitions[partition].duplicates;
-        let count = found.partition_point(|(offset, _)| *offset < until);
-        Ok(found.drain(..count).collect())
-    }
-
-    fn decode(&mut self, partition: usize) -> Result<(), IngestError> {
-        let ahead = &mut self.partitions[partition];
-        let Some(mut chunk) = ahead.raw.read(AHEAD_ROWS)? else {
-            ahead.ended = true;
-            return Ok(());
-        };
-        ahead.next_offset = chunk.next_offset;
-        let mut lateness = ahead.lateness;
-        let internal = |e| IngestError::internal(&self.source, e);
-        let Checked { rows, .. } =
-            self.checks.run(&mut chunk, partition as u16, &mut ahead.lateness).map_err(internal)?;
-        let ids = ids(rows.batch.column(self.id)).map_err(internal)?;
-        for (row, id) in ids.into_iter().enumerate() {
-            let Some(time) = rows.time(row) else { continue };
-            let (before, offset) = (lateness.watermark(), chunk.offsets.get(rows.place(row)));
-            lateness.observe(&[time]);
-            ahead.pending.push_back(Pending { before, offset, time, id });
-        }
-        Ok(())
-    }
-
-    /// Decides rows in the order of the alignment until those of `partition` below `until` are decided.
-    fn decide(&mut self, partition: usize, until: u64) {
-        let fronts = self.partitions.iter().enumerate();
-        let fronts = fronts.filter_map(|(p, ahead)| ahead.pending.front().map(|row| Reverse((row.before, p))));
-        let mut heap: BinaryHeap<_> = fronts.collect();
-        while let Some(Reverse((_, p))) = heap.pop() {
-            let ahead = &mut self.partitions[p];
-            let Some(row) = ahead.pending.front() else { continue };
-            if p == partition && row.offset >= until {
-                break;
-            }
-            let Some(row) = ahead.pending.pop_front() else { continue };
-            if let Some(kept) = self.kept.offer(row.id, row.time) {
-                ahead.duplicates.push_back((row.offset, kept));
-            }
-            match ahead.pending.front() {
-                Some(next) => heap.push(Reverse((next.before, p))),
-                // The rest of that partition comes later in the order than anything wanted now, by what was decoded.
-                None if p == partition => break,
-                None => {}
-            }
-        }
-        // A row not yet decided is at or after its own partition's watermark as of just before it.
-        let low = self.partitions.iter().filter_map(|ahead| match ahead.pending.front() {
-            Some(row) => Some(row.before),
-            None if ahead.ended => None,
-            None => Some(ahead.lateness.watermark()),
-        });
-        if let Some(low) = low.min() {
-            self.kept.advance(low);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use arrow::array::{Date32Array, Int32Array, StringArray};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     proptest! {
         #[test]

@@ -1,0 +1,218 @@
+//! What the graph knows of checkpoints: where operators hand their state over, what they are restored from, and which ticks
+//! were published before.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::EngineError;
+use crate::base::{Epoch, EventTime, Tick, worker_of_slot};
+use crate::ops::control::TickInfo;
+use crate::state::{
+    Encode, Hooks, Loaded, Mode, OperatorSnapshots, Progress, Report, Reporter, SlotBytes, Snapshots, Store,
+};
+
+/// Bytes that an operator writes in one slice: a few milliseconds' work.
+pub const SLICE_BYTES: usize = 1 << 20;
+
+/// Checkpoints of a running job.
+pub struct Checkpoints {
+    /// How far epochs have come.
+    pub progress: Arc<Progress>,
+    reporter: Mutex<Option<Reporter>>,
+    /// One writer per worker; none without a state directory.
+    snapshots: Vec<Mutex<Option<Snapshots>>>,
+    /// What operators are restored from, until the graph is built.
+    loaded: Mutex<Option<Arc<Loaded>>>,
+    /// Workers that have not built their graph.
+    building: AtomicUsize,
+    whole: Mutex<BTreeSet<Epoch>>,
+    /// Rows of ticks up to this one are not published again.
+    pub suppress_through: Option<Tick>,
+    /// Online values are written from this tick on: those before it are replayed, and what they wrote is newer already.
+    pub online_from: Tick,
+    /// The first tick of this start.
+    pub first_tick: Tick,
+    /// The watermark of the state that operators are restored from.
+    pub watermark: Option<EventTime>,
+}
+
+/// Where snapshots are written.
+pub struct Target {
+    /// The state.
+    pub store: Store,
+    /// Number of our claim.
+    pub generation: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Who is told of failures.
+    pub hooks: Arc<dyn Hooks>,
+}
+
+/// What a start goes on from.
+#[derive(Default)]
+pub struct Resumed {
+    /// State to restore.
+    pub loaded: Option<Loaded>,
+    /// See [`Checkpoints::suppress_through`].
+    pub suppress_through: Option<Tick>,
+    /// See [`Checkpoints::online_from`].
+    pub online_from: Tick,
+    /// See [`Checkpoints::first_tick`].
+    pub first_tick: Tick,
+    /// See [`Checkpoints::watermark`].
+    pub watermark: Option<EventTime>,
+}
+
+impl Checkpoints {
+    /// Starts the writers, where there is somewhere to write.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(
+        target: Option<Target>,
+        resumed: Resumed,
+        progress: Arc<Progress>,
+        reporter: Reporter,
+    ) -> Result<Checkpoints, EngineError> {
+        let mut snapshots = Vec::new();
+        let workers = target.as_ref().map_or(0, |target| target.workers);
+        if let Some(Target { store, generation, workers, hooks }) = target {
+            for worker in 0..workers {
+                let writer = Snapshots::start(store.clone(), generation, worker, reporter.clone(), Arc::clone(&hooks));
+                let writer = writer.map_err(|error| {
+                    EngineError::Workers(format!("a snapshot thread could not be started: {error}"))
+                })?;
+                snapshots.push(Mutex::new(Some(writer)));
+            }
+        }
+        let Resumed { loaded, suppress_through, online_from, first_tick, watermark } = resumed;
+        Ok(Checkpoints {
+            progress,
+            reporter: Mutex::new(Some(reporter)),
+            snapshots,
+            loaded: Mutex::new(loaded.map(Arc::new)),
+            building: AtomicUsize::new(workers),
+            whole: Mutex::default(),
+            suppress_through,
+            online_from,
+            first_tick,
+            watermark,
+        })
+    }
+
+    /// Whether state is saved.
+    pub fn enabled(&self) -> bool {
+        !self.snapshots.is_empty()
+    }
+
+    /// Registers the stateful operator `name` on a worker.
+    pub fn operator(&self, worker: usize, name: &str) -> Option<Saver> {
+        let snapshots = self.snapshots.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshots = snapshots.as_ref().and_then(|snapshots| snapshots.operator(name))?;
+        Some(Saver { snapshots, writing: None })
+    }
+
+    /// Hands the saved entries of `name` that a worker owns to `import`, oldest first; those of slot 0 when it has none by key.
+    ///
+    /// # Errors
+    /// What `import` says.
+    pub fn restore(
+        &self,
+        name: &str,
+        (worker, workers): (usize, usize),
+        mut import: impl FnMut(u16, &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(loaded) = loaded else { return Ok(()) };
+        let own = |slot: &u16| worker_of_slot(usize::from(*slot), workers) == worker;
+        loaded.entries(name).filter(|(slot, _)| own(slot)).try_for_each(|(slot, bytes)| import(slot, bytes))
+    }
+
+    /// Notes that a worker has built its graph; after the last one what was loaded is let go of.
+    pub fn built(&self) {
+        if self.building.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
+    /// Where sinks report what they staged.
+    pub fn reporter(&self) -> Option<Reporter> {
+        self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes, before workers hear of it, that an epoch's last tick is on its way, and whether its snapshot is whole.
+    pub fn begin(&self, epoch: Epoch, whole: bool) {
+        self.progress.begin();
+        if whole {
+            self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch);
+        }
+    }
+
+    /// Whether the snapshot of an epoch is whole.
+    pub fn is_whole(&self, epoch: Epoch) -> bool {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(&epoch)
+    }
+
+    /// Reports the cut of an epoch's last tick.
+    pub fn report(&self, report: Report) {
+        if let Some(reporter) = self.reporter() {
+            reporter.send(report);
+        }
+    }
+
+    /// Whether the rows of a tick are to be published.
+    pub fn publishes(&self, tick: Tick) -> bool {
+        self.suppress_through.is_none_or(|through| tick > through)
+    }
+
+    /// Ends the writers; everything that was handed over is reported on return.
+    pub fn close(&self) {
+        for snapshots in &self.snapshots {
+            snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        self.reporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// An operator's way to save its state.
+pub struct Saver {
+    snapshots: OperatorSnapshots,
+    /// The epoch that is being written in slices, and whether it is whole.
+    writing: Option<(Epoch, bool)>,
+}
+
+impl Saver {
+    /// Saves what is turned into bytes elsewhere, all at once.
+    pub fn save_later(&self, info: &TickInfo, mode: Mode, whole: bool, encode: Encode) {
+        self.snapshots.later(info.epoch, mode, encode);
+        self.snapshots.done(info.epoch, whole);
+    }
+
+    /// Begins to save in slices.
+    pub fn begin(&mut self, epoch: Epoch, whole: bool) {
+        self.writing = Some((epoch, whole));
+    }
+
+    /// Whether slices are to be written.
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Whether the writing thread keeps up.
+    pub fn ready(&self) -> bool {
+        self.snapshots.ready()
+    }
+
+    /// Saves a slice; with `last` the epoch is done.
+    pub fn slice(&mut self, entries: Vec<SlotBytes>, last: bool) {
+        let Some((epoch, whole)) = self.writing else { return };
+        if !entries.is_empty() {
+            self.snapshots.chunk(epoch, Mode::Change, entries);
+        }
+        if last {
+            self.snapshots.done(epoch, whole);
+            self.writing = None;
+        }
+    }
+}

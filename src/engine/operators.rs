@@ -1,0 +1,165 @@
+//! The stateful operators of a plan, by the names under which their state is saved, with what each state means in words.
+//!
+//! State is taken over when an operator of the same name means the same. What is said of an operator must therefore name all
+//! that its state depends on, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::chain::Chain;
+use super::stage::{join_name, view_name};
+use crate::base::format_duration;
+use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
+
+/// What a changed job keeps, gains and loses of saved state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Operators whose state goes on.
+    pub kept: Vec<String>,
+    /// Operators that begin without state.
+    pub gained: Vec<String>,
+    /// Operators whose state is dropped, with the reason.
+    pub lost: Vec<(String, String)>,
+}
+
+impl Changes {
+    /// Holds saved operators against those of a plan.
+    pub fn between(saved: &BTreeMap<String, String>, planned: &BTreeMap<String, String>) -> Changes {
+        let mut changes = Changes::default();
+        for (name, was) in saved {
+            match planned.get(name) {
+                Some(is) if is == was => changes.kept.push(name.clone()),
+                Some(is) => changes.lost.push((name.clone(), format!("it was `{was}` and is `{is}`"))),
+                None => changes.lost.push((name.clone(), "the job has it no more".to_owned())),
+            }
+        }
+        changes.gained = planned.keys().filter(|name| saved.get(*name) != planned.get(*name)).cloned().collect();
+        changes
+    }
+
+    /// The changes in words, a line each.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "keeps the state of: {}", list(&self.kept));
+        let _ = writeln!(text, "begins without state: {}", list(&self.gained));
+        for (name, why) in &self.lost {
+            let _ = writeln!(text, "loses the state of: {name}: {why}");
+        }
+        text
+    }
+}
+
+/// The stateful operators of a plan: what their state means, by name.
+pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut seen: Vec<usize> = Vec::new();
+    let reorder = |all: &mut BTreeMap<String, String>, source: usize, keys: &[String], reader: &str| {
+        if plan.order == Order::EventTime {
+            let source = &plan.sources[source];
+            let name = format!("reorder {} for {reader}", source.name);
+            all.insert(name, format!("rows ({}) by {}", columns(source), keys.join(", ")));
+        }
+    };
+    for join in &plan.joins {
+        let (left, right) = (&plan.sources[join.left], &plan.sources[join.right]);
+        let (left_on, right_on) =
+            (left.stream_schema.field(join.left_on).name(), right.stream_schema.field(join.right_on).name());
+        let name = join_name(join);
+        reorder(&mut all, join.left, std::slice::from_ref(left_on), &name);
+        reorder(&mut all, join.right, std::slice::from_ref(right_on), &name);
+        let right_columns: Vec<&str> =
+            join.right_columns.iter().map(|c| right.stream_schema.field(*c).name().as_str()).collect();
+        let meaning = format!(
+            "{} ({}) by {left_on} with {} ({}) by {right_on} within {}",
+            left.name,
+            columns(left),
+            right.name,
+            right_columns.join(", "),
+            format_duration(join.within)
+        );
+        all.insert(name, meaning);
+    }
+    for chain in chains {
+        let spine = &plan.sources[chain.spine];
+        let first = chain.views.first().map(|&view| plan.views[view].entity_names.clone()).unwrap_or_default();
+        reorder(&mut all, chain.spine, &first, &format!("rows of {}", spine.name));
+        for &index in &chain.views {
+            let view = &plan.views[index];
+            let name = view_name(view, seen.contains(&index).then_some(spine));
+            seen.push(index);
+            match view.stream {
+                StreamRef::Source(source) if source != chain.spine => {
+                    reorder(&mut all, source, &view.entity_names, &name);
+                }
+                _ => {}
+            }
+            all.insert(name, meaning(plan, view));
+        }
+    }
+    all
+}
+
+fn columns(source: &SourcePlan) -> String {
+    let fields = source.stream_schema.fields().iter();
+    fields.map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+}
+
+/// What the state of a view holds.
+fn meaning(plan: &Plan, view: &ViewPlan) -> String {
+    let (stream, schema, derived) = match view.stream {
+        StreamRef::Source(source) => {
+            let source = &plan.sources[source];
+            (&source.name, &source.stream_schema, &source.derived)
+        }
+        StreamRef::Join(join) => {
+            let join = &plan.joins[join];
+            (&join.name, &join.schema, &plan.sources[join.left].derived)
+        }
+    };
+    let mut text = format!("{stream} by {}", view.entity_names.join(", "));
+    let mut aggregates: Vec<String> = view
+        .aggregates
+        .iter()
+        .map(|aggregate| {
+            let input = aggregate.input.map_or("*", |column| schema.field(column).name());
+            let expression =
+                derived.iter().find(|d| d.name == input).map_or(String::new(), |d| format!(" = {}", d.expr.text));
+            let kind = aggregate.input_type.as_ref().map_or(String::new(), |kind| format!(" {kind}"));
+            let window = match aggregate.window {
+                Window::Trailing(width) => format_duration(width),
+                Window::Lifetime => "lifetime".to_owned(),
+            };
+            let tiles = aggregate.resolution.map_or(String::new(), |r| format!(" in tiles of {}", format_duration(r)));
+            format!("{:?}({input}{kind}{expression}) over {window}{tiles}", aggregate.function).to_lowercase()
+        })
+        .collect();
+    aggregates.dedup();
+    let _ = write!(text, ": {}", aggregates.join("; "));
+    if view.delay > 0 {
+        let _ = write!(text, "; delayed by {}", format_duration(view.delay));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_is_named() {
+        let map = |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let saved = map(&[("view a", "x"), ("view b", "y"), ("view c", "z")]);
+        let planned = map(&[("view a", "x"), ("view b", "Y"), ("view d", "w")]);
+        let changes = Changes::between(&saved, &planned);
+        assert_eq!(changes.kept, ["view a"]);
+        assert_eq!(changes.gained, ["view b", "view d"]);
+        let lost: Vec<&str> = changes.lost.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(lost, ["view b", "view c"]);
+        let text = changes.text();
+        assert!(text.contains("loses the state of: view b: it was `y` and is `Y`"), "{text}");
+    }
+}

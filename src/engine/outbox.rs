@@ -1,0 +1,219 @@
+//! Where rows of topics wait for their epoch: the outboxes of a job, who hears that they are staged, and who publishes them.
+//!
+//! Topics that differ in name alone share a publisher, as they share a producer when they are written at least once.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::EngineError;
+use crate::base::Epoch;
+use crate::plan::model::{Delivery, Plan, TopicPlan};
+use crate::store::StoreError;
+use crate::store::topic::outbox::{OutboxPart, OutboxWriter, remove_unfinished};
+use crate::store::topic::transactions::{MESSAGES_MAX, TransactionOptions, TransactionalPublisher};
+
+/// How epochs are staged.
+#[derive(Clone)]
+pub struct Staging {
+    /// Directory of the outbox files.
+    pub directory: PathBuf,
+    /// Names the job and its state in transactions and ledgers: the same over restarts, and no other job's.
+    pub application: String,
+    /// Grows with each start of the job.
+    pub generation: u64,
+    /// Hears, on a publishing thread, that a worker has staged an epoch.
+    pub stage: Arc<dyn Fn(Staged) + Send + Sync>,
+}
+
+/// One worker's messages of one epoch, on disk. Each worker reports each epoch once, in order, also when it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// The worker.
+    pub worker: usize,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The files, at most one for each publisher.
+    pub parts: Vec<OutboxPart>,
+}
+
+/// Topics that one publisher publishes.
+pub struct OutboxGroup {
+    options: TransactionOptions,
+    publisher: OnceLock<TransactionalPublisher>,
+}
+
+impl OutboxGroup {
+    /// The publisher, once [`Outboxes::open`] has opened it.
+    pub fn publisher(&self) -> Option<&TransactionalPublisher> {
+        self.publisher.get()
+    }
+
+    /// Messages of the topic of this number that are published.
+    pub fn delivered(&self, topic: u16) -> u64 {
+        let deliveries = self.publisher().map(TransactionalPublisher::deliveries).unwrap_or_default();
+        deliveries.get(usize::from(topic)).map_or(0, |delivery| delivery.delivered)
+    }
+}
+
+/// A topic's group and its number there.
+type Place = (usize, u16);
+
+/// The outboxes of a job.
+pub struct Outboxes {
+    staging: Staging,
+    groups: Vec<Arc<OutboxGroup>>,
+}
+
+impl Outboxes {
+    /// Whether rows of a topic go through an outbox.
+    ///
+    /// # Errors
+    /// When the topic asks for what a job without a state directory cannot give.
+    pub(super) fn wanted(topic: &TopicPlan, staging: Option<&Staging>) -> Result<bool, EngineError> {
+        match (topic.delivery, staging) {
+            (Some(Delivery::ExactlyOnce), None) => Err(EngineError::Plan(format!(
+                "{}.delivery: `exactly_once` needs a state directory; run the job with --state DIR, or write `at_least_once`",
+                topic.rows.path()
+            ))),
+            (Some(Delivery::AtLeastOnce), _) | (None, None) => Ok(false),
+            (Some(Delivery::ExactlyOnce) | None, Some(_)) => Ok(true),
+        }
+    }
+
+    /// The outboxes of those topics of a plan that go through one, and for each its group and number there. `None` when
+    /// there are none.
+    pub(super) fn of(
+        plan: &Plan,
+        wanted: &[bool],
+        staging: Option<&Staging>,
+    ) -> Result<(Option<Outboxes>, Vec<Option<Place>>), EngineError> {
+        let mut groups: Vec<TransactionOptions> = Vec::new();
+        let mut places = vec![None; plan.topics.len()];
+        let Some(staging) = staging else { return Ok((None, places)) };
+        for ((topic, place), _) in plan.topics.iter().zip(&mut places).zip(wanted).filter(|(_, wanted)| **wanted) {
+            let alike = |group: &TransactionOptions| {
+                group.brokers == topic.brokers
+                    && group.properties == topic.properties.0
+                    && group.slots == topic.slots
+                    && group.ledger == topic.ledger
+            };
+            let at = groups.iter().position(alike).unwrap_or_else(|| {
+                // By number: names and settings of topics may change while an epoch waits to be published.
+                let application = match groups.len() {
+                    0 => staging.application.clone(),
+                    n => format!("{}/{n}", staging.application),
+                };
+                groups.push(TransactionOptions {
+                    brokers: topic.brokers.clone(),
+                    properties: topic.properties.0.clone(),
+                    topics: Vec::new(),
+                    application,
+                    slots: topic.slots,
+                    ledger: topic.ledger.clone(),
+                    generation: staging.generation,
+                    messages_max: MESSAGES_MAX,
+                });
+                groups.len() - 1
+            });
+            // A topic that takes two kinds of rows is counted for each.
+            groups[at].topics.push(topic.topic.clone());
+            *place = Some((at, (groups[at].topics.len() - 1) as u16));
+        }
+        if groups.is_empty() {
+            return Ok((None, places));
+        }
+        remove_unfinished(&staging.directory)?;
+        let group = |options| Arc::new(OutboxGroup { options, publisher: OnceLock::new() });
+        let groups = groups.into_iter().map(group).collect();
+        Ok((Some(Outboxes { staging: staging.clone(), groups }), places))
+    }
+
+    /// The publishers' topics.
+    pub fn groups(&self) -> &[Arc<OutboxGroup>] {
+        &self.groups
+    }
+
+    /// Opens the publishers: fences whoever published before and reads the ledgers. Before anything is published.
+    ///
+    /// # Errors
+    /// As [`TransactionalPublisher::open`].
+    pub fn open(&self, give_up: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        for group in self.groups.iter().filter(|group| group.publisher.get().is_none()) {
+            let publisher = TransactionalPublisher::open(group.options.clone(), give_up)?;
+            // Whoever else has opened it meanwhile was fenced by this one, and says so.
+            let _ = group.publisher.set(publisher);
+        }
+        Ok(())
+    }
+
+    /// Publishes what the ledgers lack of an epoch whose manifest names these parts, in the manifest's order. Epochs come in
+    /// order. Blocks; see [`TransactionalPublisher::publish`].
+    ///
+    /// # Errors
+    /// As [`TransactionalPublisher::publish`], and when no topic of the job takes a part.
+    pub fn publish(&self, epoch: Epoch, parts: &[OutboxPart], give_up: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        if let Some(part) =
+            parts.iter().find(|part| !self.groups.iter().any(|g| g.options.application == part.application))
+        {
+            return Err(StoreError::Request(format!(
+                "messages of epoch {epoch} for {} wait to be published ({}), and the job has no such topics any more; run it once as it was before",
+                part.topics.join(", "),
+                part.path.display()
+            )));
+        }
+        let parts: Vec<(PathBuf, OutboxPart)> =
+            parts.iter().map(|part| (self.staging.directory.clone(), part.clone())).collect();
+        for group in &self.groups {
+            match group.publisher() {
+                Some(publisher) => publisher.publish(epoch, &parts, give_up)?,
+                None => return Err(StoreError::Request("the publishers of topics are not open".to_owned())),
+            };
+        }
+        Ok(())
+    }
+
+    /// Removes files of published epochs. Best effort: what stays is removed after the next start.
+    pub fn discard(&self, parts: &[OutboxPart]) {
+        for part in parts {
+            let path = self.staging.directory.join(&part.path);
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a published outbox is not removed");
+            }
+        }
+    }
+
+    /// Removes all files, when everything that was committed is published.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not be removed.
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let directory = &self.staging.directory;
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(StoreError::io("list", directory))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(StoreError::io("list", directory))?.path();
+            std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// The writers of one worker, one for each group.
+    pub(super) fn writers(&self, worker: usize) -> Result<Vec<OutboxWriter>, StoreError> {
+        let Staging { directory, generation, .. } = &self.staging;
+        let writer = |(number, group): (usize, &Arc<OutboxGroup>)| {
+            let TransactionOptions { application, topics, slots, .. } = &group.options;
+            let name = format!("g{generation}-w{worker}-{number}");
+            OutboxWriter::create(directory, application, &name, topics.clone(), *slots)
+        };
+        self.groups.iter().enumerate().map(writer).collect()
+    }
+
+    /// Reports an epoch.
+    pub(super) fn staged(&self, staged: Staged) {
+        (self.staging.stage)(staged);
+    }
+}

@@ -1,0 +1,165 @@
+//! Publishes committed epochs: what the sinks staged becomes visible, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::EngineError;
+use super::graph::Resources;
+use super::outbox;
+use super::shared::{Failure, Shared};
+use crate::base::{Epoch, Tick};
+use crate::ingest::ticks::{Durable, TickLog};
+use crate::state::{Hooks, Report, StateError};
+use crate::store::offline::{Part, TableCommitter, discard_outbox};
+use crate::store::topic::outbox::OutboxPart;
+
+/// Name of the offline sink in manifests.
+pub const OFFLINE: &str = "offline";
+/// Name in manifests of the topics that are written exactly once.
+pub const TOPICS: &str = "topics";
+/// Name of the online sink in manifests.
+pub const ONLINE: &str = "online";
+
+/// Parts of tables that one worker staged in an epoch.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StagedTables {
+    /// Parts by table.
+    pub tables: BTreeMap<String, Vec<Part>>,
+}
+
+/// Where a job publishes.
+pub struct Publication {
+    /// The first failure of the job.
+    pub failure: Arc<Failure>,
+    /// The tick log, where the job has a state directory.
+    pub tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+    /// Names the job's life.
+    pub application: String,
+    /// Directory of the offline tables.
+    pub root: Option<PathBuf>,
+    /// Tables and topics.
+    pub resources: Arc<Resources>,
+    /// Committers of tables that have had rows.
+    pub committers: Mutex<BTreeMap<String, TableCommitter>>,
+}
+
+impl Publication {
+    fn tables(&self, epoch: Epoch, staged: &[Value]) -> Result<(), EngineError> {
+        let mut by_table: BTreeMap<String, Vec<Part>> = BTreeMap::new();
+        for value in staged {
+            let staged = serde_json::from_value::<StagedTables>(value.clone());
+            let staged = staged.map_err(|e| EngineError::defect(format!("epoch {epoch} staged no tables: {e}")))?;
+            for (table, parts) in staged.tables {
+                by_table.entry(table).or_default().extend(parts);
+            }
+        }
+        let Some(root) = &self.root else { return Ok(()) };
+        let mut committers = self.committers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A table is made with the first epoch, whether or not it has rows for it.
+        for spec in self.resources.specs().filter(|spec| !committers.contains_key(spec.name())).collect::<Vec<_>>() {
+            let application = format!("{}/{}", self.application, spec.name());
+            committers.insert(spec.name().to_owned(), TableCommitter::open(root, spec, application)?);
+        }
+        for (table, mut parts) in by_table {
+            let Some(committer) = committers.get_mut(&table) else {
+                let what = format!(
+                    "epoch {epoch} staged rows of table `{table}`, which the job has no more; run the job once as it was, then change it"
+                );
+                return Err(EngineError::Plan(what));
+            };
+            parts.sort_by(|a, b| a.path.cmp(&b.path));
+            committer.commit(epoch, &parts)?;
+        }
+        Ok(())
+    }
+}
+
+impl Publication {
+    fn topics(&self, epoch: Epoch, staged: &[Value]) -> Result<(), EngineError> {
+        let mut parts: Vec<OutboxPart> = Vec::new();
+        for value in staged {
+            let staged = serde_json::from_value::<Vec<OutboxPart>>(value.clone());
+            parts.extend(staged.map_err(|e| EngineError::defect(format!("epoch {epoch} staged no messages: {e}")))?);
+        }
+        let Some(outboxes) = &self.resources.outboxes else {
+            let what = format!(
+                "messages of epoch {epoch} wait to be published, and the job has no topics that are written exactly once any more; run it once as it was before"
+            );
+            return Err(EngineError::Plan(what));
+        };
+        outboxes.publish(epoch, &parts, &|| self.failure.failed())?;
+        outboxes.discard(&parts);
+        Ok(())
+    }
+}
+
+impl Publication {
+    /// Publishes what kept epochs staged and what their sinks lack, after an earlier process ended; then clears what it left
+    /// in the outboxes.
+    ///
+    /// # Errors
+    /// When something cannot be published.
+    pub fn catch_up(&self, staged: &[Staged], instance: &str) -> Result<(), EngineError> {
+        if let Some(outboxes) = &self.resources.outboxes {
+            outboxes.open(&|| self.failure.failed())?;
+        }
+        for (epoch, outboxes) in staged {
+            if !self.publish(*epoch, outboxes) {
+                let unknown = || EngineError::defect("publication failed without a word");
+                return Err(self.failure.take().unwrap_or_else(unknown));
+            }
+        }
+        // What is left was staged by processes whose epochs did not come about.
+        if let Some(outboxes) = &self.resources.outboxes {
+            outboxes.clear()?;
+        }
+        if let Some(root) = &self.root {
+            discard_outbox(root, instance, &BTreeSet::new())?;
+        }
+        Ok(())
+    }
+}
+
+/// What an epoch staged, by sink.
+pub type Staged = (Epoch, BTreeMap<String, Vec<Value>>);
+
+/// Reports what workers stage of topics, as soon as there is a job to report to.
+pub fn stage_topics(job: Arc<OnceLock<Weak<Shared>>>) -> Arc<dyn Fn(outbox::Staged) + Send + Sync> {
+    Arc::new(move |staged: outbox::Staged| {
+        let Some(shared) = job.get().and_then(Weak::upgrade) else { return };
+        let value = (!staged.parts.is_empty()).then(|| serde_json::to_value(&staged.parts)).transpose();
+        match value {
+            Ok(value) => {
+                shared.checkpoints.report(Report::Staged { epoch: staged.epoch, sink: TOPICS.to_owned(), value });
+            }
+            Err(error) => shared.fail(EngineError::defect(error.to_string())),
+        }
+    })
+}
+
+impl Hooks for Publication {
+    fn wait_durable(&self, tick: Tick) -> bool {
+        if self.failure.failed() {
+            return false;
+        }
+        let Some((_, durable)) = &self.tick_log else { return true };
+        durable.wait(tick).map_err(|error| self.failure.fail(error.into())).is_ok()
+    }
+
+    fn publish(&self, epoch: Epoch, outboxes: &BTreeMap<String, Vec<Value>>) -> bool {
+        let published = self.tables(epoch, outboxes.get(OFFLINE).map(Vec::as_slice).unwrap_or_default());
+        let published =
+            published.and_then(|()| outboxes.get(TOPICS).map_or(Ok(()), |staged| self.topics(epoch, staged)));
+        published.map_err(|error| self.failure.fail(error)).is_ok()
+    }
+
+    fn forget_before(&self, _tick: Tick) {}
+
+    fn failed(&self, error: StateError) {
+        self.failure.fail(error.into());
+    }
+}

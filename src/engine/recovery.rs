@@ -1,0 +1,236 @@
+//! Where a start goes on from: the state directory, what is loaded of it, and the ticks to replay.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::EngineError;
+use super::chain::Chain;
+use super::checkpoint::Resumed;
+use super::operators::{Changes, operators};
+use super::run::RunOptions;
+use super::shared::instance_id;
+use super::source::READER_IDS;
+use crate::base::{Epoch, Tick};
+use crate::ingest::aligned::{Afterwards, Aligned, AlignedState, EpochPolicy};
+use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
+use crate::ingest::{DedupDelta, IngestError, ReaderOptions, Reading, SourceReader};
+use crate::plan::model::Plan;
+use crate::state::manifest::Manifest;
+use crate::state::{self, Loaded, Opened, PartRef, StateError, Store};
+
+/// How a start treats the state that it finds.
+#[derive(Clone, Debug, Default)]
+pub struct RestartOptions {
+    /// Begin a new life of the job with this savepoint, or with the newest epoch of another state directory.
+    pub from: Option<String>,
+    /// Load this epoch instead of the newest.
+    pub epoch: Option<Epoch>,
+    /// Read the input again in new cuts where it cannot be replayed exactly.
+    pub allow_replay: bool,
+    /// Drop the state of operators that the job has no more.
+    pub allow_drop: bool,
+}
+
+/// Called with what a start is about to do with the state that it found, before it does it.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// State that was taken over.
+pub struct Recovery {
+    /// Where snapshots lie.
+    pub store: Store,
+    /// What was found and decided.
+    pub opened: Opened,
+    /// What the manifests of this start say of the job.
+    pub template: Manifest,
+    /// The tick log, open behind its last record.
+    pub tick_log: TickLog,
+    records: Vec<TickRecord>,
+    self_contained: bool,
+}
+
+impl Recovery {
+    /// Takes over the state in `dir`.
+    ///
+    /// # Errors
+    /// When the state cannot be taken over as wished, and when that would lose more than was allowed.
+    pub fn open(dir: &Path, plan: &Plan, chains: &[Chain], options: &RunOptions) -> Result<Recovery, EngineError> {
+        std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
+        let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
+        let store = Store::open(&place)?;
+        let restart = &options.restart;
+        let wish = state::decide::Wish { epoch: restart.epoch, allow_replay: restart.allow_replay };
+        let planned = operators(plan, chains);
+        let tell = |text: &str| {
+            if let Some(notice) = &options.notice {
+                notice(text);
+            }
+        };
+        let consent = |loaded: &Manifest| {
+            let changes = Changes::between(&loaded.operators, &planned);
+            let mut lost = changes.lost.clone();
+            lost.extend(sources_lost(plan, loaded));
+            if !lost.is_empty() && !restart.allow_drop {
+                return Err(StateError::Refused(format!(
+                    "the job has changed, and state would be lost:\n{}put back what is missing, or accept the loss with --allow-drop",
+                    Changes { lost, ..changes }.text()
+                )));
+            }
+            if !changes.gained.is_empty() || !lost.is_empty() {
+                tell(&Changes { lost, ..changes }.text());
+            }
+            Ok(())
+        };
+        let process = instance_id();
+        let ticks = || match tick_range(dir) {
+            // As if it were not there.
+            Err(TickLogError::Damaged { .. }) if restart.allow_replay => Ok(0..0),
+            range => range.map_err(|error| StateError::Refused(error.to_string())),
+        };
+        let opened = state::open(&store, &plan.job, &process, wish, restart.from.as_deref(), &ticks, &consent)?;
+        if !opened.entries.is_empty() || restart.from.is_some() {
+            tell(&opened.choice.condition);
+        }
+        let first = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
+        let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first) {
+            Err(TickLogError::Gone { .. } | TickLogError::Damaged { .. }) if restart.allow_replay => {
+                TickLog::begin_anew(dir, opened.generation, first)?
+            }
+            taken => taken?,
+        };
+        let records = contents.records;
+        let template = Manifest {
+            generation: opened.generation,
+            job: plan.job.clone(),
+            job_version: plan.version,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            tick: 0,
+            watermark: 0,
+            now: 0,
+            committed_ms: 0,
+            workers: options.workers.max(1),
+            operators: planned,
+            parts: Vec::new(),
+            reader: serde_json::Value::Null,
+            outboxes: BTreeMap::new(),
+            last: false,
+        };
+        // Parts of a savepoint lie elsewhere; what is dropped must not come back.
+        let same = opened.loaded.as_ref().is_some_and(|loaded| {
+            opened.choice.load == Some(loaded.epoch) && loaded.manifest.operators == template.operators
+        });
+        Ok(Recovery { store, opened, template, tick_log, records, self_contained: same })
+    }
+
+    /// The parts that the next manifest goes on from; none when the next snapshot has to be whole.
+    pub fn chain(&self) -> Vec<PartRef> {
+        let loaded = self.opened.loaded.as_ref().filter(|_| self.self_contained);
+        loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default()
+    }
+
+    /// The first tick of this start.
+    pub fn first_tick(&self) -> Tick {
+        self.opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1)
+    }
+
+    /// The sources, where the loaded state and the tick log say that they stand.
+    ///
+    /// # Errors
+    /// When they cannot go on from there.
+    pub fn reader(&mut self, plan: &Plan, reading: Reading, epochs: EpochPolicy) -> Result<Aligned, EngineError> {
+        let epoch = self.opened.generation + 1;
+        let mut aligned = match &self.opened.loaded {
+            Some(loaded) => resumed(plan, reading, epochs, epoch, loaded)?,
+            None => {
+                let mut readers = Vec::with_capacity(plan.sources.len());
+                for index in 0..plan.sources.len() {
+                    // A topic's first partitions were entered in the tick log, where there is one.
+                    let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
+                    readers.push(SourceReader::open(&plan.sources[index], options)?);
+                }
+                let mut aligned = Aligned::new(plan, readers, epochs);
+                aligned.begin_with_epoch(epoch);
+                aligned
+            }
+        };
+        aligned.keep_states(true);
+        let records = std::mem::take(&mut self.records);
+        if !records.is_empty() {
+            aligned.follow(records, Afterwards::GoOn);
+        }
+        Ok(aligned)
+    }
+
+    /// What the graph goes on from. To be called before [`Recovery::reader`] takes the records.
+    pub fn resumed(&mut self) -> Resumed {
+        let first_tick = self.first_tick();
+        Resumed {
+            suppress_through: self.opened.choice.suppress_through,
+            online_from: self.records.last().map_or(first_tick, |record| record.tick),
+            first_tick,
+            watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),
+            loaded: None,
+        }
+    }
+}
+
+fn resumed(
+    plan: &Plan,
+    reading: Reading,
+    epochs: EpochPolicy,
+    epoch: Epoch,
+    loaded: &Loaded,
+) -> Result<Aligned, EngineError> {
+    let bad = |what: String| EngineError::from(IngestError::Checkpoint { what });
+    let mut state: AlignedState =
+        serde_json::from_value(loaded.manifest.reader.clone()).map_err(|error| bad(error.to_string()))?;
+    // What was dropped was consented to.
+    state.sources.retain(|saved| plan.sources.iter().any(|source| source.name == saved.name));
+    let mut ids = Vec::new();
+    for (_, bytes) in loaded.entries(READER_IDS) {
+        ids.extend(DedupDelta::decode(bytes).map_err(bad)?);
+    }
+    ids.retain(|delta| plan.sources.iter().any(|source| source.name == delta.source));
+    Ok(Aligned::resume(plan, reading, epochs, epoch, &state, ids)?)
+}
+
+/// Sources of saved state that a plan has not.
+pub fn sources_lost(plan: &Plan, saved: &Manifest) -> Vec<(String, String)> {
+    let state: Option<AlignedState> = serde_json::from_value(saved.reader.clone()).ok();
+    let sources = state.map(|state| state.sources).unwrap_or_default();
+    let gone = sources.into_iter().filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
+    gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())).collect()
+}
+
+/// The ticks that a directory's tick log holds.
+fn tick_range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
+    let contents = ticks::read(dir)?;
+    let first = contents.records.first().map_or(0, |record| record.tick);
+    Ok(first..contents.records.last().map_or(first, |record| record.tick + 1))
+}
+
+/// What a job keeps, gains and loses when it goes on from a savepoint.
+///
+/// # Errors
+/// When the savepoint cannot be read or is another job's.
+pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
+    let loaded = state::open_savepoint(savepoint)?;
+    if loaded.manifest.job != plan.job {
+        let (theirs, ours) = (&loaded.manifest.job, &plan.job);
+        return Err(StateError::Refused(format!("{savepoint} is of job `{theirs}`, not of `{ours}`")).into());
+    }
+    let chains = super::chain::chains(plan);
+    let mut changes = Changes::between(&loaded.manifest.operators, &operators(plan, &chains));
+    changes.lost.extend(sources_lost(plan, &loaded.manifest));
+    Ok(changes)
+}
+
+/// Copies the newest epoch of a job's state to `target`.
+///
+/// # Errors
+/// When there is none or it cannot be copied.
+pub fn save(plan: &Plan, dir: &Path, target: &str) -> Result<Epoch, EngineError> {
+    let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
+    Ok(state::copy_savepoint(&Store::open(&place)?, target)?)
+}

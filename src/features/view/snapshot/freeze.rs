@@ -1,0 +1,500 @@
+//! What changed since the last freeze, and the writing of what is frozen.
+
+use std::collections::BTreeSet;
+
+use super::super::ViewError;
+use super::super::dense::Dense;
+use super::super::index::Handle;
+use super::super::keys::Key;
+use super::super::layout::{Kind, Layout, NULL_TEXT};
+use super::super::small;
+use super::super::state::ViewState;
+use super::codec::Writer;
+use super::{DENSE, DIRTY, DUE, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
+use crate::base::{SLOTS, slot_of};
+
+/// What is known of a record's changes: the stamp of its epoch and two flags.
+pub(in super::super) type Stamp = u8;
+
+/// The bits that say in which epoch a record changed.
+const EPOCH: Stamp = 3;
+/// Its rows changed in that epoch, not only what the online store was told.
+const ROWS: Stamp = 4;
+/// No freeze has written it yet.
+const NEW: Stamp = 8;
+
+/// Keys written between asking for a key's bucket and using it.
+const AHEAD_BUCKET: usize = 32;
+/// Keys written between asking for a record and using it.
+const AHEAD_RECORD: usize = 16;
+
+/// Changes of a view's keys since the last freeze, and what is frozen.
+pub(in super::super) struct Changes {
+    /// Whether changes are tracked at all.
+    on: bool,
+    /// Stamp of what changes in this epoch.
+    current: Stamp,
+    /// Stamp of what is written and unchanged.
+    clean: Stamp,
+    /// Changes of this epoch by slot.
+    since: Vec<Slot>,
+    /// Changes up to the freeze by slot; between freezes empty, kept for its memory.
+    before: Vec<Slot>,
+    /// What is written of each slot and not given out.
+    out: Vec<Writer>,
+    frozen: Option<Frozen>,
+    fingerprint: u64,
+}
+
+/// How far the writing of a freeze has come.
+#[derive(Clone, Copy)]
+struct Frozen {
+    /// All keys, not only those that changed.
+    whole: bool,
+    /// The next slot to write.
+    next: usize,
+    /// What times are told from.
+    origin: i64,
+}
+
+/// A slot's changes in one epoch.
+#[derive(Default)]
+struct Slot {
+    /// Key words of records that changed or were made. Some may be gone again.
+    keys: Vec<u64>,
+    gone: Gone,
+}
+
+/// Keys that were written once and are no more; one that is made again leaves.
+#[derive(Default)]
+struct Gone {
+    words: BTreeSet<u64>,
+    names: BTreeSet<Box<[u8]>>,
+}
+
+impl Gone {
+    fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.names.is_empty()
+    }
+}
+
+impl Changes {
+    /// Tracks changes of a view with this fingerprint, or nothing.
+    pub(in super::super) fn new(on: bool, fingerprint: u64) -> Self {
+        let slots = || if on { (0..SLOTS).map(|_| Slot::default()).collect() } else { Vec::new() };
+        Changes {
+            on,
+            current: u8::from(on),
+            clean: 0,
+            since: slots(),
+            before: slots(),
+            out: if on { (0..SLOTS).map(|_| Writer::default()).collect() } else { Vec::new() },
+            frozen: None,
+            fingerprint,
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Stamp of a record that is written and unchanged.
+    pub(super) fn clean(&self) -> Stamp {
+        self.clean
+    }
+
+    /// Whether a record must be written before it changes.
+    #[inline(always)]
+    fn is_pending(&self, stamp: Stamp) -> bool {
+        let epoch = stamp & EPOCH;
+        epoch != self.current && epoch != self.clean
+    }
+
+    /// The stamp of a key made now.
+    pub(in super::super) fn made(&mut self, key: Key<'_>, hash: u64) -> Stamp {
+        if !self.on {
+            return 0;
+        }
+        let gone = &mut self.since[slot_of(hash)].gone;
+        if !gone.is_empty() {
+            match key {
+                Key::Word(word) => gone.words.remove(&word),
+                Key::Bytes(bytes) => gone.names.remove(bytes),
+            };
+        }
+        self.clean | NEW
+    }
+
+    /// Bytes held.
+    pub(in super::super) fn bytes(&self) -> usize {
+        let slots = self.since.iter().chain(&self.before);
+        slots.map(|s| s.keys.capacity() * 8 + s.gone.words.len() * 16 + s.gone.names.len() * 64).sum::<usize>()
+            + self.out.iter().map(|w| w.bytes.capacity()).sum::<usize>()
+    }
+}
+
+impl ViewState {
+    /// Freezes the state as of now: all keys (`whole`), or those that changed since the last freeze: inserted into,
+    /// revised, created, removed, told to the online store. Before the first freeze that is all keys, too. This takes no
+    /// longer for many keys than for few. What is frozen is written by [`Self::write_frozen`], as it is now, whatever is
+    /// applied in between. A key that is applied to before its turn is written first, at the cost of that application.
+    /// What an incremental freeze writes adds to the freeze before: when its bytes were lost the next must be whole.
+    ///
+    /// # Errors
+    /// When keys of the freeze before are still to be written: mixed, neither could be restored. And when the state was
+    /// made without [`checkpoints`](super::super::ViewOptions::checkpoints).
+    pub fn freeze(&mut self, whole: bool) -> Result<(), ViewError> {
+        let fail = |what: &str| Err(ViewError::Freeze { what: what.to_owned() });
+        if !self.changes.on {
+            return fail("the state was made without checkpoints, so it does not know what changed");
+        }
+        if self.changes.frozen.is_some() {
+            return fail("keys of the freeze before are still to be written");
+        }
+        let changes = &mut self.changes;
+        std::mem::swap(&mut changes.since, &mut changes.before);
+        changes.current ^= EPOCH;
+        if whole {
+            changes.clean ^= EPOCH;
+        }
+        // Times of rows are near the watermark, and whole seconds as a rule when it is one.
+        let watermark = self.sweep.watermark().unwrap_or(0);
+        let origin = watermark - watermark % UNITS[UNITS.len() - 1];
+        changes.frozen = Some(Frozen { whole, next: 0, origin });
+        Ok(())
+    }
+
+    /// Whether something frozen is still to be written.
+    pub fn frozen(&self) -> bool {
+        self.changes.frozen.is_some()
+    }
+
+    /// Writes what is frozen, as it was at the freeze, until about `bytes` bytes are out: whole slots, at least one that
+    /// has something to write. Returns bytes by slot, slots ascending; each slot comes once per freeze, or not at all when
+    /// nothing of it was frozen. Empty when nothing is left to write.
+    pub fn write_frozen(&mut self, bytes: usize) -> Vec<(u16, Vec<u8>)> {
+        let (mut slots, mut written) = (Vec::new(), 0);
+        while let Some(Frozen { next, .. }) = self.changes.frozen {
+            if next == SLOTS {
+                self.changes.frozen = None;
+                break;
+            }
+            if written > 0 && written >= bytes {
+                break;
+            }
+            self.write_slot(next);
+            if let Some(frozen) = &mut self.changes.frozen {
+                frozen.next += 1;
+            }
+            let out = &mut self.changes.out[next];
+            if !out.bytes.is_empty() {
+                let sealed = out.seal();
+                written += sealed.len();
+                slots.push((next as u16, sealed));
+            }
+        }
+        slots
+    }
+
+    /// Notes that a record's rows are about to change.
+    #[inline(always)]
+    pub(in super::super) fn touch(&mut self, handle: Handle, hash: u64) {
+        if self.changes.on && self.stamp(handle) & (EPOCH | ROWS) != self.changes.current | ROWS {
+            self.change(handle, hash, ROWS);
+        }
+    }
+
+    /// Notes that what the online store was told of a record is about to change.
+    pub(in super::super) fn touch_told(&mut self, handle: Handle, hash: u64) {
+        if self.changes.on {
+            self.change(handle, hash, 0);
+        }
+    }
+
+    /// [`Self::touch_told`] for a record that is to be told again: one that is not written yet will be written so.
+    pub(in super::super) fn touch_untold(&mut self, handle: Handle) {
+        if self.changes.on && !self.changes.is_pending(self.stamp(handle)) {
+            self.change(handle, self.hash_of(self.key_word(handle)), 0);
+        }
+    }
+
+    /// Writes a pending record that a question or a sweep is about to let go of rows of; it does not count as changed, for
+    /// whoever restores it lets go of them, too.
+    #[inline(always)]
+    pub(in super::super) fn keep(&mut self, handle: Handle) {
+        if self.changes.on && self.changes.is_pending(self.stamp(handle)) {
+            self.write_pending(handle, slot_of(self.hash_of(self.key_word(handle))));
+        }
+    }
+
+    /// Notes that a key is about to be forgotten.
+    pub(in super::super) fn note_gone(&mut self, handle: Handle, key: u64, hash: u64) {
+        if !self.changes.on || self.stamp(handle) & NEW != 0 {
+            return;
+        }
+        let gone = &mut self.changes.since[slot_of(hash)].gone;
+        if self.words {
+            gone.words.insert(key);
+        } else {
+            gone.names.insert(self.names.get(key).into());
+        }
+    }
+
+    #[inline(never)]
+    fn change(&mut self, handle: Handle, hash: u64, rows: Stamp) {
+        if self.changes.is_pending(self.stamp(handle)) {
+            self.write_pending(handle, slot_of(hash));
+        }
+        let stamp = self.stamp(handle);
+        if stamp & EPOCH != self.changes.current {
+            let key = self.key_word(handle);
+            self.changes.since[slot_of(hash)].keys.push(key);
+        }
+        self.set_stamp(handle, stamp & (NEW | ROWS) | rows | self.changes.current);
+    }
+
+    #[inline(always)]
+    fn stamp(&self, handle: Handle) -> Stamp {
+        match Self::place(handle) {
+            (Some(class), block) => small::stamp(self.small[class].get(block)),
+            (None, block) => self.dense[block as usize].as_ref().map_or(0, |d| d.stamp),
+        }
+    }
+
+    pub(super) fn set_stamp(&mut self, handle: Handle, stamp: Stamp) {
+        match Self::place(handle) {
+            (Some(class), block) => small::set_stamp(self.small[class].get_mut(block), stamp),
+            (None, block) => {
+                if let Some(dense) = &mut self.dense[block as usize] {
+                    dense.stamp = stamp;
+                }
+            }
+        }
+    }
+
+    /// Writes the records of a slot that are still pending, and the keys that are no more.
+    fn write_slot(&mut self, slot: usize) {
+        let Some(Frozen { whole, .. }) = self.changes.frozen else { return };
+        let mut before = std::mem::take(&mut self.changes.before[slot]);
+        if whole {
+            let handles: Vec<Handle> = self.index.slot(slot).collect();
+            for (i, handle) in handles.iter().enumerate() {
+                if let Some(next) = handles.get(i + AHEAD_RECORD) {
+                    self.prefetch_handle(*next);
+                }
+                if self.changes.is_pending(self.stamp(*handle)) {
+                    self.write_pending(*handle, slot);
+                }
+            }
+        } else {
+            self.write_gone(slot, &before.gone);
+            let keys = &before.keys;
+            let hash = |key: u64| self.hash_of(key);
+            let hashes: Vec<u64> = keys.iter().map(|key| hash(*key)).collect();
+            for (i, key) in keys.iter().enumerate() {
+                if let Some(next) = hashes.get(i + AHEAD_BUCKET) {
+                    self.index.prefetch(*next);
+                }
+                if let Some(next) = hashes.get(i + AHEAD_RECORD) {
+                    let _ = self.prefetch_record(*next);
+                }
+                let found = self.index.find(hashes[i], |handle| self.key_word(handle) == *key);
+                // Gone, or its number given to another key, or written when it changed again.
+                if let Some((_, handle)) = found
+                    && self.changes.is_pending(self.stamp(handle))
+                {
+                    self.write_pending(handle, slot);
+                }
+            }
+        }
+        before.keys.clear();
+        before.gone = Gone::default();
+        self.changes.before[slot] = before;
+    }
+
+    fn write_gone(&mut self, slot: usize, gone: &Gone) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut out = self.open(slot);
+        for word in &gone.words {
+            out.byte(GONE);
+            out.signed(*word as i64);
+        }
+        for name in &gone.names {
+            out.byte(GONE);
+            out.text(name);
+        }
+        self.changes.out[slot] = out;
+    }
+
+    /// A slot's bytes, to be put back.
+    fn open(&mut self, slot: usize) -> Writer {
+        let mut out = std::mem::take(&mut self.changes.out[slot]);
+        if out.bytes.is_empty() {
+            let origin = self.changes.frozen.map_or(0, |frozen| frozen.origin);
+            out.begin(self.changes.fingerprint, self.layout.refresh, origin);
+        }
+        out
+    }
+
+    /// Writes a pending record, which is clean then.
+    #[inline(never)]
+    fn write_pending(&mut self, handle: Handle, slot: usize) {
+        let whole = self.changes.frozen.is_some_and(|frozen| frozen.whole);
+        let stamp = self.stamp(handle);
+        let mut out = self.open(slot);
+        match Self::place(handle) {
+            (Some(class), block) => {
+                let record = self.small[class].get(block);
+                let told = small::told(&self.layout, record);
+                if whole || stamp & (ROWS | NEW) != 0 {
+                    self.write_small(record, told, &mut out);
+                } else {
+                    self.write_head(TOLD, record[0], told, 0, &mut out);
+                }
+            }
+            (None, block) => {
+                if let Some(dense) = &self.dense[block as usize] {
+                    if whole || stamp & (ROWS | NEW) != 0 {
+                        self.write_dense(dense, whole || stamp & NEW != 0, &mut out);
+                    } else {
+                        self.write_head(TOLD, dense.key, (dense.dirty, dense.due), 0, &mut out);
+                    }
+                }
+                if let Some(dense) = &mut self.dense[block as usize] {
+                    dense.written = dense.queue.end;
+                }
+            }
+        }
+        self.changes.out[slot] = out;
+        self.set_stamp(handle, self.changes.clean);
+    }
+
+    /// An item's form, key and what the online store was told.
+    #[inline(always)]
+    fn write_head(&self, form: u8, key: u64, (dirty, due): (bool, i64), unit: usize, out: &mut Writer) {
+        let timed = due != i64::MAX;
+        out.byte(form | if dirty { DIRTY } else { 0 } | if timed { DUE } else { 0 } | (unit as u8) << UNIT_SHIFT);
+        if self.words {
+            out.signed(key as i64);
+        } else {
+            out.text(self.names.get(key));
+        }
+        if timed {
+            out.time(due);
+        }
+    }
+
+    fn write_small(&self, record: &[u64], told: (bool, i64), out: &mut Writer) {
+        let layout = &self.layout;
+        let entries = small::entries(layout, record);
+        let unit = unit_of(entries.iter().step_by(layout.stride).map(|time| *time as i64), out.origin);
+        self.write_head(SMALL, record[0], told, unit, out);
+        if layout.forever {
+            out.number(small::base_rows(layout, record));
+            (0..layout.life_pairs.len()).for_each(|i| out.sums(&small::base_sums(layout, record, i)));
+            (0..layout.life_extrema.len()).for_each(|i| out.pair(small::base_extrema(layout, record, i)));
+        }
+        out.number(small::count(record) as u64);
+        let mut rows = Rows { unit: UNITS[unit], time: out.origin, ord: 0 };
+        entries.chunks_exact(layout.stride).for_each(|entry| self.write_entry(entry, &mut rows, out));
+    }
+
+    fn write_dense(&self, dense: &Dense, all: bool, out: &mut Writer) {
+        let layout = &self.layout;
+        let (first, end) = (dense.first_needed(layout), dense.queue.end);
+        let known = dense.written.min(end);
+        let from = if all || known <= first { first } else { known };
+        let parts = dense.queue.parts(layout, &self.chunks, from, end);
+        let times = parts.clone().flat_map(|part| part.iter().step_by(layout.stride).map(|time| *time as i64));
+        let unit = unit_of(times, out.origin);
+        let form = if from == first { DENSE } else { MORE };
+        self.write_head(form, dense.key, (dense.dirty, dense.due), unit, out);
+        out.time(dense.head);
+        out.time(dense.newest);
+        out.number(dense.absorbed);
+        out.number(first);
+        if form == MORE {
+            out.number(from - first);
+        }
+        out.number(end - from);
+        out.number(end - dense.waiting);
+        let mut rows = Rows { unit: UNITS[unit], time: out.origin, ord: 0 };
+        for part in parts {
+            part.chunks_exact(layout.stride).for_each(|entry| self.write_entry(entry, &mut rows, out));
+        }
+        dense.base_sums(layout, &self.chunks).iter().for_each(|sums| out.sums(sums));
+        dense.base.iter().for_each(|e| out.pair(*e));
+        for (tiles, track) in dense.tiles.iter().zip(&layout.tracks) {
+            out.number(tiles.heads.len() as u64);
+            let mut last = 0;
+            for (start, rows) in &tiles.heads {
+                let number = start.div_euclid(track.grain);
+                out.signed(number.wrapping_sub(last));
+                out.number(*rows);
+                last = number;
+            }
+            tiles.sums.iter().for_each(|sums| out.sums(sums));
+            tiles.extrema.iter().for_each(|e| out.pair(*e));
+        }
+        for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter()).filter(|(spec, _)| spec.track.is_some()) {
+            out.number(wedge.items().len() as u64);
+            for (time, value) in wedge.items() {
+                out.time(time);
+                out.signed(value);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_entry(&self, entry: &[u64], rows: &mut Rows, out: &mut Writer) {
+        let layout = &self.layout;
+        let time = entry[0] as i64;
+        out.signed(time.wrapping_sub(rows.time) / rows.unit);
+        rows.time = time;
+        if let Some(ord) = layout.ord {
+            out.signed(entry[ord].wrapping_sub(rows.ord) as i64);
+            rows.ord = entry[ord];
+        }
+        if let Some(mask) = layout.mask {
+            out.number(entry[mask]);
+        }
+        for input in &layout.inputs {
+            let word = entry[input.word];
+            match input.kind {
+                Kind::Float => out.float(word),
+                Kind::Narrow => out.narrow(word as i64),
+                Kind::Wide => out.signed(word as i64),
+                Kind::Unsigned => out.number(word),
+                Kind::Bytes => {}
+            }
+        }
+        if layout.texts {
+            for input in layout.inputs.iter().filter(|i| i.kind == Kind::Bytes) {
+                let word = entry[input.word];
+                out.optional_text((word != NULL_TEXT).then(|| self.texts.get(word)));
+            }
+        }
+    }
+}
+
+/// The row written or read last.
+pub(super) struct Rows {
+    /// Times are multiples of it from the origin.
+    pub(super) unit: i64,
+    pub(super) time: i64,
+    pub(super) ord: u64,
+}
+
+/// Number of the largest unit of which all times are multiples from the origin.
+fn unit_of(times: impl Iterator<Item = i64> + Clone, origin: i64) -> usize {
+    let told = |time: i64| time.checked_sub(origin).filter(|t| t.unsigned_abs() < 1 << 62);
+    let fits = |unit: i64| times.clone().all(|time| told(time).is_some_and(|t| t % unit == 0));
+    UNITS.iter().skip(1).take_while(|unit| fits(**unit)).count()
+}
+
+/// The smallest number of bytes that [`ViewState::write_frozen`] makes of an entry.
+pub(super) fn entry_bytes_min(layout: &Layout) -> usize {
+    1 + usize::from(layout.ord.is_some()) + usize::from(layout.mask.is_some()) + layout.inputs.len()
+}
