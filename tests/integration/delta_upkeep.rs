@@ -257,7 +257,7 @@ fn card_fraud() -> Job {
         .set("sources.tx.generator.rate", "max")
         .set("sources.tx.generator.duration", "2d")
         .set("sources.fraud_labels.generator.duration", "2d")
-        .set("sinks.offline.commit_rows", "300")
+        .set("checkpoint.rows", "300")
 }
 
 fn tidemill(arguments: &[&str], lake: &Path) -> (i32, String, String) {
@@ -378,7 +378,7 @@ fn a_running_job_tidies_its_tables() {
         card_fraud()
             .set("sources.tx.generator.rate", &rate.max(1.0).to_string())
             .set("sinks.offline.delta.uri", lake.path().to_str().unwrap())
-            .set("sinks.offline.commit_interval", "100ms")
+            .set("checkpoint.interval", "100ms")
             .set("sinks.offline.maintain", "{every: 1s, compact_below: 1MiB, vacuum_after: 1h}")
             .stay(stop.clone())
             .run()
