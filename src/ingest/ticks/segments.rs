@@ -1,7 +1,7 @@
 //! The files of a tick log.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,17 +78,38 @@ impl Segments {
             generation => format!("ticks-{first:020}-{generation}.log"),
         };
         let path = self.dir.join(name);
+        self.trim();
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        file.write_all(&FORMAT)?;
+        // Zeros up to the end: writing over them changes no metadata, so that syncing a record does not wait for the file
+        // system's journal and all that others have put there.
+        let mut zeros = vec![0; SEGMENT_BYTES as usize];
+        zeros[..FORMAT.len()].copy_from_slice(&FORMAT);
+        file.write_all(&zeros)?;
+        file.sync_all()?;
+        file.seek(SeekFrom::Start(FORMAT.len() as u64))?;
         sync_dir(&self.dir)?;
         self.last = Some((file, path, FORMAT.len() as u64));
         Ok(())
+    }
+
+    /// Cuts the zeros off the last segment.
+    fn trim(&mut self) {
+        if let Some((file, _, length)) = &self.last {
+            // Readers take zeros for what they are.
+            let _ = file.set_len(*length);
+        }
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.trim();
     }
 }
 
 impl Disk for Segments {
     fn append(&mut self, first: Tick, records: &[u8]) -> io::Result<()> {
-        if self.last.as_ref().is_none_or(|(_, _, length)| *length > SEGMENT_BYTES) {
+        if self.last.as_ref().is_none_or(|(_, _, length)| *length + records.len() as u64 > SEGMENT_BYTES) {
             self.next_segment(first)?;
         }
         let Some((file, _, length)) = &mut self.last else {
@@ -202,6 +223,7 @@ fn read_segment(
                 }
                 at += length;
             }
+            Err(_) if bytes[at..].iter().all(|byte| *byte == 0) => break,
             Err(_) if next.is_none() => {
                 contents.torn = Some(torn(at));
                 return Ok(true);

@@ -76,6 +76,23 @@ fn an_absent_directory_has_no_records_and_can_be_resumed() {
     assert_eq!(read(&absent).unwrap().records, records(0..1));
 }
 
+/// A process that is killed leaves the zeros that it would have written over.
+#[test]
+fn zeros_at_the_end_are_no_damage() {
+    let (dir, path) = filled(6);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.resize(bytes.len() + 300, 0);
+    fs::write(&path, &bytes).unwrap();
+    let whole = TickLogContents { records: records(0..6), next: 6, torn: None };
+    assert_eq!(read(dir.path()).unwrap(), whole);
+    let (mut log, _) = TickLog::take_over(dir.path(), 1, 0).unwrap();
+    write(&mut log, 6..8);
+    log.sync().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..8), "while it is written");
+    log.close().unwrap();
+    assert_eq!(read(dir.path()).unwrap().records, records(0..8));
+}
+
 /// Wherever a crash cuts the file, the whole records before the cut are read, and the log goes on behind them.
 #[test]
 fn every_cut_is_a_torn_tail() {
