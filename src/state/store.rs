@@ -171,7 +171,7 @@ impl Store {
         }
     }
 
-    /// Begins a large object, of a name that nobody else uses. It is there once [`ObjectWriter::finish`] has returned.
+    /// Begins a large object, of a name that nobody else uses. It is there once `finish` has returned.
     ///
     /// # Errors
     /// When it cannot be begun.

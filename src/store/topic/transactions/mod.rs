@@ -18,7 +18,7 @@
 //! [`MESSAGES_MAX`] messages or ten seconds, and its record says how many of the epoch's messages are out. What comes after a
 //! crash goes on from there; the record also holds a checksum of the outbox, for that number means nothing in another.
 //!
-//! **Brokers away** are waited for, with the warnings of [`Connection`](crate::kafka::Connection). A transaction that cannot be
+//! **Brokers away** are waited for, with the warnings of [`Connection`]. A transaction that cannot be
 //! completed is aborted and made anew from the outbox. One that outlived its time while nobody took over is found by the fence
 //! that the brokers put up; its slot is opened anew and goes on by the ledger.
 
