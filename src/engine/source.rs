@@ -24,7 +24,6 @@ use super::tables::{DEAD_LETTERS, dead_letter_tables};
 use super::ticked::{Control, Rows};
 use crate::base::Tick;
 use crate::ingest::aligned::{Aligned, Cut};
-use crate::ingest::ticks::TickRecord;
 use crate::ingest::{DeadLetter, DedupDelta, dead_letter_batch};
 use crate::ops::Batch;
 use crate::ops::control::{TickInfo, broadcast};
@@ -184,15 +183,7 @@ fn log(shared: &Shared, cut: &Cut) -> Result<(), EngineError> {
     if cut.replayed {
         return Ok(());
     }
-    shared.log_tick(&TickRecord {
-        tick: cut.info.tick,
-        watermark: cut.info.watermark,
-        offsets: cut.offsets.clone(),
-        entered: cut.entered.clone(),
-        idle: cut.idle.clone(),
-        epoch_end: cut.info.epoch_end,
-        ..TickRecord::default()
-    })
+    shared.log_tick(&cut.record())
 }
 
 /// At an epoch's end: tells the coordinator of the cut, before any worker hears of it.

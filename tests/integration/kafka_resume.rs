@@ -46,18 +46,6 @@ fn resume(plan: &Plan, reading: Reading, cuts: &[Cut]) -> Aligned {
     aligned
 }
 
-fn record(cut: &Cut) -> TickRecord {
-    TickRecord {
-        tick: cut.info.tick,
-        watermark: cut.info.watermark,
-        offsets: cut.offsets.clone(),
-        entered: cut.entered.clone(),
-        idle: cut.idle.clone(),
-        epoch_end: cut.info.epoch_end,
-        ..TickRecord::default()
-    }
-}
-
 /// Reads until `done` of the cuts so far, or to the end.
 fn pump(aligned: &mut Aligned, cuts: &mut Vec<Cut>, done: impl Fn(&[Cut]) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(40);
@@ -134,7 +122,7 @@ fn a_live_reader_is_resumed_with_its_log() {
     assert!(ends.len() > 4, "{} epochs", ends.len());
     for end in ends.into_iter().step_by(2) {
         let mut again = resume(&plan, Reading::Live, &cuts[..=end]);
-        let log: Vec<TickRecord> = cuts[end + 1..].iter().map(record).collect();
+        let log: Vec<TickRecord> = cuts[end + 1..].iter().map(Cut::record).collect();
         let replayed = log.len();
         again.follow(log, Afterwards::GoOn);
         let mut got = Vec::new();
@@ -148,7 +136,7 @@ fn a_live_reader_is_resumed_with_its_log() {
     let far = 7_200_000;
     broker.produce(&name, [event(1, 5_000, far), event(1, 5_000, far), event(2, 1_510, 60_010), event(3, 5_001, far)]);
     let mut again = resume(&plan, Reading::Live, &cuts[..=end]);
-    again.follow(cuts[end + 1..].iter().map(record).collect(), Afterwards::GoOn);
+    again.follow(cuts[end + 1..].iter().map(Cut::record).collect(), Afterwards::GoOn);
     let (mut got, logged) = (Vec::new(), cuts.len() - end - 1);
     pump(&mut again, &mut got, |got| read(got) >= read(&cuts[end + 1..]) + 4);
     assert_same(&got[..logged], &cuts[end + 1..]);

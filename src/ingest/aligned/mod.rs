@@ -26,6 +26,7 @@ pub use self::replay::Afterwards;
 use self::replay::Following;
 use self::silence::Progress;
 pub use self::state::{AlignedState, PartitionState, SourceState};
+use super::ticks::TickRecord;
 use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, SourceReader};
 use crate::base::{Epoch, EventTime, Micros, Tick};
 use crate::ops::control::TickInfo;
@@ -63,6 +64,21 @@ pub struct Cut {
     pub state: Option<Box<AlignedState>>,
     /// Beside `state`: the ids that duplicates are found by, those since the last state or all of them.
     pub dedup: Vec<DedupDelta>,
+}
+
+impl Cut {
+    /// What the tick log says of the tick.
+    pub fn record(&self) -> TickRecord {
+        TickRecord {
+            tick: self.info.tick,
+            watermark: self.info.watermark,
+            offsets: self.offsets.clone(),
+            entered: self.entered.clone(),
+            idle: self.idle.clone(),
+            epoch_end: self.info.epoch_end,
+            ..TickRecord::default()
+        }
+    }
 }
 
 /// Rows that could leave at once are looked at this often while the graph is busy.

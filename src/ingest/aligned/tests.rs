@@ -187,18 +187,6 @@ fn read((state, ids): &Saved) -> (AlignedState, Vec<DedupDelta>) {
     (serde_json::from_slice(state).unwrap(), ids)
 }
 
-fn record(cut: &Cut) -> TickRecord {
-    TickRecord {
-        tick: cut.info.tick,
-        watermark: cut.info.watermark,
-        offsets: cut.offsets.clone(),
-        entered: cut.entered.clone(),
-        idle: cut.idle.clone(),
-        epoch_end: cut.info.epoch_end,
-        ..TickRecord::default()
-    }
-}
-
 /// A tick's rows by source, in the order of their positions.
 fn rows(cut: &Cut, sources: usize) -> Vec<Option<RecordBatch>> {
     let of = |source: usize| {
@@ -265,7 +253,7 @@ proptest! {
             let mut aligned = job.resume(&state, &ids).unwrap();
             apart += 3;
             let later = &cuts[state.tick as usize + 1..];
-            let log: Vec<TickRecord> = later.iter().take(logged).map(record).collect();
+            let log: Vec<TickRecord> = later.iter().take(logged).map(Cut::record).collect();
             let replayed = log.len();
             aligned.follow(log, Afterwards::GoOn);
             let (got, saved_again, counts_again) = run(aligned, &here[at].1, &whole);
@@ -328,7 +316,7 @@ fn counting(rows: i64) -> Vec<Row> {
 fn the_end_of_a_log_may_be_the_end_of_the_input() {
     let job = Job::new(&plain(vec![counting(100), counting(60)]));
     let (cuts, saved, _) = run(job.begin(), &[], &[]);
-    let log: Vec<TickRecord> = cuts.iter().map(record).collect();
+    let log: Vec<TickRecord> = cuts.iter().map(Cut::record).collect();
     for afterwards in [Afterwards::GoOn, Afterwards::End] {
         let mut again = job.begin();
         again.follow(log.clone(), afterwards);
@@ -369,13 +357,13 @@ fn what_was_stopped_goes_on() {
     assert_eq!(rest.iter().map(|cut| (rows(cut, 2), cut.dead.clone(), cut.info.watermark)).collect::<Vec<_>>(), later);
 
     let mut following = job.begin();
-    following.follow(cuts[..3].iter().map(record).collect(), Afterwards::GoOn);
+    following.follow(cuts[..3].iter().map(Cut::record).collect(), Afterwards::GoOn);
     assert!(matches!(following.next(Instant::now()), Ok(Next::Cut(_))));
     assert!(matches!(following.stop(Instant::now()), Next::End));
     assert!(matches!(following.next(Instant::now()), Ok(Next::End)));
     // The log may hold the tick of a stop as well.
     let mut after = job.begin();
-    after.follow(vec![record(&cuts[0]), record(&last)], Afterwards::GoOn);
+    after.follow(vec![cuts[0].record(), last.record()], Afterwards::GoOn);
     let (again, ..) = run(after, &[], &[]);
     assert_eq!(again.iter().map(|cut| cut.info.last).filter(|last| *last).count(), 1);
     assert_eq!(again.len(), rest.len() + 2);
