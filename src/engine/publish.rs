@@ -1,8 +1,10 @@
 //! Publishes committed epochs: what the sinks staged becomes visible, once.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,7 +12,8 @@ use serde_json::Value;
 use super::EngineError;
 use super::graph::Resources;
 use super::outbox;
-use super::shared::{Failure, Shared};
+use super::shared::{Failure, Shared, StopHandle};
+use super::topic_sink::GRACE;
 use crate::base::{Epoch, Tick};
 use crate::ingest::ticks::{Durable, TickLog};
 use crate::state::{Hooks, Report, StateError};
@@ -39,6 +42,8 @@ pub struct Publication {
     pub tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
     /// Names the job's life.
     pub application: String,
+    /// The switch that stops the job.
+    pub stop: StopHandle,
     /// Directory of the offline tables.
     pub root: Option<PathBuf>,
     /// Tables and topics.
@@ -79,6 +84,18 @@ impl Publication {
 }
 
 impl Publication {
+    /// Whether to wait for the brokers no longer: the job has failed, or was asked to stop a while ago. What is committed is
+    /// published by the next start.
+    fn giving_up(&self) -> impl Fn() -> bool {
+        let asked: Cell<Option<Instant>> = Cell::new(None);
+        move || {
+            if self.stop.is_stopped() && asked.get().is_none() {
+                asked.set(Some(Instant::now()));
+            }
+            self.failure.failed() || asked.get().is_some_and(|since| since.elapsed() > GRACE)
+        }
+    }
+
     fn topics(&self, epoch: Epoch, staged: &[Value]) -> Result<(), EngineError> {
         let mut parts: Vec<OutboxPart> = Vec::new();
         for value in staged {
@@ -91,7 +108,7 @@ impl Publication {
             );
             return Err(EngineError::Plan(what));
         };
-        outboxes.publish(epoch, &parts, &|| self.failure.failed())?;
+        outboxes.publish(epoch, &parts, &self.giving_up())?;
         outboxes.discard(&parts);
         Ok(())
     }
@@ -105,7 +122,7 @@ impl Publication {
     /// When something cannot be published.
     pub fn catch_up(&self, staged: &[Staged], instance: &str) -> Result<(), EngineError> {
         if let Some(outboxes) = &self.resources.outboxes {
-            outboxes.open(&|| self.failure.failed())?;
+            outboxes.open(&self.giving_up())?;
         }
         for (epoch, outboxes) in staged {
             if !self.publish(*epoch, outboxes) {

@@ -1,7 +1,6 @@
 //! Where a start goes on from: the state directory, what is loaded of it, and the ticks to replay.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,7 +82,7 @@ impl Recovery {
             Ok(())
         };
         let process = instance_id();
-        let ticks = || match tick_range(dir) {
+        let ticks = || match ticks::range(dir) {
             // As if it were not there.
             Err(TickLogError::Damaged { .. }) if restart.allow_replay => Ok(0..0),
             range => range.map_err(|error| StateError::Refused(error.to_string())),
@@ -201,13 +200,6 @@ pub fn sources_lost(plan: &Plan, saved: &Manifest) -> Vec<(String, String)> {
     let sources = state.map(|state| state.sources).unwrap_or_default();
     let gone = sources.into_iter().filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
     gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())).collect()
-}
-
-/// The ticks that a directory's tick log holds.
-fn tick_range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
-    let contents = ticks::read(dir)?;
-    let first = contents.records.first().map_or(0, |record| record.tick);
-    Ok(first..contents.records.last().map_or(first, |record| record.tick + 1))
 }
 
 /// What a job keeps, gains and loses when it goes on from a savepoint.

@@ -200,6 +200,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         failure: Arc::clone(&failure),
         tick_log: tick_log.clone(),
         application,
+        stop: options.stop.clone(),
         root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
         resources: Arc::clone(&resources),
         committers: Mutex::default(),

@@ -34,7 +34,7 @@ use crate::store::topic::Publisher;
 use crate::store::topic::outbox::{OutboxWriter, slot_of_key, slot_of_row};
 
 /// How long a job that was asked to stop waits for brokers that take nothing.
-const GRACE: Duration = Duration::from_secs(10);
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Rows on their way to a topic.
 pub struct TopicInput<'s> {

@@ -20,6 +20,7 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -152,6 +153,15 @@ pub fn read(dir: &Path) -> Result<TickLogContents, TickLogError> {
 /// As [`read`], and when the log begins behind `from`.
 pub fn read_from(dir: &Path, from: Tick) -> Result<TickLogContents, TickLogError> {
     segments::read(dir, Some(from))
+}
+
+/// The ticks that a log holds, as its segments' names and its last segment say; the rest is not read, so a log of months costs
+/// no more than one of minutes.
+///
+/// # Errors
+/// As [`read`], of the last segment.
+pub fn range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
+    segments::range(dir)
 }
 
 /// What has become of the log, for those who wait for it; cheap to clone and to ask.

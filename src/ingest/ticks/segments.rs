@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,6 +125,15 @@ impl Disk for Segments {
     fn path(&self) -> PathBuf {
         self.last.as_ref().map_or_else(|| self.dir.clone(), |(_, path, _)| path.clone())
     }
+}
+
+/// The ticks from the first segment's first to the last one's last.
+pub(super) fn range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
+    let segments = list(dir)?;
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(0..0) };
+    let mut contents = TickLogContents::default();
+    read_segment(last, None, last.generation, None, &mut contents)?;
+    Ok(first.first..contents.next)
 }
 
 /// Removes the segments whose ticks are all below `tick`.

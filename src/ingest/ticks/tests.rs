@@ -198,7 +198,9 @@ fn a_log_is_read_from_any_tick() {
     fs::write(&broken, "broken").unwrap();
     assert!(read_from(dir.path(), firsts[2] - 1).is_err());
     assert_eq!(read_from(dir.path(), firsts[2]).unwrap().records, records(firsts[2]..60));
+    assert_eq!(range(dir.path()).unwrap(), 0..60);
     let none = dir.path().join("none");
+    assert_eq!(range(&none).unwrap(), 0..0);
     assert_eq!(read_from(&none, 5).unwrap(), TickLogContents { next: 5, ..TickLogContents::default() });
     let (log, _) = TickLog::take_over(&none, 1, 5).unwrap();
     assert_eq!(log.durable(), 5);
