@@ -1,13 +1,15 @@
 //! `tidemill bench NAME`: the reproducible benchmarks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{columns, grouped, print, print_json, workers};
-use crate::bench::{checkpoints, decode, end_to_end, end_to_end_kafka, online, score, windows};
+use super::output::{bytes, columns, grouped, print, print_json, workers};
+use crate::base::parse_duration;
+use crate::bench::{checkpoints, decode, end_to_end, end_to_end_kafka, online, recovery, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -32,6 +34,12 @@ pub enum BenchCommand {
     EndToEnd(EndToEndArgs),
     /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
     Online(OnlineArgs),
+    /// What checkpoints cost, and how long a restart takes after kill -9.
+    ///
+    /// The job of `bench windows` over events in which all cards stay alive, run as processes of this program: at full speed with
+    /// and without checkpoints, in turn; killed at full speed and at a steady rate, and restarted; and what its ticks wait
+    /// for the tick log.
+    Recovery(RecoveryArgs),
 }
 
 /// Arguments of `bench windows`.
@@ -146,6 +154,35 @@ pub struct OnlineArgs {
     json: bool,
 }
 
+/// Arguments of `bench recovery`.
+#[derive(Args, Debug)]
+pub struct RecoveryArgs {
+    /// Number of events to make up. At full speed they must last for some checkpoints.
+    #[arg(long, value_name = "N", default_value_t = 30_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
+    /// Number of cards, all of which have state at any time.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Time between checkpoints, such as 10s.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = interval)]
+    interval: Duration,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Run each side of the throughput this often, in turn; the loss is the median of the pairs.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let micros = parse_duration(text).ok().filter(|micros| *micros >= 1_000);
+    let micros = micros.ok_or("write a duration of 1ms or more, such as 10s")?;
+    Ok(Duration::from_micros(micros.unsigned_abs()))
+}
+
 /// Runs a benchmark and prints its figures.
 pub fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
@@ -200,6 +237,17 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let (redis, entities) = (args.redis, args.entities as usize);
             let report = online::run(&online::Options { redis, entities, runs: args.runs })?;
             show(&report, args.json, online_text)
+        }
+        BenchCommand::Recovery(args) => {
+            let report = recovery::run(&recovery::Options {
+                program: std::env::current_exe().context("cannot find the program itself")?,
+                events: args.events,
+                keys: args.keys,
+                interval: args.interval,
+                workers: args.workers,
+                runs: args.runs,
+            })?;
+            show(&report, args.json, recovery_text)
         }
     }
 }
@@ -298,6 +346,62 @@ fn online_text(report: &online::Report) -> String {
         columns(&sides, &[1]),
         report.ratio,
     )
+}
+
+fn recovery_text(report: &recovery::Report) -> String {
+    let t = &report.throughput;
+    let mut text = format!(
+        "{} events, {} keys, {}, a checkpoint every {:.1} s\n\
+         {:.3} M events/s without state, {:.3} with {} checkpoints: {:.1} % lost (pairs: {})\n\
+         a whole snapshot {}, an incremental one at full speed {}\n\
+         rows waited for a snapshot at most {:.1} ms (freeze {:.1}, slice {:.1}, tick {:.1} with frozen keys and {:.1} without)\n",
+        grouped(report.events),
+        grouped(report.keys),
+        workers(usize::from(report.workers)),
+        report.interval_s,
+        t.plain_m_events_per_s,
+        t.checkpointed_m_events_per_s,
+        t.checkpoints,
+        t.loss_percent,
+        t.losses_percent.iter().map(|loss| format!("{loss:.1}")).collect::<Vec<_>>().join(", "),
+        bytes(t.bytes_whole),
+        t.bytes_incremental.map_or_else(|| "-".to_owned(), |b| bytes(b as u64)),
+        t.longest_pause_ms,
+        t.longest_freeze_ms,
+        t.longest_slice_ms,
+        t.longest_tick_frozen_ms,
+        t.longest_tick_ms,
+    );
+    for restart in [&report.killed_at_full_speed, &report.killed_at_steady_rate] {
+        let rate =
+            restart.rate.map_or_else(|| "full speed".to_owned(), |rate| format!("{} events/s", grouped(rate.into())));
+        text.push_str(&format!(
+            "killed at {rate}: loaded {} after {:.0} ms (read in {:.0}), caught up with {} ticks after {:.0} ms\n",
+            bytes(restart.state_bytes),
+            restart.loaded_ms,
+            restart.read_ms,
+            grouped(restart.replayed_ticks),
+            restart.caught_up_ms,
+        ));
+    }
+    for steady in &report.steady {
+        let sizes: Vec<String> = steady.bytes.iter().map(|b| bytes(*b)).collect();
+        text.push_str(&format!(
+            "at {} events/s a checkpoint has {}; rows waited at most {:.1} ms\n",
+            grouped(steady.rate.into()),
+            sizes.join(", "),
+            steady.longest_pause_ms,
+        ));
+    }
+    for (place, waits) in [("on the disk", report.tick_log_disk_ms), ("in memory", report.tick_log_memory_ms)] {
+        if let Some(w) = waits {
+            text.push_str(&format!(
+                "tick log {place}: durable after p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms\n",
+                w.p50, w.p99, w.max
+            ));
+        }
+    }
+    text
 }
 
 fn kafka_text(report: &end_to_end_kafka::Report) -> String {

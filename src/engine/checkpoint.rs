@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::EngineError;
+use super::figures::{Figures, Recovered};
 use crate::base::{Epoch, EventTime, Tick, worker_of_slot};
 use crate::ops::control::TickInfo;
 use crate::state::{
@@ -19,6 +21,8 @@ pub const SLICE_BYTES: usize = 1 << 20;
 pub struct Checkpoints {
     /// How far epochs have come.
     pub progress: Arc<Progress>,
+    /// What they cost.
+    pub figures: Figures,
     reporter: Mutex<Option<Reporter>>,
     /// One writer per worker; none without a state directory.
     snapshots: Vec<Mutex<Option<Snapshots>>>,
@@ -62,14 +66,17 @@ pub struct Resumed {
     pub first_tick: Tick,
     /// See [`Checkpoints::watermark`].
     pub watermark: Option<EventTime>,
+    /// What is known of it.
+    pub recovered: Option<Recovered>,
 }
 
 impl Checkpoints {
-    /// Starts the writers, where there is somewhere to write.
+    /// Starts the writers, where there is somewhere to write, for a start that began at `began`.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(
+        began: Instant,
         target: Option<Target>,
         resumed: Resumed,
         progress: Arc<Progress>,
@@ -86,9 +93,10 @@ impl Checkpoints {
                 snapshots.push(Mutex::new(Some(writer)));
             }
         }
-        let Resumed { loaded, suppress_through, online_from, first_tick, watermark } = resumed;
+        let Resumed { loaded, suppress_through, online_from, first_tick, watermark, recovered } = resumed;
         Ok(Checkpoints {
             progress,
+            figures: Figures::new(began, recovered),
             reporter: Mutex::new(Some(reporter)),
             snapshots,
             loaded: Mutex::new(loaded.map(Arc::new)),
@@ -133,6 +141,7 @@ impl Checkpoints {
     pub fn built(&self) {
         if self.building.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.figures.loaded();
         }
     }
 

@@ -11,6 +11,7 @@ pub mod chain;
 mod check;
 mod checkpoint;
 mod error;
+mod figures;
 mod finish;
 mod graph;
 mod letters;
@@ -36,6 +37,7 @@ mod upkeep;
 
 pub use check::{check, load, load_text};
 pub use error::EngineError;
+pub use figures::{CheckpointSummary, RecoverySummary};
 pub use observe::Observer;
 pub use operators::Changes;
 pub use recovery::{Notice, RestartOptions, compare};

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::EngineError;
 use super::chain::Chain;
 use super::checkpoint::Resumed;
+use super::figures::Recovered;
 use super::operators::{Changes, operators};
 use super::run::RunOptions;
 use super::shared::instance_id;
@@ -169,6 +171,13 @@ impl Recovery {
             online_from: self.records.last().map_or(first_tick, |record| record.tick),
             first_tick,
             watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),
+            recovered: self.opened.loaded.as_ref().map(|loaded| Recovered {
+                epoch: loaded.epoch,
+                bytes: loaded.manifest.parts.iter().map(|part| part.bytes).sum(),
+                read: Duration::ZERO,
+                first: first_tick,
+                end: self.records.last().map_or(first_tick, |record| record.tick + 1),
+            }),
             loaded: None,
         }
     }

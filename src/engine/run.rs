@@ -12,6 +12,7 @@ use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
 use super::checkpoint::{Checkpoints, Target};
+use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
 use super::offsets::Offsets;
@@ -86,6 +87,10 @@ pub struct RunSummary {
     pub state_bytes: u64,
     /// Longest time that a view took for the rows of one tick, in milliseconds.
     pub longest_stall_ms: f64,
+    /// What checkpoints cost; none without a state directory.
+    pub checkpoints: Option<CheckpointSummary>,
+    /// How the start went on from saved state; none where there was none.
+    pub recovery: Option<RecoverySummary>,
     /// Time from the cut of the tick that read a row until it was scored, in milliseconds; none without an observer.
     pub latency_ms: Option<LatencySummary>,
     /// The job's clock at the end.
@@ -134,6 +139,7 @@ const EPOCH_ROWS: u64 = 1_000_000;
 /// # Errors
 /// The first failure of any worker: a source that cannot be read, a store that cannot be written.
 pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
+    let began = Instant::now();
     let workers = options.workers.max(1);
     let plan = Arc::new(plan);
     abort_on_panic_in_workers();
@@ -155,6 +161,9 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         None => None,
     };
     let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
+    if let Some(recovered) = &mut resumed.recovered {
+        recovered.read = began.elapsed();
+    }
     let aligned = match &mut recovery {
         Some(recovery) => recovery.reader(&plan, reading, epochs)?,
         None => {
@@ -219,7 +228,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     let (coordinator, reporter) =
         Coordinator::start(log, expected, Arc::clone(&progress), Arc::clone(&hooks)).map_err(refused)?;
     let target = target.map(|(store, generation, _)| Target { store, generation, workers, hooks });
-    let checkpoints = Checkpoints::start(target, resumed, progress, reporter)?;
+    let checkpoints = Checkpoints::start(began, target, resumed, progress, reporter)?;
     let offsets = match reading {
         // What was read once is read again; nobody's lag changes.
         Reading::Replay => Offsets::default(),
@@ -339,6 +348,12 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         keys: shared.keys.load(Ordering::Relaxed),
         state_bytes: shared.state_bytes.load(Ordering::Relaxed),
         longest_stall_ms: shared.longest_stall_us.load(Ordering::Relaxed) as f64 / 1e3,
+        checkpoints: shared.checkpoints.enabled().then(|| {
+            let durable =
+                shared.tick_log_delays().map(|d| LatencySummary { p50: ms(d.p50), p99: ms(d.p99), max: ms(d.max) });
+            shared.checkpoints.figures.checkpoints(&shared.checkpoints.progress.written(), durable)
+        }),
+        recovery: shared.checkpoints.figures.recovery(),
         latency_ms: latency.map(|l| LatencySummary { p50: ms(l.p50), p99: ms(l.p99), max: ms(l.max) }),
         clock: (clock != i64::MIN).then(|| format_time(clock)),
         sources: shared

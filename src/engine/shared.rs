@@ -15,7 +15,7 @@ use super::online_redis::Left;
 use super::run::Tap;
 use crate::base::{EventTime, Tick};
 use crate::ingest::aligned::Cut;
-use crate::ingest::ticks::{Durable, TickLog, TickRecord};
+use crate::ingest::ticks::{Delays, Durable, TickLog, TickRecord};
 use crate::ingest::{Counts, DeadLetter};
 use crate::plan::model::Plan;
 
@@ -245,6 +245,11 @@ impl Shared {
             Some((log, _)) => Ok(log.lock().unwrap_or_else(PoisonError::into_inner).append(record)?),
             None => Ok(()),
         }
+    }
+
+    /// How long ticks waited for the disk; none without a tick log.
+    pub fn tick_log_delays(&self) -> Option<Delays> {
+        self.tick_log.as_ref().and_then(|(_, durable)| durable.delays())
     }
 
     /// Waits until the log of `tick` is on disk: nothing may leave the job before. False when the log has failed.

@@ -16,6 +16,7 @@ use timely::dataflow::Scope;
 use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
 use super::checkpoint::{SLICE_BYTES, Saver};
+use super::figures::Usual;
 use super::letters::letters;
 use super::online_redis::AllValues;
 use super::shared::Shared;
@@ -146,6 +147,7 @@ struct StageCore {
     online: Option<Online>,
     /// Where the state is saved, if it is.
     saver: Option<Saver>,
+    usual: Usual,
     accounted: (u64, u64),
 }
 
@@ -225,6 +227,7 @@ impl StageCore {
             side_columns: update_schema.fields().len(),
             online,
             saver: None,
+            usual: Usual::default(),
             accounted: (0, 0),
         })
     }
@@ -241,12 +244,17 @@ impl StageCore {
         if !info.epoch_end || self.saver.is_none() {
             return Ok(());
         }
+        let started = Instant::now();
         // What is left of the epoch before has to be out first; epochs are rarely so short.
         while self.write(usize::MAX) {}
         let whole = self.shared.checkpoints.is_whole(info.epoch);
         self.state.freeze(whole)?;
         if let Some(saver) = &mut self.saver {
             saver.begin(info.epoch, whole);
+        }
+        // After the last tick nobody waits.
+        if !info.last {
+            self.shared.checkpoints.figures.freeze(started.elapsed());
         }
         while info.last && self.write(usize::MAX) {}
         Ok(())
@@ -266,7 +274,13 @@ impl StageCore {
         if self.saver.as_ref().is_some_and(waits) {
             return Slice::Later;
         }
-        if self.write(SLICE_BYTES) { Slice::More } else { Slice::Done }
+        if self.saver.as_ref().is_none_or(|saver| !saver.is_writing()) {
+            return Slice::Done;
+        }
+        let started = Instant::now();
+        let more = self.write(SLICE_BYTES);
+        self.shared.checkpoints.figures.slice(started.elapsed());
+        if more { Slice::More } else { Slice::Done }
     }
 
     fn tick(
@@ -277,6 +291,7 @@ impl StageCore {
         out: &mut [Vec<Batch>],
     ) -> Result<(), EngineError> {
         let started = Instant::now();
+        let frozen = self.state.frozen();
         let values = if self.own {
             match &rows {
                 Some(rows) => self.state.apply_own(rows)?,
@@ -299,7 +314,10 @@ impl StageCore {
         // When all sources have ended the watermark is past everything, but the clock stands where it stood: values are
         // read, and refreshed below, as of the clock.
         self.state.advance(info.watermark.min(info.now));
-        self.shared.note_work(started.elapsed());
+        let took = started.elapsed();
+        self.shared.note_work(took);
+        let count = |batch: &Option<RecordBatch>| batch.as_ref().map_or(0, RecordBatch::num_rows);
+        self.shared.checkpoints.figures.tick(took, count(&rows) + count(&updates), frozen, &mut self.usual);
         if let Some(rows) = rows {
             out[0].push(Batch(self.widen(&rows, values)?));
         }

@@ -4,12 +4,13 @@
 //! An epoch is complete when everything that is expected has been reported: the cut of its last tick, one part per worker,
 //! and one answer per sink and worker. Nothing is ever concluded from silence. Epochs are committed in order.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::StateError;
@@ -21,6 +22,8 @@ use crate::base::{Epoch, EventTime, Tick, failpoint};
 
 /// Deltas smaller than this are not worth a new base.
 const DELTA_BYTES_MIN: u64 = 4 << 20;
+/// Snapshots whose sizes are remembered one by one.
+const RECENT: usize = 64;
 
 /// The last tick of an epoch, as it was cut.
 #[derive(Clone, Debug)]
@@ -120,6 +123,53 @@ pub struct Progress {
     committed: AtomicU64,
     whole: AtomicBool,
     failed: AtomicBool,
+    written: Mutex<Written>,
+}
+
+/// Size of a committed snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SnapshotSize {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The epoch's last tick.
+    pub tick: Tick,
+    /// Bytes of its parts, without those of epochs before that it builds on.
+    pub bytes: u64,
+    /// Whether it builds on none.
+    pub whole: bool,
+}
+
+/// What was committed so far.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Snapshots.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whole ones.
+    pub whole_count: u64,
+    /// Their bytes.
+    pub whole_bytes: u64,
+    /// Bytes of the last whole one.
+    pub whole_last: u64,
+    /// The latest.
+    pub recent: VecDeque<SnapshotSize>,
+}
+
+impl Written {
+    fn add(&mut self, size: SnapshotSize) {
+        self.count += 1;
+        self.bytes += size.bytes;
+        if size.whole {
+            self.whole_count += 1;
+            self.whole_bytes += size.bytes;
+            self.whole_last = size.bytes;
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(size);
+    }
 }
 
 impl Progress {
@@ -131,6 +181,11 @@ impl Progress {
     /// Epochs that were cut and are not published.
     pub fn outstanding(&self) -> u64 {
         self.cut.load(Ordering::Acquire).saturating_sub(self.committed.load(Ordering::Acquire))
+    }
+
+    /// What was committed so far.
+    pub fn written(&self) -> Written {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the next snapshot is to be whole.
@@ -274,7 +329,10 @@ impl Run {
         let epoch = cut.epoch;
         if let Some(log) = &mut self.log {
             failpoint("checkpoint.staged");
+            let bytes = parts.iter().map(|part| part.bytes).sum();
+            let size = SnapshotSize { epoch, tick: cut.tick, bytes, whole: parts.iter().all(|part| part.whole) };
             log.append(&cut, parts, &outboxes)?;
+            self.progress.written.lock().unwrap_or_else(PoisonError::into_inner).add(size);
             failpoint("checkpoint.committed");
         }
         if !self.hooks.publish(epoch, &outboxes) {

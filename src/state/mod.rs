@@ -18,7 +18,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use coordinator::{Coordinator, CutReport, Expected, Hooks, Log, Progress, Report, Reporter};
+pub use coordinator::{
+    Coordinator, CutReport, Expected, Hooks, Log, Progress, Report, Reporter, SnapshotSize, Written,
+};
 pub use error::StateError;
 pub use part::{Mode, PartRef, SlotBytes};
 pub use restore::{Loaded, Opened, copy_savepoint, open, open_savepoint};

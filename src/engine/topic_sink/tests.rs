@@ -94,7 +94,8 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
     let (coordinator, reporter) =
         Coordinator::start(None, expected, Arc::clone(&progress), Arc::new(Nobody)).expect("a thread");
     let resumed = Resumed { suppress_through, ..Resumed::default() };
-    let checkpoints = Checkpoints::start(None, resumed, progress, reporter).expect("checkpoints");
+    let checkpoints =
+        Checkpoints::start(std::time::Instant::now(), None, resumed, progress, reporter).expect("checkpoints");
     let watchers = (None, StopHandle::new(), None);
     let instance = "staged".to_owned();
     let shared =

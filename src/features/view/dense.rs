@@ -256,6 +256,8 @@ pub(super) struct Dense {
     /// What checkpoints know of the record.
     pub(super) stamp: Stamp,
     pub(super) dirty: bool,
+    /// A freeze is still to write rows of it: none may go.
+    pub(super) held: bool,
     /// Rows up to this number are as the last checkpoint wrote them.
     pub(super) written: u64,
     /// Time of the next refresh.
@@ -271,6 +273,7 @@ impl Dense {
             key,
             stamp: 0,
             dirty: false,
+            held: false,
             written: 0,
             due: i64::MAX,
             head: i64::MIN,
@@ -509,7 +512,7 @@ impl Dense {
     pub(super) fn forget_rows(&mut self, layout: &Layout, pool: &mut Slab) {
         debug_assert!(layout.plain);
         let first = self.inside.iter().map(|c| c.at).min().unwrap_or(self.waiting);
-        if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 {
+        if first >> CHUNK_LOG2 != self.queue.first >> CHUNK_LOG2 && !self.held {
             self.queue.drop_to(pool, first);
         }
     }

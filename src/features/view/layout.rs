@@ -245,6 +245,8 @@ pub(super) struct Layout {
     pub(super) keep_last: bool,
     /// Dropping a row means no more than moving on: no text to release, no lifetime sum to move it to.
     pub(super) plain: bool,
+    /// A busy key's rows, once there, change no more until they go, and they are all that is saved of it but for numbers.
+    pub(super) settled: bool,
     /// Whether some text must be released with its row.
     pub(super) texts: bool,
     /// Some window is lifetime, or last values are kept: a key is never dropped.
@@ -296,6 +298,7 @@ impl Layout {
             keep_dense: None,
             keep_last: false,
             plain: false,
+            settled: false,
             texts: false,
             forever: false,
             solo: None,
@@ -335,6 +338,7 @@ impl Layout {
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
         layout.plain = !layout.texts && !lifetime && !layout.keep_last && layout.slack == 0 && horizon == 0;
+        layout.settled = layout.plain && layout.tracks.is_empty() && layout.keep_dense.is_some();
         if let [input] = layout.inputs.as_slice()
             && input.kind == Kind::Float
             && layout.stride == 2

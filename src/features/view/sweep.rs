@@ -134,6 +134,10 @@ impl ViewState {
         let Some(record) = &mut dense[block as usize] else {
             return;
         };
+        // A later sweep comes by when its rows may go.
+        if record.held {
+            return;
+        }
         if head > record.head {
             record.advance::<Any>(layout, chunks, head);
             record.leave::<Any>(layout, chunks, &bounds.list);

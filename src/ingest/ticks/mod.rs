@@ -25,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use self::segments::{Disk, Segments};
@@ -189,11 +191,33 @@ impl Durable {
         state.failure.clone().map_or(Ok(()), Err)
     }
 
+    /// How long records waited to become durable; none before the first of them.
+    pub fn delays(&self) -> Option<Delays> {
+        let state = self.0.lock();
+        let histogram = state.delays.as_ref().filter(|delays| !delays.is_empty())?;
+        let at = |quantile: f64| Duration::from_micros(histogram.value_at_quantile(quantile));
+        Some(Delays { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(histogram.max()) })
+    }
+
     /// Why nothing more becomes durable, once the log has failed.
     pub fn failure(&self) -> Option<TickLogError> {
         self.0.lock().failure.clone()
     }
 }
+
+/// How long records waited to become durable, from [`TickLog::append`] on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// Half of them waited less.
+    pub p50: Duration,
+    /// 99 of 100 waited less.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// Longest delay told apart, in microseconds.
+const DELAY_MAX: u64 = 60_000_000;
 
 /// Called with the new [`Durable::ticks`] whenever it grows, and once more when the log has failed.
 type Listener = Box<dyn Fn(Tick) + Send>;
@@ -214,6 +238,9 @@ struct State {
     pending: Vec<u8>,
     /// The first tick in `pending`.
     pending_from: Tick,
+    /// When they came.
+    pending_since: Vec<Instant>,
+    delays: Option<Histogram<u64>>,
     /// The tick that comes next.
     next: Tick,
     failure: Option<TickLogError>,
@@ -296,7 +323,7 @@ impl TickLog {
         let path = disk.path();
         let shared = Arc::new(Shared {
             durable: AtomicU64::new(next),
-            state: Mutex::new(State { next, ..State::default() }),
+            state: Mutex::new(State { next, delays: Histogram::new_with_max(DELAY_MAX, 3).ok(), ..State::default() }),
             work: Condvar::new(),
             done: Condvar::new(),
         });
@@ -324,6 +351,7 @@ impl TickLog {
             state.pending_from = record.tick;
         }
         segments::encode(record, &mut state.pending);
+        state.pending_since.push(Instant::now());
         state.next += 1;
         self.shared.work.notify_one();
         Ok(())
@@ -383,7 +411,7 @@ impl Drop for TickLog {
 }
 
 fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
-    let mut writing = Vec::new();
+    let (mut writing, mut since) = (Vec::new(), Vec::new());
     loop {
         let mut state = shared.lock();
         while state.pending.is_empty() && !state.closing {
@@ -393,14 +421,21 @@ fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
             return;
         }
         writing.clear();
+        since.clear();
         std::mem::swap(&mut writing, &mut state.pending);
+        std::mem::swap(&mut since, &mut state.pending_since);
         let (from, next) = (state.pending_from, state.next);
         drop(state);
 
         let written = disk.append(from, &writing);
         let mut state = shared.lock();
         match written {
-            Ok(()) => shared.durable.store(next, Ordering::Release),
+            Ok(()) => {
+                shared.durable.store(next, Ordering::Release);
+                if let Some(delays) = &mut state.delays {
+                    since.drain(..).for_each(|at: Instant| delays.saturating_record(at.elapsed().as_micros() as u64));
+                }
+            }
             Err(source) => {
                 let (path, durable) = (disk.path(), shared.durable.load(Ordering::Acquire));
                 let failure = TickLogError::Io { action: "append", path, durable, source: Arc::new(source) };

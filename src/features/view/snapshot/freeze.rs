@@ -42,6 +42,8 @@ pub(in super::super) struct Changes {
     before: Vec<Slot>,
     /// What is written of each slot and not given out.
     out: Vec<Writer>,
+    /// Busy keys by slot that have changed since the freeze and are still to be written.
+    held: Vec<Vec<Held>>,
     frozen: Option<Frozen>,
     fingerprint: u64,
 }
@@ -55,6 +57,27 @@ struct Frozen {
     next: usize,
     /// What times are told from.
     origin: i64,
+}
+
+/// What is written of a busy key but for the bytes of its rows, as of one moment.
+#[derive(Clone, Copy)]
+struct Numbers {
+    told: (bool, i64),
+    head: i64,
+    newest: i64,
+    absorbed: u64,
+    /// The first row that is needed, the first to write, the first that waits, and the end.
+    first: u64,
+    from: u64,
+    waiting: u64,
+    end: u64,
+}
+
+/// A busy key as a freeze found it.
+#[derive(Clone, Copy)]
+struct Held {
+    block: u32,
+    numbers: Numbers,
 }
 
 /// A slot's changes in one epoch.
@@ -89,6 +112,7 @@ impl Changes {
             since: slots(),
             before: slots(),
             out: if on { (0..SLOTS).map(|_| Writer::default()).collect() } else { Vec::new() },
+            held: if on { (0..SLOTS).map(|_| Vec::new()).collect() } else { Vec::new() },
             frozen: None,
             fingerprint,
         }
@@ -130,6 +154,7 @@ impl Changes {
         let slots = self.since.iter().chain(&self.before);
         slots.map(|s| s.keys.capacity() * 8 + s.gone.words.len() * 16 + s.gone.names.len() * 64).sum::<usize>()
             + self.out.iter().map(|w| w.bytes.capacity()).sum::<usize>()
+            + self.held.iter().map(|h| h.capacity() * size_of::<Held>()).sum::<usize>()
     }
 }
 
@@ -137,7 +162,8 @@ impl ViewState {
     /// Freezes the state as of now: all keys (`whole`), or those that changed since the last freeze: inserted into,
     /// revised, created, removed, told to the online store. Before the first freeze that is all keys, too. This takes no
     /// longer for many keys than for few. What is frozen is written by [`Self::write_frozen`], as it is now, whatever is
-    /// applied in between. A key that is applied to before its turn is written first, at the cost of that application.
+    /// applied in between. A key that is applied to before its turn is written first, at the cost of that application; of a
+    /// busy key of trailing exact windows over rows in order only some numbers are noted, however many rows it has.
     /// What an incremental freeze writes adds to the freeze before: when its bytes were lost the next must be whole.
     ///
     /// # Errors
@@ -223,7 +249,7 @@ impl ViewState {
     #[inline(always)]
     pub(in super::super) fn keep(&mut self, handle: Handle) {
         if self.changes.on && self.changes.is_pending(self.stamp(handle)) {
-            self.write_pending(handle, slot_of(self.hash_of(self.key_word(handle))));
+            self.save_pending(handle, slot_of(self.hash_of(self.key_word(handle))));
         }
     }
 
@@ -243,7 +269,7 @@ impl ViewState {
     #[inline(never)]
     fn change(&mut self, handle: Handle, hash: u64, rows: Stamp) {
         if self.changes.is_pending(self.stamp(handle)) {
-            self.write_pending(handle, slot_of(hash));
+            self.save_pending(handle, slot_of(hash));
         }
         let stamp = self.stamp(handle);
         if stamp & EPOCH != self.changes.current {
@@ -272,9 +298,53 @@ impl ViewState {
         }
     }
 
+    /// Writes a pending record that is about to change, or sees to it that it can be written later as it is now.
+    fn save_pending(&mut self, handle: Handle, slot: usize) {
+        if !self.hold(handle, slot) {
+            self.write_pending(handle, slot);
+        }
+    }
+
+    /// Notes the numbers of a pending busy key, whose rows are then kept until they are written: false where rows may change.
+    fn hold(&mut self, handle: Handle, slot: usize) -> bool {
+        let Some(Frozen { whole, .. }) = self.changes.frozen.filter(|_| self.layout.settled) else { return false };
+        let stamp = self.stamp(handle);
+        let (None, block) = Self::place(handle) else { return false };
+        let Some(dense) = self.dense[block as usize].as_deref_mut().filter(|_| whole || stamp & (ROWS | NEW) != 0)
+        else {
+            return false;
+        };
+        let numbers = dense.numbers(&self.layout, whole || stamp & NEW != 0);
+        dense.held = true;
+        dense.written = dense.queue.end;
+        self.changes.held[slot].push(Held { block, numbers });
+        self.set_stamp(handle, self.changes.clean);
+        true
+    }
+
+    /// Writes the busy keys of a slot that have changed since the freeze.
+    fn write_held(&mut self, slot: usize) {
+        let mut held = std::mem::take(&mut self.changes.held[slot]);
+        if held.is_empty() {
+            return;
+        }
+        let mut out = self.open(slot);
+        for Held { block, numbers } in held.drain(..) {
+            if let Some(dense) = &self.dense[block as usize] {
+                self.write_dense(dense, &numbers, &mut out);
+            }
+            if let Some(dense) = &mut self.dense[block as usize] {
+                dense.held = false;
+            }
+        }
+        self.changes.out[slot] = out;
+        self.changes.held[slot] = held;
+    }
+
     /// Writes the records of a slot that are still pending, and the keys that are no more.
     fn write_slot(&mut self, slot: usize) {
         let Some(Frozen { whole, .. }) = self.changes.frozen else { return };
+        self.write_held(slot);
         let mut before = std::mem::take(&mut self.changes.before[slot]);
         if whole {
             let handles: Vec<Handle> = self.index.slot(slot).collect();
@@ -357,7 +427,8 @@ impl ViewState {
             (None, block) => {
                 if let Some(dense) = &self.dense[block as usize] {
                     if whole || stamp & (ROWS | NEW) != 0 {
-                        self.write_dense(dense, whole || stamp & NEW != 0, &mut out);
+                        let numbers = dense.numbers(&self.layout, whole || stamp & NEW != 0);
+                        self.write_dense(dense, &numbers, &mut out);
                     } else {
                         self.write_head(TOLD, dense.key, (dense.dirty, dense.due), 0, &mut out);
                     }
@@ -401,25 +472,24 @@ impl ViewState {
         entries.chunks_exact(layout.stride).for_each(|entry| self.write_entry(entry, &mut rows, out));
     }
 
-    fn write_dense(&self, dense: &Dense, all: bool, out: &mut Writer) {
+    /// Writes a busy key as of its numbers. Its rows between those and all else of it must be as they were then.
+    fn write_dense(&self, dense: &Dense, numbers: &Numbers, out: &mut Writer) {
         let layout = &self.layout;
-        let (first, end) = (dense.first_needed(layout), dense.queue.end);
-        let known = dense.written.min(end);
-        let from = if all || known <= first { first } else { known };
+        let Numbers { told, head, newest, absorbed, first, from, waiting, end } = *numbers;
         let parts = dense.queue.parts(layout, &self.chunks, from, end);
         let times = parts.clone().flat_map(|part| part.iter().step_by(layout.stride).map(|time| *time as i64));
         let unit = unit_of(times, out.origin);
         let form = if from == first { DENSE } else { MORE };
-        self.write_head(form, dense.key, (dense.dirty, dense.due), unit, out);
-        out.time(dense.head);
-        out.time(dense.newest);
-        out.number(dense.absorbed);
+        self.write_head(form, dense.key, told, unit, out);
+        out.time(head);
+        out.time(newest);
+        out.number(absorbed);
         out.number(first);
         if form == MORE {
             out.number(from - first);
         }
         out.number(end - from);
-        out.number(end - dense.waiting);
+        out.number(end - waiting);
         let mut rows = Rows { unit: UNITS[unit], time: out.origin, ord: 0 };
         for part in parts {
             part.chunks_exact(layout.stride).for_each(|entry| self.write_entry(entry, &mut rows, out));
@@ -475,6 +545,24 @@ impl ViewState {
                 let word = entry[input.word];
                 out.optional_text((word != NULL_TEXT).then(|| self.texts.get(word)));
             }
+        }
+    }
+}
+
+impl Dense {
+    /// What is written of it but for the bytes of its rows: of `all` rows, or of those that no freeze has written.
+    fn numbers(&self, layout: &Layout, all: bool) -> Numbers {
+        let (first, end) = (self.first_needed(layout), self.queue.end);
+        let known = self.written.min(end);
+        Numbers {
+            told: (self.dirty, self.due),
+            head: self.head,
+            newest: self.newest,
+            absorbed: self.absorbed,
+            first,
+            from: if all || known <= first { first } else { known },
+            waiting: self.waiting,
+            end,
         }
     }
 }
