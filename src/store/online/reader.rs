@@ -135,14 +135,23 @@ impl OnlineReader {
     /// [`StoreError::Damaged`] when rows make no sense; [`StoreError::Online`] and [`StoreError::Io`] from below.
     pub fn read(&self, view: &str, keys: &[ArrayRef]) -> Result<ReadRows, StoreError> {
         let encoded: Vec<Vec<u8>> = encode(view, keys)?.iter().map(<[u8]>::to_vec).collect();
-        let (schemas, now, rows) = self.fetch(view, &encoded)?;
-        let schema = newest(&schemas).clone();
-        if keys.len() != schema.entity.len() {
+        let found = self.read_encoded(view, &encoded)?;
+        if keys.len() != found.schema.entity.len() {
             return Err(StoreError::Shape {
                 what: format!("view {view}"),
-                reason: format!("{} key columns instead of {}", keys.len(), schema.entity.len()),
+                reason: format!("{} key columns instead of {}", keys.len(), found.schema.entity.len()),
             });
         }
+        Ok(found)
+    }
+
+    /// [`read`](Self::read) by keys that are in their [canonical bytes](crate::ops::key) already.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_encoded(&self, view: &str, keys: &[Vec<u8>]) -> Result<ReadRows, StoreError> {
+        let (schemas, now, rows) = self.fetch(view, keys)?;
+        let schema = newest(&schemas).clone();
         let headers: Vec<Option<Header>> =
             rows.iter().map(|row| row.as_deref().map(|row| self.header(row)).transpose()).collect::<Result<_, _>>()?;
         let states = headers.iter().map(|header| {
