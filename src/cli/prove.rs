@@ -204,12 +204,12 @@ fn text(proof: &Proof) -> String {
         }
         text.extend(columns(&rows, &[1, 2, 3]).lines().map(|line| format!("    {line}\n")));
         if let Some(online) = &run.online {
-            let clock = online.clock.as_deref().unwrap_or("none yet");
-            text.push_str(&format!(
-                "    online: {} entities, {} values, clock {clock}\n",
-                grouped(online.keys),
-                grouped(online.values)
-            ));
+            let (keys, values) = (grouped(online.keys), grouped(online.values));
+            text.push_str(&format!("    online: {keys} entities, {values} values\n"));
+            if online.let_go > 0 {
+                let let_go = grouped(online.let_go);
+                text.push_str(&format!("    {let_go} more had run empty and were not written again after a loss\n"));
+            }
         }
         for difference in run.differences.iter().skip(1) {
             text.push_str(&format!("    {}\n", difference.to_string().replace('\n', "\n    ")));

@@ -2,11 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::base::FAILPOINTS;
 
+use crate::kafka_source::{Setting, event};
+use crate::support::kafka::{Broker, Record, topic};
+use crate::support::redis::Redis;
+use crate::support::rows::read_parquet;
 use crate::support::{golden_data, root};
 
 /// A job with a state directory and tables of its own, run as its users run it.
@@ -74,8 +80,8 @@ impl Place {
         let output = self.command("prove").args(["--json"]).args(arguments).output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        let left: Vec<String> = files(&self.path("state")).into_iter().filter(|name| name.contains("prove")).collect();
-        assert!(left.is_empty(), "a proof leaves {left:?}");
+        let left = files(&self.path("state"));
+        assert!(!left.iter().any(|name| name.contains("prove")), "a proof leaves {left:?}");
         (output.status.code().unwrap_or(-1), report, said)
     }
 
@@ -94,7 +100,7 @@ impl Place {
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let names = std::fs::read_dir(folder).expect("a folder");
+    let names = std::fs::read_dir(folder).into_iter().flatten();
     names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
@@ -231,8 +237,81 @@ fn flights_are_proven_from_files_that_must_be_what_they_were() {
     let report = place.proven(&["--workers", "2", "--chaos", "2", "--seed", "5"]);
     assert_eq!(rows(&report, 0, "feature_sets/flight_inputs"), 122_639);
     let path = copy.path().join("weather.parquet");
-    let mut bytes = std::fs::read(&path).expect("a file");
-    bytes.push(0);
-    std::fs::write(&path, bytes).expect("it is written");
+    let weather = read_parquet(&path);
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = ArrowWriter::try_new(file, weather.schema(), None).expect("a writer");
+    writer.write(&weather.slice(1, weather.num_rows() - 1)).expect("rows");
+    writer.close().expect("a file");
     place.refused(&[], &["weather", "put the file back"]);
+}
+
+#[test]
+fn values_in_redis_are_proven() {
+    let Some(redis) = Redis::start("a proof of values in Redis") else { return };
+    let url = format!("sinks.online.redis.url={}", redis.url());
+    let mut place = Place::cards();
+    place.sets.push(url);
+    place.run(2, "checkpoint.committed=kill@3");
+    place.run(1, "");
+    let report = place.proven(&["--workers", "2", "--online"]);
+    assert!(report["runs"][0]["online"]["keys"].as_u64().expect("keys") > 1_000, "{report:#}");
+    // One value of one row is another: the last byte of a row is its last value's.
+    let script = "for _, key in ipairs(redis.call('KEYS', '*customer*')) do \
+                  if redis.call('TYPE', key).ok == 'string' then \
+                  return redis.call('SETRANGE', key, redis.call('STRLEN', key) - 1, 'A') end end";
+    assert!(redis.ask::<i64>(&["EVAL", script, "0"]) > 0);
+    place.refused(&["--online", "--workers", "1"], &["online customer", "customer_id=", "column "]);
+}
+
+/// A job on a topic that is fed, killed, stopped and gone on with, and that grows while it is proven.
+#[test]
+fn a_job_on_topics_is_proven() {
+    let Some(broker) = Broker::start() else { return };
+    let (input, output) = (topic("prove-in"), topic("prove-out"));
+    broker.create_topic(&input, 3);
+    broker.create_topic(&output, 1);
+    let setting = Setting::new(&broker.address(), &input, ", group: provers", "", "tick: {rows: 50}");
+    let text = std::fs::read_to_string(&setting.file).expect("the job");
+    let to =
+        format!("take: [id, amount, card.*], to: {{kafka: {{brokers: \"{}\", topic: {output}}}}}", broker.address());
+    std::fs::write(&setting.file, text.replace("take: [id, amount, card.*]", &to)).expect("it is written");
+    let mut place = Place::new(setting.file.display().to_string(), &["checkpoint.rows=200"]);
+    place.sets.push(format!("sinks.online.embedded.path={}", place.path("online").display()));
+    let feed = |ids: std::ops::Range<i64>| {
+        broker.produce(&input, ids.clone().map(|id| event((id % 3) as i32, id, id * 1_000)));
+        broker.produce(&input, [Record::to(1, format!("no event {}", ids.start))]);
+    };
+    feed(0..900);
+    place.run(1, "checkpoint.committed=kill@2");
+    place.run(3, "delta.moved=kill@2");
+    place.run(2, "");
+    feed(900..1_500);
+    // It stays, and is proven while it runs.
+    let mut live = place.command("run").args(["--workers", "2"]).spawn().expect("the program starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let rows_proven = |report: &Value| rows(report, 0, "feature_sets/rows");
+    let report = loop {
+        let report = place.proven(&["--workers", "2"]);
+        if rows_proven(&report) > 900 {
+            break report;
+        }
+        assert!(Instant::now() < deadline, "the job does not go on: {report:#}");
+    };
+    assert!(rows(&report, 0, "dead_letters") > 0, "{report:#}");
+    let term = Command::new("kill").args(["-TERM", &live.id().to_string()]).status().expect("kill");
+    assert!(term.success() && live.wait().expect("it ends").success());
+    feed(1_500..2_000);
+    place.run(1, "");
+    let state = || (broker.consume(&output).len(), broker.committed("provers", &input));
+    let before = state();
+    let report = place.proven(&["--workers", "1,2,3", "--online", "--chaos", "3", "--seed", "4"]);
+    for run in 0..4 {
+        assert_eq!(rows(&report, run, "feature_sets/rows"), 2_000);
+        assert_eq!(rows(&report, run, "dead_letters"), 3);
+    }
+    assert_eq!(report["runs"][0]["online"]["keys"], 3);
+    place.refused(&["--inject-ulp"], &["id=", "column amount"]);
+    assert_eq!(state(), before, "a proof publishes nothing and commits no offsets");
+    broker.expire(&input, 2, 5);
+    place.refused(&[], &[&input, "offset"]);
 }

@@ -145,6 +145,23 @@ impl OnlineReader {
         Ok(found)
     }
 
+    /// Up to `count` keys of a view's rows, in the order of their [canonical bytes](crate::ops::key), behind `after`; none
+    /// where the store is not open in this process, which cannot list them then.
+    ///
+    /// # Errors
+    /// [`StoreError::Online`] from reading.
+    pub fn keys_after(
+        &self,
+        view: &str,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        match &self.way {
+            Way::Here(store) => store.keys_after(view, after, count).map(Some),
+            Way::Through(_) | Way::Redis(_) => Ok(None),
+        }
+    }
+
     /// [`read`](Self::read) by keys that are in their [canonical bytes](crate::ops::key) already.
     ///
     /// # Errors

@@ -320,7 +320,12 @@ impl OnlineStore {
     ///
     /// # Errors
     /// [`StoreError::Online`] from reading.
-    pub fn keys_after(&self, view: &str, after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+    pub(super) fn keys_after(
+        &self,
+        view: &str,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
         let rows = self.keyspace(view)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = rows.range::<&[u8], _>((from, Bound::Unbounded));
