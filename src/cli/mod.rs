@@ -14,6 +14,7 @@ mod live;
 mod maintain;
 mod output;
 mod progress;
+mod prove;
 mod run;
 
 use std::process::ExitCode;
@@ -48,6 +49,12 @@ enum Command {
     Run(run::RunArgs),
     /// Validate a job's file and print its plan: sources, operators, columns with types, state bound.
     Check(check::CheckArgs),
+    /// Replay the events that a job has recorded and compare every row with the tables, bit for bit.
+    ///
+    /// Reads the sources again, cut as the tick log in the job's state directory says, runs the same plan with its sinks
+    /// elsewhere, and holds all feature vectors, scores and dead letters of the committed epochs against what was stored. Ends
+    /// with 1 at the first difference, naming entity, tick, column and both values.
+    Prove(prove::ProveArgs),
     /// Keep a job's tables tidy: merge small files, delete what no reader needs any more.
     ///
     /// May run while the job does, and may be killed at any moment: the tables stay right. Rows, answers as of a time and
@@ -88,6 +95,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),
+            Command::Prove(args) => prove::run(args),
             Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
             Command::Generate(args) => generate::run(args),

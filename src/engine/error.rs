@@ -38,6 +38,9 @@ pub enum EngineError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// What was recorded can neither be proven nor refuted.
+    #[error("{0}")]
+    Unprovable(String),
     /// Worker threads could not be started or joined.
     #[error("worker threads failed: {0}")]
     Workers(String),
@@ -59,7 +62,9 @@ impl EngineError {
             EngineError::Ingest(error) => error.blame(),
             EngineError::Store(error) => error.blame(),
             EngineError::State(error) => error.blame(),
-            EngineError::Score(_) | EngineError::Plan(_) | EngineError::View(_) => Blame::User,
+            EngineError::Score(_) | EngineError::Plan(_) | EngineError::View(_) | EngineError::Unprovable(_) => {
+                Blame::User
+            }
             EngineError::TickLog(_) | EngineError::StateDir { .. } => Blame::Outside,
             EngineError::Workers(_) | EngineError::Defect(_) => Blame::Ours,
         }

@@ -372,15 +372,20 @@ impl<'s> Graph<'_, 's> {
         }
     }
 
-    /// Shows the rows at the end of a chain to the job's tap, if it has one.
+    /// Shows the rows at the end of a chain to those who see or alter them, if there is anybody.
     fn tapped(&self, rows: Rows<'s>) -> Rows<'s> {
-        let Some(tap) = self.shared.tap.clone() else {
+        let (tap, alter) = (self.shared.tap.clone(), self.shared.alter.clone());
+        if tap.is_none() && alter.is_none() {
             return rows;
-        };
+        }
         let logic =
             Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
                 for batch in inputs.into_iter().flatten() {
-                    tap(info, &batch.0);
+                    let altered = alter.as_ref().and_then(|alter| alter(info, &batch.0));
+                    let batch = altered.map_or(batch, Batch);
+                    if let Some(tap) = &tap {
+                        tap(info, &batch.0);
+                    }
                     out[0].push(batch);
                 }
             });

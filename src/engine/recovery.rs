@@ -157,8 +157,10 @@ impl Recovery {
         };
         aligned.keep_states(true);
         let records = std::mem::take(&mut self.records);
-        if !records.is_empty() {
-            aligned.follow(records, Afterwards::GoOn);
+        match reading {
+            Reading::Replay => aligned.follow(records, Afterwards::End),
+            Reading::Live | Reading::UntilEnd if records.is_empty() => {}
+            Reading::Live | Reading::UntilEnd => aligned.follow(records, Afterwards::GoOn),
         }
         Ok(aligned)
     }

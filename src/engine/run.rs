@@ -46,7 +46,8 @@ pub struct RunOptions {
     pub savepoint: Option<String>,
     /// Is told what a start does with the state that it found, before it does it.
     pub notice: Option<Notice>,
-    /// Cut the input by this recorded tick log instead of anew: the same ticks, whatever the settings and the speed.
+    /// Cut the input by this recorded tick log instead of anew: the same ticks, whatever the settings and the speed. With a
+    /// state directory it is that directory's log, from the loaded state on. The run ends with the log.
     pub replay: Option<PathBuf>,
     /// Who watches.
     pub observer: Option<Arc<Observer>>,
@@ -54,11 +55,16 @@ pub struct RunOptions {
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
     pub tap: Option<Tap>,
+    /// Alters the rows at the end of each chain.
+    pub alter: Option<Alter>,
 }
 
 /// Sees the rows at the end of every chain as they leave the last view: the tick and the batch, in the tick's order, from
 /// any worker's thread.
 pub type Tap = Arc<dyn Fn(&TickInfo, &RecordBatch) + Send + Sync>;
+
+/// Puts another batch in the place of one at the end of a chain, where it returns one: for tests of what notices.
+pub type Alter = Arc<dyn Fn(&TickInfo, &RecordBatch) -> Option<RecordBatch> + Send + Sync>;
 
 /// What a run did.
 #[derive(Clone, Debug, Serialize)]
@@ -234,7 +240,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         Reading::Replay => Offsets::default(),
         Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
     };
-    let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone());
+    let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
     let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, instance, watchers);
     // Set once, here.
     let _ = reports.set(Arc::downgrade(&shared));

@@ -12,7 +12,7 @@ use super::checkpoint::Checkpoints;
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::online_redis::Left;
-use super::run::Tap;
+use super::run::{Alter, Tap};
 use crate::base::{EventTime, Tick};
 use crate::ingest::aligned::Cut;
 use crate::ingest::ticks::{Delays, Durable, TickLog, TickRecord};
@@ -76,6 +76,8 @@ pub struct Shared {
     pub observer: Option<Arc<Observer>>,
     /// Who sees the rows at the end of chains.
     pub tap: Option<Tap>,
+    /// Who alters them.
+    pub alter: Option<Alter>,
     /// Tells the brokers how far topics have been read.
     pub offsets: Offsets,
     /// The tick log, where the job has a state directory.
@@ -130,7 +132,7 @@ impl Shared {
         checkpoints: Checkpoints,
         offsets: Offsets,
         instance: String,
-        (observer, stop, tap): (Option<Arc<Observer>>, StopHandle, Option<Tap>),
+        (observer, stop, tap, alter): (Option<Arc<Observer>>, StopHandle, Option<Tap>, Option<Alter>),
     ) -> Arc<Self> {
         Arc::new(Shared {
             plan,
@@ -139,6 +141,7 @@ impl Shared {
             observer,
             stop,
             tap,
+            alter,
             failure,
             checkpoints,
             instance,

@@ -129,6 +129,33 @@ impl EncodedKeys {
     }
 }
 
+/// A key's values in words, from its canonical bytes; what cannot be read is shown in hexadecimal. Times are numbers.
+pub fn show(mut key: &[u8]) -> Vec<String> {
+    let mut values = Vec::new();
+    while let Some((tag, rest)) = key.split_first() {
+        let (value, after) = match (*tag, rest) {
+            (TAG_NULL, rest) => ("null".to_owned(), rest),
+            (TAG_INTEGER, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                let word = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) ^ (1 << 63);
+                (word.cast_signed().to_string(), rest)
+            }
+            (TAG_BYTES, [a, b, c, d, rest @ ..]) => {
+                let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+                let (text, rest) = rest.split_at(length.min(rest.len()));
+                (String::from_utf8_lossy(text).into_owned(), rest)
+            }
+            (TAG_BOOLEAN, [bit, rest @ ..]) => ((*bit != 0).to_string(), rest),
+            (TAG_FLOAT, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                (f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]).to_string(), rest)
+            }
+            (_, rest) => (rest.iter().map(|byte| format!("{byte:02x}")).collect(), &[][..]),
+        };
+        values.push(value);
+        key = after;
+    }
+    values
+}
+
 /// Canonical bytes of every row's key, of any supported types (words included).
 ///
 /// # Errors

@@ -209,12 +209,25 @@ pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
 /// # Errors
 /// When there is none, or a file cannot be copied.
 pub fn copy_savepoint(store: &Store, target: &str) -> Result<Epoch, StateError> {
+    copy_epoch(store, None, target)
+}
+
+/// As [`copy_savepoint`], of an epoch that is kept.
+///
+/// # Errors
+/// As [`copy_savepoint`].
+pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<Epoch, StateError> {
     let entries = manifest::read(store)?;
-    let newest = entries.iter().rev().find_map(|(number, seen)| match seen {
-        Seen::Whole(Entry::Epoch(manifest)) => Some((*number, manifest)),
+    let found = entries.iter().rev().find_map(|(number, seen)| match seen {
+        Seen::Whole(Entry::Epoch(manifest)) if epoch.is_none_or(|wanted| wanted == *number) => {
+            Some((*number, manifest))
+        }
         _ => None,
     });
-    let Some((number, manifest)) = newest else {
+    let Some((number, manifest)) = found else {
+        if let Some(wanted) = epoch {
+            return Err(StateError::Refused(format!("{} has no epoch {wanted}", store.place())));
+        }
         return Err(StateError::Refused(format!("{} has no epoch yet that could be saved", store.place())));
     };
     let target = Store::open(target)?;

@@ -21,6 +21,7 @@ mod kafka_source;
 mod kafka_tls;
 mod labels;
 mod online;
+mod prove;
 mod readme;
 mod recovery;
 mod redis_job;

@@ -192,6 +192,16 @@ impl Aligned {
         Ok(aligned)
     }
 
+    /// Whether the sources of `plan` are those that `state` is of.
+    ///
+    /// # Errors
+    /// When they are not: a source is missing, or a file is gone or has another length.
+    pub fn same_input(plan: &Plan, state: &AlignedState) -> Result<(), IngestError> {
+        check(plan, state)?;
+        let sources = plan.sources.iter().filter_map(|source| Some((source, state.source(&source.name)?)));
+        sources.map(|(source, saved)| same_files(source, saved)).collect()
+    }
+
     fn restore_lanes(&mut self, plan: &Plan, state: &AlignedState) -> Result<(), IngestError> {
         let (wall, now) = (wall_clock(), Instant::now());
         let mut places: Vec<(usize, usize, &PartitionState)> = Vec::new();

@@ -223,7 +223,12 @@ impl TableCommitter {
     }
 }
 
-fn newest_epoch(snapshot: &SnapshotRef, application: &str, engine: &dyn Engine) -> KernelResult<Option<Epoch>> {
+/// The newest epoch of an application, as of a snapshot.
+pub(super) fn newest_epoch(
+    snapshot: &SnapshotRef,
+    application: &str,
+    engine: &dyn Engine,
+) -> KernelResult<Option<Epoch>> {
     let version = snapshot.get_app_id_version(application, engine)?;
     version
         .map(|v| Epoch::try_from(v).map_err(|_| KernelError::generic(format!("transaction version {v} is negative"))))

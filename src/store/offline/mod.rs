@@ -15,6 +15,7 @@
 //! [`TableCommitter::commit`] says so.
 
 mod adds;
+mod by_date;
 mod committer;
 mod compact;
 mod kernel;

@@ -242,7 +242,7 @@ impl TableReader {
     }
 
     /// A file's batch with the table's columns: the partition value from the log, nulls where the file is older than a column.
-    fn complete(&self, batch: &RecordBatch, file: &ScanFile) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn complete(&self, batch: &RecordBatch, file: &ScanFile) -> Result<RecordBatch, ArrowError> {
         let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
             Some(column) => cast(column, field.data_type()),
             None => match file.partition_values.get(field.name()) {

@@ -135,14 +135,40 @@ impl OnlineReader {
     /// [`StoreError::Damaged`] when rows make no sense; [`StoreError::Online`] and [`StoreError::Io`] from below.
     pub fn read(&self, view: &str, keys: &[ArrayRef]) -> Result<ReadRows, StoreError> {
         let encoded: Vec<Vec<u8>> = encode(view, keys)?.iter().map(<[u8]>::to_vec).collect();
-        let (schemas, now, rows) = self.fetch(view, &encoded)?;
-        let schema = newest(&schemas).clone();
-        if keys.len() != schema.entity.len() {
+        let found = self.read_encoded(view, &encoded)?;
+        if keys.len() != found.schema.entity.len() {
             return Err(StoreError::Shape {
                 what: format!("view {view}"),
-                reason: format!("{} key columns instead of {}", keys.len(), schema.entity.len()),
+                reason: format!("{} key columns instead of {}", keys.len(), found.schema.entity.len()),
             });
         }
+        Ok(found)
+    }
+
+    /// Up to `count` keys of a view's rows, in the order of their [canonical bytes](crate::ops::key), behind `after`; none
+    /// where the store is not open in this process, which cannot list them then.
+    ///
+    /// # Errors
+    /// [`StoreError::Online`] from reading.
+    pub fn keys_after(
+        &self,
+        view: &str,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        match &self.way {
+            Way::Here(store) => store.keys_after(view, after, count).map(Some),
+            Way::Through(_) | Way::Redis(_) => Ok(None),
+        }
+    }
+
+    /// [`read`](Self::read) by keys that are in their [canonical bytes](crate::ops::key) already.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_encoded(&self, view: &str, keys: &[Vec<u8>]) -> Result<ReadRows, StoreError> {
+        let (schemas, now, rows) = self.fetch(view, keys)?;
+        let schema = newest(&schemas).clone();
         let headers: Vec<Option<Header>> =
             rows.iter().map(|row| row.as_deref().map(|row| self.header(row)).transpose()).collect::<Result<_, _>>()?;
         let states = headers.iter().map(|header| {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -313,6 +314,23 @@ impl OnlineStore {
             self.shared.schemas.read().expect("no panics while held").keys().cloned().collect();
         names.sort();
         names
+    }
+
+    /// Up to `count` keys of a view's rows, in the order of their canonical bytes, behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Online`] from reading.
+    pub(super) fn keys_after(
+        &self,
+        view: &str,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows = self.keyspace(view)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = rows.range::<&[u8], _>((from, Bound::Unbounded));
+        let key = |entry: fjall::Guard| entry.key().map(|key| key.to_vec()).map_err(|source| self.wrong(source));
+        range.take(count).map(key).collect()
     }
 
     /// Packed rows of entities.
