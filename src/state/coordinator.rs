@@ -20,7 +20,7 @@ use super::store::Store;
 use crate::base::{Epoch, EventTime, Tick, failpoint};
 
 /// Deltas smaller than this are not worth a new base.
-const DELTA_BYTES_MIN: u64 = 4 << 20;
+const DELTA_BYTES_MIN: u64 = 1 << 20;
 
 /// The last tick of an epoch, as it was cut.
 #[derive(Clone, Debug)]
