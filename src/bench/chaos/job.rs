@@ -113,7 +113,7 @@ pub fn write(dir: &Path, world: World, servers: &Servers, names: Option<&Names>)
             };
             let to = |topic: &str| {
                 format!(
-                    "    to: {{kafka: {{brokers: \"{brokers}\", topic: {topic}, key: customer_id, ledger: {}}}, delivery: exactly_once}}\n",
+                    "    to: {{kafka: {{brokers: \"{brokers}\", topic: {topic}, key: customer_id}}, delivery: exactly_once, ledger: {}}}\n",
                     names.ledger
                 )
             };
