@@ -1,5 +1,6 @@
 //! The reproducible benchmarks: each measures a plan compiled as any other beside a baseline in the same run.
 
+pub mod chaos;
 pub mod checkpoints;
 pub mod decode;
 pub mod end_to_end;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use crate::base::parse_duration;
-use crate::bench::{checkpoints, decode, end_to_end, end_to_end_kafka, online, recovery, score, windows};
+use crate::bench::{chaos, checkpoints, decode, end_to_end, end_to_end_kafka, online, recovery, score, windows};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,13 @@ pub enum BenchCommand {
     /// and without checkpoints, in turn; killed at full speed and at a steady rate, and restarted; and what its ticks wait
     /// for the tick log.
     Recovery(RecoveryArgs),
+    /// Jobs that are killed, stopped, woken and robbed at random; they must leave what an undisturbed run leaves.
+    ///
+    /// Each schedule is a small job that is started again and again: killed at a failpoint or at any time, stopped and
+    /// woken after another has taken over, met by flipped bits and torn files, at a changing number of workers. Then its
+    /// tables, topics and online values are compared with those of a run without faults. Ends with 1 at the first
+    /// difference.
+    Chaos(ChaosArgs),
 }
 
 /// Arguments of `bench windows`.
@@ -177,6 +184,29 @@ pub struct RecoveryArgs {
     json: bool,
 }
 
+/// Arguments of `bench chaos`.
+#[derive(Args, Debug)]
+pub struct ChaosArgs {
+    /// Number of schedules.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    schedules: u64,
+    /// What the schedules are drawn from; without it from the clock.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Only the schedule of this number.
+    #[arg(long, value_name = "K", conflicts_with = "schedules")]
+    only: Option<u64>,
+    /// Also jobs from topics to topics; brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Also jobs with online values in Redis. Keys go under prefixes of their own and are removed.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Print the summary as JSON; what is done goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let micros = parse_duration(text).ok().filter(|micros| *micros >= 1_000);
     let micros = micros.ok_or("write a duration of 1ms or more, such as 10s")?;
@@ -232,6 +262,29 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
             show(&report, args.json, end_to_end_text)?;
             agree(report.same_results)
+        }
+        BenchCommand::Chaos(args) => {
+            let seed = args.seed.unwrap_or_else(|| {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                now.map_or(0, |since| u64::from(since.subsec_nanos()))
+            });
+            let options = chaos::Options {
+                program: std::env::current_exe().context("cannot find the program itself")?,
+                schedules: args.schedules,
+                seed,
+                only: args.only,
+                servers: chaos::Servers { brokers: args.kafka, redis: args.redis },
+            };
+            let report = chaos::run(&options, &|line| eprintln!("{line}"))?;
+            show(&report, args.json, chaos_text)?;
+            match report.failure {
+                None => Ok(()),
+                Some(failed) => bail!(
+                    "schedule {} of seed {seed} was not survived; to repeat it: --seed {seed} --only {}",
+                    failed.number,
+                    failed.number
+                ),
+            }
         }
         BenchCommand::Online(args) => {
             let (redis, entities) = (args.redis, args.entities as usize);
@@ -402,6 +455,30 @@ fn recovery_text(report: &recovery::Report) -> String {
         }
     }
     text
+}
+
+fn chaos_text(report: &chaos::Report) -> String {
+    let faults: Vec<Vec<String>> =
+        report.faults.iter().map(|(kind, n)| vec![(*kind).to_owned(), grouped(*n)]).collect();
+    let failure = report.failure.as_ref().map_or_else(String::new, |failed| {
+        format!(
+            "not survived: {}: {}\n{}\nleft in {}\n",
+            failed.number,
+            failed.schedule,
+            failed.what,
+            failed.directory.display()
+        )
+    });
+    format!(
+        "{} of {} schedules survived, seed {}: {} starts in {:.0} s\n{}{} faults did not come about\n{failure}",
+        report.survived,
+        report.schedules,
+        report.seed,
+        report.starts,
+        report.seconds,
+        columns(&faults, &[1]),
+        report.missed,
+    )
 }
 
 fn kafka_text(report: &end_to_end_kafka::Report) -> String {

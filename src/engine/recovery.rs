@@ -20,6 +20,7 @@ use crate::ingest::{DedupDelta, IngestError, ReaderOptions, Reading, SourceReade
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
 use crate::state::{self, Loaded, Opened, PartRef, StateError, Store};
+use crate::store::StoreError;
 
 /// How a start treats the state that it finds.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +183,24 @@ impl Recovery {
             }),
             loaded: None,
         }
+    }
+}
+
+/// The error of a job that claimed `generation`: that another process has taken over, where one has. It clears away what we
+/// had staged, so that we may stumble over that before we lose the log.
+pub fn explained(error: EngineError, store: &Store, generation: u64) -> EngineError {
+    if matches!(
+        error,
+        EngineError::State(StateError::Superseded { .. }) | EngineError::Store(StoreError::TakenOver { .. })
+    ) {
+        return error;
+    }
+    match state::manifest::newer_claim(store, generation) {
+        Ok(Some(number)) => {
+            tracing::info!(%error, "the first that went wrong after another process had taken over");
+            StateError::Superseded { place: store.place(), number }.into()
+        }
+        _ => error,
     }
 }
 

@@ -28,7 +28,7 @@ use crate::ingest::ticks;
 use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
-use crate::state::{Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress};
+use crate::state::{Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -145,6 +145,15 @@ const EPOCH_ROWS: u64 = 1_000_000;
 /// # Errors
 /// The first failure of any worker: a source that cannot be read, a store that cannot be written.
 pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
+    let mut claim = None;
+    attempt(plan, options, &mut claim).map_err(|error| match claim {
+        Some((store, generation)) => recovery::explained(error, &store, generation),
+        None => error,
+    })
+}
+
+/// Runs `plan`; notes in `claim` what was taken over, and under which number.
+fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
     let workers = options.workers.max(1);
     let plan = Arc::new(plan);
@@ -166,6 +175,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
+    *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
     if let Some(recovered) = &mut resumed.recovered {
         recovered.read = began.elapsed();

@@ -21,7 +21,7 @@ use super::store::Store;
 use crate::base::{Epoch, EventTime, Tick, failpoint};
 
 /// Deltas smaller than this are not worth a new base.
-const DELTA_BYTES_MIN: u64 = 4 << 20;
+const DELTA_BYTES_MIN: u64 = 1 << 20;
 /// Snapshots whose sizes are remembered one by one.
 const RECENT: usize = 64;
 

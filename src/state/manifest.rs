@@ -149,6 +149,16 @@ pub fn append(store: &Store, number: u64, entry: &Entry) -> Result<bool, StateEr
     Ok(listed.iter().filter_map(|l| self::number(&l.name)).all(|later| later <= number))
 }
 
+/// The newest claim, if it is newer than `generation`.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn newer_claim(store: &Store, generation: u64) -> Result<Option<u64>, StateError> {
+    let entries = read(store)?;
+    let mut newer = entries.range(generation + 1..).rev();
+    Ok(newer.find(|(_, seen)| matches!(seen, Seen::Whole(Entry::Claim(_)))).map(|(number, _)| *number))
+}
+
 /// Removes an entry.
 ///
 /// # Errors
@@ -204,5 +214,7 @@ mod tests {
         assert!(!append(&store, 1, &claim()).expect("a later number is there"));
         let seen = read(&store).expect("it is read");
         assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(newer_claim(&store, 1).expect("it is read"), Some(2));
+        assert_eq!(newer_claim(&store, 2).expect("it is read"), None);
     }
 }

@@ -13,7 +13,7 @@ use super::coordinator::{Report, Reporter};
 use super::part::{Mode, PartWriter, SlotBytes};
 use super::store::Store;
 use super::{Hooks, StateError};
-use crate::base::Epoch;
+use crate::base::{Epoch, failpoint};
 
 /// Bytes that may wait to be written before operators are asked to hold back.
 const BACKLOG_BYTES: usize = 64 << 20;
@@ -144,6 +144,7 @@ impl Writing {
                     if done == self.operators
                         && let Some((part, _)) = self.open.remove(&epoch)
                     {
+                        failpoint("snapshot.part");
                         self.reporter.send(Report::Part { epoch, part: part.finish(epoch, whole)? });
                     }
                 }
