@@ -1,7 +1,7 @@
 //! What the graph knows of checkpoints: where operators hand their state over, what they are restored from, and which ticks
 //! were published before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -35,6 +35,10 @@ pub struct Checkpoints {
     pub suppress_through: Option<Tick>,
     /// Online values are written from this tick on: those before it are replayed, and what they wrote is newer already.
     pub online_from: Tick,
+    /// The online store lacks values that were written before the state was saved.
+    pub online_lost: bool,
+    /// Losses of the online store that the stages had made up for when they saved, by epoch; the least of them.
+    made_up: Mutex<BTreeMap<Epoch, u64>>,
     /// The first tick of this start.
     pub first_tick: Tick,
     /// The watermark of the state that operators are restored from.
@@ -62,6 +66,8 @@ pub struct Resumed {
     pub suppress_through: Option<Tick>,
     /// See [`Checkpoints::online_from`].
     pub online_from: Tick,
+    /// See [`Checkpoints::online_lost`].
+    pub online_lost: bool,
     /// See [`Checkpoints::first_tick`].
     pub first_tick: Tick,
     /// See [`Checkpoints::watermark`].
@@ -93,7 +99,7 @@ impl Checkpoints {
                 snapshots.push(Mutex::new(Some(writer)));
             }
         }
-        let Resumed { loaded, suppress_through, online_from, first_tick, watermark, recovered } = resumed;
+        let Resumed { loaded, suppress_through, online_from, online_lost, first_tick, watermark, recovered } = resumed;
         Ok(Checkpoints {
             progress,
             figures: Figures::new(began, recovered),
@@ -104,6 +110,8 @@ impl Checkpoints {
             whole: Mutex::default(),
             suppress_through,
             online_from,
+            online_lost,
+            made_up: Mutex::default(),
             first_tick,
             watermark,
         })
@@ -168,6 +176,23 @@ impl Checkpoints {
         if let Some(reporter) = self.reporter() {
             reporter.send(report);
         }
+    }
+
+    /// Notes how many losses of the online store a stage had made up for when it saved.
+    pub fn note_made_up(&self, epoch: Epoch, losses: u64) {
+        let mut made_up = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = made_up.entry(epoch).or_insert(losses);
+        *least = losses.min(*least);
+        // An epoch is told of before many more begin.
+        while made_up.len() > 16 {
+            made_up.pop_first();
+        }
+    }
+
+    /// Whether the online store, which has had so many losses, has all that the state says was told by an epoch's end.
+    pub fn has_been_told(&self, epoch: Epoch, losses: u64) -> bool {
+        let made_up = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
+        made_up.get(&epoch).is_none_or(|made_up| losses <= *made_up)
     }
 
     /// Whether the rows of a tick are to be published.

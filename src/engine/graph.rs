@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
@@ -71,6 +72,22 @@ pub enum OpenStore {
     Redis(RedisStore),
 }
 
+/// A store as an epoch has left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreIdentity {
+    /// The generation that wrote it.
+    pub generation: u64,
+    /// The server's life, where it has one: values may not outlive it.
+    pub run_id: Option<String>,
+}
+
+impl StoreIdentity {
+    /// Whether a store that was opened later has what was written here.
+    pub fn is_in(&self, opened: &StoreIdentity) -> bool {
+        self.run_id == opened.run_id && self.generation < opened.generation
+    }
+}
+
 impl OpenStore {
     fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
         match place {
@@ -87,8 +104,16 @@ impl OpenStore {
         }
     }
 
+    /// What tells, after a restart, whether the store still has what was written.
+    pub fn identity(&self) -> StoreIdentity {
+        match self {
+            OpenStore::Embedded { generation, .. } => StoreIdentity { generation: *generation, run_id: None },
+            OpenStore::Redis(store) => StoreIdentity { generation: store.generation(), run_id: Some(store.run_id()) },
+        }
+    }
+
     /// Counts how often the store was found to have lost its values; `None` for one that does not.
-    fn losses(&self) -> Option<Arc<AtomicU64>> {
+    pub fn losses(&self) -> Option<Arc<AtomicU64>> {
         match self {
             OpenStore::Embedded { .. } => None,
             OpenStore::Redis(store) => Some(store.losses()),

@@ -11,6 +11,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 
 use super::EngineError;
+use super::graph::StoreIdentity;
 use super::online_sink::{Request, told};
 use super::shared::Shared;
 use crate::base::{EventTime, Tick};
@@ -54,6 +55,7 @@ pub fn writer(
     let generation = store.generation();
     let losses = store.losses();
     let mut writer = store.writer(worker.to_string());
+    let store = store.clone();
     move |request| {
         if shared.failed() || !shared.wait_durable(request.tick) {
             return None;
@@ -69,7 +71,9 @@ pub fn writer(
         });
         match written {
             Ok(Some(_)) => {
-                told(&shared, request.ends);
+                // Read before the losses, so that a server that has just changed is not taken for the one that was told.
+                let identity = StoreIdentity { generation, run_id: Some(store.run_id()) };
+                told(&shared, request.ends, identity, losses.load(Ordering::Acquire));
                 Some(request.tick)
             }
             Ok(None) => None,

@@ -14,7 +14,7 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use super::EngineError;
 use super::background::Background;
 use super::chain::update_schema;
-use super::graph::OpenStore;
+use super::graph::{OpenStore, StoreIdentity};
 use super::online_redis;
 use super::publish::ONLINE;
 use super::shared::Shared;
@@ -187,7 +187,7 @@ fn writer(
             });
         match written {
             Ok(()) => {
-                told(&shared, request.ends);
+                told(&shared, request.ends, StoreIdentity { generation, run_id: None }, 0);
                 Some(request.tick)
             }
             Err(error) => {
@@ -198,11 +198,13 @@ fn writer(
     }
 }
 
-/// Reports that the store has all values up to an epoch's end.
-pub fn told(shared: &Shared, ends: Option<Epoch>) {
-    if let Some(epoch) = ends {
-        shared.checkpoints.report(Report::Staged { epoch, sink: ONLINE.to_owned(), value: None });
-    }
+/// Reports that the store has all values up to an epoch's end; without its identity when it has lost some meanwhile, that
+/// the state says it was told.
+pub fn told(shared: &Shared, ends: Option<Epoch>, store: StoreIdentity, losses: u64) {
+    let Some(epoch) = ends else { return };
+    let store = Some(store).filter(|_| shared.checkpoints.has_been_told(epoch, losses));
+    let value = store.and_then(|store| serde_json::to_value(store).ok());
+    shared.checkpoints.report(Report::Staged { epoch, sink: ONLINE.to_owned(), value });
 }
 
 fn put(store: &OnlineStore, view: &View, stamp: Stamp, batch: &RecordBatch) -> Result<(), StoreError> {

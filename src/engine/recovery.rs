@@ -171,6 +171,7 @@ impl Recovery {
         let first_tick = self.first_tick();
         Resumed {
             suppress_through: self.opened.choice.suppress_through,
+            online_lost: false,
             online_from: self.records.last().map_or(first_tick, |record| record.tick),
             first_tick,
             watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),

@@ -13,7 +13,7 @@ use timely::{CommunicationConfig, Config, WorkerConfig};
 use super::EngineError;
 use super::checkpoint::{Checkpoints, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
-use super::graph::{self, Built, OpenStore};
+use super::graph::{self, Built, OpenStore, StoreIdentity};
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::outbox::Staging;
@@ -180,6 +180,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     if let Some(recovered) = &mut resumed.recovered {
         recovered.read = began.elapsed();
     }
+    resumed.online_lost = online_lost(recovery.as_ref(), &resources);
     let aligned = match &mut recovery {
         Some(recovery) => recovery.reader(&plan, reading, epochs)?,
         None => {
@@ -293,6 +294,22 @@ fn readers(plan: &Plan, reading: Reading) -> Result<Vec<SourceReader>, EngineErr
         Ok(SourceReader::open(&plan.sources[index], options)?)
     };
     (0..plan.sources.len()).map(open).collect()
+}
+
+/// Whether the online store lacks values that the loaded state takes as told.
+fn online_lost(recovery: Option<&Recovery>, resources: &graph::Resources) -> bool {
+    let Some(loaded) = recovery.and_then(|recovery| recovery.opened.loaded.as_ref()) else { return false };
+    let Some(opened) = resources.online.as_ref().map(OpenStore::identity) else { return false };
+    let told: Vec<StoreIdentity> = loaded
+        .manifest
+        .outboxes
+        .get(publish::ONLINE)
+        .into_iter()
+        .flatten()
+        .filter_map(|value| serde_json::from_value(value.clone()).ok())
+        .collect();
+    // Every worker has told of its own.
+    told.len() != loaded.manifest.workers || !told.iter().all(|store| store.is_in(&opened))
 }
 
 /// What makes an epoch complete.

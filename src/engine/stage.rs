@@ -236,7 +236,12 @@ impl StageCore {
     fn restore(&mut self, name: &str, place: (usize, usize)) -> Result<(), EngineError> {
         self.saver = self.shared.checkpoints.operator(place.0, name);
         let shared = Arc::clone(&self.shared);
-        shared.checkpoints.restore(name, place, |slot, bytes| Ok(self.state.import(slot, bytes)?))
+        shared.checkpoints.restore(name, place, |slot, bytes| Ok(self.state.import(slot, bytes)?))?;
+        if let Some(online) = self.online.as_mut().filter(|_| shared.checkpoints.online_lost) {
+            self.state.mark_all();
+            online.resending = true;
+        }
+        Ok(())
     }
 
     /// At an epoch's end: freezes the state, to be written in slices while later ticks change it.
@@ -247,6 +252,9 @@ impl StageCore {
         let started = Instant::now();
         // What is left of the epoch before has to be out first; epochs are rarely so short.
         while self.write(usize::MAX) {}
+        if let Some(online) = &self.online {
+            self.shared.checkpoints.note_made_up(info.epoch, online.seen);
+        }
         let whole = self.shared.checkpoints.is_whole(info.epoch);
         self.state.freeze(whole)?;
         if let Some(saver) = &mut self.saver {

@@ -155,6 +155,15 @@ fn damaged_parts_are_passed_by_and_what_was_published_is_not_published_again() {
     assert_same(&place);
 }
 
+#[test]
+fn an_online_store_that_was_lost_while_the_job_was_down_is_filled_again() {
+    let place = Place::new();
+    place.killed("checkpoint.published=kill@6", 1);
+    std::fs::remove_dir_all(place.path("lake/card_fraud_online")).expect("it is removed");
+    place.finish(2);
+    assert_same(&place);
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();

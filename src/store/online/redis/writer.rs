@@ -112,6 +112,11 @@ impl RedisStore {
         self.shared.generation
     }
 
+    /// Names the server's life that the values are in.
+    pub fn run_id(&self) -> String {
+        self.shared.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The address, as it may be shown.
     pub fn address(&self) -> &str {
         self.shared.endpoint.address()
