@@ -27,7 +27,7 @@ use super::tables::{self, Origin, Table};
 use super::ticked::{Control, Port, Rows, per_tick};
 use super::topic_sink::{TopicInput, topic_sink};
 use super::topics::{self, OpenTopic, TopicOrigin};
-use crate::base::Tick;
+use crate::base::{Epoch, Tick};
 use crate::ingest::aligned::Aligned;
 use crate::ops::Batch;
 use crate::ops::by_slot;
@@ -36,7 +36,7 @@ use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
-use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
+use crate::store::online::{OnlineStore, RedisStore, SocketGuard, Whole};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -84,6 +84,20 @@ impl OpenStore {
                 let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
                 Ok(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views)?))
             }
+        }
+    }
+
+    /// Tells a store that may lose its values that all are there, if they are with `epoch`.
+    pub fn confirm(&self, epoch: Epoch) {
+        if let OpenStore::Redis(store) = self {
+            store.confirm(epoch);
+        }
+    }
+
+    fn whole(&self) -> Option<Arc<Whole>> {
+        match self {
+            OpenStore::Embedded { .. } => None,
+            OpenStore::Redis(store) => Some(store.whole()),
         }
     }
 
@@ -354,6 +368,7 @@ impl<'s> Graph<'_, 's> {
                 side,
                 online: first && self.resources.online.is_some(),
                 losses: self.resources.online.as_ref().and_then(OpenStore::losses),
+                whole: self.resources.online.as_ref().and_then(OpenStore::whole),
                 name,
             };
             schema = chain::schema_after(&schema, view);

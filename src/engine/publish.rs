@@ -154,6 +154,11 @@ impl Hooks for Publication {
         let published = self.tables(epoch, outboxes.get(OFFLINE).map(Vec::as_slice).unwrap_or_default());
         let published =
             published.and_then(|()| outboxes.get(TOPICS).map_or(Ok(()), |staged| self.topics(epoch, staged)));
+        if published.is_ok()
+            && let Some(online) = &self.resources.online
+        {
+            online.confirm(epoch);
+        }
         published.map_err(|error| self.failure.fail(error)).is_ok()
     }
 

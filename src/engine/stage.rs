@@ -29,6 +29,7 @@ use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
 use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan, Window};
 use crate::state::Mode;
+use crate::store::online::Whole;
 
 /// Keys in one batch for the online store.
 const REFRESH_ROWS: usize = 65_536;
@@ -47,6 +48,8 @@ pub struct StageInput {
     pub online: bool,
     /// Counts how often the online store lost its values, if it may.
     pub losses: Option<Arc<AtomicU64>>,
+    /// Where it is noted that losses are made up for.
+    pub whole: Option<Arc<Whole>>,
     /// Names the state in snapshots.
     pub name: String,
 }
@@ -157,6 +160,10 @@ struct Online {
     losses: Option<Arc<AtomicU64>>,
     /// Losses for which all values were sent again, or are being sent.
     seen: u64,
+    /// Where that is noted, and as whose.
+    whole: Option<(Arc<Whole>, usize)>,
+    /// Whether values were missing when the job started, of which nothing was sent yet.
+    missing: bool,
     /// Whether they are being sent, a slice at each tick.
     resending: bool,
     /// A key without rows had its last event at least this long ago.
@@ -203,6 +210,8 @@ impl StageCore {
             last: None,
             losses: input.losses.clone(),
             seen: input.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire)),
+            whole: input.whole.as_ref().map(|whole| (Arc::clone(whole), whole.register())),
+            missing: input.whole.as_ref().is_some_and(|whole| whole.incomplete()),
             resending: false,
             reach: reach(view),
             schema: online_schema(view),
@@ -347,9 +356,9 @@ impl StageCore {
             return Ok(());
         }
         let losses = online.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire));
-        if losses > online.seen {
+        if losses > online.seen || online.missing {
             self.state.mark_all();
-            online.seen = losses;
+            (online.seen, online.missing) = (losses, false);
             online.resending = true;
         }
         let due = online.last.is_none_or(|last| info.now >= last.saturating_add(online.refresh));
@@ -361,6 +370,9 @@ impl StageCore {
             let (batch, more) = online.values(&mut self.state, info.now)?;
             out[2].extend(batch.map(Batch));
             if !more {
+                if let Some((whole, stage)) = online.whole.as_ref().filter(|_| online.resending) {
+                    whole.made_good(*stage, online.seen, info.epoch);
+                }
                 online.resending = false;
                 return Ok(());
             }

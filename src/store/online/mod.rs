@@ -24,7 +24,7 @@ use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 pub use reader::{OnlineReader, ReadRows, RowState};
-pub use redis::{RedisRows, RedisStore, RedisWriter};
+pub use redis::{RedisRows, RedisStore, RedisWriter, Whole};
 pub use socket::SocketGuard;
 pub use store::{OnlineStore, View};
 pub use value::ColumnType;

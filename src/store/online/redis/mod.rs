@@ -10,6 +10,7 @@
 //! | `generation` | the newest start of the job, counted up by each start |
 //! | `clock` | `event` or `wall`: what "now" is |
 //! | `now` | an event-time job's clock, microseconds; absent until it has one |
+//! | `whole` | the server's run id when all values were last known to be there |
 //! | `tick:WRITER` | the newest tick that a writer of this generation has written |
 //! | `view:VIEW` | JSON of the [`ViewSchema`] that is written now |
 //! | `layout:VIEW:FINGERPRINT` | JSON `{"entity":[…],"columns":[…]}` of each layout that rows may follow |
@@ -24,7 +25,8 @@
 //! is compared.
 //!
 //! **Losses.** A server that restarted (another run id) or was emptied (no `generation`) may have lost values: the store
-//! counts it, and whoever holds the state writes all values again. Nothing here expires: ages are judged by readers, by
+//! counts it, and whoever holds the state writes all values again; so does a start that does not find this life of the
+//! server in `whole`. Nothing here expires: ages are judged by readers, by
 //! the job's clock. Keys that Redis evicts are not noticed, so the server's policy must be `noeviction`.
 
 mod client;
@@ -32,11 +34,13 @@ mod reader;
 mod script;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use reader::RedisReader;
+pub use whole::Whole;
 pub use writer::{RedisRows, RedisStore, RedisWriter};
 
 use super::{ColumnSchema, ViewSchema};

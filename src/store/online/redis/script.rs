@@ -28,6 +28,14 @@ end
 return {mine, held}
 "#;
 
+/// Notes the life of the server in which all values of a generation are; nothing when the generation is another, or lost.
+/// `KEYS[1]` is the job's hash. `ARGV`: the generation, the run id.
+pub(super) const CONFIRM: &str = r#"
+if tonumber(redis.call('HGET', KEYS[1], 'generation') or 0) ~= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'whole', ARGV[2])
+return 1
+"#;
+
 /// Writes rows in place of older ones; tells ([`MINE`], [`SUPERSEDED`] or [`FORGOTTEN`], rows written).
 ///
 /// `KEYS[1]` is the job's hash. `ARGV`: generation, writer, tick, the clock or `""`; then key, row of each row. A row's

@@ -8,9 +8,10 @@ use arrow::array::ArrayRef;
 use redis::{Cmd, Connection, FromRedisValue, RedisError};
 
 use super::client::{CLUSTER, Endpoint, Trouble, answer, info_field, trouble};
-use super::script::{FORGOTTEN, JOIN, MINE, PUT, SUPERSEDED};
+use super::script::{CONFIRM, FORGOTTEN, JOIN, MINE, PUT, SUPERSEDED};
+use super::whole::Whole;
 use super::{FORMAT, Layout, fingerprint};
-use crate::base::EventTime;
+use crate::base::{Epoch, EventTime};
 use crate::plan::model::{Clock, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::value::{ColumnType, Header, pack};
@@ -42,6 +43,9 @@ struct Shared {
     /// Which life of the server the values are in.
     run_id: Mutex<String>,
     losses: Arc<AtomicU64>,
+    whole: Arc<Whole>,
+    /// Losses after which all values were confirmed to be there, and one more.
+    confirmed: AtomicU64,
     away: AtomicBool,
     superseded: AtomicBool,
 }
@@ -97,12 +101,17 @@ impl RedisStore {
             put_sha: String::new(),
             run_id: Mutex::new(String::new()),
             losses: Arc::default(),
+            whole: Arc::default(),
+            confirmed: AtomicU64::new(0),
             away: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
         };
         let (_, joined) = shared.connect(None).map_err(|trouble| shared.endpoint.wrong(trouble))?;
         shared.generation = joined.generation;
         shared.put_sha = joined.put_sha;
+        let whole = joined.held > 0 && joined.whole.as_ref() == Some(&joined.run_id);
+        shared.whole = Arc::new(Whole::new(!whole));
+        shared.confirmed = AtomicU64::new(u64::from(whole));
         shared.run_id = Mutex::new(joined.run_id);
         Ok(RedisStore { shared: Arc::new(shared) })
     }
@@ -121,6 +130,32 @@ impl RedisStore {
     /// start: when this grows, every value must be written again.
     pub fn losses(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.shared.losses)
+    }
+
+    /// How far the job's stages have made up for losses, also for those before its start.
+    pub fn whole(&self) -> Arc<Whole> {
+        Arc::clone(&self.shared.whole)
+    }
+
+    /// Tells the server that all values are there, if they are with `epoch`, which is committed and whose values are
+    /// written. Best effort: without it the next start writes all values again.
+    pub fn confirm(&self, epoch: Epoch) {
+        let shared = &self.shared;
+        let losses = shared.losses.load(Ordering::Acquire);
+        if shared.confirmed.load(Ordering::Acquire) > losses || !shared.whole.is_whole(losses, epoch) {
+            return;
+        }
+        // Held, so that nobody joins meanwhile a server that has lost what was written.
+        let Ok(run_id) = shared.run_id.try_lock() else { return };
+        if shared.losses.load(Ordering::Acquire) != losses {
+            return;
+        }
+        match shared.confirm(&run_id) {
+            Ok(true) => shared.confirmed.store(losses + 1, Ordering::Release),
+            // A writer finds out what there is to find out.
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "redis is not told that all values are there"),
+        }
     }
 
     /// A writer; `name` is its own within the job. It connects when it first writes.
@@ -146,6 +181,8 @@ struct Joined {
     /// The generation that the server held before; 0 for none.
     held: u64,
     run_id: String,
+    /// The life of the server in which all values were.
+    whole: Option<String>,
     put_sha: String,
 }
 
@@ -160,6 +197,8 @@ impl Shared {
         }
         let load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).take();
         let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
+        let whole: Option<String> =
+            redis::cmd("HGET").arg(&self.prefix).arg("whole").query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
         self.describe(&mut join);
@@ -174,7 +213,7 @@ impl Shared {
             _ => trouble(&error),
         })?;
         let run_id = info_field(&info, "run_id").unwrap_or_default().to_owned();
-        Ok((Link { connection }, Joined { generation, held, run_id, put_sha }))
+        Ok((Link { connection }, Joined { generation, held, run_id, whole, put_sha }))
     }
 
     /// What the job says of itself, as arguments of [`JOIN`].
@@ -196,8 +235,8 @@ impl Shared {
 
     /// Connects for a writer and finds out whether the server still has what was written.
     fn rejoin(&self) -> Result<Link, Trouble> {
-        let (link, joined) = self.connect(Some(self.generation))?;
         let mut run_id = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let (link, joined) = self.connect(Some(self.generation))?;
         let restarted = *run_id != joined.run_id;
         if restarted || joined.held < self.generation {
             *run_id = joined.run_id;
@@ -209,6 +248,18 @@ impl Shared {
             );
         }
         Ok(link)
+    }
+
+    /// Whether the server lives the life `run_id` and knows our generation; then it is told that all values are there.
+    fn confirm(&self, run_id: &str) -> Result<bool, RedisError> {
+        let mut connection = self.endpoint.connect()?;
+        let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
+        if info_field(&info, "run_id") != Some(run_id) {
+            return Ok(false);
+        }
+        let mut confirm = redis::cmd("EVAL");
+        confirm.arg(CONFIRM).arg(1).arg(&self.prefix).arg(self.generation).arg(run_id);
+        confirm.query(&mut connection)
     }
 
     fn note_away(&self, what: &str) {
