@@ -3,6 +3,7 @@
 mod avro_peer;
 mod bad_input;
 mod card_fraud;
+mod chaos;
 mod cli;
 mod delta;
 mod delta_upkeep;

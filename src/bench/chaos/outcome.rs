@@ -104,11 +104,6 @@ impl Outcome {
         Ok(())
     }
 
-    /// Whether there are online values.
-    pub fn has_online(&self) -> bool {
-        self.online.iter().any(|known| known.value.is_some())
-    }
-
     /// Fails at the first difference. Where online values were lost (`lost`) entities whose windows have run empty may have
     /// become unknown: the state has let them go.
     ///

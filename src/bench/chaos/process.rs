@@ -120,11 +120,6 @@ impl Process {
         self.end()
     }
 
-    /// Its number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it said to standard error.
     pub fn said(&self) -> String {
         std::fs::read(self.out.with_extension("err"))

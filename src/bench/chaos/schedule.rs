@@ -194,14 +194,15 @@ impl Schedule {
         let world = draws.one_of(worlds);
         let steps = 1 + draws.below(STEPS_MAX);
         let workers = |draws: &mut Draws| 1 + draws.below(WORKERS_MAX) as usize;
-        let steps =
-            (0..steps).map(|_| Step { workers: workers(&mut draws), fault: Fault::draw(world, &mut draws) }).collect();
+        let steps = (0..steps)
+            .map(|number| Step { workers: workers(&mut draws), fault: Fault::draw(world, number, &mut draws) })
+            .collect();
         Schedule { world, steps, workers: workers(&mut draws) }
     }
 }
 
 impl Fault {
-    fn draw(world: World, draws: &mut Draws) -> Fault {
+    fn draw(world: World, number: u64, draws: &mut Draws) -> Fault {
         let at = |draws: &mut Draws| {
             let more = if world.topics { &TOPIC_FAILPOINTS[..] } else { &[] };
             let place = draws.one_of(&[&FAILPOINTS[..], more].concat());
@@ -210,7 +211,8 @@ impl Fault {
             At { place, visit }
         };
         let part = |draws: &mut Draws| (draws.below(1000), draws.below(1000));
-        match draws.below(20) {
+        // Before the first start there is nothing to damage or lose.
+        match draws.below(if number == 0 { 14 } else { 20 }) {
             0..=6 => Fault::Kill(at(draws)),
             7..=9 => Fault::KillAfter(draws.time()),
             10..=13 if world.online == Online::Embedded => Fault::Rival(at(draws), draws.time()),

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -60,6 +61,15 @@ impl Names {
         Names { features, scores, ..self.clone() }
     }
 }
+
+/// Does not log that a partition's end is reached.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, _error: KafkaError, _reason: &str) {}
+}
+
+impl ConsumerContext for Quiet {}
 
 /// Topics that are removed at the end.
 pub struct Topics {
@@ -151,7 +161,8 @@ impl Topics {
             ("enable.partition.eof", "true"),
             ("fetch.wait.max.ms", "20"),
         ];
-        let consumer: BaseConsumer = client_config(&self.brokers, &[], &settings, &[])?.create()?;
+        let consumer: BaseConsumer<Quiet> =
+            client_config(&self.brokers, &[], &settings, &[])?.create_with_context(Quiet)?;
         let mut partitions = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
             partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
