@@ -15,7 +15,7 @@ use super::checkpoint::{Checkpoints, Target};
 use super::graph::{self, Built, OpenStore};
 use super::observe::Observer;
 use super::offsets::Offsets;
-use super::outbox::Staging;
+use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
@@ -27,7 +27,7 @@ use crate::ingest::ticks;
 use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
-use crate::state::{Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress};
+use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress};
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -148,6 +148,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         rows: plan.checkpoint.rows.unwrap_or(if stateful { u64::MAX } else { EPOCH_ROWS }),
         timed: stateful,
     };
+    options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
     let mut resources = graph::Resources::open(&plan)?;
     let mut recovery = match &options.state_dir {
@@ -171,7 +172,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     // Who reports what topics stage; there is nobody yet.
     let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
     let staging = options.state_dir.as_ref().zip(recovery.as_ref()).map(|(dir, recovery)| Staging {
-        directory: dir.join("outbox"),
+        directory: dir.join(outbox::FOLDER),
         application: application.clone(),
         generation: recovery.opened.generation,
         stage: publish::stage_topics(Arc::clone(&reports)),
@@ -198,7 +199,9 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
     };
     let publication = Arc::new(Publication {
         failure: Arc::clone(&failure),
-        tick_log: tick_log.clone(),
+        tick_log: tick_log.as_ref().map(|(_, durable)| durable.clone()),
+        state_dir: options.state_dir.clone(),
+        keep_ticks: Duration::from_micros(plan.checkpoint.keep_ticks.unsigned_abs()),
         application,
         root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
         resources: Arc::clone(&resources),

@@ -21,6 +21,6 @@ mod tests;
 pub use coordinator::{Coordinator, CutReport, Expected, Hooks, Log, Progress, Report, Reporter};
 pub use error::StateError;
 pub use part::{Mode, PartRef, SlotBytes};
-pub use restore::{Loaded, Opened, copy_savepoint, open, open_savepoint};
+pub use restore::{Found, Loaded, Opened, check_savepoint_target, copy_savepoint, open, open_savepoint};
 pub use snapshots::{Encode, OperatorSnapshots, Snapshots};
 pub use store::Store;

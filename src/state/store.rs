@@ -8,6 +8,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use object_store::path::Path as ObjectPath;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -17,6 +18,9 @@ use super::StateError;
 
 /// Bytes of one piece of a multipart upload; S3 takes none below 5 MiB but the last.
 const PIECE_BYTES: usize = 8 << 20;
+
+/// A file that is not finished after this long never will be.
+const UNFINISHED: Duration = Duration::from_secs(3_600);
 
 /// A directory of recovery state.
 #[derive(Clone)]
@@ -182,12 +186,20 @@ impl Store {
                 let begun = hidden_file(&path).map_err(|error| self.fault("write", name, error))?;
                 Kind::Local { path, hidden: begun.0, file: BufWriter::with_capacity(1 << 20, begun.1) }
             }
-            Backend::Remote { objects, root, runtime, .. } => {
-                let upload = runtime.block_on(objects.put_multipart(&object_path(root, name)));
-                Kind::Remote { upload: upload.map_err(|error| self.fault("write", name, error))?, piece: Vec::new() }
-            }
+            Backend::Remote { .. } => Kind::Remote { upload: None, piece: Vec::new() },
         };
         Ok(ObjectWriter { store: self.clone(), name: name.to_owned(), kind, finished: false })
+    }
+
+    /// Removes files that were begun long ago in a folder and never finished. In an object store there are none to be seen;
+    /// unfinished uploads end there by the bucket's own rules.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed, or a file not be removed.
+    pub fn remove_unfinished(&self, folder: &str) -> Result<(), StateError> {
+        let Backend::Local(root) = &*self.0 else { return Ok(()) };
+        let path = root.join(folder);
+        remove_hidden(&path, SystemTime::now() - UNFINISHED).map_err(|error| self.fault("clear", folder, error))
     }
 
     fn fault(
@@ -213,8 +225,16 @@ pub struct ObjectWriter {
 }
 
 enum Kind {
-    Local { path: PathBuf, hidden: PathBuf, file: BufWriter<File> },
-    Remote { upload: Box<dyn MultipartUpload>, piece: Vec<u8> },
+    Local {
+        path: PathBuf,
+        hidden: PathBuf,
+        file: BufWriter<File>,
+    },
+    /// Begun with the second piece: small objects are one request.
+    Remote {
+        upload: Option<Box<dyn MultipartUpload>>,
+        piece: Vec<u8>,
+    },
 }
 
 impl ObjectWriter {
@@ -233,7 +253,7 @@ impl ObjectWriter {
                     return Ok(());
                 }
                 let full = std::mem::take(piece);
-                send_piece(&self.store, &self.name, upload.as_mut(), full)
+                send_piece(&self.store, &self.name, upload, full)
             }
         }
     }
@@ -255,11 +275,15 @@ impl ObjectWriter {
             }
             Kind::Remote { upload, piece } => {
                 let last = std::mem::take(piece);
-                if !last.is_empty() {
-                    send_piece(&store, &name, upload.as_mut(), last)?;
+                if upload.is_some() && !last.is_empty() {
+                    send_piece(&store, &name, upload, last.clone())?;
                 }
-                if let Backend::Remote { runtime, .. } = &*store.0 {
-                    runtime.block_on(upload.complete()).map_err(|error| store.fault("write", &name, error))?;
+                if let Backend::Remote { objects, root, runtime, .. } = &*store.0 {
+                    let done = match upload {
+                        Some(upload) => runtime.block_on(upload.complete()),
+                        None => runtime.block_on(objects.put(&object_path(root, &name), PutPayload::from(last))),
+                    };
+                    done.map_err(|error| store.fault("write", &name, error))?;
                 }
             }
         }
@@ -279,7 +303,7 @@ impl Drop for ObjectWriter {
                 let _ = fs::remove_file(hidden);
             }
             Kind::Remote { upload, .. } => {
-                if let Backend::Remote { runtime, .. } = &*self.store.0 {
+                if let (Backend::Remote { runtime, .. }, Some(upload)) = (&*self.store.0, upload) {
                     let _ = runtime.block_on(upload.abort());
                 }
             }
@@ -287,9 +311,21 @@ impl Drop for ObjectWriter {
     }
 }
 
-fn send_piece(store: &Store, name: &str, upload: &mut dyn MultipartUpload, piece: Vec<u8>) -> Result<(), StateError> {
-    let Backend::Remote { runtime, .. } = &*store.0 else { return Ok(()) };
-    runtime.block_on(upload.put_part(PutPayload::from(piece))).map_err(|error| store.fault("write", name, error))
+fn send_piece(
+    store: &Store,
+    name: &str,
+    upload: &mut Option<Box<dyn MultipartUpload>>,
+    piece: Vec<u8>,
+) -> Result<(), StateError> {
+    let Backend::Remote { objects, root, runtime, .. } = &*store.0 else { return Ok(()) };
+    let sent = runtime.block_on(async {
+        let upload = match upload {
+            Some(begun) => begun,
+            None => upload.insert(objects.put_multipart(&object_path(root, name)).await?),
+        };
+        upload.put_part(PutPayload::from(piece)).await
+    });
+    sent.map_err(|error| store.fault("write", name, error))
 }
 
 fn object_path(root: &ObjectPath, name: &str) -> ObjectPath {
@@ -319,6 +355,26 @@ fn create_file(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn remove_hidden(folder: &Path, before: SystemTime) -> std::io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        // A file may go while the folder is listed.
+        let Ok(written) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        if file.starts_with('.') && file.ends_with(".tmp") && written < before {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
@@ -366,6 +422,24 @@ mod tests {
         store.remove("parts/a").expect("it is removed");
         store.remove("parts/a").expect("it is removed already");
         assert!(fs::read_dir(dir.path().join("parts")).expect("it is there").next().is_none(), "no hidden file stays");
+    }
+
+    #[test]
+    fn files_that_nobody_finishes_are_removed_when_they_are_old() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+        let begun = ["old", "new"].map(|name| store.writer(&format!("parts/{name}")).expect("it begins"));
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(dir.path().join("parts")).expect("it is there").map(|e| e.expect("a file").path()).collect();
+        files.sort();
+        let old = files.iter().find(|file| file.to_string_lossy().contains(".old.")).expect("it is hidden");
+        let opened = File::options().write(true).open(old).expect("it opens");
+        opened.set_modified(SystemTime::now() - UNFINISHED - UNFINISHED).expect("it is old");
+        store.remove_unfinished("parts").expect("it is listed");
+        assert_eq!(files.iter().map(|file| file.exists()).filter(|exists| *exists).count(), 1);
+        assert!(!old.exists());
+        store.remove_unfinished("none").expect("there is nothing");
+        drop(begun);
     }
 
     #[test]

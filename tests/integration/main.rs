@@ -26,6 +26,7 @@ mod recovery;
 mod redis_job;
 mod redis_store;
 mod registry;
+mod savepoint;
 mod score_matrix;
 mod support;
 mod ticks;

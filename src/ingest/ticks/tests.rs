@@ -187,16 +187,20 @@ fn a_log_is_read_from_any_tick() {
     assert_eq!(log.durable(), 5);
 }
 
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
 #[test]
 fn whole_segments_are_removed_from_the_front() {
     for before in [0, 1, 30, 59, 60, 1_000] {
         let dir = long(60);
         let firsts = segments(dir.path());
         let (mut log, _) = TickLog::take_over(dir.path(), 1, 40).unwrap();
-        let removed = log.remove_before(before).unwrap();
+        let (long_ago, later) = (SystemTime::now() - HOUR, SystemTime::now() + HOUR);
+        assert_eq!(remove_before(dir.path(), before, long_ago).unwrap(), 0, "all of it is young");
+        let removed = remove_before(dir.path(), before, later).unwrap();
         let left = segments(dir.path());
         assert_eq!(left, firsts[removed..], "before {before}");
-        assert_eq!(log.remove_before(before).unwrap(), 0);
+        assert_eq!(remove_before(dir.path(), before, later).unwrap(), 0);
         // No tick is lost that is asked for, none is kept for nothing.
         assert!(left[0] <= before && left.get(1).is_none_or(|next| *next > before));
         assert_eq!(read(dir.path()).unwrap().records, records(left[0]..60));
@@ -312,9 +316,7 @@ impl Disk for SmallDisk {
 #[test]
 fn a_full_disk_ends_the_log_with_a_plain_error() {
     let written = Arc::new(Mutex::new(Vec::new()));
-    let mut log =
-        TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0, Path::new("small"))
-            .unwrap();
+    let mut log = TickLog::start(Box::new(SmallDisk { room: 500, written: Arc::clone(&written) }), 0).unwrap();
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     log.on_durable(move |_| {
@@ -357,7 +359,7 @@ fn commits_are_grouped() {
         }
     }
     let writes = Arc::new(AtomicU64::new(0));
-    let mut log = TickLog::start(Box::new(SlowDisk(Arc::clone(&writes))), 0, Path::new("slow")).unwrap();
+    let mut log = TickLog::start(Box::new(SlowDisk(Arc::clone(&writes))), 0).unwrap();
     let durable = log.handle();
     write(&mut log, 0..1_000);
     log.sync().unwrap();
