@@ -8,16 +8,31 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    BackoffConfig, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
+    RetryConfig,
+};
 use tokio::runtime::Runtime;
 
 use super::StateError;
 
 /// Bytes of one piece of a multipart upload; S3 takes none below 5 MiB but the last.
 const PIECE_BYTES: usize = 8 << 20;
+
+/// An object store that has answered once is waited for so long when it is away.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between attempts that the object-store library does not repeat.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Folder that is listed to see whether a store answers.
+const PROBED: &str = "epochs";
 
 /// A file that is not finished after this long never will be.
 const UNFINISHED: Duration = Duration::from_secs(3_600);
@@ -63,16 +78,23 @@ impl Store {
             fs::create_dir_all(&path).map_err(|error| refused(error.to_string()))?;
             return Ok(Store(Arc::new(Backend::Local(path))));
         }
-        let url = url::Url::parse(uri).map_err(|error| refused(error.to_string()))?;
-        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let known = variables.filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|p| name.starts_with(p)));
-        let (objects, root) = object_store::parse_url_opts(&url, known).map_err(|error| refused(error.to_string()))?;
+        let remote = |retry| remote(uri, retry).map_err(|error| refused(error.to_string()));
+        let (brief, root) = remote(RetryConfig::default())?;
+        let (objects, _) = remote(patient())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("tidemill-objects")
             .enable_all()
             .build()
             .map_err(|error| refused(error.to_string()))?;
+        // A wrong address, or credentials that are no good, are told of at once.
+        let answer = runtime.block_on(brief.list_with_delimiter(Some(&object_path(&root, PROBED))));
+        answer.map_err(|error| StateError::Store {
+            place: uri.to_owned(),
+            action: "list",
+            name: PROBED.to_owned(),
+            source: error.into(),
+        })?;
         Ok(Store(Arc::new(Backend::Remote { uri: uri.to_owned(), objects, root, runtime })))
     }
 
@@ -97,13 +119,19 @@ impl Store {
                 let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
                 let path = object_path(root, name);
                 let payload = PutPayload::from(bytes.to_vec());
-                match runtime.block_on(objects.put_opts(&path, payload, options)) {
-                    Ok(_) => Ok(true),
+                let deadline = Instant::now() + PATIENCE;
+                loop {
+                    let error = match runtime.block_on(objects.put_opts(&path, payload.clone(), options.clone())) {
+                        Ok(_) => return Ok(true),
+                        Err(error) => error,
+                    };
                     // The answer may have been lost, and a repeated request have met our own object.
-                    Err(error) => match self.read(name) {
-                        Ok(Some(found)) => Ok(found == bytes),
-                        _ => Err(self.fault("create", name, error)),
-                    },
+                    match self.read(name) {
+                        Ok(Some(found)) => return Ok(found == bytes),
+                        // The line broke before the object was there; that nobody repeats for us.
+                        Ok(None) if is_passing(&error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
+                        _ => return Err(self.fault("create", name, error)),
+                    }
                 }
             }
         }
@@ -309,6 +337,38 @@ impl Drop for ObjectWriter {
             }
         }
     }
+}
+
+/// An object store as its address and the environment say.
+fn remote(uri: &str, retry: RetryConfig) -> Result<(Box<dyn ObjectStore>, ObjectPath), object_store::Error> {
+    let unknown = |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
+        store: "address",
+        source: error,
+    };
+    let url = url::Url::parse(uri).map_err(|error| unknown(error.into()))?;
+    let (scheme, root) = ObjectStoreScheme::parse(&url).map_err(|error| unknown(error.into()))?;
+    let objects: Box<dyn ObjectStore> = match scheme {
+        ObjectStoreScheme::AmazonS3 => Box::new(AmazonS3Builder::from_env().with_url(uri).with_retry(retry).build()?),
+        ObjectStoreScheme::GoogleCloudStorage => {
+            Box::new(GoogleCloudStorageBuilder::from_env().with_url(uri).with_retry(retry).build()?)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            Box::new(MicrosoftAzureBuilder::from_env().with_url(uri).with_retry(retry).build()?)
+        }
+        _ => return Err(unknown(format!("state is not kept at addresses of `{}`", url.scheme()).into())),
+    };
+    Ok((objects, root))
+}
+
+/// A store that is away is waited for, while the epoch that is to be saved stays open.
+fn patient() -> RetryConfig {
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(10), ..BackoffConfig::default() };
+    RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: PATIENCE }
+}
+
+/// Whether the store, or the way to it, may be better in a while.
+fn is_passing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { .. })
 }
 
 fn send_piece(

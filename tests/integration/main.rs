@@ -20,6 +20,7 @@ mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;
 mod labels;
+mod object_store;
 mod online;
 mod readme;
 mod recovery;

@@ -43,7 +43,7 @@ impl Ended {
         self
     }
 
-    fn refused(self, words: &[&str]) -> Ended {
+    pub fn refused(self, words: &[&str]) -> Ended {
         assert_eq!(self.status.code(), Some(1), "{}", self.said);
         self.says(words)
     }
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// Replaces what was set of the same key.
-    fn reset(&mut self, set: &str) {
+    pub fn reset(&mut self, set: &str) {
         let key = set.split_once('=').expect("an assignment").0;
         self.sets.retain(|old| old.split_once('=').is_none_or(|(old, _)| old != key));
         self.sets.push(set.to_owned());
@@ -115,7 +115,7 @@ impl Place {
     }
 
     /// The job with its state in `state`.
-    fn job(&self, state: &str, workers: usize, more: &[&str]) -> Command {
+    pub fn job(&self, state: &str, workers: usize, more: &[&str]) -> Command {
         let state = self.text(state);
         let mut args = vec!["--until-end", "--json", "--state", &state];
         let workers = workers.to_string();
@@ -182,7 +182,7 @@ fn ended(mut command: Command) -> Ended {
     Ended { status: output.status, said: text(&output.stderr), printed: text(&output.stdout) }
 }
 
-fn spawn(mut command: Command) -> Child {
+pub fn spawn(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
@@ -192,7 +192,7 @@ fn terminate(child: &Child) {
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
 }
 
-fn finished(child: Child) -> Ended {
+pub fn finished(child: Child) -> Ended {
     let output = child.wait_with_output().expect("it ends");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { status: output.status, said: text(&output.stderr), printed: text(&output.stdout) }
