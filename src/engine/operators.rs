@@ -13,6 +13,9 @@ use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
 
+/// Begins the names of operators that hold rows until the watermark passes them.
+const REORDER: &str = "reorder ";
+
 /// What a changed job keeps, gains and loses of saved state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
@@ -29,10 +32,14 @@ impl Changes {
     pub fn between(saved: &BTreeMap<String, String>, planned: &BTreeMap<String, String>) -> Changes {
         let mut changes = Changes::default();
         for (name, was) in saved {
+            let lost = |why: String| match name.starts_with(REORDER) {
+                true => (name.clone(), format!("rows that were read and wait for the watermark would go: {why}")),
+                false => (name.clone(), why),
+            };
             match planned.get(name) {
                 Some(is) if is == was => changes.kept.push(name.clone()),
-                Some(is) => changes.lost.push((name.clone(), format!("it was `{was}` and is `{is}`"))),
-                None => changes.lost.push((name.clone(), "the job has it no more".to_owned())),
+                Some(is) => changes.lost.push(lost(format!("it was `{was}` and is `{is}`"))),
+                None => changes.lost.push(lost("the job has it no more".to_owned())),
             }
         }
         changes.gained = planned.keys().filter(|name| saved.get(*name) != planned.get(*name)).cloned().collect();
@@ -60,7 +67,7 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
     let reorder = |all: &mut BTreeMap<String, String>, source: usize, keys: &[String], reader: &str| {
         if plan.order == Order::EventTime {
             let source = &plan.sources[source];
-            let name = format!("reorder {} for {reader}", source.name);
+            let name = format!("{REORDER}{} for {reader}", source.name);
             all.insert(name, format!("rows ({}) by {}", columns(source), keys.join(", ")));
         }
     };

@@ -12,6 +12,9 @@ use crate::store::StoreError;
 use crate::store::topic::outbox::{OutboxPart, OutboxWriter, remove_unfinished};
 use crate::store::topic::transactions::{MESSAGES_MAX, TransactionOptions, TransactionalPublisher};
 
+/// Folder of the outbox files in the state directory.
+pub const FOLDER: &str = "outbox";
+
 /// How epochs are staged.
 #[derive(Clone)]
 pub struct Staging {
@@ -126,6 +129,12 @@ impl Outboxes {
         let group = |options| Arc::new(OutboxGroup { options, publisher: OnceLock::new() });
         let groups = groups.into_iter().map(group).collect();
         Ok((Some(Outboxes { staging: staging.clone(), groups }), places))
+    }
+
+    /// Whether topics of the job take a part.
+    pub fn takes(&self, part: &OutboxPart) -> bool {
+        let ours = self.groups.iter().find(|group| group.options.application == part.application);
+        ours.is_some_and(|group| part.topics.iter().all(|topic| group.options.topics.contains(topic)))
     }
 
     /// The publishers' topics.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::outbox;
 use super::shared::{Failure, Shared, StopHandle};
 use super::topic_sink::GRACE;
 use crate::base::{Epoch, Tick};
-use crate::ingest::ticks::{Durable, TickLog};
+use crate::ingest::ticks::{self, Durable};
 use crate::state::{Hooks, Report, StateError};
 use crate::store::offline::{Part, TableCommitter, discard_outbox};
 use crate::store::topic::outbox::OutboxPart;
@@ -39,7 +39,11 @@ pub struct Publication {
     /// The first failure of the job.
     pub failure: Arc<Failure>,
     /// The tick log, where the job has a state directory.
-    pub tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+    pub tick_log: Option<Durable>,
+    /// Directory of the tick log.
+    pub state_dir: Option<PathBuf>,
+    /// The tick log is kept so long.
+    pub keep_ticks: Duration,
     /// Names the job's life.
     pub application: String,
     /// The switch that stops the job.
@@ -62,7 +66,12 @@ impl Publication {
                 by_table.entry(table).or_default().extend(parts);
             }
         }
-        let Some(root) = &self.root else { return Ok(()) };
+        let Some(root) = &self.root else {
+            if let Some(table) = by_table.keys().next() {
+                tracing::warn!(epoch, table, "rows were staged for tables, and the job has no offline sink any more");
+            }
+            return Ok(());
+        };
         let mut committers = self.committers.lock().unwrap_or_else(PoisonError::into_inner);
         // A table is made with the first epoch, whether or not it has rows for it.
         for spec in self.resources.specs().filter(|spec| !committers.contains_key(spec.name())).collect::<Vec<_>>() {
@@ -71,6 +80,11 @@ impl Publication {
         }
         for (table, mut parts) in by_table {
             let Some(committer) = committers.get_mut(&table) else {
+                // A file leaves its outbox when its epoch is in the table.
+                let waits = |part: &Part| part.staged.as_ref().is_some_and(|staged| root.join(staged).exists());
+                if !parts.iter().any(waits) {
+                    continue;
+                }
                 let what = format!(
                     "epoch {epoch} staged rows of table `{table}`, which the job has no more; run the job once as it was, then change it"
                 );
@@ -101,6 +115,16 @@ impl Publication {
         for value in staged {
             let staged = serde_json::from_value::<Vec<OutboxPart>>(value.clone());
             parts.extend(staged.map_err(|e| EngineError::defect(format!("epoch {epoch} staged no messages: {e}")))?);
+        }
+        // A file leaves the outbox when its epoch is published. One that a topic of the job takes is missed there, if it is gone
+        // without that; one that none takes any more can only be missed while it is there.
+        let taken = |part: &OutboxPart| self.resources.outboxes.as_ref().is_some_and(|outboxes| outboxes.takes(part));
+        let waits = |part: &OutboxPart| {
+            self.state_dir.as_ref().is_some_and(|dir| dir.join(outbox::FOLDER).join(&part.path).exists())
+        };
+        parts.retain(|part| taken(part) || waits(part));
+        if parts.is_empty() {
+            return Ok(());
         }
         let Some(outboxes) = &self.resources.outboxes else {
             let what = format!(
@@ -163,7 +187,7 @@ impl Hooks for Publication {
         if self.failure.failed() {
             return false;
         }
-        let Some((_, durable)) = &self.tick_log else { return true };
+        let Some(durable) = &self.tick_log else { return true };
         durable.wait(tick).map_err(|error| self.failure.fail(error.into())).is_ok()
     }
 
@@ -174,7 +198,14 @@ impl Hooks for Publication {
         published.map_err(|error| self.failure.fail(error)).is_ok()
     }
 
-    fn forget_before(&self, _tick: Tick) {}
+    fn forget_before(&self, tick: Tick) {
+        let Some(dir) = &self.state_dir else { return };
+        let Some(idle_since) = SystemTime::now().checked_sub(self.keep_ticks) else { return };
+        // What cannot be removed now is removed with another epoch.
+        if let Err(error) = ticks::remove_before(dir, tick, idle_since) {
+            tracing::warn!(%error, "old ticks are not removed");
+        }
+    }
 
     fn failed(&self, error: StateError) {
         self.failure.fail(error.into());

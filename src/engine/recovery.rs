@@ -1,6 +1,7 @@
 //! Where a start goes on from: the state directory, what is loaded of it, and the ticks to replay.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,11 @@ use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
 use crate::ingest::{DedupDelta, IngestError, ReaderOptions, Reading, SourceReader};
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
-use crate::state::{self, Loaded, Opened, PartRef, StateError, Store};
+use crate::state::{self, Found, Loaded, Opened, PartRef, StateError, Store};
 use crate::store::StoreError;
+
+/// How long brokers are asked whether they have more than had been read.
+const UNREAD_WAIT: Duration = Duration::from_secs(10);
 
 /// How a start treats the state that it finds.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +66,26 @@ impl Recovery {
         let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
         let store = Store::open(&place)?;
         let restart = &options.restart;
-        let wish = state::decide::Wish { epoch: restart.epoch, allow_replay: restart.allow_replay };
+        let wish =
+            state::decide::Wish { epoch: restart.epoch, allow_replay: restart.allow_replay, ..Default::default() };
         let planned = operators(plan, chains);
         let tell = |text: &str| {
             if let Some(notice) = &options.notice {
                 notice(text);
             }
         };
-        let consent = |loaded: &Manifest| {
+        let consent = |found: &Found<'_>| {
+            if !found.fresh || restart.from.is_some() {
+                tell(&found.choice.condition);
+            }
+            let Some(loaded) = found.loaded else { return Ok(()) };
+            if has_ended(&loaded.manifest) {
+                tell(&format!(
+                    "the job's input had ended with tick {}: nothing is left to be read",
+                    loaded.manifest.tick
+                ));
+            }
+            let loaded = &loaded.manifest;
             let changes = Changes::between(&loaded.operators, &planned);
             let mut lost = changes.lost.clone();
             lost.extend(sources_lost(plan, loaded));
@@ -85,15 +101,17 @@ impl Recovery {
             Ok(())
         };
         let process = instance_id();
-        let ticks = || match ticks::range(dir) {
-            // As if it were not there.
-            Err(TickLogError::Damaged { .. }) if restart.allow_replay => Ok(0..0),
+        let ticks = |from: Tick| match tick_range(dir, from) {
+            Err(error @ TickLogError::Damaged { .. }) if restart.allow_replay => {
+                tell(&format!("{error}; it is passed by, as if it were not there"));
+                Ok(0..0)
+            }
+            Err(error @ TickLogError::Damaged { .. }) => Err(StateError::Refused(format!(
+                "{error}, or accept with --allow-replay that the input behind the newest epoch is read again in new cuts, and that topics with `delivery: at_least_once` get rows again"
+            ))),
             range => range.map_err(|error| StateError::Refused(error.to_string())),
         };
         let opened = state::open(&store, &plan.job, &process, wish, restart.from.as_deref(), &ticks, &consent)?;
-        if !opened.entries.is_empty() || restart.from.is_some() {
-            tell(&opened.choice.condition);
-        }
         let first = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
         let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first) {
             Err(TickLogError::Gone { .. } | TickLogError::Damaged { .. }) if restart.allow_replay => {
@@ -156,6 +174,15 @@ impl Recovery {
                 aligned
             }
         };
+        if aligned.has_ended()
+            && reading != Reading::Replay
+            && let Some(what) = aligned.unread(UNREAD_WAIT)?
+        {
+            return Err(StateError::Refused(format!(
+                "{what}, and the job's input had ended: all its windows were completed then, and what came later cannot be added. To read a topic in portions run the job without --until-end, and stop it by SIGTERM; to read what came since, give it a --state of its own"
+            ))
+            .into());
+        }
         aligned.keep_states(true);
         let records = std::mem::take(&mut self.records);
         match reading {
@@ -231,6 +258,23 @@ pub fn sources_lost(plan: &Plan, saved: &Manifest) -> Vec<(String, String)> {
     let sources = state.map(|state| state.sources).unwrap_or_default();
     let gone = sources.into_iter().filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
     gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())).collect()
+}
+
+/// Whether a job had read all its input when it wrote a manifest.
+fn has_ended(saved: &Manifest) -> bool {
+    serde_json::from_value::<AlignedState>(saved.reader.clone()).is_ok_and(|state| state.ended())
+}
+
+/// The ticks from `from` on that a directory's tick log holds.
+fn tick_range(dir: &Path, from: Tick) -> Result<Range<Tick>, TickLogError> {
+    // A log may be long, and a restart needs its end.
+    let contents = match ticks::read_from(dir, from) {
+        Ok(contents) => return Ok(from.min(contents.next)..contents.next),
+        Err(TickLogError::Gone { .. }) => ticks::read(dir)?,
+        Err(error) => return Err(error),
+    };
+    let first = contents.records.first().map_or(0, |record| record.tick);
+    Ok(first..contents.records.last().map_or(first, |record| record.tick + 1))
 }
 
 /// What a job keeps, gains and loses when it goes on from a savepoint.

@@ -16,7 +16,7 @@ use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore, StoreIdentity};
 use super::observe::Observer;
 use super::offsets::Offsets;
-use super::outbox::Staging;
+use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
@@ -28,7 +28,7 @@ use crate::ingest::ticks;
 use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
-use crate::state::{Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
+use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -169,6 +169,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         rows: plan.checkpoint.rows.unwrap_or(if stateful { u64::MAX } else { EPOCH_ROWS }),
         timed: stateful,
     };
+    options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
     let mut resources = graph::Resources::open(&plan)?;
     let mut recovery = match &options.state_dir {
@@ -197,7 +198,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     // Who reports what topics stage; there is nobody yet.
     let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
     let staging = options.state_dir.as_ref().zip(recovery.as_ref()).map(|(dir, recovery)| Staging {
-        directory: dir.join("outbox"),
+        directory: dir.join(outbox::FOLDER),
         application: application.clone(),
         generation: recovery.opened.generation,
         stage: publish::stage_topics(Arc::clone(&reports)),
@@ -224,7 +225,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     };
     let publication = Arc::new(Publication {
         failure: Arc::clone(&failure),
-        tick_log: tick_log.clone(),
+        tick_log: tick_log.as_ref().map(|(_, durable)| durable.clone()),
+        state_dir: options.state_dir.clone(),
+        keep_ticks: Duration::from_micros(plan.checkpoint.keep_ticks.unsigned_abs()),
         application,
         stop: options.stop.clone(),
         root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),

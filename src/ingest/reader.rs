@@ -214,6 +214,11 @@ impl SourceReader {
         })
     }
 
+    /// Whether it is a topic.
+    pub fn is_topic(&self) -> bool {
+        self.topic.is_some()
+    }
+
     /// Whether its partitions have no end and new ones may appear.
     pub fn is_live(&self) -> bool {
         self.topic.as_ref().is_some_and(|(topic, _)| topic.is_live())

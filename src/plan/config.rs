@@ -91,6 +91,10 @@ pub(super) struct CheckpointConfig {
     /// Epochs whose state is kept; more are a way back further. Default 3.
     #[schemars(range(min = 1, max = 1000))]
     pub keep: Option<u64>,
+    /// How long the tick log is kept, which says how the input was cut: by whole files of about a megabyte, by the time of their
+    /// last record. What a kept epoch needs stays. A replay, and so a proof of what was served, reaches back no further.
+    /// Default 30d.
+    pub keep_ticks: Option<Duration>,
     /// Where the state's snapshots are kept: a directory, or an object store such as `s3://bucket/path`, whose credentials come
     /// from the environment. The tick log stays in the state directory. Default: the state directory.
     pub uri: Option<Text>,

@@ -594,6 +594,8 @@ pub struct CheckpointPlan {
     pub rows: Option<u64>,
     /// Epochs whose state is kept.
     pub keep: usize,
+    /// The tick log is kept so long.
+    pub keep_ticks: Micros,
     /// Where snapshots are kept, if not in the state directory.
     pub uri: Option<String>,
 }

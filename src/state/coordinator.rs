@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::StateError;
 use super::decide::garbage;
 use super::manifest::{self, Entry, Manifest};
-use super::part::PartRef;
+use super::part::{self, PartRef};
 use super::store::Store;
 use crate::base::{Epoch, EventTime, Tick, failpoint};
 
@@ -224,7 +224,11 @@ impl Coordinator {
         let (reports, inbox) = channel();
         let thread = std::thread::Builder::new().name("tidemill-commit".to_owned()).spawn(move || {
             let next = expected.first;
-            let mut run = Run { log: log.map(Logging::new), expected, next, open: BTreeMap::new(), progress, hooks };
+            let log = log.map(Logging::new);
+            if let Some(log) = &log {
+                log.sweep();
+            }
+            let mut run = Run { log, expected, next, open: BTreeMap::new(), progress, hooks };
             run.receive(&inbox);
         })?;
         Ok((Coordinator { reports: Some(reports.clone()), thread: Some(thread) }, Reporter(reports)))
@@ -377,6 +381,27 @@ impl Logging {
             }
         }
         Logging { log, claims, epochs }
+    }
+
+    /// Removes the parts of processes that died before they were named by a manifest. Best effort: the next start tries again.
+    fn sweep(&self) {
+        // What a damaged manifest names is needed when it is put back.
+        if self.log.entries.values().any(|seen| matches!(seen, manifest::Seen::Damaged(_))) {
+            return;
+        }
+        let store = &self.log.store;
+        let kept = |name: &str| self.epochs.values().any(|(_, parts)| parts.contains(name));
+        let swept = part::list(store).and_then(|parts| {
+            let dead = |(generation, _): &&(u64, String)| *generation < self.log.generation;
+            for (_, name) in parts.iter().filter(dead).filter(|(_, name)| !kept(name)) {
+                store.remove(name)?;
+            }
+            store.remove_unfinished(part::FOLDER)?;
+            store.remove_unfinished(manifest::FOLDER)
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what dead processes left is not removed");
+        }
     }
 
     fn append(

@@ -12,6 +12,8 @@ pub struct Wish {
     pub epoch: Option<Epoch>,
     /// Where the input behind the loaded state cannot be replayed exactly: read it again all the same, in new cuts.
     pub allow_replay: bool,
+    /// The first tick of a life that has no epoch which can be loaded; later than 0 where it began with a savepoint.
+    pub begin: Tick,
 }
 
 /// An epoch of the log, as far as decisions need it.
@@ -56,28 +58,37 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
         None => Epoch::MAX,
     };
     let load = epochs.range(..=bound).rev().find(|(_, epoch)| epoch.loadable).map(|(number, epoch)| (*number, epoch));
-    let first = load.and_then(|(_, epoch)| epoch.tick).map_or(0, |tick| tick + 1);
+    let first = load.and_then(|(_, epoch)| epoch.tick).map_or(wish.begin, |tick| tick + 1);
     let loaded = load.map(|(number, _)| number);
     let publish: Vec<Epoch> =
         epochs.iter().filter(|(_, epoch)| epoch.tick.is_some()).map(|(number, _)| *number).collect();
-    let whence = loaded.map_or("nothing".to_owned(), |number| format!("epoch {number}"));
-    let Some((newest, last)) = newest else {
-        return Ok(Choice {
-            load: None,
-            suppress_through: None,
-            publish,
-            condition: format!("no epoch is committed; ticks {} to {} are replayed", ticks.start, ticks.end),
-        });
+    let beginning = if wish.begin > 0 { "the savepoint that the job began with" } else { "the beginning of the input" };
+    let whence = loaded.map_or(beginning.to_owned(), |number| format!("epoch {number}"));
+    let newest = match newest {
+        Some((newest, last)) if loaded != Some(*newest) => (newest, last),
+        _ => {
+            let something = loaded.is_some() || wish.begin > 0;
+            let found = if something { format!("{whence} is loaded") } else { "no epoch is committed".to_owned() };
+            let condition = match ticks.end.saturating_sub(first) {
+                0 => format!("{found}; nothing is behind it in the tick log"),
+                replayed if ticks.start <= first => {
+                    format!("{found}; {replayed} ticks behind {whence} are replayed in the cuts of the tick log")
+                }
+                _ if wish.allow_replay => format!(
+                    "{found}; the tick log lacks ticks {first} to {}: the input behind {whence} is read again in new cuts",
+                    ticks.start - 1
+                ),
+                _ => {
+                    return Err(format!(
+                        "the tick log lacks ticks {first} to {}, so the input behind {whence} cannot be cut as it was: restore the log's files from a copy, or accept with --allow-replay that it is read again in new cuts, and that topics with `delivery: at_least_once` get rows again",
+                        ticks.start - 1
+                    ));
+                }
+            };
+            return Ok(Choice { load: loaded, suppress_through: None, publish, condition });
+        }
     };
-    if loaded == Some(*newest) {
-        let condition = match ticks.end.checked_sub(first) {
-            Some(replayed) if replayed > 0 && ticks.start <= first => {
-                format!("{whence} is loaded; {replayed} ticks behind it are replayed in the cuts of the tick log")
-            }
-            _ => format!("{whence} is loaded; nothing is behind it in the tick log"),
-        };
-        return Ok(Choice { load: loaded, suppress_through: None, publish, condition });
-    }
+    let (newest, last) = newest;
     let covered = last.tick.is_some_and(|tick| ticks.start <= first && ticks.end > tick);
     match (covered, wish.allow_replay) {
         (true, _) => Ok(Choice {

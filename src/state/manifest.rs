@@ -13,7 +13,7 @@ use crate::base::{Epoch, EventTime, Tick};
 /// Version of the entries' form.
 const FORMAT: u32 = 1;
 /// Folder of the log.
-const FOLDER: &str = "epochs";
+pub(super) const FOLDER: &str = "epochs";
 
 /// One entry. Its number is a generation for a claim and an epoch for a manifest; no number is used twice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -23,6 +23,6 @@ pub use coordinator::{
 };
 pub use error::StateError;
 pub use part::{Mode, PartRef, SlotBytes};
-pub use restore::{Loaded, Opened, copy_epoch, copy_savepoint, open, open_savepoint};
+pub use restore::{Found, Loaded, Opened, check_savepoint_target, copy_epoch, copy_savepoint, open, open_savepoint};
 pub use snapshots::{Encode, OperatorSnapshots, Snapshots};
 pub use store::Store;

@@ -15,6 +15,24 @@ use super::store::{ObjectWriter, Store};
 /// First bytes of a part.
 const FORMAT: [u8; 8] = *b"TMSTATE1";
 
+/// Folder of the parts.
+pub(super) const FOLDER: &str = "parts";
+
+/// The object of the part that a worker of a generation writes for an epoch.
+pub(super) fn name(generation: u64, epoch: u64, worker: usize) -> String {
+    format!("{FOLDER}/{generation:020}-{epoch:020}-{worker:05}.state")
+}
+
+/// The parts in a store, each with the generation that wrote it.
+///
+/// # Errors
+/// When they cannot be listed.
+pub(super) fn list(store: &Store) -> Result<Vec<(u64, String)>, StateError> {
+    let generation = |name: &str| name.strip_prefix(FOLDER)?.strip_prefix('/')?.split('-').next()?.parse().ok();
+    let listed = store.list(FOLDER)?.into_iter();
+    Ok(listed.filter_map(|listed| Some((generation(&listed.name)?, listed.name))).collect())
+}
+
 /// Bytes of one key slot.
 pub type SlotBytes = (u16, Vec<u8>);
 

@@ -62,9 +62,23 @@ pub struct Opened {
     pub entries: BTreeMap<u64, Seen>,
 }
 
+/// What a start is about to do.
+#[derive(Debug)]
+pub struct Found<'a> {
+    /// Nobody has had this state before.
+    pub fresh: bool,
+    /// The state that would be loaded.
+    pub loaded: Option<&'a Loaded>,
+    /// What would be done with it.
+    pub choice: &'a Choice,
+}
+
+/// Which ticks from one on the tick log holds.
+pub type Ticks<'a> = &'a dyn Fn(Tick) -> Result<Range<Tick>, StateError>;
+
 /// Takes over the state in `store` for the job `job`. `process` is a name that no other start has; `savepoint` is what a
-/// new life begins with; `ticks` reads which ticks the tick log holds, and is asked after the log was read; `consent` may
-/// refuse what would be loaded, before anything is claimed.
+/// new life begins with; `ticks` reads which ticks the tick log holds from one on, and is asked after the log was read;
+/// `consent` is told what would be done, and may refuse it, before anything is claimed.
 ///
 /// # Errors
 /// When the state is another job's, cannot be loaded as wished, or other processes claim it all the time.
@@ -74,8 +88,8 @@ pub fn open(
     process: &str,
     wish: Wish,
     savepoint: Option<&str>,
-    ticks: &dyn Fn() -> Result<Range<Tick>, StateError>,
-    consent: &dyn Fn(&Manifest) -> Result<(), StateError>,
+    ticks: Ticks<'_>,
+    consent: &dyn Fn(&Found<'_>) -> Result<(), StateError>,
 ) -> Result<Opened, StateError> {
     for _ in 0..CLAIMS_MAX {
         let entries = manifest::read(store)?;
@@ -88,21 +102,15 @@ pub fn open(
                 store.place()
             )));
         }
-        let (choice, mut loaded) = load(store, &entries, wish, &ticks()?)?;
-        if loaded.is_none()
-            && let Some(savepoint) = life.as_ref().map_or(savepoint, |(_, first)| first.as_deref())
-        {
-            loaded = Some(open_savepoint(savepoint)?);
-        }
+        let beginning = life.as_ref().map_or(savepoint, |(_, first)| first.as_deref());
+        let (choice, loaded) = load(store, &entries, wish, beginning, ticks)?;
         if let Some(other) = loaded.as_ref().map(|l| &l.manifest.job).filter(|other| *other != job) {
             return Err(StateError::Refused(format!(
                 "{} holds the state of job `{other}`, not of `{job}`; give the job its own --state",
                 store.place()
             )));
         }
-        if let Some(loaded) = &loaded {
-            consent(&loaded.manifest)?;
-        }
+        consent(&Found { fresh: entries.is_empty(), loaded: loaded.as_ref(), choice: &choice })?;
         let number = entries.last_key_value().map_or(0, |(last, _)| last + 1);
         let instance = life.as_ref().map_or_else(|| process.to_owned(), |(instance, _)| instance.clone());
         let claim = Claim {
@@ -141,8 +149,14 @@ fn load(
     store: &Store,
     entries: &BTreeMap<u64, Seen>,
     wish: Wish,
-    ticks: &Range<Tick>,
+    beginning: Option<&str>,
+    ticks: Ticks<'_>,
 ) -> Result<(Choice, Option<Loaded>), StateError> {
+    for (number, seen) in entries {
+        if let Seen::Damaged(what) = seen {
+            tracing::warn!(entry = manifest::name(*number), what, "an entry of the state's log is damaged");
+        }
+    }
     let mut damaged = BTreeSet::new();
     loop {
         let committed: BTreeMap<Epoch, Committed> = entries
@@ -156,13 +170,13 @@ fn load(
                 Seen::Damaged(_) => Some((*number, Committed { tick: None, loadable: false })),
             })
             .collect();
-        for (number, seen) in entries {
-            if let Seen::Damaged(what) = seen {
-                tracing::warn!(entry = manifest::name(*number), what, "an entry of the state's log is damaged");
-            }
-        }
-        let choice = choose(&committed, ticks, wish).map_err(StateError::Refused)?;
-        let Some(number) = choice.load else { return Ok((choice, None)) };
+        let oldest = committed.values().filter(|epoch| epoch.loadable).filter_map(|epoch| epoch.tick).min();
+        // The savepoint may be gone as soon as there are epochs.
+        let savepoint = beginning.filter(|_| oldest.is_none()).map(open_savepoint).transpose()?;
+        let begin = savepoint.as_ref().map_or(0, |savepoint| savepoint.manifest.tick + 1);
+        let ticks = ticks(oldest.map_or(begin, |tick| tick + 1))?;
+        let choice = choose(&committed, &ticks, Wish { begin, ..wish }).map_err(StateError::Refused)?;
+        let Some(number) = choice.load else { return Ok((choice, savepoint)) };
         let Some(Seen::Whole(Entry::Epoch(manifest))) = entries.get(&number) else { return Ok((choice, None)) };
         match Loaded::read(store, number, (**manifest).clone()) {
             Ok(loaded) => return Ok((choice, Some(loaded))),
@@ -204,6 +218,21 @@ pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
     }
 }
 
+/// Refuses a place that a savepoint cannot be written to, before there is one to be written.
+///
+/// # Errors
+/// When it cannot be read or made, and when it holds a savepoint already.
+pub fn check_savepoint_target(target: &str) -> Result<(), StateError> {
+    let target = Store::open(target)?;
+    if target.read(SAVEPOINT)?.is_some() {
+        return Err(StateError::Refused(format!(
+            "{} holds a savepoint already; give --savepoint another place, or remove that one",
+            target.place()
+        )));
+    }
+    Ok(())
+}
+
 /// Copies the newest epoch of a state to `target`, complete in itself: later epochs do not change it.
 ///
 /// # Errors
@@ -230,13 +259,8 @@ pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<E
         }
         return Err(StateError::Refused(format!("{} has no epoch yet that could be saved", store.place())));
     };
+    check_savepoint_target(target)?;
     let target = Store::open(target)?;
-    if target.read(SAVEPOINT)?.is_some() {
-        return Err(StateError::Refused(format!(
-            "{} holds a savepoint already; give --savepoint another directory",
-            target.place()
-        )));
-    }
     for part in &manifest.parts {
         let bytes = store.read(&part.name)?.ok_or_else(|| store.damaged(&part.name, "it is missing"))?;
         let mut copy = target.writer(&part.name)?;

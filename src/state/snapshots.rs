@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::coordinator::{Report, Reporter};
-use super::part::{Mode, PartWriter, SlotBytes};
+use super::part::{self, Mode, PartWriter, SlotBytes};
 use super::store::Store;
 use super::{Hooks, StateError};
 use crate::base::{Epoch, failpoint};
@@ -158,7 +158,7 @@ impl Writing {
         match self.open.entry(epoch) {
             Entry::Occupied(open) => Ok(&mut open.into_mut().0),
             Entry::Vacant(free) => {
-                let name = format!("parts/{:020}-{epoch:020}-{:05}.state", self.generation, self.worker);
+                let name = part::name(self.generation, epoch, self.worker);
                 Ok(&mut free.insert((PartWriter::begin(&self.store, &name)?, 0)).0)
             }
         }

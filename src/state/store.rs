@@ -8,15 +8,34 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    BackoffConfig, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
+    RetryConfig,
+};
 use tokio::runtime::Runtime;
 
 use super::StateError;
 
 /// Bytes of one piece of a multipart upload; S3 takes none below 5 MiB but the last.
 const PIECE_BYTES: usize = 8 << 20;
+
+/// An object store that has answered once is waited for so long when it is away.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between attempts that the object-store library does not repeat.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Folder that is listed to see whether a store answers.
+const PROBED: &str = "epochs";
+
+/// A file that is not finished after this long never will be.
+const UNFINISHED: Duration = Duration::from_secs(3_600);
 
 /// A directory of recovery state.
 #[derive(Clone)]
@@ -59,16 +78,23 @@ impl Store {
             fs::create_dir_all(&path).map_err(|error| refused(error.to_string()))?;
             return Ok(Store(Arc::new(Backend::Local(path))));
         }
-        let url = url::Url::parse(uri).map_err(|error| refused(error.to_string()))?;
-        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let known = variables.filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|p| name.starts_with(p)));
-        let (objects, root) = object_store::parse_url_opts(&url, known).map_err(|error| refused(error.to_string()))?;
+        let remote = |retry| remote(uri, retry).map_err(|error| refused(error.to_string()));
+        let (brief, root) = remote(RetryConfig::default())?;
+        let (objects, _) = remote(patient())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("tidemill-objects")
             .enable_all()
             .build()
             .map_err(|error| refused(error.to_string()))?;
+        // A wrong address, or credentials that are no good, are told of at once.
+        let answer = runtime.block_on(brief.list_with_delimiter(Some(&object_path(&root, PROBED))));
+        answer.map_err(|error| StateError::Store {
+            place: uri.to_owned(),
+            action: "list",
+            name: PROBED.to_owned(),
+            source: error.into(),
+        })?;
         Ok(Store(Arc::new(Backend::Remote { uri: uri.to_owned(), objects, root, runtime })))
     }
 
@@ -93,13 +119,19 @@ impl Store {
                 let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
                 let path = object_path(root, name);
                 let payload = PutPayload::from(bytes.to_vec());
-                match runtime.block_on(objects.put_opts(&path, payload, options)) {
-                    Ok(_) => Ok(true),
+                let deadline = Instant::now() + PATIENCE;
+                loop {
+                    let error = match runtime.block_on(objects.put_opts(&path, payload.clone(), options.clone())) {
+                        Ok(_) => return Ok(true),
+                        Err(error) => error,
+                    };
                     // The answer may have been lost, and a repeated request have met our own object.
-                    Err(error) => match self.read(name) {
-                        Ok(Some(found)) => Ok(found == bytes),
-                        _ => Err(self.fault("create", name, error)),
-                    },
+                    match self.read(name) {
+                        Ok(Some(found)) => return Ok(found == bytes),
+                        // The line broke before the object was there; that nobody repeats for us.
+                        Ok(None) if is_passing(&error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
+                        _ => return Err(self.fault("create", name, error)),
+                    }
                 }
             }
         }
@@ -182,12 +214,20 @@ impl Store {
                 let begun = hidden_file(&path).map_err(|error| self.fault("write", name, error))?;
                 Kind::Local { path, hidden: begun.0, file: BufWriter::with_capacity(1 << 20, begun.1) }
             }
-            Backend::Remote { objects, root, runtime, .. } => {
-                let upload = runtime.block_on(objects.put_multipart(&object_path(root, name)));
-                Kind::Remote { upload: upload.map_err(|error| self.fault("write", name, error))?, piece: Vec::new() }
-            }
+            Backend::Remote { .. } => Kind::Remote { upload: None, piece: Vec::new() },
         };
         Ok(ObjectWriter { store: self.clone(), name: name.to_owned(), kind, finished: false })
+    }
+
+    /// Removes files that were begun long ago in a folder and never finished. In an object store there are none to be seen;
+    /// unfinished uploads end there by the bucket's own rules.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed, or a file not be removed.
+    pub fn remove_unfinished(&self, folder: &str) -> Result<(), StateError> {
+        let Backend::Local(root) = &*self.0 else { return Ok(()) };
+        let path = root.join(folder);
+        remove_hidden(&path, SystemTime::now() - UNFINISHED).map_err(|error| self.fault("clear", folder, error))
     }
 
     fn fault(
@@ -213,8 +253,16 @@ pub struct ObjectWriter {
 }
 
 enum Kind {
-    Local { path: PathBuf, hidden: PathBuf, file: BufWriter<File> },
-    Remote { upload: Box<dyn MultipartUpload>, piece: Vec<u8> },
+    Local {
+        path: PathBuf,
+        hidden: PathBuf,
+        file: BufWriter<File>,
+    },
+    /// Begun with the second piece: small objects are one request.
+    Remote {
+        upload: Option<Box<dyn MultipartUpload>>,
+        piece: Vec<u8>,
+    },
 }
 
 impl ObjectWriter {
@@ -233,7 +281,7 @@ impl ObjectWriter {
                     return Ok(());
                 }
                 let full = std::mem::take(piece);
-                send_piece(&self.store, &self.name, upload.as_mut(), full)
+                send_piece(&self.store, &self.name, upload, full)
             }
         }
     }
@@ -255,11 +303,15 @@ impl ObjectWriter {
             }
             Kind::Remote { upload, piece } => {
                 let last = std::mem::take(piece);
-                if !last.is_empty() {
-                    send_piece(&store, &name, upload.as_mut(), last)?;
+                if upload.is_some() && !last.is_empty() {
+                    send_piece(&store, &name, upload, last.clone())?;
                 }
-                if let Backend::Remote { runtime, .. } = &*store.0 {
-                    runtime.block_on(upload.complete()).map_err(|error| store.fault("write", &name, error))?;
+                if let Backend::Remote { objects, root, runtime, .. } = &*store.0 {
+                    let done = match upload {
+                        Some(upload) => runtime.block_on(upload.complete()),
+                        None => runtime.block_on(objects.put(&object_path(root, &name), PutPayload::from(last))),
+                    };
+                    done.map_err(|error| store.fault("write", &name, error))?;
                 }
             }
         }
@@ -279,7 +331,7 @@ impl Drop for ObjectWriter {
                 let _ = fs::remove_file(hidden);
             }
             Kind::Remote { upload, .. } => {
-                if let Backend::Remote { runtime, .. } = &*self.store.0 {
+                if let (Backend::Remote { runtime, .. }, Some(upload)) = (&*self.store.0, upload) {
                     let _ = runtime.block_on(upload.abort());
                 }
             }
@@ -287,9 +339,53 @@ impl Drop for ObjectWriter {
     }
 }
 
-fn send_piece(store: &Store, name: &str, upload: &mut dyn MultipartUpload, piece: Vec<u8>) -> Result<(), StateError> {
-    let Backend::Remote { runtime, .. } = &*store.0 else { return Ok(()) };
-    runtime.block_on(upload.put_part(PutPayload::from(piece))).map_err(|error| store.fault("write", name, error))
+/// An object store as its address and the environment say.
+fn remote(uri: &str, retry: RetryConfig) -> Result<(Box<dyn ObjectStore>, ObjectPath), object_store::Error> {
+    let unknown = |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
+        store: "address",
+        source: error,
+    };
+    let url = url::Url::parse(uri).map_err(|error| unknown(error.into()))?;
+    let (scheme, root) = ObjectStoreScheme::parse(&url).map_err(|error| unknown(error.into()))?;
+    let objects: Box<dyn ObjectStore> = match scheme {
+        ObjectStoreScheme::AmazonS3 => Box::new(AmazonS3Builder::from_env().with_url(uri).with_retry(retry).build()?),
+        ObjectStoreScheme::GoogleCloudStorage => {
+            Box::new(GoogleCloudStorageBuilder::from_env().with_url(uri).with_retry(retry).build()?)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            Box::new(MicrosoftAzureBuilder::from_env().with_url(uri).with_retry(retry).build()?)
+        }
+        _ => return Err(unknown(format!("state is not kept at addresses of `{}`", url.scheme()).into())),
+    };
+    Ok((objects, root))
+}
+
+/// A store that is away is waited for, while the epoch that is to be saved stays open.
+fn patient() -> RetryConfig {
+    let backoff = BackoffConfig { max_backoff: Duration::from_secs(10), ..BackoffConfig::default() };
+    RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: PATIENCE }
+}
+
+/// Whether the store, or the way to it, may be better in a while.
+fn is_passing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { .. })
+}
+
+fn send_piece(
+    store: &Store,
+    name: &str,
+    upload: &mut Option<Box<dyn MultipartUpload>>,
+    piece: Vec<u8>,
+) -> Result<(), StateError> {
+    let Backend::Remote { objects, root, runtime, .. } = &*store.0 else { return Ok(()) };
+    let sent = runtime.block_on(async {
+        let upload = match upload {
+            Some(begun) => begun,
+            None => upload.insert(objects.put_multipart(&object_path(root, name)).await?),
+        };
+        upload.put_part(PutPayload::from(piece)).await
+    });
+    sent.map_err(|error| store.fault("write", name, error))
 }
 
 fn object_path(root: &ObjectPath, name: &str) -> ObjectPath {
@@ -319,6 +415,26 @@ fn create_file(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn remove_hidden(folder: &Path, before: SystemTime) -> std::io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        // A file may go while the folder is listed.
+        let Ok(written) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        if file.starts_with('.') && file.ends_with(".tmp") && written < before {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
@@ -366,6 +482,24 @@ mod tests {
         store.remove("parts/a").expect("it is removed");
         store.remove("parts/a").expect("it is removed already");
         assert!(fs::read_dir(dir.path().join("parts")).expect("it is there").next().is_none(), "no hidden file stays");
+    }
+
+    #[test]
+    fn files_that_nobody_finishes_are_removed_when_they_are_old() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+        let begun = ["old", "new"].map(|name| store.writer(&format!("parts/{name}")).expect("it begins"));
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(dir.path().join("parts")).expect("it is there").map(|e| e.expect("a file").path()).collect();
+        files.sort();
+        let old = files.iter().find(|file| file.to_string_lossy().contains(".old.")).expect("it is hidden");
+        let opened = File::options().write(true).open(old).expect("it opens");
+        opened.set_modified(SystemTime::now() - UNFINISHED - UNFINISHED).expect("it is old");
+        store.remove_unfinished("parts").expect("it is listed");
+        assert_eq!(files.iter().map(|file| file.exists()).filter(|exists| *exists).count(), 1);
+        assert!(!old.exists());
+        store.remove_unfinished("none").expect("there is nothing");
+        drop(begun);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;
 mod labels;
+mod object_store;
 mod online;
 mod prove;
 mod readme;
@@ -28,6 +29,7 @@ mod recovery;
 mod redis_job;
 mod redis_store;
 mod registry;
+mod savepoint;
 mod score_matrix;
 mod support;
 mod ticks;

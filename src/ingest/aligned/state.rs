@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::silence::wall_clock;
 use super::{Aligned, EpochPolicy};
 use crate::base::{Epoch, EventTime, Micros, Tick};
-use crate::ingest::{AheadState, Counts, DedupDelta, FileState, IngestError, ReaderOptions, Reading, SourceReader};
+use crate::ingest::{
+    AheadState, Counts, DedupDelta, FileState, IngestError, Polled, ReaderOptions, Reading, SourceReader,
+};
 use crate::plan::model::{Connector, Plan, SourcePlan};
 
 /// The version of [`AlignedState`] that this program writes and reads.
@@ -200,6 +202,40 @@ impl Aligned {
         check(plan, state)?;
         let sources = plan.sources.iter().filter_map(|source| Some((source, state.source(&source.name)?)));
         sources.map(|(source, saved)| same_files(source, saved)).collect()
+    }
+
+    /// Whether all input had ended when the state was saved that this goes on from: there is nothing to be read.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Where a topic has messages that nobody reads, in words, when the input [has ended](Aligned::has_ended). Waits for slow
+    /// brokers, so long at most. Nothing can be read behind it.
+    ///
+    /// # Errors
+    /// When a topic cannot be read at all.
+    pub fn unread(&mut self, patience: Duration) -> Result<Option<String>, IngestError> {
+        let deadline = Instant::now() + patience;
+        for (reader, name) in self.readers.iter_mut().zip(&self.names).filter(|(reader, _)| reader.is_topic()) {
+            reader.discover()?;
+            for partition in 0..reader.partitions() {
+                let next = reader.next_offset(partition);
+                loop {
+                    match reader.poll(partition, 1, None)? {
+                        Polled::Rows(_) => {
+                            return Ok(Some(format!(
+                                "source `{name}`: partition {partition} has messages from offset {next} on that were not read"
+                            )));
+                        }
+                        Polled::Nothing { caught_up: false } if Instant::now() < deadline => {
+                            std::thread::sleep(Duration::from_millis(5));
+                        }
+                        Polled::Nothing { .. } | Polled::End => break,
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn restore_lanes(&mut self, plan: &Plan, state: &AlignedState) -> Result<(), IngestError> {

@@ -13,19 +13,18 @@
 //! first of them. A broken record in an earlier segment of the same generation is damage, since a segment is synced before
 //! the next begins; in one of an earlier generation it means that the ticks up to the later start are lost.
 //!
-//! What no restart needs any more is [removed](TickLog::remove_before) from the front, by whole segments, so that a log may
+//! What no restart needs any more is [removed](remove_before) from the front, by whole segments, so that a log may
 //! begin with any tick.
 
 mod segments;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -157,13 +156,14 @@ pub fn read_from(dir: &Path, from: Tick) -> Result<TickLogContents, TickLogError
     segments::read(dir, Some(from))
 }
 
-/// The ticks that a log holds, as its segments' names and its last segment say; the rest is not read, so a log of months costs
-/// no more than one of minutes.
+/// Removes the segments of a log all of whose ticks are below `tick` and to which nothing was written since `idle_since`, save
+/// the last segment, and returns how many. The oldest goes first, so that a crash leaves a log that only begins earlier. The
+/// log may be written meanwhile.
 ///
 /// # Errors
-/// As [`read`], of the last segment.
-pub fn range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
-    segments::range(dir)
+/// When the directory cannot be read or written; the log itself goes on.
+pub fn remove_before(dir: &Path, tick: Tick, idle_since: SystemTime) -> Result<usize, TickLogError> {
+    segments::remove_before(dir, tick, idle_since)
 }
 
 /// What has become of the log, for those who wait for it; cheap to clone and to ask.
@@ -264,7 +264,6 @@ impl std::fmt::Debug for Shared {
 /// The writing end of a tick log. Dropping it writes what is pending.
 #[derive(Debug)]
 pub struct TickLog {
-    dir: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -278,7 +277,7 @@ impl TickLog {
         if !segments::list(dir)?.is_empty() {
             return Err(TickLogError::Exists { path: dir.to_owned() });
         }
-        Self::start(Box::new(Segments::begin(dir, 0)?), 0, dir)
+        Self::start(Box::new(Segments::begin(dir, 0)?), 0)
     }
 
     /// Goes on with the log of a directory behind its last whole record, or with tick `from` where there is none so late, and
@@ -307,19 +306,10 @@ impl TickLog {
     ) -> Result<(TickLog, TickLogContents), TickLogError> {
         segments::remove_void(dir)?;
         let next = contents.next.max(from);
-        Ok((Self::start(Box::new(Segments::begin(dir, generation)?), next, dir)?, contents))
+        Ok((Self::start(Box::new(Segments::begin(dir, generation)?), next)?, contents))
     }
 
-    /// Removes the segments all of whose ticks are below `tick`, save the last segment, and returns how many. The oldest
-    /// goes first, so that a crash leaves a log that only begins earlier.
-    ///
-    /// # Errors
-    /// When the directory cannot be read or written; the log itself goes on.
-    pub fn remove_before(&self, tick: Tick) -> Result<usize, TickLogError> {
-        segments::remove_before(&self.dir, tick)
-    }
-
-    fn start(disk: Box<dyn Disk>, next: Tick, dir: &Path) -> Result<TickLog, TickLogError> {
+    fn start(disk: Box<dyn Disk>, next: Tick) -> Result<TickLog, TickLogError> {
         let path = disk.path();
         let shared = Arc::new(Shared {
             durable: AtomicU64::new(next),
@@ -332,7 +322,7 @@ impl TickLog {
             std::thread::Builder::new().name("tick-log".into()).spawn(move || write_until_closed(&theirs, disk));
         let error =
             |source| TickLogError::Io { action: "start its thread", path, durable: next, source: Arc::new(source) };
-        Ok(TickLog { dir: dir.to_owned(), shared, thread: Some(thread.map_err(error)?) })
+        Ok(TickLog { shared, thread: Some(thread.map_err(error)?) })
     }
 
     /// Takes a record in; it is durable once [`Durable::ticks`] is above its tick. Does not wait for the disk.

@@ -2,9 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{TickLogContents, TickLogError, TickRecord, TornTail};
 use crate::base::{Tick, failpoint};
@@ -127,21 +127,16 @@ impl Disk for Segments {
     }
 }
 
-/// The ticks from the first segment's first to the last one's last.
-pub(super) fn range(dir: &Path) -> Result<Range<Tick>, TickLogError> {
-    let segments = list(dir)?;
-    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(0..0) };
-    let mut contents = TickLogContents::default();
-    read_segment(last, None, last.generation, None, &mut contents)?;
-    Ok(first.first..contents.next)
-}
-
-/// Removes the segments whose ticks are all below `tick`.
-pub(super) fn remove_before(dir: &Path, tick: Tick) -> Result<usize, TickLogError> {
+/// Removes the segments whose ticks are all below `tick`, up to the first that was written to since `idle_since`.
+pub(super) fn remove_before(dir: &Path, tick: Tick, idle_since: SystemTime) -> Result<usize, TickLogError> {
     let segments = list(dir)?;
     let mut removed = 0;
     for pair in segments.windows(2).take_while(|pair| pair[1].first <= tick) {
         let path = &pair[0].path;
+        let written = fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(error("read", path))?;
+        if written >= idle_since {
+            break;
+        }
         fs::remove_file(path).map_err(error("remove", path))?;
         failpoint("ticks.removed");
         // Before the next, so that no hole is left whatever is lost in a crash.

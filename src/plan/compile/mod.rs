@@ -109,6 +109,7 @@ impl Compiler<'_> {
                 interval: config.checkpoint.interval.as_ref().map_or(10_000_000, |d| d.0),
                 rows: config.checkpoint.rows,
                 keep: config.checkpoint.keep.unwrap_or(3) as usize,
+                keep_ticks: config.checkpoint.keep_ticks.as_ref().map_or(30 * 86_400_000_000, |d| d.0),
                 uri: config.checkpoint.uri.as_ref().map(|uri| uri.0.clone()),
             },
             sources,

@@ -3,6 +3,7 @@
 pub mod kafka;
 pub mod redis;
 pub mod rows;
+pub mod s3;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
