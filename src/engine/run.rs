@@ -183,7 +183,13 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     }
     resumed.online_lost = online_lost(recovery.as_ref(), &resources);
     let aligned = match &mut recovery {
-        Some(recovery) => recovery.reader(&plan, reading, epochs)?,
+        Some(recovery) => {
+            let mut aligned = recovery.reader(&plan, reading, epochs)?;
+            if resumed.online_lost && aligned.has_ended() {
+                aligned.once_more();
+            }
+            aligned
+        }
         None => {
             let mut aligned = Aligned::new(&plan, readers(&plan, reading)?, epochs);
             if let Some(dir) = &options.replay {
