@@ -81,13 +81,6 @@ pub struct StoreIdentity {
     pub run_id: Option<String>,
 }
 
-impl StoreIdentity {
-    /// Whether a store that was opened later has what was written here.
-    pub fn is_in(&self, opened: &StoreIdentity) -> bool {
-        self.run_id == opened.run_id && self.generation < opened.generation
-    }
-}
-
 impl OpenStore {
     fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
         match place {
@@ -104,12 +97,13 @@ impl OpenStore {
         }
     }
 
-    /// What tells, after a restart, whether the store still has what was written.
-    pub fn identity(&self) -> StoreIdentity {
-        match self {
-            OpenStore::Embedded { generation, .. } => StoreIdentity { generation: *generation, run_id: None },
-            OpenStore::Redis(store) => StoreIdentity { generation: store.generation(), run_id: Some(store.run_id()) },
-        }
+    /// Whether the store still has what `told` says that an earlier start wrote.
+    pub fn has(&self, told: &StoreIdentity) -> bool {
+        let (held, run_id) = match self {
+            OpenStore::Embedded { generation, .. } => (generation - 1, None),
+            OpenStore::Redis(store) => (store.held(), Some(store.run_id())),
+        };
+        told.generation <= held && told.run_id == run_id
     }
 
     /// Counts how often the store was found to have lost its values; `None` for one that does not.

@@ -308,7 +308,7 @@ fn readers(plan: &Plan, reading: Reading) -> Result<Vec<SourceReader>, EngineErr
 /// Whether the online store lacks values that the loaded state takes as told.
 fn online_lost(recovery: Option<&Recovery>, resources: &graph::Resources) -> bool {
     let Some(loaded) = recovery.and_then(|recovery| recovery.opened.loaded.as_ref()) else { return false };
-    let Some(opened) = resources.online.as_ref().map(OpenStore::identity) else { return false };
+    let Some(opened) = &resources.online else { return false };
     let told: Vec<StoreIdentity> = loaded
         .manifest
         .outboxes
@@ -318,7 +318,7 @@ fn online_lost(recovery: Option<&Recovery>, resources: &graph::Resources) -> boo
         .filter_map(|value| serde_json::from_value(value.clone()).ok())
         .collect();
     // Every worker has told of its own.
-    told.len() != loaded.manifest.workers || !told.iter().all(|store| store.is_in(&opened))
+    told.len() != loaded.manifest.workers || !told.iter().all(|told| opened.has(told))
 }
 
 /// What makes an epoch complete.

@@ -96,7 +96,7 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
     let resumed = Resumed { suppress_through, ..Resumed::default() };
     let checkpoints =
         Checkpoints::start(std::time::Instant::now(), None, resumed, progress, reporter).expect("checkpoints");
-    let watchers = (None, StopHandle::new(), None);
+    let watchers = (None, StopHandle::new(), None, None);
     let instance = "staged".to_owned();
     let shared =
         Shared::new(Arc::clone(&plan), None, Arc::default(), checkpoints, Offsets::default(), instance, watchers);

@@ -200,8 +200,8 @@ impl Aligned {
     /// When they are not: a source is missing, or a file is gone or has another length.
     pub fn same_input(plan: &Plan, state: &AlignedState) -> Result<(), IngestError> {
         check(plan, state)?;
-        let sources = plan.sources.iter().filter_map(|source| Some((source, state.source(&source.name)?)));
-        sources.map(|(source, saved)| same_files(source, saved)).collect()
+        let mut sources = plan.sources.iter().filter_map(|source| Some((source, state.source(&source.name)?)));
+        sources.try_for_each(|(source, saved)| same_files(source, saved))
     }
 
     /// Whether all input had ended when the state was saved that this goes on from: there is nothing to be read.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::ArrayRef;
 use redis::{Cmd, Connection, FromRedisValue, RedisError};
@@ -38,6 +38,8 @@ struct Shared {
     job: String,
     views: Vec<View>,
     generation: u64,
+    /// The generation that the server held when this start joined it.
+    held: u64,
     put_sha: String,
     /// Which life of the server the values are in.
     run_id: Mutex<String>,
@@ -94,6 +96,7 @@ impl RedisStore {
             job: views.first().map(|view| view.job.clone()).unwrap_or_default(),
             views: views.iter().map(|schema| View::new(&plan.prefix, schema)).collect(),
             generation: 0,
+            held: 0,
             put_sha: String::new(),
             run_id: Mutex::new(String::new()),
             losses: Arc::default(),
@@ -101,7 +104,7 @@ impl RedisStore {
             superseded: AtomicBool::new(false),
         };
         let (_, joined) = shared.connect(None).map_err(|trouble| shared.endpoint.wrong(trouble))?;
-        shared.generation = joined.generation;
+        (shared.generation, shared.held) = (joined.generation, joined.held);
         shared.put_sha = joined.put_sha;
         shared.run_id = Mutex::new(joined.run_id);
         Ok(RedisStore { shared: Arc::new(shared) })
@@ -110,6 +113,11 @@ impl RedisStore {
     /// The generation that this start of the job writes.
     pub fn generation(&self) -> u64 {
         self.shared.generation
+    }
+
+    /// The generation that the server held before this start; 0 for none.
+    pub fn held(&self) -> u64 {
+        self.shared.held
     }
 
     /// Names the server's life that the values are in.
@@ -167,6 +175,7 @@ impl Shared {
         let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
+        join.arg(first_generation());
         self.describe(&mut join);
         let (generation, held): (u64, u64) = join.query(&mut connection).map_err(|error| match error.code() {
             Some("TWOLAYOUTS") => Trouble {
@@ -388,6 +397,13 @@ impl Link {
         }
         Ok((worst, total))
     }
+}
+
+/// Wall-clock milliseconds since 1970. Counted from there, generations grow also when the server forgets what it had counted,
+/// and a process that was stopped before that does not seem newer when it wakes.
+fn first_generation() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |since| since.as_millis().try_into().unwrap_or(1))
 }
 
 /// Arguments before the rows of a call.
