@@ -95,7 +95,7 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
         Coordinator::start(None, expected, Arc::clone(&progress), Arc::new(Nobody)).expect("a thread");
     let resumed = Resumed { suppress_through, ..Resumed::default() };
     let checkpoints = Checkpoints::start(None, resumed, progress, reporter).expect("checkpoints");
-    let watchers = (None, StopHandle::new(), None);
+    let watchers = (None, StopHandle::new(), None, None);
     let instance = "staged".to_owned();
     let shared =
         Shared::new(Arc::clone(&plan), None, Arc::default(), checkpoints, Offsets::default(), instance, watchers);
