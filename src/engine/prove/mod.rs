@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use self::chaos::{Chaos, Launch};
+pub use self::chaos::{Chaos, Kills, Launch, Started};
 pub use self::online::OnlineProof;
 use self::recorded::Recorded;
 use self::replay::{Injection, Place};
@@ -119,7 +119,7 @@ pub struct ProofRun {
     pub workers: Vec<usize>,
     /// What was done to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chaos: Option<chaos::Kills>,
+    pub chaos: Option<Kills>,
     /// Raw rows read; unknown of replays that were killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_read: Option<u64>,
