@@ -145,11 +145,22 @@ fn launch(args: &ProveArgs) -> anyhow::Result<Launch> {
 }
 
 fn watch() -> Watch {
-    Arc::new(|plan: &Plan, _: &str| {
+    Arc::new(|plan: &Plan| {
         let observer = Arc::new(Observer::new(plan));
         let progress = Progress::watch(plan, &observer, true);
-        (Some(observer), Box::new(progress) as Box<dyn Any>)
+        (Some(observer), Box::new(Watched(Some(progress))) as Box<dyn Any>)
     })
+}
+
+/// A bar that is taken away with the value.
+struct Watched(Option<Progress>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(progress) = self.0.take() {
+            progress.finish();
+        }
+    }
 }
 
 fn first_difference(proof: &Proof) -> Option<String> {

@@ -148,6 +148,11 @@ pub fn show(mut key: &[u8]) -> Vec<String> {
             (TAG_FLOAT, [a, b, c, d, e, f, g, h, rest @ ..]) => {
                 (f64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]).to_string(), rest)
             }
+            (TAG_DECIMAL, rest) if rest.len() >= 16 => {
+                let (bytes, rest) = rest.split_at(16);
+                let unscaled = bytes.iter().rev().fold(0u128, |sum, byte| sum << 8 | u128::from(*byte));
+                (format!("{} unscaled", unscaled.cast_signed()), rest)
+            }
             (_, rest) => (rest.iter().map(|byte| format!("{byte:02x}")).collect(), &[][..]),
         };
         values.push(value);
@@ -349,6 +354,23 @@ mod tests {
         let mut out = Vec::new();
         hashes(columns, &mut out).unwrap();
         out
+    }
+
+    #[test]
+    fn keys_in_words() {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(vec![Some(-7), None])),
+            Arc::new(StringArray::from(vec!["DE", ""])),
+            Arc::new(BooleanArray::from(vec![true, false])),
+            Arc::new(Float64Array::from(vec![0.5, -2.0])),
+            Arc::new(arrow::array::Decimal128Array::from(vec![-12, 7])),
+            Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX])),
+        ];
+        let keys = encode(&columns).unwrap();
+        assert_eq!(show(keys.get(0)), ["-7", "DE", "true", "0.5", "-12 unscaled", "-9223372036854775808"]);
+        assert_eq!(show(keys.get(1)), ["null", "", "false", "-2", "7 unscaled", "9223372036854775807"]);
+        assert_eq!(show(&[9, 255]), ["ff"]);
+        (0..keys.get(0).len()).for_each(|cut| drop(show(&keys.get(0)[..cut])));
     }
 
     #[test]

@@ -95,6 +95,12 @@ fn sorted(rows: &Rows) -> Vec<usize> {
 
 /// Compares the rows of one key.
 fn group(columns: &[Column], recorded: &[usize], replayed: &[usize], compared: &mut Compared) {
+    if let ([here], [there]) = (recorded, replayed)
+        && first_difference(columns, *here, *there).is_none()
+    {
+        compared.same += 1;
+        return;
+    }
     let mut left = recorded.to_vec();
     let mut right = Vec::new();
     for &there in replayed {

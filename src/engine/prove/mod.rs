@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use self::chaos::{Chaos, Launch};
+pub use self::chaos::{Chaos, Kills, Launch, Started};
 pub use self::online::OnlineProof;
 use self::recorded::Recorded;
 use self::replay::{Injection, Place};
@@ -34,8 +34,8 @@ use crate::plan::model::Plan;
 /// Differences that are kept of each comparison.
 const DIFFERENCES_MAX: usize = 10;
 
-/// Called when a replay begins, with its plan and what it does in words; what it returns watches until it is dropped.
-pub type Watch = Arc<dyn Fn(&Plan, &str) -> (Option<Arc<Observer>>, Box<dyn Any>) + Send + Sync>;
+/// Called with the plan when a replay begins; what it returns watches until it is dropped.
+pub type Watch = Arc<dyn Fn(&Plan) -> (Option<Arc<Observer>>, Box<dyn Any>) + Send + Sync>;
 
 /// What to prove, and how.
 #[derive(Clone, Default)]
@@ -119,7 +119,7 @@ pub struct ProofRun {
     pub workers: Vec<usize>,
     /// What was done to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chaos: Option<chaos::Kills>,
+    pub chaos: Option<Kills>,
     /// Raw rows read; unknown of replays that were killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_read: Option<u64>,
@@ -228,9 +228,8 @@ impl Job<'_> {
         replay::prepare(self.recorded, place.path())?;
         let plan = replay::redirected(self.plan, place.path(), with_online);
         let injection = self.options.inject_ulp.then(|| Injection::new(self.plan, self.options));
-        let words = format!("replay on {workers} worker{}", if workers == 1 { "" } else { "s" });
-        let (observer, _guard) =
-            self.options.watch.as_ref().map_or((None, Box::new(()) as Box<dyn Any>), |w| w(&plan, &words));
+        let (observer, watching) =
+            self.options.watch.as_ref().map_or((None, Box::new(()) as Box<dyn Any>), |watch| watch(&plan));
         let options = RunOptions {
             workers,
             stop: self.options.stop.clone(),
@@ -239,7 +238,7 @@ impl Job<'_> {
             ..RunOptions::default()
         };
         let summary = replay::replay(&plan, place.path(), false, options)?;
-        drop(_guard);
+        drop(watching);
         self.not_stopped()?;
         if injection.is_some_and(|injection| !injection.is_done()) {
             let what = "--inject-ulp: no table has a float in the range, so there is nothing to change";

@@ -16,6 +16,7 @@ use super::*;
 use crate::base::{Ord64, Position};
 use crate::store::StoreError;
 
+mod by_date;
 mod outbox;
 mod upkeep;
 
