@@ -312,6 +312,24 @@ fn a_savepoint_is_complete_and_begins_a_new_life() {
 }
 
 #[test]
+fn a_state_directory_may_begin_a_new_life() {
+    let mut place = Place::new();
+    place.reset("sources.tx.generator.rate=6000");
+    place.stopped(2, 2, &[]);
+    place.reset("sources.tx.generator.rate=max");
+    let state = place.text("state");
+    let copy = Place { dir: TempDir::new().expect("a folder"), sets: place.sets.clone(), env: Vec::new() };
+    copy_all(place.dir.path(), copy.dir.path());
+    let ended = place.run_in("new", 3, &["--from", &state]).well();
+    assert!(!ended.said.contains("did not end"), "{}", ended.said);
+    place.assert_same();
+    // Of one that was killed it is said that something may be missing.
+    copy.run_to("checkpoint.committed=kill@2", "state", 1, &[]);
+    let state = copy.text("state");
+    copy.run_in("new", 1, &["--from", &state]).well().says(&["did not end with epoch", "has not published"]);
+}
+
+#[test]
 fn before_its_first_epoch_a_new_life_goes_on_from_its_savepoint_and_the_tick_log() {
     let mut place = Place::new();
     place.reset("sources.tx.generator.rate=6000");
