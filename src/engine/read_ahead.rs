@@ -46,9 +46,12 @@ impl ReadAhead {
         let (sender, reads) = sync_channel(AHEAD);
         let idle = Arc::new(AtomicBool::new(false));
         let is_idle = Arc::clone(&idle);
-        let handle = std::thread::Builder::new()
-            .name("tidemill-reader".to_owned())
-            .spawn(move || read(reader, &shared, &sender, &activator, &is_idle))?;
+        let handle = std::thread::Builder::new().name("tidemill-reader".to_owned()).spawn(move || {
+            read(reader, &shared, &sender, &activator, &is_idle);
+            // Where no last tick says that it is over, the worker has to look.
+            drop(sender);
+            let _ = activator.activate();
+        })?;
         Ok(ReadAhead { reads, idle, thread: handle.thread().clone() })
     }
 

@@ -85,6 +85,13 @@ impl Recovery {
                     loaded.manifest.tick
                 ));
             }
+            // The manifest of a savepoint has nothing staged.
+            if found.fresh && !loaded.manifest.last && !loaded.manifest.outboxes.is_empty() {
+                tell(&format!(
+                    "the job there did not end with epoch {}: what it staged with it and has not published is not published by this one; end that job well first, and do not run both",
+                    loaded.epoch
+                ));
+            }
             let loaded = &loaded.manifest;
             let changes = Changes::between(&loaded.operators, &planned);
             let mut lost = changes.lost.clone();

@@ -17,7 +17,7 @@ use tidemill::store::offline::{read_table, table_path};
 use crate::support::kafka::{Broker, Record, send, topic};
 use crate::support::rows::{assert_same_rows, same_rows};
 
-const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
+pub const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
   {"name": "id", "type": "long"},
   {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}},
   {"name": "card", "type": "long"},

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use tidemill::base::FAILPOINTS;
 use tidemill::store::offline::table_path;
 
+use crate::kafka_source;
+use crate::support::kafka::{Broker, topic};
 use crate::support::rows::{assert_same_rows, without};
 use crate::support::{root, table_in};
 
@@ -310,6 +312,24 @@ fn a_savepoint_is_complete_and_begins_a_new_life() {
 }
 
 #[test]
+fn a_state_directory_may_begin_a_new_life() {
+    let mut place = Place::new();
+    place.reset("sources.tx.generator.rate=6000");
+    place.stopped(2, 2, &[]);
+    place.reset("sources.tx.generator.rate=max");
+    let state = place.text("state");
+    let copy = Place { dir: TempDir::new().expect("a folder"), sets: place.sets.clone(), env: Vec::new() };
+    copy_all(place.dir.path(), copy.dir.path());
+    let ended = place.run_in("new", 3, &["--from", &state]).well();
+    assert!(!ended.said.contains("did not end"), "{}", ended.said);
+    place.assert_same();
+    // Of one that was killed it is said that something may be missing.
+    copy.run_to("checkpoint.committed=kill@2", "state", 1, &[]);
+    let state = copy.text("state");
+    copy.run_in("new", 1, &["--from", &state]).well().says(&["did not end with epoch", "has not published"]);
+}
+
+#[test]
 fn before_its_first_epoch_a_new_life_goes_on_from_its_savepoint_and_the_tick_log() {
     let mut place = Place::new();
     place.reset("sources.tx.generator.rate=6000");
@@ -561,6 +581,90 @@ fn a_long_run_keeps_little() {
     let names: [&str; 2] = ["features/customer", "predictions/fraud"];
     names.iter().for_each(|table| place.assert_same_table(table));
     assert!(!files(&table_path(&place.path("lake/card_fraud"), "features/customer").join("_delta_log")).is_empty());
+}
+
+/// A job that counts by card what is in a topic, and publishes it to another.
+fn on_kafka(place: &mut Place, broker: &Broker, from: &str, to: Option<&str>) {
+    std::fs::write(place.path("tx.avsc"), kafka_source::SCHEMA).expect("a file");
+    place.sets.clear();
+    let to =
+        to.map_or(String::new(), |to| format!(", to: {{kafka: {{brokers: \"{}\", topic: {to}}}}}", broker.address()));
+    place.rewrite(&format!(
+        r#"
+job: on_kafka
+sources:
+  tx:
+    kafka: {{brokers: "{address}", topic: {from}, start: earliest, group: none}}
+    schema: "{dir}/tx.avsc"
+    id: id
+    event_time: ts
+features:
+  card: {{from: tx, entity: [card], aggregates: {{n: {{count: "*", over: lifetime}}}}{to}}}
+sinks:
+  offline: {{delta: {{uri: "${{LAKE:-./lake}}/on_kafka"}}}}
+"#,
+        address = broker.address(),
+        dir = place.dir.path().display(),
+    ));
+}
+
+#[test]
+fn a_topic_that_was_read_to_its_end_is_not_silently_read_no_more() {
+    let Some(broker) = Broker::start() else { return };
+    let (mut place, from) = (Place::new(), topic("ended"));
+    broker.create_topic(&from, 2);
+    let events = |ids: std::ops::Range<i64>| ids.map(|id| kafka_source::event((id % 2) as i32, id, id * 10));
+    broker.produce(&from, events(0..100));
+    on_kafka(&mut place, broker, &from, None);
+    place.run(1, &[]).well();
+    place.run(2, &[]).well().says(&["nothing is left to be read"]);
+    broker.produce(&from, events(100..110));
+    place.run(2, &[]).refused(&[
+        "source `tx`: partition 0 has messages from offset 50 on",
+        "without --until-end",
+        "SIGTERM",
+    ]);
+    let rows = table_in(&place.path("lake/on_kafka"), "features/card", None).num_rows();
+    assert_eq!(rows, 100);
+}
+
+#[test]
+fn a_topic_may_be_added_and_taken_away_when_nothing_waits_for_it() {
+    let Some(broker) = Broker::start() else { return };
+    let (mut place, from, to) = (Place::new(), topic("changed"), topic("changed-to"));
+    [&from, &to].into_iter().for_each(|name| broker.create_topic(name, 2));
+    let events = |ids: std::ops::Range<i64>| ids.map(|id| kafka_source::event((id % 2) as i32, id, id * 10));
+    let stopped = |place: &Place, rows: usize| {
+        // Live: it reads what is there and waits for more.
+        let state = place.text("state");
+        let child = spawn(place.command("run", &["--json", "--state", &state]));
+        let (deadline, table) = (Instant::now() + PATIENCE, table_path(&place.path("lake/on_kafka"), "features/card"));
+        let count = || {
+            let read = tidemill::store::offline::read_table(&table, None, None).unwrap_or_default();
+            read.iter().map(RecordBatch::num_rows).sum::<usize>()
+        };
+        while count() < rows && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        terminate(&child);
+        finished(child).well();
+        assert_eq!(count(), rows);
+    };
+    place.sets.clear();
+    broker.produce(&from, events(0..100));
+    on_kafka(&mut place, broker, &from, None);
+    place.sets.push("checkpoint.interval=200ms".to_owned());
+    stopped(&place, 100);
+    on_kafka(&mut place, broker, &from, Some(&to));
+    place.sets.push("checkpoint.interval=200ms".to_owned());
+    broker.produce(&from, events(100..150));
+    stopped(&place, 150);
+    assert_eq!(broker.consume(&to).len(), 50);
+    on_kafka(&mut place, broker, &from, None);
+    broker.produce(&from, events(150..170));
+    place.sets.push("checkpoint.interval=200ms".to_owned());
+    stopped(&place, 170);
+    assert_eq!(broker.consume(&to).len(), 50);
 }
 
 /// Copies a folder with everything in it.
