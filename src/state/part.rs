@@ -1,10 +1,11 @@
 //! Snapshot parts: one object per worker and epoch with the state of its operators, by key slot.
 //!
 //! A part begins with eight bytes that name the format. Then chunks follow: the operator's name, a mode, and the number of
-//! entries; for each entry its slot and length; then the entries' bytes. Numbers are little-endian. A part has no end mark:
-//! the manifest knows its length and its CRC-32.
+//! entries; for each entry its slot and length; then the entries' bytes, or, as the mode says, the length of one zstd frame
+//! of them all and the frame. Numbers are little-endian. A part has no end mark: the manifest knows its length and its CRC-32.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,11 @@ use super::store::{ObjectWriter, Store};
 
 /// First bytes of a part.
 const FORMAT: [u8; 8] = *b"TMSTATE1";
+
+/// Set in a mode whose entries are one zstd frame.
+const PACKED: u8 = 2;
+/// Level of that frame: what repeats from slot to slot, such as a schema, is found by the fastest, too.
+const LEVEL: i32 = 1;
 
 /// Folder of the parts.
 pub(super) const FOLDER: &str = "parts";
@@ -101,11 +107,36 @@ impl PartWriter {
     /// # Errors
     /// When the store takes no more.
     pub fn chunk(&mut self, operator: &str, mode: Mode, entries: &[SlotBytes]) -> Result<(), StateError> {
+        self.put_head(operator, mode as u8, entries)?;
+        for (_, bytes) in entries {
+            self.put(bytes)?;
+        }
+        let bytes: usize = entries.iter().map(|(_, bytes)| bytes.len()).sum();
+        *self.operators.entry(operator.to_owned()).or_default() += bytes as u64;
+        Ok(())
+    }
+
+    /// As [`PartWriter::chunk`], for entries that have much in common: they are compressed together.
+    ///
+    /// # Errors
+    /// When the store takes no more.
+    pub fn chunk_packed(&mut self, operator: &str, mode: Mode, entries: &[SlotBytes]) -> Result<(), StateError> {
+        let all: Vec<u8> = entries.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+        let packed = zstd::bulk::compress(&all, LEVEL).ok().filter(|packed| packed.len() < all.len());
+        let Some(packed) = packed else { return self.chunk(operator, mode, entries) };
+        self.put_head(operator, mode as u8 | PACKED, entries)?;
+        self.put(&(packed.len() as u64).to_le_bytes())?;
+        self.put(&packed)?;
+        *self.operators.entry(operator.to_owned()).or_default() += packed.len() as u64;
+        Ok(())
+    }
+
+    fn put_head(&mut self, operator: &str, mode: u8, entries: &[SlotBytes]) -> Result<(), StateError> {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         head.extend_from_slice(&(operator.len() as u16).to_le_bytes());
         head.extend_from_slice(operator.as_bytes());
-        head.push(mode as u8);
+        head.push(mode);
         head.extend_from_slice(&(entries.len() as u32).to_le_bytes());
         for (slot, bytes) in entries {
             head.extend_from_slice(&slot.to_le_bytes());
@@ -113,11 +144,6 @@ impl PartWriter {
         }
         self.put(&head)?;
         self.head = head;
-        for (_, bytes) in entries {
-            self.put(bytes)?;
-        }
-        let bytes: usize = entries.iter().map(|(_, bytes)| bytes.len()).sum();
-        *self.operators.entry(operator.to_owned()).or_default() += bytes as u64;
         Ok(())
     }
 
@@ -145,7 +171,9 @@ pub struct Part {
 struct Chunk {
     operator: String,
     mode: Mode,
+    /// Where each slot's bytes are: in `unpacked`, or in the part.
     entries: Vec<(u16, Range<usize>)>,
+    unpacked: Option<Vec<u8>>,
 }
 
 impl Part {
@@ -170,7 +198,10 @@ impl Part {
     pub fn entries<'a>(&'a self, operator: &'a str, current: bool) -> impl Iterator<Item = (u16, &'a [u8])> {
         let wanted = move |chunk: &&Chunk| chunk.operator == operator && (chunk.mode == Mode::Change || current);
         let chunks = self.chunks.iter().filter(wanted);
-        chunks.flat_map(|chunk| chunk.entries.iter().map(|(slot, range)| (*slot, &self.bytes[range.clone()])))
+        chunks.flat_map(|chunk| {
+            let bytes = chunk.unpacked.as_ref().unwrap_or(&self.bytes);
+            chunk.entries.iter().map(|(slot, range)| (*slot, &bytes[range.clone()]))
+        })
     }
 }
 
@@ -188,24 +219,41 @@ fn parse(bytes: &[u8]) -> Option<Vec<Chunk>> {
     while at < bytes.len() {
         let length = u16::from_le_bytes(take(&mut at, 2)?.try_into().ok()?);
         let operator = std::str::from_utf8(take(&mut at, usize::from(length))?).ok()?.to_owned();
-        let mode = match take(&mut at, 1)? {
-            [0] => Mode::Change,
-            [1] => Mode::Replace,
+        let (mode, packed) = match take(&mut at, 1)? {
+            [byte] if *byte < 2 * PACKED => (*byte & !PACKED, byte & PACKED != 0),
             _ => return None,
         };
+        let mode = if mode == 0 { Mode::Change } else { Mode::Replace };
         let count = u32::from_le_bytes(take(&mut at, 4)?.try_into().ok()?) as usize;
         let heads = take(&mut at, count.checked_mul(10)?)?;
         let mut entries = Vec::with_capacity(count);
+        let mut end = if packed { 0 } else { at };
         for head in heads.chunks_exact(10) {
             let slot = u16::from_le_bytes(head[..2].try_into().ok()?);
             let length = usize::try_from(u64::from_le_bytes(head[2..].try_into().ok()?)).ok()?;
-            let from = at;
-            take(&mut at, length)?;
-            entries.push((slot, from..at));
+            let from = end;
+            end = end.checked_add(length)?;
+            entries.push((slot, from..end));
         }
-        chunks.push(Chunk { operator, mode, entries });
+        let unpacked = if packed {
+            let length = u64::from_le_bytes(take(&mut at, 8)?.try_into().ok()?);
+            Some(unpack(take(&mut at, usize::try_from(length).ok()?)?, end)?)
+        } else {
+            let length = end - at;
+            take(&mut at, length)?;
+            None
+        };
+        chunks.push(Chunk { operator, mode, entries, unpacked });
     }
     Some(chunks)
+}
+
+/// What was packed, if it has this length. No more is reserved than is found, whatever the length claims.
+fn unpack(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    let limit = (length as u64).checked_add(1)?;
+    zstd::stream::read::Decoder::new(packed).ok()?.take(limit).read_to_end(&mut unpacked).ok()?;
+    (unpacked.len() == length).then_some(unpacked)
 }
 
 #[cfg(test)]
@@ -213,19 +261,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Written = Vec<(String, bool, Vec<SlotBytes>)>;
+    /// Operator, whether it replaces, whether it is packed, entries.
+    type Written = Vec<(String, bool, bool, Vec<SlotBytes>)>;
 
     fn chunks() -> impl Strategy<Value = Written> {
-        let entry = (0u16..1024, prop::collection::vec(any::<u8>(), 0..20));
-        let chunk = ("[ab]{0,2}", any::<bool>(), prop::collection::vec(entry, 0..5));
+        let entry = (0u16..1024, prop::collection::vec(prop_oneof![3 => Just(7u8), 1 => any::<u8>()], 0..40));
+        let chunk = ("[ab]{0,2}", any::<bool>(), any::<bool>(), prop::collection::vec(entry, 0..5));
         prop::collection::vec(chunk, 0..6)
     }
 
     fn write(store: &Store, chunks: &Written) -> PartRef {
         let mut writer = PartWriter::begin(store, "parts/p").expect("it begins");
-        for (operator, replace, entries) in chunks {
+        for (operator, replace, packed, entries) in chunks {
             let mode = if *replace { Mode::Replace } else { Mode::Change };
-            writer.chunk(operator, mode, entries).expect("it is written");
+            let written = match packed {
+                true => writer.chunk_packed(operator, mode, entries),
+                false => writer.chunk(operator, mode, entries),
+            };
+            written.expect("it is written");
         }
         writer.finish(7, true).expect("it is finished")
     }
@@ -240,7 +293,7 @@ mod tests {
             for operator in ["", "a", "b", "ab"] {
                 for current in [false, true] {
                     let wanted = chunks.iter().filter(|c| c.0 == operator && (current || !c.1));
-                    let expected: Vec<SlotBytes> = wanted.flat_map(|c| c.2.clone()).collect();
+                    let expected: Vec<SlotBytes> = wanted.flat_map(|c| c.3.clone()).collect();
                     let found = part.entries(operator, current).map(|(slot, bytes)| (slot, bytes.to_vec()));
                     prop_assert_eq!(found.collect::<Vec<_>>(), expected);
                 }
@@ -263,5 +316,19 @@ mod tests {
             let lied = PartRef { bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes), ..part };
             let _ = Part::read(&store, &lied);
         }
+    }
+
+    #[test]
+    fn what_repeats_from_slot_to_slot_is_written_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+        let schema: Vec<u8> = (0..1_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let entries: Vec<SlotBytes> =
+            (0..1_024u16).map(|slot| (slot, [&schema[..], &slot.to_le_bytes()].concat())).collect();
+        let part = write(&store, &vec![("join".to_owned(), false, true, entries.clone())]);
+        assert!(part.bytes < 40_000, "{}", part.bytes);
+        let read = Part::read(&store, &part).expect("it is whole");
+        let found: Vec<SlotBytes> = read.entries("join", true).map(|(slot, bytes)| (slot, bytes.to_vec())).collect();
+        assert_eq!(found, entries);
     }
 }

@@ -133,7 +133,8 @@ impl Writing {
                     let encoded = encode().map_err(|what| {
                         StateError::Refused(format!("the state of `{operator}` cannot be written: {what}"))
                     });
-                    self.part(epoch)?.chunk(&operator, mode, &encoded?)?;
+                    // Here no worker waits, and rows of many slots have their schema in common.
+                    self.part(epoch)?.chunk_packed(&operator, mode, &encoded?)?;
                 }
                 Message::Done { epoch, whole } => {
                     self.part(epoch)?;

@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(compared.differences, [RowDifference::Doubled { recorded: 1 }]);
         let compared = found(&both([&a, &b]), &both([&b, &c]));
         assert_eq!(compared.differences, [RowDifference::Value { recorded: 0, replayed: 1, column: 1 }]);
-        assert_eq!(found(&[a.clone()], &[]).differences, [RowDifference::Extra { recorded: 0 }]);
+        assert_eq!(found(std::slice::from_ref(&a), &[]).differences, [RowDifference::Extra { recorded: 0 }]);
         assert_eq!(found(&[], &[a]).differences, [RowDifference::Missing { replayed: 0 }]);
     }
 

@@ -251,7 +251,8 @@ mod tests {
         let base = [(1, 0.5, 20), (2, 0.0, 20), (-3, 1.0, 5)];
         let ours = store(&dir.path().join("ours"), &base, 10);
         let more = [(1, 0.5, 20), (2, 0.0, 20), (-3, 1.0, 5), (9, 0.0, 5)];
-        let cases: [(&[(i64, f64, EventTime)], EventTime, &str); 8] = [
+        type Rows<'a> = &'a [(i64, f64, EventTime)];
+        let cases: [(Rows<'_>, EventTime, &str); 8] = [
             (&base, 11, "column the job's clock"),
             (&more, 10, "id=9, column (state)\n    recorded there\n    replayed not there"),
             (&base, 10, ""),

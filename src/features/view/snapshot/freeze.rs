@@ -369,8 +369,8 @@ impl ViewState {
                     let _ = self.prefetch_record(*next);
                 }
                 let found = self.index.find(hashes[i], |handle| self.key_word(handle) == *key);
-                // Gone, or its number given to another key, or written when it changed again.
-                if let Some((_, handle)) = found
+                // Gone, or its number given to another key, maybe of another slot, or written when it changed again.
+                if let Some((_, handle)) = found.filter(|_| slot_of(hashes[i]) == slot)
                     && self.changes.is_pending(self.stamp(handle))
                 {
                     self.write_pending(handle, slot);

@@ -430,6 +430,72 @@ fn freezes_do_not_mix_and_need_tracking() {
     assert_eq!(setup.restored(&[first, rest], 1)[0].keys(), 100);
 }
 
+/// A busy key's rows are written as they were, though they have left every window by then and others have come.
+#[test]
+fn rows_of_a_busy_key_stay_until_they_are_written() {
+    for whole in [true, false] {
+        let (_, mut view, rows) = mean(|i| i as i64 % 2, false, 6000);
+        let mut twin = mean(|i| i as i64 % 2, false, 0).1;
+        for view in [&mut view, &mut twin] {
+            view.apply_own(&batch(&rows[..2500], false)).unwrap();
+            written(view, true);
+            view.apply_own(&batch(&rows[2500..3000], false)).unwrap();
+        }
+        let expected = written(&mut twin, whole);
+        view.freeze(whole).unwrap();
+        let before = view.memory_bytes();
+        for tick in rows[3000..].chunks(100) {
+            view.apply_own(&batch(tick, false)).unwrap();
+            view.advance(tick[99].time);
+        }
+        assert!(view.memory_bytes() > before, "rows are held");
+        assert_eq!(view.write_frozen(usize::MAX), expected, "whole: {whole}");
+        // What changed meanwhile is in the next one, and what was held goes.
+        let (_, mut later, _) = mean(|i| i as i64 % 2, false, 0);
+        later.apply_own(&batch(&rows, false)).unwrap();
+        let (ours, theirs) = (written(&mut view, true), written(&mut later, true));
+        let content = |parts: &Parts| parts.iter().map(|(slot, bytes)| (*slot, bytes.len())).collect::<Vec<_>>();
+        assert_eq!(content(&ours), content(&theirs));
+        let rows = simple(|i| i as i64 % 2, 1, 9000);
+        let held = view.chunks.bytes_used();
+        view.apply_own(&batch(&rows[6000..], false)).unwrap();
+        assert!(view.chunks.bytes_used() * 2 < held, "{} of {held}", view.chunks.bytes_used());
+    }
+}
+
+/// Nor does a sweep let go of them.
+#[test]
+fn a_sweep_leaves_the_rows_of_a_busy_key_that_are_to_be_written() {
+    let (_, mut view, rows) = mean(|_| 7, false, 2000);
+    let mut twin = mean(|_| 7, false, 0).1;
+    for view in [&mut view, &mut twin] {
+        view.apply_own(&batch(&rows, false)).unwrap();
+    }
+    let expected = written(&mut twin, true);
+    view.freeze(true).unwrap();
+    (2000..9000).step_by(100).for_each(|time| view.advance(time));
+    assert_eq!(view.keys(), 1);
+    assert_eq!(view.write_frozen(usize::MAX), expected);
+    (9000..20_000).step_by(100).for_each(|time| view.advance(time));
+    assert_eq!(view.keys(), 0, "a later sweep comes by");
+}
+
+/// Names that came and went give their numbers to names of other slots, between two freezes, too.
+#[test]
+fn a_number_that_goes_to_another_name_is_written_where_that_belongs() {
+    let (setup, ..) = mean(|_| 0, false, 0);
+    let setup = Setup { text_key: true, ..setup };
+    let mut view = setup.state(true);
+    let mut rows = simple(|i| i as i64, 1, 80);
+    rows[40..].iter_mut().for_each(|row| row.time += 10_000);
+    view.apply_own(&batch(&rows[..40], true)).unwrap();
+    (100..9000).step_by(100).for_each(|time| view.advance(time));
+    assert_eq!(view.keys(), 0);
+    view.apply_own(&batch(&rows[40..], true)).unwrap();
+    let parts = written(&mut view, false);
+    assert_eq!(setup.restored(&[parts], 1)[0].keys(), 40);
+}
+
 /// Another format must get another version.
 #[test]
 fn a_slot_is_pinned() {
