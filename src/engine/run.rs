@@ -20,7 +20,7 @@ use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::upkeep::UpkeepThread;
-use super::{online_redis, operators};
+use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks;
@@ -160,6 +160,11 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
+    if let Some((open, loaded)) =
+        resources.online.as_ref().zip(recovery.as_ref().and_then(|r| r.opened.loaded.as_ref()))
+    {
+        online_sink::tell_clock(open, &loaded.manifest, &options.stop)?;
+    }
     let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
     let aligned = match &mut recovery {
         Some(recovery) => recovery.reader(&plan, reading, epochs)?,
