@@ -17,12 +17,13 @@ use super::chain::update_schema;
 use super::graph::{OpenStore, StoreIdentity};
 use super::online_redis;
 use super::publish::ONLINE;
-use super::shared::Shared;
+use super::shared::{Shared, StopHandle};
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{Epoch, EventTime, Tick};
 use crate::ops::Batch;
 use crate::plan::model::{Plan, ViewPlan};
 use crate::state::Report;
+use crate::state::manifest::Manifest;
 use crate::store::StoreError;
 use crate::store::online::{ColumnSchema, OnlineStore, RedisStore, Stamp, View, ViewSchema};
 
@@ -194,6 +195,27 @@ fn writer(
                 shared.fail(EngineError::Store(error));
                 None
             }
+        }
+    }
+}
+
+/// Tells a store the clock of the state that a start goes on from: there may be no further tick that would.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn tell_clock(open: &OpenStore, loaded: &Manifest, stop: &StopHandle) -> Result<(), EngineError> {
+    if loaded.now == EventTime::MIN {
+        return Ok(());
+    }
+    match open {
+        OpenStore::Embedded { store, .. } => {
+            store.set_now(loaded.now);
+            Ok(store.flush()?)
+        }
+        OpenStore::Redis(store) => {
+            let stamp = Stamp { generation: store.generation(), tick: loaded.tick };
+            store.writer("0").put(stamp, Some(loaded.now), &[], &|| stop.is_stopped())?;
+            Ok(())
         }
     }
 }

@@ -21,7 +21,7 @@ use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::upkeep::UpkeepThread;
-use super::{online_redis, operators};
+use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks;
@@ -177,6 +177,11 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         None => None,
     };
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
+    if let Some((open, loaded)) =
+        resources.online.as_ref().zip(recovery.as_ref().and_then(|r| r.opened.loaded.as_ref()))
+    {
+        online_sink::tell_clock(open, &loaded.manifest, &options.stop)?;
+    }
     let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
     if let Some(recovered) = &mut resumed.recovered {
         recovered.read = began.elapsed();
