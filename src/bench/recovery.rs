@@ -26,6 +26,7 @@ use serde_json::Value;
 use super::end_to_end::Scratch;
 use super::w1_data::W1Data;
 use super::windows;
+use crate::ingest::ticks;
 
 /// Events per key and day; see [`data`].
 const EVENTS_PER_KEY: f64 = 3.33;
@@ -216,15 +217,12 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         with_state.push(saved);
     }
     let throughput = throughput(options, &pairs, &with_state)?;
-    let full_speed = Duration::from_secs_f64(median(pairs.iter().map(|p| p.1).collect()));
+    let last = with_state.last().context("no run was made")?;
+    let count = number(last, "/ticks")? as u64;
 
     let state = dir.0.join("state");
     let job = bench.start("killed at full speed", Some(&state), None)?;
-    job.run_for(full_speed.mul_f64(2.0 / 3.0))?.kill()?;
-    ensure!(
-        newest_epoch(&state)? > 0,
-        "the job committed nothing before it was killed; give more --events or a shorter --interval"
-    );
+    job.reads(&state, count * 2 / 3)?.kill()?;
     let (fast, slow) = (RATES[0], RATES[1]);
     let spawned = unix_ms();
     let first = bench.start("restarted", Some(&state), Some(fast))?.commits(&state, 4)?.interrupt()?;
@@ -237,7 +235,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let killed_at_steady_rate = restart(Some(fast), spawned, &second)?;
     fs::remove_dir_all(&state)?;
 
-    let last = with_state.last().context("no run was made")?;
     Ok(Report {
         events: options.events,
         cards: options.keys,
@@ -417,6 +414,18 @@ impl Job {
         Ok(self)
     }
 
+    /// Lets it run until its tick log has so many ticks and an epoch is committed: time would tell nothing on a machine that others use.
+    fn reads(mut self, state: &Path, count: u64) -> anyhow::Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        // While the job makes it, a log may not be readable.
+        while ticks::read(state).map_or(0, |log| log.next) < count || newest_epoch(state)? == 0 {
+            ensure!(Instant::now() < deadline, "the job ({}) does not come to tick {count}", self.what);
+            self.must_run()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
     /// Lets it run until it has committed so many epochs more.
     fn commits(mut self, state: &Path, epochs: u64) -> anyhow::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
@@ -435,7 +444,11 @@ impl Job {
 
     fn must_run(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("the job ({}) ended too early ({status}); give more --events: {}", self.what, self.said());
+            bail!(
+                "the job ({}) ended too early ({status}); give more --events, or a shorter --interval: {}",
+                self.what,
+                self.said()
+            );
         }
         Ok(())
     }
