@@ -129,6 +129,12 @@ impl Checkpoints {
         loaded.entries(name).filter(|(slot, _)| own(slot)).try_for_each(|(slot, bytes)| import(slot, bytes))
     }
 
+    /// The tick and the job's clock of what operators are restored from.
+    pub fn restored_at(&self) -> Option<(Tick, EventTime)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.as_ref().map(|loaded| (loaded.manifest.tick, loaded.manifest.now))
+    }
+
     /// Notes that a worker has built its graph; after the last one what was loaded is let go of.
     pub fn built(&self) {
         if self.building.fetch_sub(1, Ordering::AcqRel) == 1 {

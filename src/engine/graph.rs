@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::DataType;
 use timely::dataflow::Scope;
@@ -36,7 +35,7 @@ use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
-use crate::store::online::{OnlineStore, RedisStore, SocketGuard, Whole};
+use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -94,18 +93,11 @@ impl OpenStore {
         }
     }
 
-    fn whole(&self) -> Option<Arc<Whole>> {
+    /// The store, if it may lose its values.
+    fn redis(&self) -> Option<RedisStore> {
         match self {
             OpenStore::Embedded { .. } => None,
-            OpenStore::Redis(store) => Some(store.whole()),
-        }
-    }
-
-    /// Counts how often the store was found to have lost its values; `None` for one that does not.
-    fn losses(&self) -> Option<Arc<AtomicU64>> {
-        match self {
-            OpenStore::Embedded { .. } => None,
-            OpenStore::Redis(store) => Some(store.losses()),
+            OpenStore::Redis(store) => Some(store.clone()),
         }
     }
 }
@@ -367,8 +359,7 @@ impl<'s> Graph<'_, 's> {
                 key: key.clone(),
                 side,
                 online: first && self.resources.online.is_some(),
-                losses: self.resources.online.as_ref().and_then(OpenStore::losses),
-                whole: self.resources.online.as_ref().and_then(OpenStore::whole),
+                redis: self.resources.online.as_ref().and_then(OpenStore::redis),
                 name,
             };
             schema = chain::schema_after(&schema, view);

@@ -81,7 +81,8 @@ pub fn writer(
     }
 }
 
-fn put(
+/// Writes batches of views as of one tick; `None` when given up.
+pub fn put(
     writer: &mut RedisWriter,
     stamp: Stamp,
     now: Option<EventTime>,

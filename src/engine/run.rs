@@ -251,6 +251,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     if let Some(error) = shared.take_failure() {
         return Err(error);
     }
+    if let Some(online) = &resources.online {
+        online.confirm(Epoch::MAX);
+    }
     let seconds = started.elapsed().as_secs_f64();
     shared.offsets.finish();
     if let (Some(dir), Some(target)) = (&options.state_dir, &options.savepoint) {

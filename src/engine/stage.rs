@@ -17,7 +17,7 @@ use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
 use super::checkpoint::{SLICE_BYTES, Saver};
 use super::letters::letters;
-use super::online_redis::AllValues;
+use super::online_redis::{AllValues, put};
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, Slice, TickLogic, per_tick};
 use crate::base::{EventTime, Micros, Tick, format_duration};
@@ -29,7 +29,7 @@ use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
 use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan, Window};
 use crate::state::Mode;
-use crate::store::online::Whole;
+use crate::store::online::{RedisStore, Stamp, Whole};
 
 /// Keys in one batch for the online store.
 const REFRESH_ROWS: usize = 65_536;
@@ -46,10 +46,8 @@ pub struct StageInput {
     pub side: bool,
     /// Whether online values are wanted.
     pub online: bool,
-    /// Counts how often the online store lost its values, if it may.
-    pub losses: Option<Arc<AtomicU64>>,
-    /// Where it is noted that losses are made up for.
-    pub whole: Option<Arc<Whole>>,
+    /// The online store, if it may lose its values.
+    pub redis: Option<RedisStore>,
     /// Names the state in snapshots.
     pub name: String,
 }
@@ -83,10 +81,10 @@ pub fn view_stage<'s>(
             None
         }
     };
-    if let Some(core) = &mut core
-        && let Err(error) = core.restore(&input.name, (scope.index(), scope.peers()))
-    {
-        shared.fail(error);
+    if let Some(core) = &mut core {
+        let restored = core.restore(&input.name, (scope.index(), scope.peers()));
+        let restored = restored.and_then(|()| core.make_good(input, scope.index()));
+        restored.unwrap_or_else(|error| shared.fail(error));
     }
     let logic = Box::new(ViewLogic { core, shared: Arc::clone(shared), view: input.view, own });
     let ports = std::iter::once(rows).chain(updates).collect();
@@ -162,8 +160,6 @@ struct Online {
     seen: u64,
     /// Where that is noted, and as whose.
     whole: Option<(Arc<Whole>, usize)>,
-    /// Whether values were missing when the job started, of which nothing was sent yet.
-    missing: bool,
     /// Whether they are being sent, a slice at each tick.
     resending: bool,
     /// A key without rows had its last event at least this long ago.
@@ -208,10 +204,12 @@ impl StageCore {
         let online = plan.online.as_ref().filter(|_| input.online).map(|o| Online {
             refresh: o.refresh,
             last: None,
-            losses: input.losses.clone(),
-            seen: input.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire)),
-            whole: input.whole.as_ref().map(|whole| (Arc::clone(whole), whole.register())),
-            missing: input.whole.as_ref().is_some_and(|whole| whole.incomplete()),
+            losses: input.redis.as_ref().map(RedisStore::losses),
+            seen: input.redis.as_ref().map_or(0, |redis| redis.losses().load(Ordering::Acquire)),
+            whole: input.redis.as_ref().map(RedisStore::whole).map(|whole| {
+                let stage = whole.register();
+                (whole, stage)
+            }),
             resending: false,
             reach: reach(view),
             schema: online_schema(view),
@@ -243,6 +241,31 @@ impl StageCore {
         self.saver = self.shared.checkpoints.operator(place.0, name);
         let shared = Arc::clone(&self.shared);
         shared.checkpoints.restore(name, place, |slot, bytes| Ok(self.state.import(slot, bytes)?))
+    }
+
+    /// Writes all restored values again where the online store may lack some: no tick may come that would tell them.
+    fn make_good(&mut self, input: &StageInput, worker: usize) -> Result<(), EngineError> {
+        let (Some(online), Some(redis)) = (&self.online, &input.redis) else { return Ok(()) };
+        let Some((whole, stage)) = online.whole.as_ref().filter(|(whole, _)| whole.incomplete()) else { return Ok(()) };
+        if let Some((tick, now)) = self.shared.checkpoints.restored_at().filter(|(_, now)| *now != EventTime::MIN) {
+            let mut writer = redis.writer(format!("restore-{worker}"));
+            let stamp = Stamp { generation: redis.generation(), tick };
+            let give_up = || self.shared.failed() || self.shared.stopping();
+            self.state.mark_all();
+            loop {
+                let (batch, more) = online.values(&mut self.state, now)?;
+                if let Some(batch) = batch
+                    && put(&mut writer, stamp, Some(now), &[(input.view, &batch)], &give_up)?.is_none()
+                {
+                    return Ok(());
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        whole.made_good(*stage, online.seen, 0);
+        Ok(())
     }
 
     /// At an epoch's end: freezes the state, to be written in slices while later ticks change it.
@@ -356,9 +379,9 @@ impl StageCore {
             return Ok(());
         }
         let losses = online.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire));
-        if losses > online.seen || online.missing {
+        if losses > online.seen {
             self.state.mark_all();
-            (online.seen, online.missing) = (losses, false);
+            online.seen = losses;
             online.resending = true;
         }
         let due = online.last.is_none_or(|last| info.now >= last.saturating_add(online.refresh));

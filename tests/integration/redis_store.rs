@@ -81,7 +81,7 @@ fn an_older_stamp_never_replaces_a_newer_one() {
         let stores: Vec<RedisStore> =
             (0..STARTS).map(|_| RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store")).collect();
         let generations: Vec<u64> = stores.iter().map(RedisStore::generation).collect();
-        prop_assert_eq!(&generations, &[1, 2, 3]);
+        prop_assert_eq!(&generations, &[generations[0], generations[0] + 1, generations[0] + 2]);
         let mut writers: Vec<RedisWriter> = stores.iter().map(|store| store.writer("0")).collect();
         let mut naive: HashMap<i64, (Stamp, i64)> = HashMap::new();
         for (number, step) in (0i64..).zip(steps) {

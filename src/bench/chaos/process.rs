@@ -54,6 +54,9 @@ impl Process {
             if let Some(status) = self.ended {
                 return Ok(Some(Became::Ended(status)));
             }
+            if self.stopped {
+                return Ok(Some(Became::Stopped));
+            }
             let mut status = 0;
             let pid = self.child.id().cast_signed();
             // SAFETY: asks after a child of this process, which nobody else waits for; the call writes one integer.
@@ -117,6 +120,7 @@ impl Process {
     /// When it does not die.
     pub fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(libc::SIGKILL);
+        self.stopped = false;
         self.end()
     }
 

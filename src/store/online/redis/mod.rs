@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `format` | `1`, the version of this layout |
 //! | `job` | name of the job |
-//! | `generation` | the newest start of the job, counted up by each start |
+//! | `generation` | the newest start of the job, counted up by each start, from the milliseconds since 1970 of the first |
 //! | `clock` | `event` or `wall`: what "now" is |
 //! | `now` | an event-time job's clock, microseconds; absent until it has one |
 //! | `whole` | the server's run id when all values were last known to be there |

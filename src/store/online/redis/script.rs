@@ -2,12 +2,12 @@
 
 /// Joins a generation of the job, or claims the next; tells (generation, the one found, 0 when there was none).
 ///
-/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; then field, value of what a job says of
+/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; the generation of the first start; then field, value of what a job says of
 /// itself (only the newest generation speaks); then `"layouts"`; then field, value of layouts, which anyone adds.
 pub(super) const JOIN: &str = r#"
 local held = tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
-local mine = tonumber(ARGV[1]) or held + 1
-local at = 2
+local mine = tonumber(ARGV[1]) or (held == 0 and tonumber(ARGV[2]) or held + 1)
+local at = 3
 while ARGV[at] ~= 'layouts' do at = at + 2 end
 for i = at + 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
@@ -23,7 +23,7 @@ if mine >= held then
     end
   end
   redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', mine))
-  for i = 2, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  for i = 3, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 return {mine, held}
 "#;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::ArrayRef;
 use redis::{Cmd, Connection, FromRedisValue, RedisError};
@@ -201,6 +201,7 @@ impl Shared {
             redis::cmd("HGET").arg(&self.prefix).arg("whole").query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
+        join.arg(first_generation());
         self.describe(&mut join);
         let (generation, held): (u64, u64) = join.query(&mut connection).map_err(|error| match error.code() {
             Some("TWOLAYOUTS") => Trouble {
@@ -434,6 +435,13 @@ impl Link {
         }
         Ok((worst, total))
     }
+}
+
+/// Wall-clock milliseconds since 1970. Counted from there, generations grow also when the server forgets what it had counted,
+/// and a process that was stopped before that does not seem newer when it wakes.
+fn first_generation() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |since| since.as_millis().try_into().unwrap_or(1))
 }
 
 /// Arguments before the rows of a call.
