@@ -46,9 +46,12 @@ impl ReadAhead {
         let (sender, reads) = sync_channel(AHEAD);
         let idle = Arc::new(AtomicBool::new(false));
         let is_idle = Arc::clone(&idle);
-        let handle = std::thread::Builder::new()
-            .name("tidemill-reader".to_owned())
-            .spawn(move || read(reader, &shared, &sender, &activator, &is_idle))?;
+        let handle = std::thread::Builder::new().name("tidemill-reader".to_owned()).spawn(move || {
+            read(reader, &shared, &sender, &activator, &is_idle);
+            // An end without a last tick, where everything had been read before, is seen only by who looks.
+            drop(sender);
+            let _ = activator.activate();
+        })?;
         Ok(ReadAhead { reads, idle, thread: handle.thread().clone() })
     }
 
