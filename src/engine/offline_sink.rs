@@ -95,7 +95,7 @@ fn writer(
         job_version: shared.plan.version,
         sources: shared.plan.sources.iter().map(|s| s.name.clone()).collect(),
         worker,
-        outbox: shared.checkpoints.enabled().then(|| shared.instance.clone()),
+        outbox: shared.checkpoints.enabled().then(|| shared.outbox.clone()),
         ..WriterOptions::default()
     };
     let mut writers = Vec::new();

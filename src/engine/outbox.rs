@@ -2,14 +2,14 @@
 //!
 //! Topics that differ in name alone share a publisher, as they share a producer when they are written at least once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::EngineError;
 use crate::base::Epoch;
 use crate::plan::model::{Delivery, Plan, TopicPlan};
 use crate::store::StoreError;
-use crate::store::topic::outbox::{OutboxPart, OutboxWriter, remove_unfinished};
+use crate::store::topic::outbox::{OutboxPart, OutboxWriter};
 use crate::store::topic::transactions::{MESSAGES_MAX, TransactionOptions, TransactionalPublisher};
 
 /// Folder of the outbox files in the state directory.
@@ -125,7 +125,6 @@ impl Outboxes {
         if groups.is_empty() {
             return Ok((None, places));
         }
-        remove_unfinished(&staging.directory)?;
         let group = |options| Arc::new(OutboxGroup { options, publisher: OnceLock::new() });
         let groups = groups.into_iter().map(group).collect();
         Ok((Some(Outboxes { staging: staging.clone(), groups }), places))
@@ -193,7 +192,8 @@ impl Outboxes {
         }
     }
 
-    /// Removes all files, when everything that was committed is published.
+    /// Removes the files of all starts before this one, when everything that was committed is published. What a later start
+    /// stages stays: this one may have been stopped and be too late.
     ///
     /// # Errors
     /// When the directory cannot be read or a file not be removed.
@@ -205,7 +205,15 @@ impl Outboxes {
         };
         for entry in entries {
             let path = entry.map_err(StoreError::io("list", directory))?.path();
-            std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            if generation_of(&path).is_some_and(|generation| generation >= self.staging.generation) {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -225,4 +233,10 @@ impl Outboxes {
     pub(super) fn staged(&self, staged: Staged) {
         (self.staging.stage)(staged);
     }
+}
+
+/// The start that wrote a file, by its name; see [`Outboxes::writers`].
+fn generation_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.trim_start_matches('.');
+    name.strip_prefix('g')?.split_once("-w")?.0.parse().ok()
 }

@@ -1,7 +1,7 @@
 //! Publishes committed epochs: what the sinks staged becomes visible, once.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +17,7 @@ use super::topic_sink::GRACE;
 use crate::base::{Epoch, Tick};
 use crate::ingest::ticks::{self, Durable};
 use crate::state::{Hooks, Report, StateError};
-use crate::store::offline::{Part, TableCommitter, discard_outbox};
+use crate::store::offline::{Part, TableCommitter, discard_outboxes_before};
 use crate::store::topic::outbox::OutboxPart;
 
 /// Name of the offline sink in manifests.
@@ -140,11 +140,11 @@ impl Publication {
 
 impl Publication {
     /// Publishes what kept epochs staged and what their sinks lack, after an earlier process ended; then clears what it left
-    /// in the outboxes.
+    /// in the outboxes, which are those of generations before `generation`.
     ///
     /// # Errors
     /// When something cannot be published.
-    pub fn catch_up(&self, staged: &[Staged], instance: &str) -> Result<(), EngineError> {
+    pub fn catch_up(&self, staged: &[Staged], instance: &str, generation: u64) -> Result<(), EngineError> {
         if let Some(outboxes) = &self.resources.outboxes {
             outboxes.open(&self.giving_up())?;
         }
@@ -159,7 +159,7 @@ impl Publication {
             outboxes.clear()?;
         }
         if let Some(root) = &self.root {
-            discard_outbox(root, instance, &BTreeSet::new())?;
+            discard_outboxes_before(root, instance, generation)?;
         }
         Ok(())
     }

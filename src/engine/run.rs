@@ -29,6 +29,7 @@ use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
+use crate::store::offline::outbox_name;
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -246,8 +247,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         committers: Mutex::default(),
     });
     let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
-    if let Some((_, _, staged)) = &target {
-        publication.catch_up(staged, &instance)?;
+    if let Some((_, generation, staged)) = &target {
+        publication.catch_up(staged, &instance, *generation)?;
         failpoint("restore.published");
     }
     let progress = Arc::new(CheckpointProgress::default());
@@ -266,7 +267,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
     };
     let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
-    let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, instance, watchers);
+    let outbox = outbox_name(&instance, claim.as_ref().map_or(0, |(_, generation)| *generation));
+    let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
     // Set once, here.
     let _ = reports.set(Arc::downgrade(&shared));
 

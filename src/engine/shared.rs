@@ -84,8 +84,8 @@ pub struct Shared {
     tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
     stop: StopHandle,
     failure: Arc<Failure>,
-    /// Names the job's life in tables, topics and outboxes.
-    pub instance: String,
+    /// Names the outbox of this start beside the tables.
+    pub outbox: String,
     /// Checkpoints: where state is saved, and restored from.
     pub checkpoints: Checkpoints,
     /// Raw rows read.
@@ -131,7 +131,7 @@ impl Shared {
         failure: Arc<Failure>,
         checkpoints: Checkpoints,
         offsets: Offsets,
-        instance: String,
+        outbox: String,
         (observer, stop, tap, alter): (Option<Arc<Observer>>, StopHandle, Option<Tap>, Option<Alter>),
     ) -> Arc<Self> {
         Arc::new(Shared {
@@ -144,7 +144,7 @@ impl Shared {
             alter,
             failure,
             checkpoints,
-            instance,
+            outbox,
             rows_read: AtomicU64::new(0),
             rows_scored: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),

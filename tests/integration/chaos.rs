@@ -234,3 +234,14 @@ fn a_process_is_seen_to_stop_and_to_end() {
     assert!(process.end().expect("it ends").success());
     same(&mut setup, &bed, false);
 }
+
+#[test]
+fn a_job_on_topics_that_is_done_finds_nothing_to_do() {
+    let Some(broker) = Broker::start() else { return };
+    let mut setup = setup(Some(broker), None);
+    let mut bed = setup.bed(World { topics: true, online: Online::Embedded }, "job").expect("a place");
+    for workers in [1, 3, 2, 1] {
+        bed.finish(workers).unwrap_or_else(|error| panic!("{error:#}"));
+        same(&mut setup, &bed, false);
+    }
+}

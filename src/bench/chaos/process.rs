@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::base::FAILPOINTS;
 
 /// No start of these small jobs takes longer, whatever else the machine does.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A process of a job; killed when dropped.

@@ -35,7 +35,7 @@ mod writer;
 
 pub use committer::{Outcome, TableCommitter};
 pub use compact::{CompactOptions, Compacted, compact};
-pub use outbox::{Discarded, discard_outbox};
+pub use outbox::{Discarded, discard_outbox, discard_outboxes_before, outbox_name};
 pub use part::Part;
 pub use reader::{Latest, TableReader, latest_as_of, read_table};
 pub use rows::RowForm;

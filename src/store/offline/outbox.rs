@@ -125,6 +125,32 @@ pub fn discard_outbox(root: &Path, instance: &str, keep: &BTreeSet<String>) -> R
     Ok(discarded)
 }
 
+/// Name of the outbox of one start of the job `instance`. Each start has its own, so that one that was stopped before it
+/// cleared away what others had left cannot take what a later one stages.
+pub fn outbox_name(instance: &str, generation: u64) -> String {
+    format!("{instance}.{generation}")
+}
+
+/// Removes the outboxes of all starts of `instance` before `generation`, when everything that was committed is published.
+///
+/// # Errors
+/// As [`discard_outbox`].
+pub fn discard_outboxes_before(root: &Path, instance: &str, generation: u64) -> Result<(), StoreError> {
+    for (name, path, _) in entries(&root.join(OUTBOXES))? {
+        let of_start = name.strip_prefix(instance).and_then(|rest| rest.strip_prefix('.')?.parse::<u64>().ok());
+        if of_start.is_some_and(|start| start < generation) {
+            match fs::remove_dir_all(&path) {
+                // One that still writes there is behind.
+                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                    return Err(StoreError::io("remove", &path)(e));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn discard(directory: &Path, below: &str, keep: &BTreeSet<String>, sum: &mut Discarded) -> Result<(), StoreError> {
     for (name, path, is_directory) in entries(directory)? {
         let below = format!("{below}/{name}");

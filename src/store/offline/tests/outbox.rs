@@ -155,6 +155,15 @@ fn what_no_manifest_names_is_discarded() {
     assert!(discarded.bytes > 4);
     let others: BTreeSet<String> = other.iter().filter_map(|p| p.staged.clone()).collect();
     assert_eq!(files(root.path()), &keep | &others);
+    // A start clears away what earlier ones left, and nothing of a later one.
+    let outboxes = root.path().join("_outbox");
+    for name in ["j.3", "j.5", "j.6", "jj.1", "j"] {
+        std::fs::create_dir_all(outboxes.join(name).join("t/event_date=2018-04-01")).unwrap();
+        std::fs::write(outboxes.join(name).join("t/event_date=2018-04-01/part"), "1").unwrap();
+    }
+    discard_outboxes_before(root.path(), "j", 5).unwrap();
+    let left: Vec<bool> = ["j.3", "j.5", "j.6", "jj.1", "j"].iter().map(|n| outboxes.join(n).exists()).collect();
+    assert_eq!(left, [false, true, true, true, true]);
     assert_eq!(discard_outbox(root.path(), "a", &keep).unwrap(), Discarded::default());
     assert_eq!(discard_outbox(root.path(), "never", &keep).unwrap(), Discarded::default());
     assert!(matches!(open(root.path()).commit(0, &kept).unwrap(), Outcome::Committed { .. }));
