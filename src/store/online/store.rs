@@ -15,7 +15,7 @@ use super::reader::OnlineReader;
 use super::socket::{SocketGuard, serve};
 use super::value::{ColumnType, Header, pack};
 use super::{OnlineRows, Stamp, ViewSchema};
-use crate::base::EventTime;
+use crate::base::{EventTime, failpoint};
 use crate::ops::key;
 use crate::plan::model::Clock;
 use crate::store::StoreError;
@@ -66,6 +66,9 @@ impl OnlineStore {
     /// [`StoreError::Io`] when it cannot be read.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+        if !path.join("db").exists() {
+            Self::create(path)?;
+        }
         let patience = Instant::now() + LOCK_PATIENCE;
         loop {
             match Self::try_open(path, Some(clock)) {
@@ -74,6 +77,28 @@ impl OnlineStore {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+
+    /// Makes an empty database under another name first: a process that is killed in the middle leaves one that cannot be opened.
+    fn create(path: &Path) -> Result<(), StoreError> {
+        let unfinished = path.join(format!(".db-{}.new", std::process::id()));
+        let remove = |path: &Path| match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+            _ => Ok(()),
+        };
+        remove(&unfinished)?;
+        let wrong = |source| StoreError::Online { path: path.to_path_buf(), source };
+        let database = Database::builder(&unfinished).worker_threads(1).open().map_err(wrong)?;
+        database.keyspace("meta", KeyspaceCreateOptions::default).map_err(wrong)?;
+        database.persist(PersistMode::SyncAll).map_err(wrong)?;
+        drop(database);
+        failpoint("online.created");
+        let target = path.join("db");
+        match fs::rename(&unfinished, &target) {
+            // Another process was quicker.
+            Err(_) if target.exists() => remove(&unfinished),
+            renamed => renamed.map_err(StoreError::io("rename", &target)),
         }
     }
 
