@@ -118,7 +118,7 @@ pub fn redirected(plan: &Plan, place: &Path, with_online: bool) -> Plan {
 /// where a process was killed.
 ///
 /// # Errors
-/// As [`run`]; among others when the input is no longer what it was.
+/// As [`run()`](run()); among others when the input is no longer what it was.
 pub fn replay(plan: &Plan, place: &Path, resumable: bool, options: RunOptions) -> Result<RunSummary, EngineError> {
     let state = state_dir(place);
     let path = place.join(FROM);
