@@ -14,6 +14,10 @@ pub struct Wish {
     pub allow_replay: bool,
     /// The first tick of a life that has no epoch which can be loaded; later than 0 where it began with a savepoint.
     pub begin: Tick,
+    /// What the newest claim said was published: a start that went back past damage may not have come that far again.
+    pub published: Option<Tick>,
+    /// The newest start that read its input again in new cuts: ticks of epochs before it mean nothing since.
+    pub anew_since: u64,
 }
 
 /// An epoch of the log, as far as decisions need it.
@@ -85,7 +89,11 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
                     ));
                 }
             };
-            return Ok(Choice { load: loaded, suppress_through: None, publish, condition });
+            // Epochs that were replayed past damage are behind what was published before it.
+            let published =
+                epochs.range(wish.anew_since..).filter_map(|(_, epoch)| epoch.tick).chain(wish.published).max();
+            let suppress_through = published.filter(|tick| *tick >= first);
+            return Ok(Choice { load: loaded, suppress_through, publish, condition });
         }
     };
     let (newest, last) = newest;
@@ -93,7 +101,7 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
     match (covered, wish.allow_replay) {
         (true, _) => Ok(Choice {
             load: loaded,
-            suppress_through: last.tick,
+            suppress_through: last.tick.max(wish.published),
             publish,
             condition: format!(
                 "{whence} is loaded instead of epoch {newest}; ticks {first} to {} are replayed in the cuts of the tick log and not published again",
@@ -177,6 +185,19 @@ mod tests {
         let choice = choose(&log, &(0..40), wish(2)).expect("there is a way");
         assert_eq!((choice.load, choice.suppress_through), (Some(2), Some(29)));
         assert!(choose(&log, &(0..40), wish(7)).expect_err("there is none").contains("1, 2, 3"));
+    }
+
+    #[test]
+    fn what_was_published_before_damage_is_not_published_again_by_a_second_restart() {
+        // Epoch 4 was written by a start that went back to epoch 1 and has not come to tick 29 again.
+        let log = epochs(&[(1, 9, true), (2, 29, false), (4, 15, true)]);
+        let choice = choose(&log, &(0..40), Wish::default()).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through), (Some(4), Some(29)));
+        // The damaged epoch may have been cleaned away; the claim has not forgotten.
+        let log = epochs(&[(4, 15, true)]);
+        let wish = Wish { published: Some(29), ..Wish::default() };
+        let choice = choose(&log, &(0..40), wish).expect("there is a way");
+        assert_eq!((choice.load, choice.suppress_through), (Some(4), Some(29)));
     }
 
     #[test]

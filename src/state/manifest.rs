@@ -39,6 +39,9 @@ pub struct Claim {
     /// Ticks up to this one were published by an earlier process and are not published again, where older state was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppress_through: Option<Tick>,
+    /// The input behind the loaded state is read again in new cuts, and published again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
 }
 
 /// A committed epoch: all that a restart needs, and what has to be published.
@@ -187,6 +190,7 @@ mod tests {
             loaded: Some(3),
             savepoint: None,
             suppress_through: None,
+            anew: false,
         })
     }
 

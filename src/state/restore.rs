@@ -119,6 +119,7 @@ pub fn open(
             loaded: loaded.as_ref().map(|loaded| loaded.epoch),
             savepoint: life.map_or_else(|| savepoint.map(str::to_owned), |(_, first)| first),
             suppress_through: choice.suppress_through,
+            anew: wish.allow_replay && choice.condition.contains("read again in new cuts"),
         };
         if !manifest::append(store, number, &Entry::Claim(claim))? {
             continue;
@@ -157,6 +158,16 @@ fn load(
             tracing::warn!(entry = manifest::name(*number), what, "an entry of the state's log is damaged");
         }
     }
+    let claims = || {
+        entries.iter().filter_map(|(number, seen)| match seen {
+            Seen::Whole(Entry::Claim(claim)) => Some((*number, claim)),
+            _ => None,
+        })
+    };
+    let anew_since = claims().filter(|(_, claim)| claim.anew).map(|(number, _)| number).max().unwrap_or(0);
+    let since = claims().filter(|(number, _)| *number >= anew_since);
+    let published = since.filter_map(|(_, claim)| claim.suppress_through).max();
+    let wish = Wish { published, anew_since, ..wish };
     let mut damaged = BTreeSet::new();
     loop {
         let committed: BTreeMap<Epoch, Committed> = entries
