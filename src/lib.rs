@@ -7,6 +7,7 @@ pub mod engine;
 pub mod features;
 pub mod ingest;
 pub mod kafka;
+pub mod monitor;
 pub mod ops;
 pub mod plan;
 pub mod score;

@@ -20,9 +20,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("features", &["base", "ops", "plan"]),
     ("store", &["base", "ops", "kafka", "plan"]),
     ("score", &["base", "plan"]),
-    ("engine", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score"]),
-    ("bench", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "engine"]),
-    ("cli", &["base", "state", "kafka", "plan", "ingest", "store", "engine", "bench"]),
+    ("monitor", &["base", "ops", "plan"]),
+    ("engine", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "monitor"]),
+    ("bench", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "monitor", "engine"]),
+    ("cli", &["base", "state", "kafka", "plan", "ingest", "store", "monitor", "engine", "bench"]),
 ];
 
 /// Longer files are looked at again at 500 lines and refused past this.

@@ -18,6 +18,7 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
+use super::monitor::{self, Statistics};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
@@ -30,6 +31,7 @@ use super::topic_sink::{TopicInput, topic_sink};
 use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
+use crate::monitor::StatKind;
 use crate::ops::Batch;
 use crate::ops::by_slot;
 use crate::ops::order::{Reorder, merge_sorted};
@@ -220,9 +222,19 @@ impl<'s> Graph<'_, 's> {
             scored.push(rows);
             turned_away.push(dead);
         }
+        let statistics = self.monitors(&scored);
+        let of_kind = |kind: StatKind| {
+            let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
+            (!rows.is_empty()).then(|| self.scope.concatenate(rows))
+        };
         let mut published = Vec::new();
         for (index, topic) in self.resources.topics.iter().enumerate() {
             let rows = match &topic.origin {
+                TopicOrigin::Table(Origin::Statistics(kind)) => of_kind(*kind),
+                TopicOrigin::Statistics(monitor) => {
+                    let rows = statistics.iter().filter(|s| s.monitor == *monitor).map(|s| s.rows.clone());
+                    Some(self.scope.concatenate(rows.collect::<Vec<_>>()))
+                }
                 TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
                 TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
                 TopicOrigin::Table(Origin::SideView(view)) => {
@@ -243,9 +255,11 @@ impl<'s> Graph<'_, 's> {
                 Origin::Chain(chain) => Some(ends[*chain].clone()),
                 Origin::Model(model) => Some(scored[*model].clone()),
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
+                Origin::Statistics(kind) => of_kind(*kind),
             };
             if let Some(rows) = rows {
-                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: false });
+                let ready_made = matches!(origin, Origin::Statistics(_));
+                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made });
             }
         }
         for (name, rows) in tables::dead_letter_tables(plan).into_iter().zip(dead) {
@@ -259,7 +273,7 @@ impl<'s> Graph<'_, 's> {
                 None => self.follow(rows),
             }
         }
-        for rows in ends.into_iter().chain(scored) {
+        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)) {
             self.follow(rows);
         }
         if let Some(offline) = &plan.offline {
@@ -389,6 +403,20 @@ impl<'s> Graph<'_, 's> {
                 Port { rows, .. } => rows,
             },
         }
+    }
+
+    /// The monitors of the models' scored rows.
+    fn monitors(&self, scored: &[Rows<'s>]) -> Vec<Statistics<'s>> {
+        let mut statistics = Vec::new();
+        for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
+            let labels = monitor.labels.map(|labels| {
+                let labels = &self.shared.plan.labels[labels];
+                self.ordered(labels.from, vec![labels.id], &monitor::name(self.shared, index))
+            });
+            let scored = scored[monitor.model].clone();
+            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels));
+        }
+        statistics
     }
 
     /// Shows the rows at the end of a chain to those who see or alter them, if there is anybody.

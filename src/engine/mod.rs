@@ -15,6 +15,7 @@ mod figures;
 mod finish;
 mod graph;
 mod letters;
+mod monitor;
 pub mod observe;
 mod offline_sink;
 mod offsets;

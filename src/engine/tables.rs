@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 
 use super::chain::{Chain, update_schema, value_fields};
 use crate::ingest::dead_letter_schema;
+use crate::monitor::{StatKind, stat_schema};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::store::StoreError;
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
@@ -23,6 +24,8 @@ pub enum Origin {
     SideView(usize),
     /// A model's scored rows.
     Model(usize),
+    /// Statistics of all monitors, in the form of their table.
+    Statistics(StatKind),
 }
 
 /// One offline table.
@@ -39,7 +42,8 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let views = plan.views.iter().map(|v| format!("features/{}", v.name));
     let sets = plan.sets.iter().map(|s| format!("feature_sets/{}", s.name));
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
-    views.chain(sets).chain(models).chain(dead_letter_tables(plan)).collect()
+    let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
+    views.chain(sets).chain(models).chain(stats).chain(dead_letter_tables(plan)).collect()
 }
 
 /// Names of the dead-letter tables.
@@ -59,6 +63,16 @@ pub fn dead_letter_spec(name: &str) -> Result<TableSpec, StoreError> {
     let schema = dead_letter_schema();
     let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
     TableSpec::new(name, columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
+/// A table of statistics.
+///
+/// # Errors
+/// Never, short of a defect: its columns are fixed.
+pub fn statistics_spec(kind: StatKind) -> Result<TableSpec, StoreError> {
+    let schema = stat_schema();
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(kind.table(), columns.map(|f| named(f.name(), f.data_type())), &[])
 }
 
 /// Whether the plan wants this table.
@@ -128,6 +142,9 @@ pub fn tables_of(
                 add(format!("predictions/{}", model_plan.name), columns, &entity, Origin::Model(model))?;
             }
         }
+    }
+    for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
+        tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });
     }
     Ok(tables)
 }

@@ -8,8 +8,9 @@ use super::EngineError;
 use super::chain::Chain;
 use super::outbox::{OutboxGroup, Outboxes, Staging};
 use super::run::TopicSummary;
-use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, tables_of};
+use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, statistics_spec, tables_of};
 use crate::ingest::Registry;
+use crate::monitor::StatKind;
 use crate::ops::key;
 use crate::plan::model::{Plan, TopicFormat, TopicPlan, TopicRows};
 use crate::store::offline::RowForm;
@@ -22,6 +23,8 @@ pub enum TopicOrigin {
     Table(Origin),
     /// Dead letters, in the form of their tables.
     DeadLetters,
+    /// Statistics of a monitor (by index), in the form of their tables.
+    Statistics(usize),
 }
 
 /// A topic as the plan means it.
@@ -100,6 +103,12 @@ pub fn resolve(
         TopicRows::DeadLetters => {
             (TopicOrigin::DeadLetters, dead_letter_spec(DEAD_LETTERS).map_err(|e| ("topic", e.to_string()))?)
         }
+        TopicRows::Statistics(name) => {
+            let monitor = plan.monitors.iter().position(|m| plan.models[m.model].name == *name);
+            let monitor = monitor.ok_or_else(|| ("topic", format!("the job has no monitor `{name}`")))?;
+            let spec = statistics_spec(StatKind::Accuracy).map_err(|e| ("topic", e.to_string()))?;
+            (TopicOrigin::Statistics(monitor), spec)
+        }
         TopicRows::Table(name) => {
             let found = tables_of(plan, chains, outputs, &|table| table == name);
             match found.map_err(|e| ("topic", e.to_string()))?.pop() {
@@ -160,7 +169,7 @@ fn route(
             (chains.iter().find(|c| c.sets.contains(&set))?, Some(model))
         }
         // A view's own rows are on the worker of their entity.
-        Origin::SideView(_) => return None,
+        Origin::SideView(_) | Origin::Statistics(_) => return None,
     };
     let mut fields: Vec<(&str, &DataType)> =
         chain.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();

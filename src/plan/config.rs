@@ -1,12 +1,16 @@
 //! The dataflow file's types: what may be written, and what each key means. These comments are the reference manual and
 //! the descriptions in `schemas/dataflow.schema.json`.
 
+mod monitors;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{
     ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
+
+pub(super) use monitors::{MonitorConfig, TaskConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -51,6 +55,9 @@ pub(super) struct JobConfig {
     /// Labels of the models' predictions.
     #[serde(default)]
     pub labels: ByName<LabelConfig>,
+    /// What is watched of the models, by their names.
+    #[serde(default)]
+    pub monitors: ByName<MonitorConfig>,
 }
 
 fn one() -> u32 {

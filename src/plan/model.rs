@@ -6,6 +6,8 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
+mod monitor;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use url::Url;
 
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
+
+pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Label declarations.
     pub labels: Vec<LabelPlan>,
+    /// What is watched of the models.
+    pub monitors: Vec<MonitorPlan>,
     /// The online store, if any.
     pub online: Option<OnlinePlan>,
     /// The offline store, if any.
@@ -642,6 +648,8 @@ pub enum TopicRows {
     Table(String),
     /// All dead letters.
     DeadLetters,
+    /// The statistics of a monitor, by its name.
+    Statistics(String),
 }
 
 impl TopicRows {
@@ -650,6 +658,7 @@ impl TopicRows {
         match self {
             TopicRows::Table(table) => table,
             TopicRows::DeadLetters => "dead letters",
+            TopicRows::Statistics(_) => "statistics",
         }
     }
 
@@ -657,6 +666,7 @@ impl TopicRows {
     pub fn path(&self) -> String {
         match self {
             TopicRows::DeadLetters => "sinks.dead_letters".to_owned(),
+            TopicRows::Statistics(monitor) => format!("monitors.{monitor}.to"),
             TopicRows::Table(table) => match table.split_once('/') {
                 Some(("predictions", model)) => format!("models.{model}.to"),
                 Some((section, name)) => format!("{section}.{name}.to"),

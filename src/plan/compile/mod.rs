@@ -8,6 +8,7 @@ mod connector;
 mod join;
 mod kafka;
 mod message;
+mod monitor;
 mod output;
 mod post;
 mod set;
@@ -70,6 +71,7 @@ impl Compiler<'_> {
             .collect();
         let models = self.models(config, &sets);
         let labels = self.labels(config, &models, &sets, &mut sources);
+        let monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
@@ -118,6 +120,7 @@ impl Compiler<'_> {
             sets: sets.into_iter().map(|s| s.plan).collect(),
             models,
             labels,
+            monitors,
             online,
             offline,
             topics,

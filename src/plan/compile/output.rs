@@ -24,6 +24,9 @@ impl Tables {
         let mut tables: Vec<String> = config.features.0.iter().map(|(n, _)| format!("features/{n}")).collect();
         tables.extend(config.feature_sets.0.iter().map(|(n, _)| format!("feature_sets/{n}")));
         tables.extend(config.models.0.iter().map(|(n, _)| format!("predictions/{n}")));
+        if !config.monitors.0.is_empty() {
+            tables.extend(["stats/accuracy", "stats/drift", "stats/quality"].map(str::to_owned));
+        }
         tables.push(DEAD_LETTERS.to_string());
         for (_, source) in &config.sources.0 {
             if let Some(rejected) = &source.on_invalid
@@ -38,10 +41,10 @@ impl Tables {
 
 /// A label declaration on its way to a [`LabelPlan`].
 pub(super) struct Label {
-    model: usize,
-    from: usize,
+    pub model: usize,
+    pub from: usize,
     id: String,
-    value: String,
+    pub value: String,
     within: Micros,
 }
 

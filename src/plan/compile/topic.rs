@@ -41,6 +41,10 @@ impl Compiler<'_> {
         for (name, model) in &config.models.0 {
             asked.extend(model.to.iter().map(|to| (Path::of(&["models", name]), table("predictions", name), to)));
         }
+        for (name, monitor) in &config.monitors.0 {
+            let rows = TopicRows::Statistics(name.clone());
+            asked.extend(monitor.to.iter().map(|to| (Path::of(&["monitors", name]), rows.clone(), to)));
+        }
         let mut topics: Vec<TopicPlan> =
             asked.into_iter().map(|(path, rows, to)| self.topic(&path.key("to"), rows, to, &sources)).collect();
         if let Some(to) = &config.sinks.dead_letters {

@@ -1,0 +1,154 @@
+//! A statistic as it is told: one row of the tables `stats/…`, of a statistics topic, of the metrics endpoint.
+//!
+//! A statistic belongs to a window of event time, and may be told again when labels arrive or are corrected: then its
+//! `revision` is one more, and the row with the highest revision is what is known now. Whoever reads a table takes, for
+//! each `(model, version, route, segment, window_start, subject, metric)`, the row of the highest revision.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+
+use crate::base::{EventTime, Tick};
+
+/// Which table a statistic goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatKind {
+    /// How predictions compare with labels: `stats/accuracy`.
+    Accuracy,
+    /// How columns, predictions and labels compare with a reference, and change detectors: `stats/drift`.
+    Drift,
+    /// Nulls, ranges, categories, freshness, volume, latency, errors: `stats/quality`.
+    Quality,
+}
+
+impl StatKind {
+    /// All kinds.
+    pub const ALL: [StatKind; 3] = [StatKind::Accuracy, StatKind::Drift, StatKind::Quality];
+
+    /// Name of the table.
+    pub fn table(self) -> &'static str {
+        match self {
+            StatKind::Accuracy => "stats/accuracy",
+            StatKind::Drift => "stats/drift",
+            StatKind::Quality => "stats/quality",
+        }
+    }
+}
+
+/// One statistic of one window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stat {
+    /// Which table it goes to.
+    pub kind: StatKind,
+    /// The model.
+    pub model: String,
+    /// Its version; empty where all versions are meant.
+    pub version: String,
+    /// The route that the prediction took; empty where there is one.
+    pub route: String,
+    /// `column=value`; empty for all rows.
+    pub segment: String,
+    /// First moment of the window, microseconds UTC.
+    pub window_start: EventTime,
+    /// First moment after the window.
+    pub window_end: EventTime,
+    /// What it is of: a column for drift and quality, a class for accuracy by class; empty for the model as a whole.
+    pub subject: String,
+    /// Its name, such as `auc` or `psi`.
+    pub metric: String,
+    /// Its value; `None` where it is not defined, such as an AUC of one class.
+    pub value: Option<f64>,
+    /// How far the value may be from the exact one; `None` where it is exact but for the last bits of a float.
+    pub bound: Option<f64>,
+    /// Rows behind it.
+    pub rows: u64,
+    /// Beyond this it is an alarm by itself, where it has such a threshold.
+    pub threshold: Option<f64>,
+    /// Whether it is beyond it.
+    pub alarm: Option<bool>,
+    /// Counts from 1 each time this statistic of this window is told.
+    pub revision: u32,
+    /// What was known by this time, microseconds UTC, went into it.
+    pub as_of: EventTime,
+    /// Whether nothing more can change it.
+    pub complete: bool,
+}
+
+const UTC: &str = "UTC";
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
+    let fields = [
+        ("event_time", time()),
+        ("event_date", DataType::Date32),
+        ("_tick", DataType::Int64),
+        ("_source", DataType::Utf8),
+        ("_partition", DataType::Int32),
+        ("_offset", DataType::Int64),
+        ("_job_version", DataType::Int32),
+        ("model", DataType::Utf8),
+        ("model_version", DataType::Utf8),
+        ("route", DataType::Utf8),
+        ("segment", DataType::Utf8),
+        ("window_start", time()),
+        ("window_end", time()),
+        ("subject", DataType::Utf8),
+        ("metric", DataType::Utf8),
+        ("value", DataType::Float64),
+        ("bound", DataType::Float64),
+        ("rows", DataType::Int64),
+        ("threshold", DataType::Float64),
+        ("alarm", DataType::Boolean),
+        ("revision", DataType::Int32),
+        ("as_of", time()),
+        ("complete", DataType::Boolean),
+    ];
+    Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+});
+
+/// Columns of statistics, those that every table has in front: `event_time` is the start of the window, `_source` the
+/// monitor, `_offset` the revision.
+pub fn stat_schema() -> SchemaRef {
+    SCHEMA.clone()
+}
+
+/// Statistics as rows of [`stat_schema`], in the order given.
+pub fn stat_batch(stats: &[Stat], tick: Tick, job_version: u32) -> RecordBatch {
+    const DAY: i64 = 86_400_000_000;
+    let time = |of: fn(&Stat) -> EventTime| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(stats.iter().map(of)).with_timezone(UTC))
+    };
+    let text = |of: fn(&Stat) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(stats.iter().map(of))) };
+    let float = |of: fn(&Stat) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(stats.iter().map(of))) };
+    let days = |s: &Stat| i32::try_from(s.window_start.div_euclid(DAY)).unwrap_or(0);
+    let columns: Vec<ArrayRef> = vec![
+        time(|s| s.window_start),
+        Arc::new(Date32Array::from_iter_values(stats.iter().map(days))),
+        Arc::new(Int64Array::from_value(tick.cast_signed(), stats.len())),
+        Arc::new(StringArray::from_iter_values(stats.iter().map(|s| format!("monitors.{}", s.model)))),
+        Arc::new(Int32Array::from_value(0, stats.len())),
+        Arc::new(Int64Array::from_iter_values(stats.iter().map(|s| i64::from(s.revision)))),
+        Arc::new(Int32Array::from_value(job_version.cast_signed(), stats.len())),
+        text(|s| &s.model),
+        text(|s| &s.version),
+        text(|s| &s.route),
+        text(|s| &s.segment),
+        time(|s| s.window_start),
+        time(|s| s.window_end),
+        text(|s| &s.subject),
+        text(|s| &s.metric),
+        float(|s| s.value.filter(|v| v.is_finite())),
+        float(|s| s.bound),
+        Arc::new(Int64Array::from_iter_values(stats.iter().map(|s| s.rows.cast_signed()))),
+        float(|s| s.threshold),
+        Arc::new(BooleanArray::from_iter(stats.iter().map(|s| s.alarm))),
+        Arc::new(Int32Array::from_iter_values(stats.iter().map(|s| s.revision.cast_signed()))),
+        time(|s| s.as_of),
+        Arc::new(BooleanArray::from_iter(stats.iter().map(|s| Some(s.complete)))),
+    ];
+    RecordBatch::try_new(stat_schema(), columns).expect("columns are built from this very schema")
+}
