@@ -17,7 +17,7 @@ use super::source::READER_IDS;
 use crate::base::{Epoch, Tick};
 use crate::ingest::aligned::{Afterwards, Aligned, AlignedState, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
-use crate::ingest::{DedupDelta, IngestError, ReaderOptions, Reading, SourceReader};
+use crate::ingest::{DedupDelta, IngestError, Reading};
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
 use crate::state::{self, Found, Loaded, Opened, PartRef, StateError, Store};
@@ -170,13 +170,8 @@ impl Recovery {
         let mut aligned = match &self.opened.loaded {
             Some(loaded) => resumed(plan, reading, epochs, epoch, loaded)?,
             None => {
-                let mut readers = Vec::with_capacity(plan.sources.len());
-                for index in 0..plan.sources.len() {
-                    // A topic's first partitions were entered in the tick log, where there is one.
-                    let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
-                    readers.push(SourceReader::open(&plan.sources[index], options)?);
-                }
-                let mut aligned = Aligned::new(plan, readers, epochs);
+                // A topic's first partitions were entered in the tick log, where there is one.
+                let mut aligned = Aligned::begin(plan, reading, epochs)?;
                 aligned.begin_with_epoch(epoch);
                 aligned
             }

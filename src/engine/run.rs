@@ -25,7 +25,7 @@ use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks;
-use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
+use crate::ingest::{Counts, Reading};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
@@ -197,7 +197,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
             aligned
         }
         None => {
-            let mut aligned = Aligned::new(&plan, readers(&plan, reading)?, epochs);
+            let mut aligned = Aligned::begin(&plan, reading, epochs)?;
             if let Some(dir) = &options.replay {
                 aligned.follow(ticks::read(dir)?.records, Afterwards::End);
             }
@@ -301,15 +301,6 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let topics = super::topics::summaries(&shared.plan, &resources.topics);
     drop(resources);
     Ok(summary(&shared, workers, seconds, topics))
-}
-
-/// Opens the sources at their beginning.
-fn readers(plan: &Plan, reading: Reading) -> Result<Vec<SourceReader>, EngineError> {
-    let open = |index: usize| {
-        let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
-        Ok(SourceReader::open(&plan.sources[index], options)?)
-    };
-    (0..plan.sources.len()).map(open).collect()
 }
 
 /// Whether the online store lacks values that the loaded state takes as told.
