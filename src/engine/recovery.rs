@@ -63,8 +63,7 @@ impl Recovery {
     /// When the state cannot be taken over as wished, and when that would lose more than was allowed.
     pub fn open(dir: &Path, plan: &Plan, chains: &[Chain], options: &RunOptions) -> Result<Recovery, EngineError> {
         std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
-        let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
-        let store = Store::open(&place)?;
+        let store = Store::open(&plan.checkpoint.place(dir))?;
         let restart = &options.restart;
         let wish =
             state::decide::Wish { epoch: restart.epoch, allow_replay: restart.allow_replay, ..Default::default() };
@@ -300,6 +299,5 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
 /// # Errors
 /// When there is none or it cannot be copied.
 pub fn save(plan: &Plan, dir: &Path, target: &str) -> Result<Epoch, EngineError> {
-    let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
-    Ok(state::copy_savepoint(&Store::open(&place)?, target)?)
+    Ok(state::copy_savepoint(&Store::open(&plan.checkpoint.place(dir))?, target)?)
 }

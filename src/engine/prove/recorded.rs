@@ -78,7 +78,7 @@ impl Recorded {
         if !dir.is_dir() {
             return refuse(format!("there is no state in {}; give the --state that the job ran with", dir.display()));
         }
-        let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
+        let place = plan.checkpoint.place(dir);
         let store = Store::open(&place)?;
         let entries = manifest::read(&store)?;
         let committed = |seen: &'_ Seen| match seen {
