@@ -52,6 +52,11 @@ pub struct Recovery {
     pub template: Manifest,
     /// The tick log, open behind its last record.
     pub tick_log: TickLog,
+    /// The first tick of this start.
+    first_tick: Tick,
+    /// The last tick to be replayed, if there is one.
+    last_record: Option<Tick>,
+    /// Ticks to be replayed, until the reader has them.
     records: Vec<TickRecord>,
     self_contained: bool,
 }
@@ -118,10 +123,10 @@ impl Recovery {
             range => range.map_err(|error| StateError::Refused(error.to_string())),
         };
         let opened = state::open(&store, &plan.job, &process, wish, restart.from.as_deref(), &ticks, &consent)?;
-        let first = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
-        let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first) {
+        let first_tick = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
+        let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first_tick) {
             Err(TickLogError::Gone { .. } | TickLogError::Damaged { .. }) if restart.allow_replay => {
-                TickLog::begin_anew(dir, opened.generation, first)?
+                TickLog::begin_anew(dir, opened.generation, first_tick)?
             }
             taken => taken?,
         };
@@ -146,18 +151,14 @@ impl Recovery {
         let same = opened.loaded.as_ref().is_some_and(|loaded| {
             opened.choice.load == Some(loaded.epoch) && loaded.manifest.operators == template.operators
         });
-        Ok(Recovery { store, opened, template, tick_log, records, self_contained: same })
+        let last_record = records.last().map(|record| record.tick);
+        Ok(Recovery { store, opened, template, tick_log, first_tick, last_record, records, self_contained: same })
     }
 
     /// The parts that the next manifest goes on from; none when the next snapshot has to be whole.
     pub fn chain(&self) -> Vec<PartRef> {
         let loaded = self.opened.loaded.as_ref().filter(|_| self.self_contained);
         loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default()
-    }
-
-    /// The first tick of this start.
-    pub fn first_tick(&self) -> Tick {
-        self.opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1)
     }
 
     /// The sources, where the loaded state and the tick log say that they stand.
@@ -194,13 +195,13 @@ impl Recovery {
         Ok(aligned)
     }
 
-    /// What the graph goes on from. To be called before [`Recovery::reader`] takes the records.
-    pub fn resumed(&mut self) -> Resumed {
-        let first_tick = self.first_tick();
+    /// What the graph goes on from.
+    pub fn resumed(&self) -> Resumed {
+        let first_tick = self.first_tick;
         Resumed {
             suppress_through: self.opened.choice.suppress_through,
             online_lost: false,
-            online_from: self.records.last().map_or(first_tick, |record| record.tick),
+            online_from: self.last_record.unwrap_or(first_tick),
             first_tick,
             watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),
             recovered: self.opened.loaded.as_ref().map(|loaded| Recovered {
@@ -208,7 +209,7 @@ impl Recovery {
                 bytes: loaded.manifest.parts.iter().map(|part| part.bytes).sum(),
                 read: Duration::ZERO,
                 first: first_tick,
-                end: self.records.last().map_or(first_tick, |record| record.tick + 1),
+                end: self.last_record.map_or(first_tick, |tick| tick + 1),
             }),
             loaded: None,
         }

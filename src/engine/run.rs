@@ -183,7 +183,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     {
         online_sink::tell_clock(open, &loaded.manifest, &options.stop)?;
     }
-    let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
+    let mut resumed = recovery.as_ref().map(Recovery::resumed).unwrap_or_default();
     if let Some(recovered) = &mut resumed.recovered {
         recovered.read = began.elapsed();
     }
