@@ -38,6 +38,8 @@ pub struct Choice {
     pub suppress_through: Option<Tick>,
     /// Epochs whose outboxes may wait to be published, in order; each sink skips what it has.
     pub publish: Vec<Epoch>,
+    /// The input behind the loaded state is read again in new cuts.
+    pub anew: bool,
     /// What happens to the ticks behind the loaded state, in words.
     pub condition: String,
 }
@@ -73,14 +75,18 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
         _ => {
             let something = loaded.is_some() || wish.begin > 0;
             let found = if something { format!("{whence} is loaded") } else { "no epoch is committed".to_owned() };
-            let condition = match ticks.end.saturating_sub(first) {
-                0 => format!("{found}; nothing is behind it in the tick log"),
-                replayed if ticks.start <= first => {
-                    format!("{found}; {replayed} ticks behind {whence} are replayed in the cuts of the tick log")
-                }
-                _ if wish.allow_replay => format!(
-                    "{found}; the tick log lacks ticks {first} to {}: the input behind {whence} is read again in new cuts",
-                    ticks.start - 1
+            let (anew, condition) = match ticks.end.saturating_sub(first) {
+                0 => (false, format!("{found}; nothing is behind it in the tick log")),
+                replayed if ticks.start <= first => (
+                    false,
+                    format!("{found}; {replayed} ticks behind {whence} are replayed in the cuts of the tick log"),
+                ),
+                _ if wish.allow_replay => (
+                    true,
+                    format!(
+                        "{found}; the tick log lacks ticks {first} to {}: the input behind {whence} is read again in new cuts",
+                        ticks.start - 1
+                    ),
                 ),
                 _ => {
                     return Err(format!(
@@ -93,7 +99,7 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
             let published =
                 epochs.range(wish.anew_since..).filter_map(|(_, epoch)| epoch.tick).chain(wish.published).max();
             let suppress_through = published.filter(|tick| *tick >= first);
-            return Ok(Choice { load: loaded, suppress_through, publish, condition });
+            return Ok(Choice { load: loaded, suppress_through, publish, anew, condition });
         }
     };
     let (newest, last) = newest;
@@ -103,6 +109,7 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
             load: loaded,
             suppress_through: last.tick.max(wish.published),
             publish,
+            anew: false,
             condition: format!(
                 "{whence} is loaded instead of epoch {newest}; ticks {first} to {} are replayed in the cuts of the tick log and not published again",
                 last.tick.unwrap_or_default()
@@ -112,6 +119,7 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
             load: loaded,
             suppress_through: None,
             publish,
+            anew: true,
             condition: format!(
                 "{whence} is loaded instead of epoch {newest} and the tick log does not reach from one to the other: the input behind it is read again in new cuts, and its rows are published again"
             ),
@@ -149,7 +157,11 @@ mod tests {
         let log = epochs(&[(1, 9, true), (2, 19, true)]);
         let choice = choose(&log, &(0..25), Wish::default()).expect("there is a way");
         assert_eq!((choice.load, choice.suppress_through, choice.publish), (Some(2), None, vec![1, 2]));
-        assert!(choice.condition.contains("5 ticks"), "{}", choice.condition);
+        assert!(choice.condition.contains("5 ticks") && !choice.anew, "{}", choice.condition);
+        // Its ticks are gone from the log, and later ones are there.
+        let wish = Wish { allow_replay: true, ..Wish::default() };
+        assert!(choose(&log, &(22..25), Wish::default()).is_err());
+        assert!(choose(&log, &(22..25), wish).expect("it was allowed").anew);
     }
 
     #[test]
@@ -171,7 +183,7 @@ mod tests {
             assert!(refusal.contains("--allow-replay"), "{refusal}");
             let wish = Wish { allow_replay: true, ..Wish::default() };
             let choice = choose(&log, &ticks, wish).expect("it was allowed");
-            assert_eq!((choice.load, choice.suppress_through), (Some(1), None));
+            assert_eq!((choice.load, choice.suppress_through, choice.anew), (Some(1), None, true));
         }
         let mut log = log;
         log.insert(3, Committed { tick: None, loadable: false });

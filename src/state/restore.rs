@@ -119,7 +119,7 @@ pub fn open(
             loaded: loaded.as_ref().map(|loaded| loaded.epoch),
             savepoint: life.map_or_else(|| savepoint.map(str::to_owned), |(_, first)| first),
             suppress_through: choice.suppress_through,
-            anew: wish.allow_replay && choice.condition.contains("read again in new cuts"),
+            anew: choice.anew,
         };
         if !manifest::append(store, number, &Entry::Claim(claim))? {
             continue;
