@@ -83,7 +83,9 @@ impl Recovery {
                 tell(&found.choice.condition);
             }
             let Some(loaded) = found.loaded else { return Ok(()) };
-            if has_ended(&loaded.manifest) {
+            // What cannot be read is refused where the sources are opened.
+            let sources = saved_sources(&loaded.manifest).ok();
+            if sources.as_ref().is_some_and(AlignedState::ended) {
                 tell(&format!(
                     "the job's input had ended with tick {}: nothing is left to be read",
                     loaded.manifest.tick
@@ -96,18 +98,15 @@ impl Recovery {
                     loaded.epoch
                 ));
             }
-            let loaded = &loaded.manifest;
-            let changes = Changes::between(&loaded.operators, &planned);
-            let mut lost = changes.lost.clone();
-            lost.extend(sources_lost(plan, loaded));
-            if !lost.is_empty() && !restart.allow_drop {
+            let changes = changes(plan, &loaded.manifest, sources.as_ref(), &planned);
+            if !changes.lost.is_empty() && !restart.allow_drop {
                 return Err(StateError::Refused(format!(
                     "the job has changed, and state would be lost:\n{}put back what is missing, or accept the loss with --allow-drop",
-                    Changes { lost, ..changes }.text()
+                    changes.text()
                 )));
             }
-            if !changes.gained.is_empty() || !lost.is_empty() {
-                tell(&Changes { lost, ..changes }.text());
+            if !changes.gained.is_empty() || !changes.lost.is_empty() {
+                tell(&changes.text());
             }
             Ok(())
         };
@@ -241,30 +240,37 @@ fn resumed(
     epoch: Epoch,
     loaded: &Loaded,
 ) -> Result<Aligned, EngineError> {
-    let bad = |what: String| EngineError::from(IngestError::Checkpoint { what });
-    let mut state: AlignedState =
-        serde_json::from_value(loaded.manifest.reader.clone()).map_err(|error| bad(error.to_string()))?;
+    let mut state = saved_sources(&loaded.manifest)?;
     // What was dropped was consented to.
     state.sources.retain(|saved| plan.sources.iter().any(|source| source.name == saved.name));
     let mut ids = Vec::new();
     for (_, bytes) in loaded.entries(READER_IDS) {
-        ids.extend(DedupDelta::decode(bytes).map_err(bad)?);
+        ids.extend(DedupDelta::decode(bytes).map_err(|what| IngestError::Checkpoint { what })?);
     }
     ids.retain(|delta| plan.sources.iter().any(|source| source.name == delta.source));
     Ok(Aligned::resume(plan, reading, epochs, epoch, &state, ids)?)
 }
 
-/// Sources of saved state that a plan has not.
-pub fn sources_lost(plan: &Plan, saved: &Manifest) -> Vec<(String, String)> {
-    let state: Option<AlignedState> = serde_json::from_value(saved.reader.clone()).ok();
-    let sources = state.map(|state| state.sources).unwrap_or_default();
-    let gone = sources.into_iter().filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
-    gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())).collect()
+/// Where the sources stood when a manifest was written.
+///
+/// # Errors
+/// When the manifest does not say so in words of this program.
+pub fn saved_sources(manifest: &Manifest) -> Result<AlignedState, IngestError> {
+    serde_json::from_value(manifest.reader.clone()).map_err(|error| IngestError::Checkpoint { what: error.to_string() })
 }
 
-/// Whether a job had read all its input when it wrote a manifest.
-fn has_ended(saved: &Manifest) -> bool {
-    serde_json::from_value::<AlignedState>(saved.reader.clone()).is_ok_and(|state| state.ended())
+/// What a job keeps, gains and loses of saved state: operators, and sources that the plan has not.
+fn changes(
+    plan: &Plan,
+    saved: &Manifest,
+    sources: Option<&AlignedState>,
+    planned: &BTreeMap<String, String>,
+) -> Changes {
+    let mut changes = Changes::between(&saved.operators, planned);
+    let sources = sources.into_iter().flat_map(|state| &state.sources);
+    let gone = sources.filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
+    changes.lost.extend(gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())));
+    changes
 }
 
 /// The ticks from `from` on that a directory's tick log holds.
@@ -290,9 +296,8 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
         return Err(StateError::Refused(format!("{savepoint} is of job `{theirs}`, not of `{ours}`")).into());
     }
     let chains = super::chain::chains(plan);
-    let mut changes = Changes::between(&loaded.manifest.operators, &operators(plan, &chains));
-    changes.lost.extend(sources_lost(plan, &loaded.manifest));
-    Ok(changes)
+    let sources = saved_sources(&loaded.manifest).ok();
+    Ok(changes(plan, &loaded.manifest, sources.as_ref(), &operators(plan, &chains)))
 }
 
 /// Copies the newest epoch of a job's state to `target`.

@@ -8,8 +8,9 @@ use crate::engine::EngineError;
 use crate::engine::chain::chains;
 use crate::engine::operators::{Changes, operators};
 use crate::engine::publish::{OFFLINE, StagedTables};
+use crate::engine::recovery::saved_sources;
 use crate::engine::tables::{table_names, wanted};
-use crate::ingest::aligned::{Aligned, AlignedState};
+use crate::ingest::aligned::Aligned;
 use crate::ingest::ticks::{self, TickRecord};
 use crate::plan::model::Plan;
 use crate::state::manifest::{self, Entry, Manifest, Seen};
@@ -112,7 +113,7 @@ impl Recorded {
                 }
             },
         };
-        if let Ok(state) = serde_json::from_value::<AlignedState>(manifest.reader.clone()) {
+        if let Ok(state) = saved_sources(manifest) {
             Aligned::same_input(plan, &state)?;
         }
         let mut log = ticks::read(dir)?;
