@@ -24,7 +24,7 @@ use super::upkeep::UpkeepThread;
 use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
-use crate::ingest::ticks;
+use crate::ingest::ticks::{self, TickLog};
 use crate::ingest::{Counts, Reading};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
@@ -230,14 +230,13 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
                 chain: chain.clone(),
                 entries: opened.entries,
             };
-            let durable = tick_log.handle();
-            let tick_log = (Arc::new(Mutex::new(tick_log)), durable);
             (Some(log), Some((store, opened.generation, opened.staged)), Some(tick_log))
         }
     };
+    let durable = tick_log.as_ref().map(TickLog::handle);
     let publication = Arc::new(Publication {
         failure: Arc::clone(&failure),
-        tick_log: tick_log.as_ref().map(|(_, durable)| durable.clone()),
+        tick_log: durable.clone(),
         state_dir: options.state_dir.clone(),
         keep_ticks: Duration::from_micros(plan.checkpoint.keep_ticks.unsigned_abs()),
         application,
@@ -264,7 +263,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let offsets = match reading {
         // What was read once is read again; nobody's lag changes.
         Reading::Replay => Offsets::default(),
-        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
+        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, durable.as_ref())?,
     };
     let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
     let outbox = outbox_name(&instance, claim.as_ref().map_or(0, |(_, generation)| *generation));
