@@ -70,12 +70,6 @@ pub enum TickLogError {
         /// What the operating system says.
         source: Arc<std::io::Error>,
     },
-    /// The directory holds a log already.
-    #[error("{} holds a tick log already; resume from it, or name another state directory", path.display())]
-    Exists {
-        /// The directory.
-        path: PathBuf,
-    },
     /// A record that had been durable cannot be read.
     #[error("tick log {} is damaged at byte {at}: {what}; restore the file from a copy or restart from a savepoint", path.display())]
     Damaged {
@@ -111,7 +105,6 @@ impl TickLogError {
     pub fn blame(&self) -> Blame {
         match self {
             TickLogError::Io { .. } | TickLogError::Damaged { .. } | TickLogError::Gone { .. } => Blame::Outside,
-            TickLogError::Exists { .. } => Blame::User,
             TickLogError::Gap { .. } => Blame::Ours,
         }
     }
@@ -269,17 +262,6 @@ pub struct TickLog {
 }
 
 impl TickLog {
-    /// Begins a log in a directory, made if absent, whose first record is tick 0.
-    ///
-    /// # Errors
-    /// When the directory holds a log already or cannot be written.
-    pub fn create(dir: &Path) -> Result<TickLog, TickLogError> {
-        if !segments::list(dir)?.is_empty() {
-            return Err(TickLogError::Exists { path: dir.to_owned() });
-        }
-        Self::start(Box::new(Segments::begin(dir, 0)?), 0)
-    }
-
     /// Goes on with the log of a directory behind its last whole record, or with tick `from` where there is none so late, and
     /// returns the records from tick `from` on. `generation` is higher than that of every start before: it names segments of
     /// its own, so that a process that was frozen and wakes writes nothing that is ever read.
