@@ -191,11 +191,6 @@ impl Durable {
         let at = |quantile: f64| Duration::from_micros(histogram.value_at_quantile(quantile));
         Some(Delays { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(histogram.max()) })
     }
-
-    /// Why nothing more becomes durable, once the log has failed.
-    pub fn failure(&self) -> Option<TickLogError> {
-        self.0.lock().failure.clone()
-    }
 }
 
 /// How long records waited to become durable, from [`TickLog::append`] on.
@@ -211,9 +206,6 @@ pub struct Delays {
 
 /// Longest delay told apart, in microseconds.
 const DELAY_MAX: u64 = 60_000_000;
-
-/// Called with the new [`Durable::ticks`] whenever it grows, and once more when the log has failed.
-type Listener = Box<dyn Fn(Tick) + Send>;
 
 /// Shared with the log's thread.
 struct Shared {
@@ -238,7 +230,6 @@ struct State {
     next: Tick,
     failure: Option<TickLogError>,
     closing: bool,
-    listener: Option<Listener>,
 }
 
 impl Shared {
@@ -351,12 +342,6 @@ impl TickLog {
         Durable(Arc::clone(&self.shared))
     }
 
-    /// Has `listener` called from the log's thread with the new [`Durable::ticks`] whenever it grows, and once more when
-    /// the log has failed; it replaces any listener before it and must not call the log.
-    pub fn on_durable(&self, listener: impl Fn(Tick) + Send + 'static) {
-        self.shared.lock().listener = Some(Box::new(listener));
-    }
-
     /// Writes what is pending and ends the log.
     ///
     /// # Errors
@@ -416,9 +401,6 @@ fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
             }
         }
         shared.done.notify_all();
-        if let Some(listener) = &state.listener {
-            listener(shared.durable.load(Ordering::Acquire));
-        }
         if state.failure.is_some() {
             return;
         }
