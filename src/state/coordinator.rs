@@ -122,7 +122,6 @@ pub struct Progress {
     cut: AtomicU64,
     committed: AtomicU64,
     whole: AtomicBool,
-    failed: AtomicBool,
     written: Mutex<Written>,
 }
 
@@ -285,11 +284,8 @@ impl Run {
                         self.next += 1;
                         self.progress.committed.fetch_add(1, Ordering::AcqRel);
                     }
-                    Ok(false) => return self.progress.failed.store(true, Ordering::Release),
-                    Err(error) => {
-                        self.progress.failed.store(true, Ordering::Release);
-                        return self.hooks.failed(error);
-                    }
+                    Ok(false) => return,
+                    Err(error) => return self.hooks.failed(error),
                 }
             }
         }
