@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::EngineError;
 use super::chain::Chain;
 use super::checkpoint::Resumed;
 use super::figures::Recovered;
+use super::graph::{Resources, StoreIdentity};
 use super::operators::{Changes, operators};
+use super::publish::{ONLINE, Staged};
 use super::run::RunOptions;
 use super::shared::instance_id;
 use super::source::READER_IDS;
@@ -20,7 +22,7 @@ use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
 use crate::ingest::{DedupDelta, IngestError, Reading};
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
-use crate::state::{self, Found, Loaded, Opened, PartRef, StateError, Store};
+use crate::state::{self, Found, Loaded, Log, Opened, StateError, Store};
 use crate::store::StoreError;
 
 /// How long brokers are asked whether they have more than had been read.
@@ -49,16 +51,29 @@ pub struct Recovery {
     /// What was found and decided.
     pub opened: Opened,
     /// What the manifests of this start say of the job.
-    pub template: Manifest,
+    template: Manifest,
     /// The tick log, open behind its last record.
-    pub tick_log: TickLog,
+    tick_log: TickLog,
     /// The first tick of this start.
     first_tick: Tick,
     /// The last tick to be replayed, if there is one.
     last_record: Option<Tick>,
     /// Ticks to be replayed, until the reader has them.
     records: Vec<TickRecord>,
+    /// The next manifest may go on from the loaded parts; else the next snapshot is whole.
     self_contained: bool,
+}
+
+/// State that was taken over, for a job that runs.
+pub struct Parts {
+    /// Where epochs are committed.
+    pub log: Log,
+    /// What operators are restored from.
+    pub loaded: Option<Loaded>,
+    /// What sinks may lack.
+    pub staged: Vec<Staged>,
+    /// The tick log, open behind its last record.
+    pub tick_log: TickLog,
 }
 
 impl Recovery {
@@ -154,12 +169,6 @@ impl Recovery {
         Ok(Recovery { store, opened, template, tick_log, first_tick, last_record, records, self_contained: same })
     }
 
-    /// The parts that the next manifest goes on from; none when the next snapshot has to be whole.
-    pub fn chain(&self) -> Vec<PartRef> {
-        let loaded = self.opened.loaded.as_ref().filter(|_| self.self_contained);
-        loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default()
-    }
-
     /// The sources, where the loaded state and the tick log say that they stand.
     ///
     /// # Errors
@@ -194,24 +203,56 @@ impl Recovery {
         Ok(aligned)
     }
 
-    /// What the graph goes on from.
-    pub fn resumed(&self) -> Resumed {
+    /// What the graph goes on from, for a start that began at `began`.
+    pub fn resumed(&self, began: Instant, resources: &Resources) -> Resumed {
         let first_tick = self.first_tick;
+        let loaded = self.opened.loaded.as_ref();
         Resumed {
             suppress_through: self.opened.choice.suppress_through,
-            online_lost: false,
+            online_lost: self.online_lost(resources),
             online_from: self.last_record.unwrap_or(first_tick),
             first_tick,
-            watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),
-            recovered: self.opened.loaded.as_ref().map(|loaded| Recovered {
+            watermark: loaded.map(|loaded| loaded.manifest.watermark),
+            recovered: loaded.map(|loaded| Recovered {
                 epoch: loaded.epoch,
                 bytes: loaded.manifest.parts.iter().map(|part| part.bytes).sum(),
-                read: Duration::ZERO,
+                read: began.elapsed(),
                 first: first_tick,
                 end: self.last_record.map_or(first_tick, |tick| tick + 1),
             }),
             loaded: None,
         }
+    }
+
+    /// Whether the online store lacks values that the loaded state takes as told.
+    fn online_lost(&self, resources: &Resources) -> bool {
+        let Some(loaded) = &self.opened.loaded else { return false };
+        let Some(opened) = &resources.online else { return false };
+        let told: Vec<StoreIdentity> = loaded
+            .manifest
+            .outboxes
+            .get(ONLINE)
+            .into_iter()
+            .flatten()
+            .filter_map(|value| serde_json::from_value(value.clone()).ok())
+            .collect();
+        // Every worker has told of its own.
+        told.len() != loaded.manifest.workers || !told.iter().all(|told| opened.has(told))
+    }
+
+    /// What the running job needs; `keep` epochs are kept.
+    pub fn into_parts(self, keep: usize) -> Parts {
+        let Recovery { store, opened, template, tick_log, self_contained, .. } = self;
+        let loaded = opened.loaded.as_ref().filter(|_| self_contained);
+        let log = Log {
+            store,
+            generation: opened.generation,
+            keep,
+            template,
+            chain: loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default(),
+            entries: opened.entries,
+        };
+        Parts { log, loaded: opened.loaded, staged: opened.staged, tick_log }
     }
 }
 
