@@ -14,7 +14,7 @@ pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
 pub use position::{Ord64, Position};
-pub use random::SplitMix64;
+pub use random::{SplitMix64, any_seed};
 pub use secret::{SecretText, is_secret_reference};
 pub use setting::shown_setting;
 pub use size::{format_bytes, parse_bytes};

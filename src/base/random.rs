@@ -1,5 +1,7 @@
 //! Numbers that look random and follow from a seed alone.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// A sequence of words: SplitMix64. Source: G. Steele et al., "Fast splittable pseudorandom number generators", 2014.
 ///
 /// What is drawn by a seed (faults, benchmark data) is named by it, so the sequence of a seed never changes.
@@ -33,6 +35,12 @@ impl SplitMix64 {
     pub fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// A seed that is another one each time.
+pub fn any_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| u64::from(since.subsec_nanos()))
 }
 
 #[cfg(test)]
