@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -111,14 +112,25 @@ impl W1Data {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), parquet::errors::ParquetError> {
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let mut writer = ArrowWriter::try_new(File::create(path)?, Self::schema(), Some(properties))?;
-        for batch in self.batches() {
-            writer.write(&batch)?;
-        }
-        writer.close()?;
-        Ok(())
+        write(path, self.batches().map(Ok))
     }
+}
+
+/// Writes rows of [`W1Data::schema`] as one Snappy-compressed Parquet file.
+///
+/// # Errors
+/// When the file cannot be written, and the first error among the rows.
+pub fn write(
+    path: &Path,
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> Result<(), parquet::errors::ParquetError> {
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut writer = ArrowWriter::try_new(File::create(path)?, W1Data::schema(), Some(properties))?;
+    for batch in batches {
+        writer.write(&batch?)?;
+    }
+    writer.close()?;
+    Ok(())
 }
 
 /// A number below `n`: the upper bits decide, which is quicker than a remainder.
