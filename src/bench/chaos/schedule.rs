@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::job::{Online, World};
+use crate::base::SplitMix64;
 
 /// Steps of a schedule at most, beside the last start, which is left alone.
 const STEPS_MAX: u64 = 4;
@@ -154,27 +155,19 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A sequence of draws that follows from a seed (Steele, Lea and Flood's SplitMix64).
+/// A sequence of draws that follows from a seed.
 #[derive(Clone, Debug)]
-pub struct Draws(u64);
+pub struct Draws(SplitMix64);
 
 impl Draws {
     /// The sequence of a seed and a number.
     pub fn new(seed: u64, number: u64) -> Draws {
-        let mut draws = Draws(seed);
-        Draws(draws.next() ^ number.wrapping_mul(0xd134_2543_de82_ef95))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Draws(SplitMix64::new(SplitMix64::new(seed).word() ^ number.wrapping_mul(0xd134_2543_de82_ef95)))
     }
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.0.below(end)
     }
 
     fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
