@@ -77,8 +77,9 @@ pub enum OpenStore {
 pub struct StoreIdentity {
     /// The generation that wrote it.
     pub generation: u64,
-    /// The server's life, where it has one: values may not outlive it.
-    pub run_id: Option<String>,
+    /// The life of its values: who finds another has none of what was told in this one, whoever began the other and
+    /// whatever was written since.
+    pub life: String,
 }
 
 impl OpenStore {
@@ -99,11 +100,11 @@ impl OpenStore {
 
     /// Whether the store still has what `told` says that an earlier start wrote.
     pub fn has(&self, told: &StoreIdentity) -> bool {
-        let (held, run_id) = match self {
-            OpenStore::Embedded { generation, .. } => (generation - 1, None),
-            OpenStore::Redis(store) => (store.held(), Some(store.run_id())),
-        };
-        told.generation <= held && told.run_id == run_id
+        match self {
+            // An old copy of a directory may have been put back.
+            OpenStore::Embedded { store, generation, .. } => told.life == store.life() && told.generation < *generation,
+            OpenStore::Redis(store) => told.life == store.life().0,
+        }
     }
 
     /// Counts how often the store was found to have lost its values; `None` for one that does not.

@@ -191,7 +191,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let aligned = match &mut recovery {
         Some(recovery) => {
             let mut aligned = recovery.reader(&plan, reading, epochs)?;
-            if resumed.online_lost && aligned.has_ended() {
+            // A job that stays keeps the values of its last tick in Redis.
+            let keeps = reading == Reading::Live && matches!(resources.online, Some(OpenStore::Redis(_)));
+            if aligned.has_ended() && (resumed.online_lost || keeps) {
                 aligned.once_more();
             }
             aligned

@@ -149,6 +149,96 @@ fn what_redis_loses_while_no_process_runs_is_written_again() {
     }
 }
 
+fn killed(bed: &mut Bed, failpoint: &str, workers: usize) {
+    let mut process = bed.start(failpoint, workers).expect("it starts");
+    let (status, said) = (process.end().expect("it ends"), process.said());
+    assert!(status.code().is_none() && said.contains("failpoint"), "{failpoint}: {status}: {said}");
+}
+
+/// Starts that find a loss and die before they have made it good leave it to the next.
+#[test]
+fn a_loss_of_redis_outlives_those_who_found_it() {
+    let Some(redis) = Redis::start("losses of Redis that are found by processes that die") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let mut bed = setup.bed(World { topics: false, online: Online::Redis }, "job").expect("a place");
+    bed.finish(2).expect("nothing disturbs it");
+    // The job is at its end: what is not written because of the loss is not written at all. One who died had joined, and
+    // written nothing; others had written the clock, or a part of the values.
+    for deaths in [&["restore.claimed=kill"][..], &["online.put=kill@2", "online.put=kill@3"], &["online.put=kill@5"]] {
+        redis.ask::<()>(&["FLUSHALL"]);
+        deaths.iter().for_each(|death| killed(&mut bed, death, 1));
+        bed.finish(3).expect("it has nothing to do but that");
+        same(&mut setup, &bed, true);
+    }
+    // A loss upon a loss that was half made good.
+    redis.ask::<()>(&["FLUSHALL"]);
+    killed(&mut bed, "online.put=kill@3", 1);
+    redis.ask::<()>(&["FLUSHALL"]);
+    killed(&mut bed, "online.put=kill@2", 2);
+    bed.finish(1).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+    // Between the joining and the first look.
+    let mut process = bed.start("restore.claimed=stop", 2).expect("it starts");
+    assert_eq!(process.became().expect("it is seen"), Became::Stopped);
+    redis.ask::<()>(&["FLUSHALL"]);
+    process.wake();
+    assert!(process.end().expect("it ends").success(), "{}", process.said());
+    same(&mut setup, &bed, true);
+}
+
+/// The command of [`Bed::command`] for a job that stays when its input has ended.
+fn staying(bed: &Bed, workers: usize) -> Command {
+    let plain = bed.command(workers);
+    let mut command = Command::new(plain.get_program());
+    command.args(plain.get_args().filter(|argument| *argument != "--until-end"));
+    command.current_dir(plain.get_current_dir().expect("it has one"));
+    command
+}
+
+#[test]
+fn a_loss_of_redis_that_a_running_job_saw_before_it_died_is_made_good() {
+    let Some(redis) = Redis::start("a job that sees a loss and dies") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let mut bed = setup.bed(World { topics: false, online: Online::Redis }, "job").expect("a place");
+    let mut process = bed.start_command(staying(&bed, 2), "online.lost=kill").expect("it starts");
+    let ended = || bed.manifest().expect("a log").is_some_and(|(_, manifest)| manifest["last"] == true);
+    wait_for(&mut process, "end of the input", |_| ended());
+    redis.ask::<()>(&["FLUSHALL"]);
+    assert!(process.end().expect("it ends").code().is_none(), "{}", process.said());
+    bed.finish(1).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+    // A job that came to its end before, and stays, has its values too.
+    let mut process = bed.start_command(staying(&bed, 2), "").expect("it starts");
+    wait_for(&mut process, "second loss", |process| {
+        redis.ask::<()>(&["FLUSHALL"]);
+        process.said().contains("all current values are written again")
+    });
+    let values = |count: u64| redis.ask::<u64>(&["DBSIZE"]) > count;
+    wait_for(&mut process, "values", |_| values(1000));
+    process.kill().expect("it dies");
+    bed.finish(3).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+}
+
+#[test]
+fn an_embedded_store_that_was_half_filled_again_is_filled() {
+    let mut setup = setup(None, None);
+    let mut bed = setup.bed(EMBEDDED, "job").expect("a place");
+    killed(&mut bed, "online.created=kill", 1);
+    bed.finish(1).expect("it begins");
+    same(&mut setup, &bed, false);
+    for deaths in [&["online.put=kill@2"][..], &["online.created=kill", "online.put=kill@2", "online.put=kill@2"]] {
+        std::fs::remove_dir_all(bed.path("online")).expect("it is removed");
+        deaths.iter().for_each(|death| killed(&mut bed, death, 1));
+        bed.finish(1).expect("it has nothing to do but that");
+        same(&mut setup, &bed, true);
+    }
+    let names =
+        std::fs::read_dir(bed.path("online")).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let unfinished: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".new")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
 /// Whether a file system of few bytes could be mounted at `path`.
 fn mount(path: &Path, options: &str) -> bool {
     std::fs::create_dir_all(path).expect("a folder");

@@ -151,6 +151,74 @@ fn a_loss_is_counted_once() {
     assert_eq!(next.generation(), store.generation() + 1);
 }
 
+/// What happens to lives of the values.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A start joins, and writes nothing.
+    Join,
+    /// One of the starts writes some entities.
+    Write { start: usize, entities: Vec<i64> },
+    /// The server loses everything.
+    Lose,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let entities = proptest::collection::vec(0..ENTITIES, 0..3);
+    prop_oneof![
+        2 => Just(Event::Join),
+        6 => (0..STARTS, entities).prop_map(|(start, entities)| Event::Write { start, entities }),
+        1 => Just(Event::Lose),
+    ]
+}
+
+/// A start that finds the life in which values were told finds them all, whoever joined, wrote or died in between.
+#[test]
+fn a_life_that_is_found_again_has_all_that_was_told_in_it() {
+    let Some(redis) = Redis::start("lives of values in Redis") else { return };
+    let runs = std::sync::atomic::AtomicU32::new(0);
+    let (found, lost) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&proptest::collection::vec(event(), 1..40), |events| {
+        let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let place = place(&redis, &format!("life{run}"));
+        let open = || RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store");
+        let mut starts: Vec<(RedisStore, RedisWriter)> = Vec::new();
+        // Entities by the life that their writer took them to be in.
+        let mut told: HashMap<String, Vec<i64>> = HashMap::new();
+        for (tick, event) in (0u64..).zip(events) {
+            match event {
+                Event::Lose => redis.ask::<()>(&["FLUSHALL"]),
+                Event::Write { start, entities } => {
+                    let newest = starts.len().checked_sub(1 + start % starts.len().max(1));
+                    let Some((store, writer)) = newest.and_then(|index| starts.get_mut(index)) else { continue };
+                    write(writer, Stamp { generation: store.generation(), tick }, &entities, 0);
+                    told.entry(store.life().0).or_default().extend(entities);
+                }
+                Event::Join => {
+                    let store = open();
+                    let reader = OnlineReader::redis(&place).expect("a reader");
+                    match told.get(&store.life().0) {
+                        Some(told) if !told.is_empty() => {
+                            let ids: ArrayRef = Arc::new(Int64Array::from(told.clone()));
+                            let rows = reader.read("v", &[ids]).expect("rows");
+                            prop_assert!(rows.states.iter().all(Option::is_some), "{:?}", told);
+                            found.set(found.get() + 1);
+                        }
+                        _ => lost.set(lost.get() + 1),
+                    }
+                    let writer = store.writer("0");
+                    starts.push((store, writer));
+                }
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    assert!(found.get() > 10 && lost.get() > 10, "{} and {}", found.get(), lost.get());
+}
+
 /// Rows of an older version of the job stay readable, by the names of their columns.
 #[test]
 fn versions_lie_side_by_side() {

@@ -1,13 +1,23 @@
 //! The two scripts that change a job's keys, each at once or not at all.
 
-/// Joins a generation of the job, or claims the next; tells (generation, the one found, 0 when there was none).
+/// Joins a generation of the job, or claims the next; tells (generation, life of the values).
 ///
-/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; the generation of the first start; then field, value of what a job says of
-/// itself (only the newest generation speaks); then `"layouts"`; then field, value of layouts, which anyone adds.
+/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; the generation of the first start; the
+/// server's run id; what a new life of the values would be called; then field, value of what a job says of itself (only the
+/// newest generation speaks); then `"layouts"`; then field, value of layouts, which anyone adds.
+///
+/// A life begins where the hash names none, because it is lost with the values, or one of another run of the server. It
+/// is never renewed otherwise: whoever finds the life that he knows finds everything that was written in it.
 pub(super) const JOIN: &str = r#"
 local held = tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
 local mine = tonumber(ARGV[1]) or (held == 0 and tonumber(ARGV[2]) or held + 1)
-local at = 3
+local life = redis.call('HGET', KEYS[1], 'life')
+local start = ARGV[3] .. ':'
+if held == 0 or not life or string.sub(life, 1, #start) ~= start then
+  life = start .. ARGV[4]
+  redis.call('HSET', KEYS[1], 'life', life)
+end
+local at = 5
 while ARGV[at] ~= 'layouts' do at = at + 2 end
 for i = at + 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
@@ -23,9 +33,9 @@ if mine >= held then
     end
   end
   redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', mine))
-  for i = 3, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  for i = 5, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
-return {mine, held}
+return {mine, life}
 "#;
 
 /// Writes rows in place of older ones; tells ([`MINE`], [`SUPERSEDED`] or [`FORGOTTEN`], rows written).

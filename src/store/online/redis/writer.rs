@@ -10,11 +10,11 @@ use redis::{Cmd, Connection, FromRedisValue, RedisError};
 use super::client::{CLUSTER, Endpoint, Trouble, answer, info_field, trouble};
 use super::script::{FORGOTTEN, JOIN, MINE, PUT, SUPERSEDED};
 use super::{FORMAT, Layout, fingerprint};
-use crate::base::EventTime;
+use crate::base::{EventTime, failpoint};
 use crate::plan::model::{Clock, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::value::{ColumnType, Header, pack};
-use crate::store::online::{Stamp, ViewSchema};
+use crate::store::online::{Stamp, ViewSchema, unique_name};
 
 /// Rows per call at most: a script keeps the server from others, and Lua's stack holds some thousand values.
 const CALL_ROWS: usize = 512;
@@ -38,11 +38,9 @@ struct Shared {
     job: String,
     views: Vec<View>,
     generation: u64,
-    /// The generation that the server held when this start joined it.
-    held: u64,
     put_sha: String,
-    /// Which life of the server the values are in.
-    run_id: Mutex<String>,
+    /// Changes together with `losses`.
+    life: Mutex<String>,
     losses: Arc<AtomicU64>,
     away: AtomicBool,
     superseded: AtomicBool,
@@ -96,17 +94,16 @@ impl RedisStore {
             job: views.first().map(|view| view.job.clone()).unwrap_or_default(),
             views: views.iter().map(|schema| View::new(&plan.prefix, schema)).collect(),
             generation: 0,
-            held: 0,
             put_sha: String::new(),
-            run_id: Mutex::new(String::new()),
+            life: Mutex::default(),
             losses: Arc::default(),
             away: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
         };
         let (_, joined) = shared.connect(None).map_err(|trouble| shared.endpoint.wrong(trouble))?;
-        (shared.generation, shared.held) = (joined.generation, joined.held);
+        shared.generation = joined.generation;
         shared.put_sha = joined.put_sha;
-        shared.run_id = Mutex::new(joined.run_id);
+        shared.life = Mutex::new(joined.life);
         Ok(RedisStore { shared: Arc::new(shared) })
     }
 
@@ -115,14 +112,13 @@ impl RedisStore {
         self.shared.generation
     }
 
-    /// The generation that the server held before this start; 0 for none.
-    pub fn held(&self) -> u64 {
-        self.shared.held
-    }
-
-    /// Names the server's life that the values are in.
-    pub fn run_id(&self) -> String {
-        self.shared.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Names the life of the values, which ends when the server loses them or may have lost some, and how many
+    /// [losses](Self::losses) came before it.
+    ///
+    /// What was written since a life began, and before it was asked for here, is there as long as the server is in that life.
+    pub fn life(&self) -> (String, u64) {
+        let life = self.shared.life.lock().unwrap_or_else(PoisonError::into_inner);
+        (life.clone(), self.shared.losses.load(Ordering::Acquire))
     }
 
     /// The address, as it may be shown.
@@ -156,9 +152,7 @@ impl View {
 /// What joining a generation told.
 struct Joined {
     generation: u64,
-    /// The generation that the server held before; 0 for none.
-    held: u64,
-    run_id: String,
+    life: String,
     put_sha: String,
 }
 
@@ -175,9 +169,10 @@ impl Shared {
         let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
-        join.arg(first_generation());
+        let run_id = info_field(&info, "run_id").unwrap_or_default();
+        join.arg(first_generation()).arg(run_id).arg(unique_name());
         self.describe(&mut join);
-        let (generation, held): (u64, u64) = join.query(&mut connection).map_err(|error| match error.code() {
+        let (generation, life): (u64, String) = join.query(&mut connection).map_err(|error| match error.code() {
             Some("TWOLAYOUTS") => Trouble {
                 what: format!(
                     "two layouts have one fingerprint ({}); rename a column of the view, or give another `prefix`",
@@ -187,8 +182,7 @@ impl Shared {
             },
             _ => trouble(&error),
         })?;
-        let run_id = info_field(&info, "run_id").unwrap_or_default().to_owned();
-        Ok((Link { connection }, Joined { generation, held, run_id, put_sha }))
+        Ok((Link { connection }, Joined { generation, life, put_sha }))
     }
 
     /// What the job says of itself, as arguments of [`JOIN`].
@@ -211,16 +205,18 @@ impl Shared {
     /// Connects for a writer and finds out whether the server still has what was written.
     fn rejoin(&self) -> Result<Link, Trouble> {
         let (link, joined) = self.connect(Some(self.generation))?;
-        let mut run_id = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
-        let restarted = *run_id != joined.run_id;
-        if restarted || joined.held < self.generation {
-            *run_id = joined.run_id;
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if *life != joined.life {
+            let server = |life: &str| life.split(':').next().map(str::to_owned);
+            let restarted = server(&life) != server(&joined.life);
+            *life = joined.life;
             self.losses.fetch_add(1, Ordering::Release);
             tracing::warn!(
                 address = self.endpoint.address(),
                 "redis {}: all current values are written again",
                 if restarted { "has restarted" } else { "has lost the job's keys" }
             );
+            failpoint("online.lost");
         }
         Ok(link)
     }
@@ -387,6 +383,7 @@ impl Link {
             Ok::<_, RedisError>(())
         };
         for (sent, call) in calls.iter().enumerate() {
+            failpoint("online.put");
             self.connection.send_packed_command(call)?;
             if sent >= CALLS_AHEAD {
                 take(&mut self.connection)?;
