@@ -30,6 +30,7 @@ use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
 use crate::store::offline::outbox_name;
+use crate::store::online::Rank;
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -178,6 +179,11 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         None => None,
     };
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
+    let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
+        // Numbers of claims grow with the order in which the state was taken over.
+        Rank { instance: opened.instance.clone(), number: opened.generation }
+    });
+    resources.join_redis(&plan, rank)?;
     if let Some((open, loaded)) =
         resources.online.as_ref().zip(recovery.as_ref().and_then(|r| r.opened.loaded.as_ref()))
     {

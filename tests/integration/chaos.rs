@@ -239,6 +239,33 @@ fn an_embedded_store_that_was_half_filled_again_is_filled() {
     assert!(unfinished.is_empty(), "{unfinished:?}");
 }
 
+/// Of two starts that overlap the one that took the state over last is the one whose values stand, whoever came to Redis
+/// first.
+#[test]
+fn who_has_the_state_has_the_last_word_in_redis() {
+    let Some(redis) = Redis::start("starts that overlap") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let world = World { topics: false, online: Online::Redis };
+    // It reads the state, is overtaken, and takes over from the one who overtook it.
+    let mut bed = setup.bed(world, "slow").expect("a place");
+    killed(&mut bed, "checkpoint.published=kill@2", 1);
+    let mut slow = bed.start("restore.read=stop", 2).expect("it starts");
+    assert_eq!(slow.became().expect("it is seen"), Became::Stopped);
+    killed(&mut bed, "checkpoint.published=kill@6", 3);
+    slow.wake();
+    assert!(slow.end().expect("it ends").success(), "{}", slow.said());
+    same(&mut setup, &bed, false);
+    // It has taken the state over, is overtaken, and comes to Redis last.
+    let mut bed = setup.bed(world, "late").expect("a place");
+    killed(&mut bed, "checkpoint.published=kill@2", 1);
+    let mut late = bed.start("restore.claimed=stop", 2).expect("it starts");
+    assert_eq!(late.became().expect("it is seen"), Became::Stopped);
+    bed.finish(3).expect("it takes over");
+    late.wake();
+    assert_eq!(late.end().expect("it ends").code(), Some(1), "{}", late.said());
+    same(&mut setup, &bed, false);
+}
+
 /// Whether a file system of few bytes could be mounted at `path`.
 fn mount(path: &Path, options: &str) -> bool {
     std::fs::create_dir_all(path).expect("a folder");

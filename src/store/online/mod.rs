@@ -27,7 +27,7 @@ use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 pub use reader::{OnlineReader, ReadRows, RowState};
-pub use redis::{RedisRows, RedisStore, RedisWriter};
+pub use redis::{Rank, RedisRows, RedisStore, RedisWriter};
 pub use socket::SocketGuard;
 pub use store::{OnlineStore, View};
 pub use value::ColumnType;

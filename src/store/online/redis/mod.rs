@@ -8,6 +8,7 @@
 //! | `format` | `1`, the version of this layout |
 //! | `job` | name of the job |
 //! | `generation` | the newest start of the job, counted up by each start, from the milliseconds since 1970 of the first |
+//! | `start` | number and instance of that start, where the job's state counts its starts |
 //! | `life` | names the life of the values: the server's run id, and what nobody else has called one |
 //! | `clock` | `event` or `wall`: what "now" is |
 //! | `now` | an event-time job's clock, microseconds; absent until it has one |
@@ -40,7 +41,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 pub(super) use reader::RedisReader;
-pub use writer::{RedisRows, RedisStore, RedisWriter};
+pub use writer::{Rank, RedisRows, RedisStore, RedisWriter};
 
 use super::{ColumnSchema, ViewSchema};
 use crate::base::hash_bytes;

@@ -31,11 +31,21 @@ pub struct RedisStore {
     shared: Arc<Shared>,
 }
 
+/// Which start of a job this is, where its state counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Names the life of the job's state.
+    pub instance: String,
+    /// Of two starts the one with the higher number has the state.
+    pub number: u64,
+}
+
 struct Shared {
     endpoint: Endpoint,
     prefix: String,
     clock: Clock,
     job: String,
+    rank: Option<Rank>,
     views: Vec<View>,
     generation: u64,
     put_sha: String,
@@ -81,11 +91,21 @@ pub struct RedisWriter {
 }
 
 impl RedisStore {
-    /// Connects and claims the job's next generation for the writing of `views`.
+    /// Finds out whether the server can be used, and changes nothing there.
     ///
     /// # Errors
     /// [`StoreError::Redis`] when the server cannot be reached, refuses the password or lacks what is needed.
-    pub fn open(plan: &RedisPlan, clock: Clock, views: &[ViewSchema]) -> Result<Self, StoreError> {
+    pub fn reach(plan: &RedisPlan) -> Result<(), StoreError> {
+        let endpoint = Endpoint::new(plan)?;
+        greet(&endpoint).map(|_| ()).map_err(|trouble| endpoint.wrong(trouble))
+    }
+
+    /// Connects and claims a generation of the job for the writing of `views`: that of its rank among the starts of its
+    /// instance; without one the next.
+    ///
+    /// # Errors
+    /// As [`reach`](Self::reach).
+    pub fn open(plan: &RedisPlan, clock: Clock, views: &[ViewSchema], rank: Option<Rank>) -> Result<Self, StoreError> {
         let endpoint = Endpoint::new(plan)?;
         let mut shared = Shared {
             endpoint,
@@ -93,6 +113,7 @@ impl RedisStore {
             clock,
             job: views.first().map(|view| view.job.clone()).unwrap_or_default(),
             views: views.iter().map(|schema| View::new(&plan.prefix, schema)).collect(),
+            rank,
             generation: 0,
             put_sha: String::new(),
             life: Mutex::default(),
@@ -160,17 +181,15 @@ impl Shared {
     /// Connects and joins `generation`, or claims the next.
     fn connect(&self, generation: Option<u64>) -> Result<(Link, Joined), Trouble> {
         let wrong = |error: RedisError| trouble(&error);
-        let mut connection = self.endpoint.connect().map_err(wrong)?;
-        let info: String = redis::cmd("INFO").arg("server").query(&mut connection).map_err(wrong)?;
-        if info_field(&info, "redis_mode") == Some("cluster") {
-            return Err(Trouble { what: CLUSTER.into(), passing: false });
-        }
+        let (mut connection, info) = greet(&self.endpoint)?;
         let load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).take();
         let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
         let run_id = info_field(&info, "run_id").unwrap_or_default();
         join.arg(first_generation()).arg(run_id).arg(unique_name());
+        let (instance, number) = self.rank.as_ref().map_or(("", 0), |rank| (rank.instance.as_str(), rank.number));
+        join.arg(instance).arg(number);
         self.describe(&mut join);
         let (generation, life): (u64, String) = join.query(&mut connection).map_err(|error| match error.code() {
             Some("TWOLAYOUTS") => Trouble {
@@ -243,6 +262,17 @@ impl Shared {
             );
         }
     }
+}
+
+/// Connects, and asks who answers.
+fn greet(endpoint: &Endpoint) -> Result<(Connection, String), Trouble> {
+    let wrong = |error: RedisError| trouble(&error);
+    let mut connection = endpoint.connect().map_err(wrong)?;
+    let info: String = redis::cmd("INFO").arg("server").query(&mut connection).map_err(wrong)?;
+    if info_field(&info, "redis_mode") == Some("cluster") {
+        return Err(Trouble { what: CLUSTER.into(), passing: false });
+    }
+    Ok((connection, info))
 }
 
 impl RedisWriter {
