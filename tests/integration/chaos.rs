@@ -60,6 +60,18 @@ fn stopped_at_every_place_and_woken_too_late() {
     all_of(&mut setup, GENERATED, FAILPOINTS.map(|place| Fault::Zombie(at(place), Wake::Last)).to_vec());
 }
 
+/// Whoever dies before it has taken over has not taken over.
+#[test]
+fn stopped_and_woken_with_nobody_in_its_place() {
+    let mut setup = setup(None, None);
+    let faults = vec![
+        Fault::Zombie(at("checkpoint.staged"), Wake::After),
+        Fault::KillAfter(Duration::ZERO),
+        Fault::Zombie(at("restore.claimed"), Wake::After),
+    ];
+    all_of(&mut setup, GENERATED, faults);
+}
+
 #[test]
 fn damage_and_rivals() {
     let mut setup = setup(None, None);

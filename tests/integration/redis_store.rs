@@ -233,8 +233,9 @@ fn starts_rank_by_their_numbers() {
     };
     let (third, first) = (open(Some(("a", 3))), open(Some(("a", 1))));
     let put = |store: &RedisStore, tick| {
-        write(&mut store.writer("0"), Stamp { generation: store.generation(), tick }, &[1], 0)
+        write(&mut store.writer("0"), Stamp { generation: store.generation(), tick }, &[tick as i64], 0)
     };
+    // Not even where there is nothing.
     assert_eq!((put(&third, 1), put(&first, 9), put(&third, 2)), (1, 0, 1));
     let ninth = open(Some(("a", 9)));
     assert_eq!((ninth.generation() - third.generation(), third.generation() - first.generation()), (6, 2));

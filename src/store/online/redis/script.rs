@@ -59,11 +59,15 @@ return {mine, life}
 ///
 /// `KEYS[1]` is the job's hash. `ARGV`: generation, writer, tick, the clock or `""`; then key, row of each row. A row's
 /// stamp is at its bytes 6 to 21 (see [`super::super::value`]); numbers are exact up to 2^53.
+///
+/// A newer start that has a number has the job's state, and tells all that the state holds: what an older one still has to
+/// write is void, also where there is nothing now.
 pub(super) const PUT: &str = r#"
 local writer = 'tick:' .. ARGV[2]
 local g, t = tonumber(ARGV[1]), tonumber(ARGV[3])
-local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now')
+local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now', 'start')
 local generation, newest = tonumber(held[1] or 0), tonumber(held[2] or 0)
+if generation > g and held[4] then return {1, 0} end
 if generation == g then
   if ARGV[4] ~= '' and (not held[3] or tonumber(held[3]) < tonumber(ARGV[4])) then
     redis.call('HSET', KEYS[1], 'now', ARGV[4])
