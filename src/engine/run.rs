@@ -30,6 +30,7 @@ use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Progress as CheckpointProgress, Store};
 use crate::store::offline::outbox_name;
+use crate::store::online::Rank;
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -160,19 +161,26 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     abort_on_panic_in_workers();
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
-    let resources = graph::Resources::open(&plan)?;
+    let mut resources = graph::Resources::open(&plan)?;
     let mut recovery = match &options.state_dir {
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
+    let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
+        // Numbers of claims grow with the order in which the state was taken over.
+        Rank { instance: opened.instance.clone(), number: opened.generation }
+    });
+    resources.join_redis(&plan, rank)?;
     if let Some((open, loaded)) =
         resources.online.as_ref().zip(recovery.as_ref().and_then(|r| r.opened.loaded.as_ref()))
     {
         online_sink::tell_clock(open, &loaded.manifest, &options.stop)?;
     }
     let resumed = recovery.as_ref().map(|recovery| recovery.resumed(began, &resources)).unwrap_or_default();
-    let aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost)?;
+    // A job that stays keeps the values of its last tick in Redis.
+    let keeps = options.reading() == Reading::Live && matches!(resources.online, Some(OpenStore::Redis(_)));
+    let aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
     let Job { shared, coordinator, publication } = Job::prepare(began, &plan, &options, resources, recovery, resumed)?;
     let resources = &publication.resources;
 
@@ -217,12 +225,12 @@ impl RunOptions {
     }
 }
 
-/// The sources, where the run begins; with one tick more where they had ended and the online store has lost what it was told.
+/// The sources, where the run begins; `once_more` with one tick more where they had ended, for an online store that lacks values.
 fn input(
     plan: &Plan,
     options: &RunOptions,
     recovery: Option<&mut Recovery>,
-    online_lost: bool,
+    once_more: bool,
 ) -> Result<Aligned, EngineError> {
     let reading = options.reading();
     let stateful = options.state_dir.is_some();
@@ -239,7 +247,7 @@ fn input(
         return Ok(aligned);
     };
     let mut aligned = recovery.reader(plan, reading, epochs)?;
-    if online_lost && aligned.has_ended() {
+    if once_more && aligned.has_ended() {
         aligned.once_more();
     }
     Ok(aligned)

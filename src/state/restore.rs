@@ -121,6 +121,7 @@ pub fn open(
             suppress_through: choice.suppress_through,
             anew: choice.anew,
         };
+        failpoint("restore.read");
         if !manifest::append(store, number, &Entry::Claim(claim))? {
             continue;
         }

@@ -22,6 +22,8 @@ pub const FAILPOINTS: [&str; 8] = [
     "restore.claimed",
     "restore.published",
 ];
+/// And that of a job with online values: before each part of them.
+pub const ONLINE_FAILPOINTS: [&str; 1] = ["online.put"];
 /// And those of a job that writes topics exactly once.
 pub const TOPIC_FAILPOINTS: [&str; 3] = ["topic.staged", "topic.sent", "topic.committed"];
 
@@ -197,8 +199,9 @@ impl Schedule {
 impl Fault {
     fn draw(world: World, number: u64, draws: &mut Draws) -> Fault {
         let at = |draws: &mut Draws| {
-            let more = if world.topics { &TOPIC_FAILPOINTS[..] } else { &[] };
-            let place = draws.one_of(&[&FAILPOINTS[..], more].concat());
+            let topic = if world.topics { &TOPIC_FAILPOINTS[..] } else { &[] };
+            let online = if world.online == Online::None { &[][..] } else { &ONLINE_FAILPOINTS };
+            let place = draws.one_of(&[&FAILPOINTS[..], online, topic].concat());
             // A restore happens once in a process.
             let visit = if place.starts_with("restore") { 1 } else { 1 + draws.below(8) };
             At { place, visit }
@@ -226,8 +229,9 @@ impl Fault {
                 Fault::Tear { part, at }
             }
             17 => Fault::Manifest { at: draws.below(1000), torn: draws.below(2) == 0 },
-            _ if world.online != Online::Redis => Fault::Kill(at(draws)),
+            _ if world.online == Online::None => Fault::Kill(at(draws)),
             18 => Fault::Lose,
+            _ if world.online == Online::Embedded => Fault::Kill(at(draws)),
             _ => Fault::LoseBeside(draws.time(), draws.time()),
         }
     }
@@ -257,6 +261,6 @@ mod tests {
         assert_eq!(kinds.len(), 8, "{kinds:?}");
         assert!(worlds.iter().all(|world| schedules.iter().any(|s| s.world == *world)));
         let told: String = schedules.iter().map(Schedule::to_string).collect();
-        assert!(FAILPOINTS.iter().chain(&TOPIC_FAILPOINTS).all(|place| told.contains(place)));
+        assert!(FAILPOINTS.iter().chain(&ONLINE_FAILPOINTS).chain(&TOPIC_FAILPOINTS).all(|place| told.contains(place)));
     }
 }
