@@ -3,7 +3,8 @@
 //! At event time `t` a prediction counts with the value of the latest label row, by `(_time, _ord)`, of its id that has come
 //! by `t` and is at most `within` away from it; a row without a value withdraws the label. What changes is *due* at the
 //! later of the prediction's and the label row's time: a change is told as `-1` of the old and `+1` of the new at the new
-//! due time. The same label again changes nothing. Predictions that share an id have the same labels.
+//! due time. The same label again changes nothing. Predictions that share an id have the same labels; one that comes after
+//! the window of the prediction that took a label is complete does not find that label.
 //!
 //! **Input order.** In event-time order: no row of a call is before the watermark of the call before; then what is told
 //! depends on no cut. In order of arrival a label row that is older than one already seen for the id is passed over.
