@@ -1,11 +1,13 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod accuracy;
 pub mod matches;
 
 use std::sync::Arc;
 
 use timely::dataflow::Scope;
 
+use self::matches::Matched;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
@@ -37,10 +39,13 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
-    let statistics = Vec::new();
+    let mut statistics = Vec::new();
     // What labels say of predictions: read by whatever compares the two.
-    let matches =
+    let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
-    let _ = matches;
+    if let Some(Matched { ripe, .. }) = matched {
+        let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
+    }
     statistics
 }

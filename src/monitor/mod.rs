@@ -2,8 +2,10 @@
 //! sound, and who is told.
 //!
 //! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`windows`], which window a time
-//! is in and when it is told; [`matches`], predictions and the labels that come for them.
+//! is in and when it is told; [`matches`], predictions and the labels that come for them; [`accuracy`], what labels say of
+//! predictions.
 
+pub mod accuracy;
 pub mod matches;
 pub mod stat;
 pub mod windows;
