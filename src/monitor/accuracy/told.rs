@@ -315,10 +315,7 @@ impl Told {
 /// A statistic of which nothing is left.
 fn nothing((metric, subject): Subject) -> Value {
     use Metric::*;
-    let counts = matches!(
-        metric,
-        Confusion | Predictions | Unmatched | LabelsLate | LabelsOrphan | LabelsInvalid
-    );
+    let counts = matches!(metric, Confusion | Predictions | Unmatched | LabelsLate | LabelsOrphan | LabelsInvalid);
     Value { metric, subject, value: counts.then(|| 0f64.to_bits()), bound: None, rows: 0 }
 }
 
@@ -338,7 +335,9 @@ fn stat(
         segment: segment.map_or(String::new(), |column| format!("{column}={}", name.0)),
         window_start: group.window,
         window_end: windows.end(group.window),
-        subject: value.subject.map_or(String::new(), |(truth, predicted)| format!("true={truth} predicted={predicted}")),
+        subject: value
+            .subject
+            .map_or(String::new(), |(truth, predicted)| format!("true={truth} predicted={predicted}")),
         metric: value.metric.name().to_owned(),
         value: value.value.map(f64::from_bits),
         bound: value.bound.map(f64::from_bits),

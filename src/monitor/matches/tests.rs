@@ -63,9 +63,7 @@ fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
     for l in labels().filter(|l| open(of(l))) {
         let mut others = events.iter().filter(|e| same(e, l));
         let saved = others.any(|e| match e.label {
-            None => {
-                (l.time - e.time).abs() <= within || (l.time > e.time && l.time <= windows.complete(of(e)))
-            }
+            None => (l.time - e.time).abs() <= within || (l.time > e.time && l.time <= windows.complete(of(e))),
             Some(_) => (e.time, e.ord) > (l.time, l.ord) && e.time <= l.time + within,
         });
         if !saved && windows.told(of(l), l.time + within) <= boundary {
@@ -110,15 +108,15 @@ impl Job {
 
     /// A tick with the rows before its watermark.
     fn tick(&mut self, events: &[Event], watermark: i64) {
-        let mut rows: Vec<&Event> =
-            events.iter().filter(|e| (self.watermark..watermark).contains(&e.time)).collect();
+        let mut rows: Vec<&Event> = events.iter().filter(|e| (self.watermark..watermark).contains(&e.time)).collect();
         rows.sort_by_key(|e| (e.time, e.ord));
         let workers = self.cores.len();
         let keys = self.ids(&rows, false);
         let owner = |key: &Key| worker_of_slot(slot_of(hash_of(*key)), workers);
         for worker in 0..workers {
             let mine = |label: bool| -> Vec<&Event> {
-                let mine = rows.iter().zip(&keys.keys).filter(|(e, k)| owner(k) == worker && e.label.is_some() == label);
+                let mine =
+                    rows.iter().zip(&keys.keys).filter(|(e, k)| owner(k) == worker && e.label.is_some() == label);
                 mine.map(|(e, _)| *e).collect()
             };
             let (predictions, labels) = (mine(false), mine(true));

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
 use super::ToConfig;
+use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
