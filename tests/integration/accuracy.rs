@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
@@ -227,4 +227,155 @@ fn the_handbooks_figures_come_out_of_the_stream() {
     println!("streamed: AUC {auc:.6}, average precision {average_precision:.6}, card precision at 100 {mean:.6}");
     assert!((auc - 0.8703).abs() < 5e-5, "{auc}");
     assert!((average_precision - 0.6055).abs() < 5e-5, "{average_precision}");
+}
+
+/// What is told of one window and segment by the definition: at each boundary from the window's end on, what is known.
+struct Twin<'a> {
+    events: &'a [Event],
+    labels: &'a [Label],
+    window: i64,
+    refresh: i64,
+    within: i64,
+}
+
+impl Twin<'_> {
+    fn boundary(&self, time: i64) -> i64 {
+        time + (self.refresh - time.rem_euclid(self.refresh)) % self.refresh
+    }
+
+    /// Metric and value, of what is known at a boundary.
+    fn known(&self, start: i64, kind: Option<&str>, boundary: i64) -> Vec<(&'static str, Option<f64>, i64)> {
+        let mine = self
+            .events
+            .iter()
+            .filter(|e| (start..start + self.window).contains(&e.time) && kind.is_none_or(|kind| e.kind == kind));
+        let (mut predictions, mut matched) = (0, Vec::new());
+        for event in mine {
+            predictions += 1;
+            let known = self
+                .labels
+                .iter()
+                .filter(|l| l.id == event.id && (l.time - event.time).abs() <= self.within && l.time <= boundary);
+            // Of equal times the one that stands further down in the file.
+            if let Some(Label { value: Some(value), .. }) = known.max_by_key(|l| l.time) {
+                matched.push((event.scores[0], *value > 0.0));
+            }
+        }
+        let count = matched.len() as f64;
+        let mut told = vec![
+            ("predictions", Some(f64::from(predictions)), i64::from(predictions)),
+            ("unmatched", Some(f64::from(predictions) - count), i64::from(predictions)),
+        ];
+        if !matched.is_empty() {
+            let right = matched.iter().filter(|(score, positive)| (*score >= 0.5) == *positive).count() as f64;
+            told.push(("accuracy", Some(right / count), matched.len() as i64));
+            let of = |positive: bool| matched.iter().filter(move |m| m.1 == positive).map(|m| m.0);
+            let pairs = of(true).flat_map(|p| of(false).map(move |n| (p, n)));
+            let (mut halves, mut all) = (0u32, 0u32);
+            pairs.for_each(|(p, n)| {
+                all += 2;
+                halves += if p > n { 2 } else { u32::from(p == n) };
+            });
+            told.push(("auc", (all > 0).then(|| f64::from(halves) / f64::from(all)), matched.len() as i64));
+        }
+        told
+    }
+
+    fn told(&self, kinds: &[&str]) -> Vec<Told> {
+        let mut told = Vec::new();
+        let starts: BTreeSet<i64> = self.events.iter().map(|e| e.time - e.time.rem_euclid(self.window)).collect();
+        for start in starts {
+            let complete = self.boundary(start + self.window - 1 + self.within);
+            for kind in std::iter::once(None).chain(kinds.iter().map(|kind| Some(*kind))) {
+                let mut before: BTreeMap<&str, (Option<f64>, i64, i32)> = BTreeMap::new();
+                let mut boundary = start + self.window;
+                while boundary <= complete {
+                    let mut known = self.known(start, kind, boundary);
+                    if known[0].2 == 0 {
+                        break;
+                    }
+                    for metric in
+                        before.keys().filter(|m| known.iter().all(|k| k.0 != **m)).copied().collect::<Vec<_>>()
+                    {
+                        known.push((metric, None, 0));
+                    }
+                    for (metric, value, rows) in known {
+                        let last = before.get(metric).copied();
+                        if boundary < complete && last.is_some_and(|last| (last.0, last.1) == (value, rows)) {
+                            continue;
+                        }
+                        let revision = last.map_or(0, |last| last.2) + 1;
+                        before.insert(metric, (value, rows, revision));
+                        told.push(Told {
+                            segment: kind.map(|kind| format!("kind={kind}")).unwrap_or_default(),
+                            window: start,
+                            subject: String::new(),
+                            metric: metric.to_owned(),
+                            value,
+                            rows,
+                            revision,
+                            as_of: boundary,
+                            complete: boundary == complete,
+                        });
+                    }
+                    boundary += self.refresh;
+                }
+            }
+        }
+        told.sort_by_key(|t| (t.segment.clone(), t.window, t.metric.clone(), t.subject.clone(), t.revision));
+        told
+    }
+}
+
+/// Events of four days, and labels that come early, late, twice, corrected, withdrawn, and too late.
+fn traffic() -> (Vec<Event>, Vec<Label>) {
+    let mut state = 7u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let (mut events, mut labels) = (Vec::new(), Vec::new());
+    let start = 1_767_225_600_000_000;
+    for id in 0..300 {
+        let time = start + random(96 * 60) as i64 * 60_000_000;
+        let score = random(100) as f64 / 100.0;
+        events.push(Event {
+            id,
+            time,
+            card: random(20) as i64,
+            kind: ["a", "b", "c"][random(3) as usize],
+            scores: vec![score],
+        });
+        for _ in 0..[0, 1, 1, 1, 2, 3][random(6) as usize] {
+            let value = [Some(1.0), Some(0.0), Some(0.0), None][random(4) as usize];
+            // No two labels of an id have one time: files are read by time.
+            labels.push(Label { id, time: time + random(80 * 3_600) as i64 * 1_000_000 - 4 * HOUR + id, value });
+        }
+    }
+    events.sort_by_key(|e| e.time);
+    labels.sort_by_key(|l| l.time);
+    labels.dedup_by_key(|l| (l.id, l.time));
+    (events, labels)
+}
+
+const MONITOR: &str = "task: binary, window: 1d, refresh: 6h, segments: [kind], accuracy: [accuracy, auc]";
+
+fn compared(told: &[Told]) -> Vec<Told> {
+    let metrics = ["predictions", "unmatched", "accuracy", "auc"];
+    told.iter().filter(|t| metrics.contains(&t.metric.as_str())).cloned().collect()
+}
+
+#[test]
+fn each_revision_is_what_was_known_whatever_the_ticks_and_workers() {
+    let (events, labels) = traffic();
+    let twin = Twin { events: &events, labels: &labels, window: 24 * HOUR, refresh: 6 * HOUR, within: 50 * HOUR };
+    let expected = twin.told(&["a", "b", "c"]);
+    assert!(expected.iter().any(|t| t.revision > 5), "labels change what was told");
+    let bed = Bed::new(&events, &labels, "50h", MONITOR);
+    let first = bed.run(1, 1_000);
+    assert_eq!(compared(&first), expected);
+    assert!(first.iter().any(|t| t.metric == "labels_late") && first.iter().any(|t| t.metric == "labels_orphan"));
+    for (workers, tick) in [(3, 1_000), (1, 17), (3, 40), (2, 1)] {
+        assert_eq!(bed.run(workers, tick), first, "{workers} workers, ticks of {tick} rows");
+    }
 }

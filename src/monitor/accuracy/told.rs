@@ -243,8 +243,7 @@ impl Told {
             }
         }
         // Later windows that look back to it are complete, too.
-        let passed = self.passed;
-        let kept = |start: &EventTime| self.windows.complete(*start).saturating_add(card.exclude) > passed;
+        let kept = |start: &EventTime| self.windows.complete(*start).saturating_add(card.exclude) > boundary;
         windows.retain(|start, cards| !cards.complete || kept(start));
         self.dirty_cards.retain(|(of, start)| of != version || windows.contains_key(start));
     }
