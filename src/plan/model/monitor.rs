@@ -1,5 +1,6 @@
 //! What is watched of a model.
 
+use super::AccuracyPlan;
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -21,6 +22,8 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
+    /// How good predictions turn out to be, where there are labels.
+    pub accuracy: Option<AccuracyPlan>,
 }
 
 /// What a model does.
