@@ -13,3 +13,4 @@ pub mod plan;
 pub mod score;
 pub mod state;
 pub mod store;
+pub mod telemetry;

@@ -12,6 +12,7 @@ mod generate;
 mod job;
 mod live;
 mod maintain;
+mod metrics;
 mod output;
 mod progress;
 mod prove;

@@ -1,5 +1,7 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+mod operation;
+
 use std::sync::Arc;
 
 use timely::dataflow::Scope;
@@ -34,6 +36,8 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
-    let _ = (scope, shared, control, monitor, scored, labels);
-    Vec::new()
+    let _ = (scored, labels);
+    let mut all = Vec::new();
+    all.extend(operation::operation(scope, shared, control, monitor));
+    all
 }

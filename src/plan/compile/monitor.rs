@@ -109,6 +109,7 @@ impl Compiler<'_> {
             segments_max: c.segments_max.unwrap_or(SEGMENTS_MAX) as usize,
             prediction,
             task,
+            latency: self.latency(&path.key("latency"), c.latency.as_ref()),
         })
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ToConfig;
+use super::{LatencyConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -27,6 +27,8 @@ pub(in crate::plan) struct MonitorConfig {
     pub prediction: Option<Columns>,
     /// What the model does. Default: `multiclass` for several outputs, `regression` when the label is a fraction, else `binary`.
     pub task: Option<TaskConfig>,
+    /// How long a row may take from its reading until it is scored.
+    pub latency: Option<LatencyConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

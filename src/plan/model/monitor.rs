@@ -1,5 +1,6 @@
 //! What is watched of a model.
 
+use super::LatencyPlan;
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -21,6 +22,8 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
+    /// How its latency and the job's operation are looked at.
+    pub latency: LatencyPlan,
 }
 
 /// What a model does.
