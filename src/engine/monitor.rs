@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod matches;
+mod operation;
 
 use std::sync::Arc;
 
@@ -47,5 +48,6 @@ pub fn monitor<'s>(
         let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
         statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
     }
+    statistics.extend(operation::operation(scope, shared, control, monitor));
     statistics
 }

@@ -20,6 +20,7 @@ use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
+use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
 use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
@@ -53,6 +54,8 @@ pub struct RunOptions {
     pub replay: Option<PathBuf>,
     /// Who watches.
     pub observer: Option<Arc<Observer>>,
+    /// Tells of the run in metrics.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// The switch that stops the job.
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
@@ -180,8 +183,14 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let resumed = recovery.as_ref().map(|recovery| recovery.resumed(began, &resources)).unwrap_or_default();
     // A job that stays keeps the values of its last tick in Redis.
     let keeps = options.reading() == Reading::Live && matches!(resources.online, Some(OpenStore::Redis(_)));
-    let aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
-    let Job { shared, coordinator, publication } = Job::prepare(began, &plan, &options, resources, recovery, resumed)?;
+    let mut aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
+    let meters = Meters::new(&plan, options.workers.max(1), &options);
+    meters.watch_topics(aligned.topic_watches());
+    if let Some(beat) = meters.beat() {
+        aligned.beat_every(beat);
+    }
+    let takeover = Takeover { began, recovery, resumed };
+    let Job { shared, coordinator, publication } = Job::prepare(&plan, &options, resources, takeover, meters)?;
     let resources = &publication.resources;
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
@@ -253,6 +262,13 @@ fn input(
     Ok(aligned)
 }
 
+/// What a start goes on from.
+struct Takeover {
+    began: Instant,
+    recovery: Option<Recovery>,
+    resumed: Resumed,
+}
+
 /// A job that is ready to run: what earlier processes left is published, and epochs can be committed.
 struct Job {
     shared: Arc<Shared>,
@@ -262,12 +278,11 @@ struct Job {
 
 impl Job {
     fn prepare(
-        began: Instant,
         plan: &Arc<Plan>,
         options: &RunOptions,
         mut resources: graph::Resources,
-        recovery: Option<Recovery>,
-        mut resumed: Resumed,
+        Takeover { began, recovery, mut resumed }: Takeover,
+        meters: Meters,
     ) -> Result<Job, EngineError> {
         let instance = recovery.as_ref().map_or_else(shared::instance_id, |recovery| recovery.opened.instance.clone());
         let generation = recovery.as_ref().map_or(0, |recovery| recovery.opened.generation);
@@ -300,6 +315,7 @@ impl Job {
             stop: options.stop.clone(),
             root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
             resources: Arc::clone(&resources),
+            epoch_seconds: meters.epoch_seconds(),
             committers: Mutex::default(),
         });
         let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
@@ -325,11 +341,18 @@ impl Job {
             Reading::Replay => Offsets::default(),
             Reading::Live | Reading::UntilEnd => Offsets::start(plan, durable.as_ref())?,
         };
-        let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
+        let observer = options.observer.clone().or_else(|| {
+            let wanted = options.replay.is_none() && (options.telemetry.is_some() || meters.samples());
+            wanted.then(|| Arc::new(Observer::of_latency(plan)))
+        });
+        let watchers = (meters, observer, options.stop.clone(), options.tap.clone(), options.alter.clone());
         let outbox = outbox_name(&instance, generation);
         let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
         // Set once, here.
         let _ = reports.set(Arc::downgrade(&shared));
+        if let Some(telemetry) = &options.telemetry {
+            telemetry.attach(&shared, &publication.resources);
+        }
         Ok(Job { shared, coordinator, publication })
     }
 }
@@ -370,6 +393,7 @@ fn work(
             if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
+        shared.meters.built();
         while !done.done() && !shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(50)));
         }

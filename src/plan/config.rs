@@ -2,6 +2,7 @@
 //! the descriptions in `schemas/dataflow.schema.json`.
 
 mod accuracy;
+mod latency;
 mod monitors;
 
 use schemars::JsonSchema;
@@ -11,6 +12,7 @@ use super::values::{
     ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
 
+pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.

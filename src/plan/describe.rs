@@ -89,6 +89,11 @@ impl Plan {
                 format_duration(label.within)
             )?;
         }
+        for monitor in &self.monitors {
+            let window = format_duration(monitor.window);
+            writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            monitor.latency.describe(out)?;
+        }
         self.write_sinks(out)
     }
 

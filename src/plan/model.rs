@@ -7,6 +7,7 @@
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
 mod accuracy;
+mod latency;
 mod monitor;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
 pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
+pub use latency::LatencyPlan;
 pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.

@@ -12,6 +12,7 @@ use crate::engine::recovery::saved_sources;
 use crate::engine::tables::{table_names, wanted};
 use crate::ingest::aligned::Aligned;
 use crate::ingest::ticks::{self, TickRecord};
+use crate::monitor::StatKind;
 use crate::plan::model::Plan;
 use crate::state::manifest::{self, Manifest};
 use crate::state::{Store, open_savepoint};
@@ -177,13 +178,14 @@ fn same_job(plan: &Plan, newest: &Manifest, place: &str) -> Result<(), EngineErr
     Ok(())
 }
 
-/// Opens the tables that a plan writes.
+/// Opens the tables that a plan writes, but for those that no replay repeats.
 ///
 /// # Errors
 /// When one cannot be read.
 pub fn open_tables(plan: &Plan) -> Result<Vec<RecordedTable>, EngineError> {
     let Some(offline) = &plan.offline else { return Ok(Vec::new()) };
-    let names = table_names(plan).into_iter().filter(|name| wanted(offline, name));
+    let is_exact = |name: &String| StatKind::ALL.iter().all(|kind| kind.is_exact() || kind.table() != name);
+    let names = table_names(plan).into_iter().filter(|name| wanted(offline, name) && is_exact(name));
     names.map(|name| Ok(RecordedTable { reader: open(Path::new(&offline.uri), &name)?, name })).collect()
 }
 

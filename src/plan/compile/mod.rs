@@ -8,6 +8,7 @@ mod aggregate;
 mod connector;
 mod join;
 mod kafka;
+mod latency;
 mod message;
 mod monitor;
 mod output;

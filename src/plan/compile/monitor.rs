@@ -113,6 +113,7 @@ impl Compiler<'_> {
             prediction,
             task,
             accuracy,
+            latency: self.latency(&path.key("latency"), c.latency.as_ref()),
         })
     }
 }

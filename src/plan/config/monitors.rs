@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ToConfig;
 use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
+use super::{LatencyConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -38,6 +38,8 @@ pub(in crate::plan) struct MonitorConfig {
     pub ranking: Option<RankingConfig>,
     /// Precision among the entities with the highest scores of a window.
     pub card_precision: Option<CardPrecisionConfig>,
+    /// How long a row may take from its reading until it is scored.
+    pub latency: Option<LatencyConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

@@ -1,6 +1,7 @@
 //! What is watched of a model.
 
 use super::AccuracyPlan;
+use super::LatencyPlan;
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -24,6 +25,8 @@ pub struct MonitorPlan {
     pub task: Task,
     /// How good predictions turn out to be, where there are labels.
     pub accuracy: Option<AccuracyPlan>,
+    /// How its latency and the job's operation are looked at.
+    pub latency: LatencyPlan,
 }
 
 /// What a model does.
