@@ -1,7 +1,6 @@
 //! Running a job and looking at what it left.
 
 pub mod kafka;
-pub mod onnx;
 pub mod redis;
 pub mod rows;
 pub mod s3;
