@@ -6,6 +6,9 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
+mod alert;
+mod detect;
+mod metric;
 mod monitor;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +21,12 @@ use url::Url;
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
+pub use alert::{
+    AlertPlan, Comparison, Condition, Hold, HttpPlan, MetricTable, Operator, ReceiverPlan, ReceiverWay, SegmentFilter,
+    Severity, Subject, Template, TemplatePiece, WebhookFormat,
+};
+pub use detect::{AdwinPlan, DdmPlan, DetectorPlan, Direction, PageHinkleyPlan};
+pub use metric::{metrics, table_of};
 pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.
@@ -49,6 +58,8 @@ pub struct Plan {
     pub labels: Vec<LabelPlan>,
     /// What is watched of the models.
     pub monitors: Vec<MonitorPlan>,
+    /// Who is told of their alerts; nobody where there are none.
+    pub receivers: Vec<ReceiverPlan>,
     /// The online store, if any.
     pub online: Option<OnlinePlan>,
     /// The offline store, if any.
@@ -650,6 +661,8 @@ pub enum TopicRows {
     DeadLetters,
     /// The statistics of a monitor, by its name.
     Statistics(String),
+    /// The alerts for a receiver, by its name.
+    Alerts(String),
 }
 
 impl TopicRows {
@@ -659,6 +672,7 @@ impl TopicRows {
             TopicRows::Table(table) => table,
             TopicRows::DeadLetters => "dead letters",
             TopicRows::Statistics(_) => "statistics",
+            TopicRows::Alerts(_) => "alerts",
         }
     }
 
@@ -667,6 +681,7 @@ impl TopicRows {
         match self {
             TopicRows::DeadLetters => "sinks.dead_letters".to_owned(),
             TopicRows::Statistics(monitor) => format!("monitors.{monitor}.to"),
+            TopicRows::Alerts(receiver) => format!("notify.{receiver}"),
             TopicRows::Table(table) => match table.split_once('/') {
                 Some(("predictions", model)) => format!("models.{model}.to"),
                 Some((section, name)) => format!("{section}.{name}.to"),

@@ -4,11 +4,15 @@
 //! broken, so that what refers to it is left out in silence instead of being reported again.
 
 mod aggregate;
+mod alerts;
+mod condition;
 mod connector;
+mod detect;
 mod join;
 mod kafka;
 mod message;
 mod monitor;
+mod notify;
 mod output;
 mod post;
 mod set;
@@ -71,7 +75,8 @@ impl Compiler<'_> {
             .collect();
         let models = self.models(config, &sets);
         let labels = self.labels(config, &models, &sets, &mut sources);
-        let monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let mut monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let receivers = self.alerts(config, &models, &mut monitors);
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
@@ -121,6 +126,7 @@ impl Compiler<'_> {
             models,
             labels,
             monitors,
+            receivers,
             online,
             offline,
             topics,

@@ -109,6 +109,8 @@ impl Compiler<'_> {
             segments_max: c.segments_max.unwrap_or(SEGMENTS_MAX) as usize,
             prediction,
             task,
+            detectors: self.detectors(&path, c, task, label.is_some()),
+            alerts: Vec::new(),
         })
     }
 }

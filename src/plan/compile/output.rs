@@ -27,6 +27,9 @@ impl Tables {
         if !config.monitors.0.is_empty() {
             tables.extend(["stats/accuracy", "stats/drift", "stats/quality"].map(str::to_owned));
         }
+        if config.monitors.0.iter().any(|(_, monitor)| !monitor.alerts.is_empty()) {
+            tables.push("stats/alerts".to_owned());
+        }
         tables.push(DEAD_LETTERS.to_string());
         for (_, source) in &config.sources.0 {
             if let Some(rejected) = &source.on_invalid

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ToConfig;
+use super::{AlertConfig, DetectorConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -27,6 +27,13 @@ pub(in crate::plan) struct MonitorConfig {
     pub prediction: Option<Columns>,
     /// What the model does. Default: `multiclass` for several outputs, `regression` when the label is a fraction, else `binary`.
     pub task: Option<TaskConfig>,
+    /// Change detectors over the errors of predictions, in the order in which their labels became known, each version by itself:
+    /// `adwin`, `page_hinkley`, `ddm`, or one of these with settings. What they find is told in `stats/drift`.
+    #[serde(default)]
+    pub detectors: Vec<DetectorConfig>,
+    /// Rules by which statistics become alerts.
+    #[serde(default)]
+    pub alerts: Vec<AlertConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

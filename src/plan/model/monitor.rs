@@ -1,5 +1,6 @@
 //! What is watched of a model.
 
+use super::{AlertPlan, DetectorPlan};
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -21,6 +22,10 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
+    /// Change detectors over its errors.
+    pub detectors: Vec<DetectorPlan>,
+    /// Rules by which its statistics become alerts.
+    pub alerts: Vec<AlertPlan>,
 }
 
 /// What a model does.
