@@ -411,7 +411,7 @@ impl<'s> Graph<'_, 's> {
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
             let labels = monitor.labels.map(|labels| {
                 let labels = &self.shared.plan.labels[labels];
-                self.ordered(labels.from, vec![labels.id], &monitor::name(self.shared, index))
+                self.ordered(labels.from, vec![labels.id], &monitor::name(&self.shared.plan, monitor))
             });
             let scored = scored[monitor.model].clone();
             statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels));

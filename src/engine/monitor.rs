@@ -1,5 +1,7 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod matches;
+
 use std::sync::Arc;
 
 use timely::dataflow::Scope;
@@ -8,6 +10,7 @@ use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
 use crate::monitor::StatKind;
+use crate::plan::model::{MonitorPlan, Plan};
 
 /// Statistics of one kind on their way to tables, topics, alerts and pages, as rows of [`crate::monitor::stat_schema`].
 pub struct Statistics<'s> {
@@ -20,8 +23,8 @@ pub struct Statistics<'s> {
 }
 
 /// Name of a monitor, which begins the names of its operators.
-pub fn name(shared: &Shared, monitor: usize) -> String {
-    format!("monitor {}", shared.plan.models[shared.plan.monitors[monitor].model].name)
+pub fn name(plan: &Plan, monitor: &MonitorPlan) -> String {
+    format!("monitor {}", plan.models[monitor.model].name)
 }
 
 /// Attaches a monitor to the scored rows of its model, and the rows of its labels' source, where it has labels, on the
@@ -34,6 +37,10 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
-    let _ = (scope, shared, control, monitor, scored, labels);
-    Vec::new()
+    let statistics = Vec::new();
+    // What labels say of predictions: read by whatever compares the two.
+    let matches =
+        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
+    let _ = matches;
+    statistics
 }
