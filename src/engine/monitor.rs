@@ -1,6 +1,9 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod alerts;
+pub mod detect;
 pub mod matches;
+pub mod receivers;
 
 use std::sync::Arc;
 
@@ -37,10 +40,13 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
-    let statistics = Vec::new();
+    let mut statistics = Vec::new();
     // What labels say of predictions: read by whatever compares the two.
     let matches =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
-    let _ = matches;
+    if let Some(matches) = matches.filter(|_| !shared.plan.monitors[monitor].detectors.is_empty()) {
+        let rows = detect::detect(scope, shared, control.clone(), monitor, matches);
+        statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
+    }
     statistics
 }

@@ -113,6 +113,12 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
         let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
         reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
         all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
+        if !described.detectors.is_empty() {
+            all.insert(monitor::detect::name(plan, described), monitor::detect::meaning(plan, described));
+        }
+    }
+    if monitor::alerts::wanted(plan) {
+        all.insert(monitor::alerts::NAME.to_owned(), monitor::alerts::MEANING.to_owned());
     }
     all
 }

@@ -14,6 +14,7 @@ use super::EngineError;
 use super::checkpoint::{Checkpoints, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore, StoreIdentity};
+use super::monitor::receivers::{self, ReceiverSummary};
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::outbox::{self, Staging};
@@ -84,6 +85,8 @@ pub struct RunSummary {
     pub turned_away: Vec<TurnedAway>,
     /// What the topics have got.
     pub topics: Vec<TopicSummary>,
+    /// What became of the alerts, by receiver; topics are above.
+    pub alerts: Vec<ReceiverSummary>,
     /// Ticks cut.
     pub ticks: u64,
     /// Wall time from the first read to the last commit, in seconds.
@@ -299,8 +302,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         }
     }
     let topics = super::topics::summaries(&shared.plan, &resources.topics);
+    let alerts = receivers::summaries(&resources.receivers);
     drop(resources);
-    Ok(summary(&shared, workers, seconds, topics))
+    Ok(RunSummary { alerts, ..summary(&shared, workers, seconds, topics) })
 }
 
 /// Opens the sources at their beginning.
@@ -392,6 +396,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         dead_letters: shared.dead_letters.load(Ordering::Relaxed),
         turned_away: shared.turned_away(),
         topics,
+        alerts: Vec::new(),
         ticks: shared.ticks.load(Ordering::Relaxed),
         seconds,
         keys: shared.keys.load(Ordering::Relaxed),

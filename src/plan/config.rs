@@ -12,9 +12,7 @@ use super::values::{
     ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
 
-pub(super) use alerts::{
-    AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig,
-};
+pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
 pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 

@@ -1,5 +1,7 @@
 //! The plan in words, as `check` prints it.
 
+mod alerts;
+
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -89,6 +91,11 @@ impl Plan {
                 format_duration(label.within)
             )?;
         }
+        for monitor in self.monitors.iter().filter(|m| !m.detectors.is_empty() || !m.alerts.is_empty()) {
+            writeln!(out, "\nalerts of {}", self.models[monitor.model].name)?;
+            alerts::write_alerts(out, self, monitor)?;
+        }
+        alerts::write_receivers(out, self)?;
         self.write_sinks(out)
     }
 

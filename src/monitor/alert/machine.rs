@@ -328,7 +328,8 @@ impl Machine {
     ) -> Option<EventTime> {
         let rule = &self.rules[key.0];
         let series = self.series.get_mut(key)?;
-        let ends = due >= series.stale || series.firing.as_ref().is_some_and(|f| f.over.is_some_and(|over| due >= over));
+        let ends =
+            due >= series.stale || series.firing.as_ref().is_some_and(|f| f.over.is_some_and(|over| due >= over));
         if !ends {
             let every = rule.plan.repeat?;
             let firing = series.firing.as_mut()?;
@@ -410,17 +411,8 @@ fn order(s: &Stat) -> impl Ord + '_ {
 
 fn alert(job: &str, rule: &Rule, stat: &Stat, state: State, since: EventTime) -> Alert {
     let Rule { monitor, plan, to } = rule;
-    let parts = [
-        job,
-        monitor,
-        &plan.name,
-        &stat.model,
-        &stat.version,
-        &stat.route,
-        &stat.segment,
-        &stat.subject,
-        &stat.metric,
-    ];
+    let parts =
+        [job, monitor, &plan.name, &stat.model, &stat.version, &stat.route, &stat.segment, &stat.subject, &stat.metric];
     let mut alert = Alert {
         fingerprint: fingerprint(&parts),
         state,

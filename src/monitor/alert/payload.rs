@@ -50,7 +50,8 @@ pub fn slack(alert: &Alert) -> Value {
         (false, _) => (":warning:", "#ecb22e"),
     };
     let state = if resolved { "Resolved" } else { "Firing" };
-    let field = |title: &str, value: String| json!({"type": "mrkdwn", "text": format!("*{title}*\n{}", escaped(&value))});
+    let field =
+        |title: &str, value: String| json!({"type": "mrkdwn", "text": format!("*{title}*\n{}", escaped(&value))});
     let mut fields = vec![
         field("Model", or_dash(&[&alert.model, &alert.version])),
         field("Statistic", or_dash(&[&alert.metric, &alert.subject])),
@@ -111,7 +112,9 @@ pub fn alertmanager<'a>(alerts: impl IntoIterator<Item = &'a Alert>, now: EventT
             ("metric", &alert.metric),
         ];
         // An empty label is none.
-        labels.extend(named.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))));
+        labels.extend(
+            named.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))),
+        );
         let mut annotations = Map::new();
         annotations.insert("summary".to_owned(), alert.message.as_str().into());
         annotations.insert("condition".to_owned(), alert.condition.as_str().into());

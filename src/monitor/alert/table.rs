@@ -69,15 +69,13 @@ pub fn alert_batch<'a>(
     let time = |of: fn(&Alert) -> EventTime| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(alerts.iter().map(|a| of(a))).with_timezone(UTC))
     };
-    let text = |of: fn(&Alert) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(alerts.iter().map(|a| of(a))))
-    };
+    let text =
+        |of: fn(&Alert) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(alerts.iter().map(|a| of(a)))) };
     let owned = |of: fn(&Alert) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(alerts.iter().map(|a| of(a))))
     };
-    let float = |of: fn(&Alert) -> Option<f64>| -> ArrayRef {
-        Arc::new(Float64Array::from_iter(alerts.iter().map(|a| of(a))))
-    };
+    let float =
+        |of: fn(&Alert) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(alerts.iter().map(|a| of(a)))) };
     let columns: Vec<ArrayRef> = vec![
         time(|a| a.at),
         Arc::new(Date32Array::from_iter_values(

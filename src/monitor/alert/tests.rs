@@ -160,7 +160,11 @@ fn others_are_left_alone() {
     assert_eq!(told(&mut machine, &others, DAY).len(), 1);
     let segment = machine.firing().next().expect("it fires");
     assert_eq!(segment.segment, "country=FR");
-    assert!(segment.message.contains("auc of fraud version champion for country=FR is 0.1 (alert when < 0.8)"), "{}", segment.message);
+    assert!(
+        segment.message.contains("auc of fraud version champion for country=FR is 0.1 (alert when < 0.8)"),
+        "{}",
+        segment.message
+    );
 }
 
 #[test]
@@ -198,7 +202,10 @@ fn a_change_is_over_after_a_while() {
     // In one tick as in many: what is over ends before the next begins.
     let together = told(&mut machine, &[found(40 * DAY), found(30 * DAY)], 50 * DAY);
     let (fires, ends) = (State::Firing, State::Resolved);
-    assert_eq!(together.iter().map(|t| (t.0, t.2 / DAY)).collect::<Vec<_>>(), [(fires, 30), (ends, 31), (fires, 40), (ends, 41)]);
+    assert_eq!(
+        together.iter().map(|t| (t.0, t.2 / DAY)).collect::<Vec<_>>(),
+        [(fires, 30), (ends, 31), (fires, 40), (ends, 41)]
+    );
     let warning = Stat { alarm: Some(false), metric: "ddm".into(), ..found(60 * DAY) };
     assert_eq!(told(&mut machine, &[warning], 60 * DAY), []);
 }
@@ -256,13 +263,16 @@ fn a_rule_that_is_gone_is_resolved() {
 
 #[test]
 fn the_engine_has_a_clock_of_its_own() {
-    let mut machine = Machine::new("job", vec![rule(Condition::Compare {
-        table: MetricTable::Engine,
-        metric: "cpu".into(),
-        subject: Subject::Any,
-        wrong: compare(Operator::More, 0.9),
-        clear: None,
-    })]);
+    let mut machine = Machine::new(
+        "job",
+        vec![rule(Condition::Compare {
+            table: MetricTable::Engine,
+            metric: "cpu".into(),
+            subject: Subject::Any,
+            wrong: compare(Operator::More, 0.9),
+            clear: None,
+        })],
+    );
     let cpu = |second: i64, value| Stat {
         kind: StatKind::Quality,
         model: String::new(),
@@ -320,12 +330,19 @@ fn payloads() {
     let alert = fired();
     let json = payload::json(&alert);
     assert_eq!((json["state"].as_str(), json["value"].as_f64()), (Some("firing"), Some(0.74)));
-    assert_eq!((json["labels"]["team"].as_str(), json["window_end"].as_str()), (Some("risk"), Some("1970-01-02T00:00:00Z")));
+    assert_eq!(
+        (json["labels"]["team"].as_str(), json["window_end"].as_str()),
+        (Some("risk"), Some("1970-01-02T00:00:00Z"))
+    );
     assert_eq!(json["id"], alert.id());
     let slack = payload::slack(&alert);
     assert!(slack["text"].as_str().is_some_and(|t| t.contains("auc of fraud") && t.contains("&lt; 0.8")), "{slack}");
     assert_eq!(slack["attachments"][0]["blocks"][0]["type"], "section");
-    assert!(slack["attachments"][0]["blocks"][2]["elements"][0]["text"].as_str().is_some_and(|t| t.contains("<https://wiki/auc|runbook>")));
+    assert!(
+        slack["attachments"][0]["blocks"][2]["elements"][0]["text"]
+            .as_str()
+            .is_some_and(|t| t.contains("<https://wiki/auc|runbook>"))
+    );
 
     let now = 10 * DAY;
     let sent = payload::alertmanager([&alert], now, 60_000_000);
@@ -338,7 +355,10 @@ fn payloads() {
     assert_eq!(payload::alertmanager([&resolved], now, 60_000_000)[0]["endsAt"], "1970-01-03T00:00:00Z");
     // Event time that runs ahead of the wall clock is over now.
     let early = payload::alertmanager([&Alert { since: 5 * DAY, ..resolved }], DAY, 60_000_000);
-    assert_eq!((early[0]["startsAt"].as_str(), early[0]["endsAt"].as_str()), (Some("1970-01-02T00:00:00Z"), Some("1970-01-02T00:00:00Z")));
+    assert_eq!(
+        (early[0]["startsAt"].as_str(), early[0]["endsAt"].as_str()),
+        (Some("1970-01-02T00:00:00Z"), Some("1970-01-02T00:00:00Z"))
+    );
 }
 
 #[test]
@@ -349,7 +369,10 @@ fn rows_of_the_table() {
     let text = |name: &str| {
         arrow::util::display::array_value_to_string(batch.column_by_name(name).expect("a column"), 1).expect("a text")
     };
-    assert_eq!((text("state"), text("_offset"), text("labels")), ("firing".into(), "6".into(), r#"{"team":"risk"}"#.into()));
+    assert_eq!(
+        (text("state"), text("_offset"), text("labels")),
+        ("firing".into(), "6".into(), r#"{"team":"risk"}"#.into())
+    );
     assert_eq!((text("_tick"), text("_job_version"), text("id")), ("7".into(), "3".into(), alert.id()));
 }
 
@@ -364,7 +387,14 @@ struct Twin {
 }
 
 impl Twin {
-    fn hear(&mut self, window: i64, value: Option<f64>, enough: bool, (low, high): (f64, f64), hold: u32) -> Option<State> {
+    fn hear(
+        &mut self,
+        window: i64,
+        value: Option<f64>,
+        enough: bool,
+        (low, high): (f64, f64),
+        hold: u32,
+    ) -> Option<State> {
         let value = value.filter(|_| enough)?;
         let newest = self.judged.iter().map(|j| j.0).max();
         if newest.is_some_and(|newest| window < newest) {

@@ -95,8 +95,7 @@ impl Adwin {
             self.levels[level].drain(..2);
             let n = (1u64 << level) as f64;
             let apart = a.sum / n - b.sum / n;
-            let merged =
-                Bucket { sum: a.sum + b.sum, squares: a.squares + b.squares + n * 0.5 * apart * apart };
+            let merged = Bucket { sum: a.sum + b.sum, squares: a.squares + b.squares + n * 0.5 * apart * apart };
             level += 1;
             if level == self.levels.len() {
                 self.levels.push(Vec::new());

@@ -28,7 +28,8 @@ fn stream(case: &Value) -> Vec<f64> {
     let mut fractions = Fractions(case["seed"].as_u64().expect("a seed"));
     let mut out = Vec::new();
     for part in case["parts"].as_array().expect("parts") {
-        let (steps, from, to) = (part[0].as_u64().unwrap_or(0), part[1].as_f64().unwrap_or(0.0), part[2].as_f64().unwrap_or(0.0));
+        let (steps, from, to) =
+            (part[0].as_u64().unwrap_or(0), part[1].as_f64().unwrap_or(0.0), part[2].as_f64().unwrap_or(0.0));
         for step in 0..steps {
             let level = from + (to - from) * step as f64 / steps as f64;
             let u = fractions.next();
@@ -97,7 +98,12 @@ fn changes_are_found_where_river_finds_them() {
             let expected = run["changes"].as_array().expect("changes");
             assert_eq!(changes.len(), expected.len(), "{name} {} on {}", run["settings"], case["name"]);
             for ((at, width, mean), river) in changes.iter().zip(expected) {
-                assert_eq!((*at as u64, *width), (river[0].as_u64().unwrap_or(0), river[1].as_u64().unwrap_or(0)), "{name} on {}", case["name"]);
+                assert_eq!(
+                    (*at as u64, *width),
+                    (river[0].as_u64().unwrap_or(0), river[1].as_u64().unwrap_or(0)),
+                    "{name} on {}",
+                    case["name"]
+                );
                 let off = (mean - river[2].as_f64().unwrap_or(f64::NAN)).abs();
                 assert!(off <= 1e-9 * mean.abs().max(1.0), "{name} on {}: {mean} is off by {off}", case["name"]);
                 found_any += 1;
@@ -130,7 +136,8 @@ fn prequential_error_of_elec2() {
     assert_eq!(format!("{accuracy:.4}"), "0.8533");
     assert!((prequential.fading().expect("errors") - elec["fading"].as_f64().unwrap_or(0.0)).abs() < 1e-12);
     let (changes, _) = findings(&plan("adwin", &Value::Null), &errors);
-    let river: Vec<usize> = elec["adwin"].as_array().expect("changes").iter().filter_map(|c| c.as_u64()).map(|c| c as usize).collect();
+    let river: Vec<usize> =
+        elec["adwin"].as_array().expect("changes").iter().filter_map(|c| c.as_u64()).map(|c| c as usize).collect();
     assert_eq!(changes.iter().map(|c| c.0).collect::<Vec<_>>(), river);
 }
 

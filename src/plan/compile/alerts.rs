@@ -258,7 +258,8 @@ impl Compiler<'_> {
             return None;
         };
         if clear.meets(wrong) {
-            let what = format!("`{clear}` is on the wrong side of `{wrong}`: some values are both wrong and right again");
+            let what =
+                format!("`{clear}` is on the wrong side of `{wrong}`: some values are both wrong and right again");
             self.error_in(&path, 0, what, mend);
         }
         Some(clear)
@@ -304,11 +305,17 @@ impl Compiler<'_> {
             }
             let inside = rest[open + 1..].split_once('}').filter(|_| sign == "{");
             let Some((inside, after)) = inside else {
-                self.error_in(path, at, format!("a `{sign}` stands alone"), format!("write `{sign}{sign}` for the sign itself"));
+                self.error_in(
+                    path,
+                    at,
+                    format!("a `{sign}` stands alone"),
+                    format!("write `{sign}{sign}` for the sign itself"),
+                );
                 return None;
             };
             let Some(field) = Template::FIELDS.iter().find(|f| **f == inside.trim()) else {
-                let near = nearest(inside.trim(), Template::FIELDS.iter().copied()).map(|n| format!("did you mean `{{{n}}}`?"));
+                let near = nearest(inside.trim(), Template::FIELDS.iter().copied())
+                    .map(|n| format!("did you mean `{{{n}}}`?"));
                 let mend = near.unwrap_or_else(|| format!("there are {}", Template::FIELDS.join(", ")));
                 self.error_in(path, at, format!("nothing is known of an alert as `{{{inside}}}`"), mend);
                 return None;

@@ -27,11 +27,16 @@ pub(super) fn parse(text: &str, named: bool, like: &str) -> Result<Written, Faul
     let mut rest = Rest { text, at: 0 };
     let name = rest.name().to_owned();
     if name.is_empty() && named {
-        return Err(rest.fault("here should be the name of a statistic", "write such as `auc < 0.8`, `drift` or `adwin`"));
+        return Err(
+            rest.fault("here should be the name of a statistic", "write such as `auc < 0.8`, `drift` or `adwin`")
+        );
     }
     let subject = if rest.take("(") { Some(rest.subject()?) } else { None };
     if subject.is_some() && name.is_empty() {
-        return Err(Fault { at: 0, ..rest.fault("nothing stands before the parenthesis", "name the statistic, or only compare") });
+        return Err(Fault {
+            at: 0,
+            ..rest.fault("nothing stands before the parenthesis", "name the statistic, or only compare")
+        });
     }
     let operator = rest.operator();
     if operator.is_none() && !rest.rest().is_empty() {
@@ -101,7 +106,8 @@ impl<'a> Rest<'a> {
         self.skip_spaces();
         let rest = self.rest();
         let begins = rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '@' | '.'))).unwrap_or(rest.len());
+        let end =
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '@' | '.'))).unwrap_or(rest.len());
         let end = if begins { end } else { 0 };
         self.at += end;
         &rest[..end]
@@ -121,7 +127,9 @@ impl<'a> Rest<'a> {
         };
         let subject = rest[..end].trim();
         if subject.is_empty() {
-            return Err(self.fault("nothing stands in the parentheses", "name a column or a class, or write `*` for each"));
+            return Err(
+                self.fault("nothing stands in the parentheses", "name a column or a class, or write `*` for each")
+            );
         }
         self.at += end + 1;
         Ok(subject.to_owned())

@@ -7,7 +7,13 @@ use crate::plan::model::{AdwinPlan, DdmPlan, DetectorPlan, Direction, PageHinkle
 
 impl Compiler<'_> {
     /// The detectors of the monitor at `path`.
-    pub(super) fn detectors(&mut self, path: &Path, c: &MonitorConfig, task: Task, labelled: bool) -> Vec<DetectorPlan> {
+    pub(super) fn detectors(
+        &mut self,
+        path: &Path,
+        c: &MonitorConfig,
+        task: Task,
+        labelled: bool,
+    ) -> Vec<DetectorPlan> {
         let path = path.key("detectors");
         if !c.detectors.is_empty() && !labelled {
             let mend = "declare them under `labels`, or remove the detectors";
@@ -101,7 +107,8 @@ impl Compiler<'_> {
             ),
         };
         if plan.warning_threshold > plan.drift_threshold {
-            let what = format!("a warning at {} comes after the change at {}", plan.warning_threshold, plan.drift_threshold);
+            let what =
+                format!("a warning at {} comes after the change at {}", plan.warning_threshold, plan.drift_threshold);
             self.error(at, what, "write a `warning_threshold` below the `drift_threshold`");
         }
         plan
@@ -118,7 +125,11 @@ impl Compiler<'_> {
     ) -> f64 {
         let Some(number) = written else { return usual };
         if !allowed(number) {
-            self.error(&at.key(key), format!("`{key}` must be {range}, found `{number}`"), format!("the usual is {usual}"));
+            self.error(
+                &at.key(key),
+                format!("`{key}` must be {range}, found `{number}`"),
+                format!("the usual is {usual}"),
+            );
         }
         number
     }

@@ -54,7 +54,12 @@ impl Compiler<'_> {
                 // One that was cut away has its own fault.
                 let written = ["log", "kafka", "webhook", "alertmanager"]
                     .iter()
-                    .filter(|way| self.tree.get("notify").and_then(|n| n.get(path_end(path)?)).is_some_and(|n| n.get(way).is_some()))
+                    .filter(|way| {
+                        self.tree
+                            .get("notify")
+                            .and_then(|n| n.get(path_end(path)?))
+                            .is_some_and(|n| n.get(way).is_some())
+                    })
                     .count();
                 if written != 1 {
                     let mend = "give each way a name of its own: `ops: {webhook: {url: …}}`";
@@ -81,14 +86,19 @@ impl Compiler<'_> {
             self.error(&at, "the address cannot be used", fault);
             return None;
         }
-        let shown = url::Url::parse(&address.shape("x")).ok().and_then(|url| Some(format!("http://{}", url.host_str()?)));
+        let shown =
+            url::Url::parse(&address.shape("x")).ok().and_then(|url| Some(format!("http://{}", url.host_str()?)));
         let mut sound = Vec::new();
         for (name, text) in &headers.0 {
             let at = path.key("headers").key(name);
             let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
             let Some(value) = self.secret(&at, &text.0) else { continue };
             if !named {
-                self.error_at_key(&at, format!("`{name}` is not the name of a header"), "use letters, digits and hyphens");
+                self.error_at_key(
+                    &at,
+                    format!("`{name}` is not the name of a header"),
+                    "use letters, digits and hyphens",
+                );
             } else if !value.shape("x").bytes().all(|b| (b' '..0x7f).contains(&b)) {
                 self.error(&at, "a header's value is printable ASCII", "");
             } else {

@@ -191,14 +191,8 @@ pub enum Operator {
 
 impl Operator {
     /// All, the longer signs first.
-    pub const ALL: [Operator; 6] = [
-        Operator::AtMost,
-        Operator::AtLeast,
-        Operator::Equal,
-        Operator::NotEqual,
-        Operator::Less,
-        Operator::More,
-    ];
+    pub const ALL: [Operator; 6] =
+        [Operator::AtMost, Operator::AtLeast, Operator::Equal, Operator::NotEqual, Operator::Less, Operator::More];
 
     /// As it is written.
     pub fn sign(self) -> &'static str {
@@ -339,9 +333,12 @@ impl HttpPlan {
         match url::Url::parse(url) {
             Err(error) => Some(format!("{error}; write http://HOST:PORT/PATH")),
             Ok(url) if url.scheme() == "https" => Some(
-                "`https://` is not built yet; use a plain address, or a proxy beside Tidemill that speaks TLS".to_string(),
+                "`https://` is not built yet; use a plain address, or a proxy beside Tidemill that speaks TLS"
+                    .to_string(),
             ),
-            Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT/PATH".to_string()),
+            Ok(url) if url.scheme() != "http" || url.host().is_none() => {
+                Some("write http://HOST:PORT/PATH".to_string())
+            }
             Ok(_) => None,
         }
     }

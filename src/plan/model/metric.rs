@@ -34,9 +34,8 @@ const ENGINE: &[&str] = &["cpu", "memory_bytes", "disk_free_bytes", "brokers_up"
 
 /// The table of a statistic that a model of this task may have; `None` where there is no such.
 pub fn table_of(task: Task, metric: &str) -> Option<MetricTable> {
-    let ranked = RANKING
-        .iter()
-        .any(|name| metric.strip_prefix(name).is_some_and(|k| k.parse::<u32>().is_ok_and(|k| k > 0)));
+    let ranked =
+        RANKING.iter().any(|name| metric.strip_prefix(name).is_some_and(|k| k.parse::<u32>().is_ok_and(|k| k > 0)));
     let ranks = matches!(task, Task::Ranking | Task::Binary);
     if ranked && ranks {
         return Some(MetricTable::Accuracy);
