@@ -3,7 +3,7 @@
 use super::condition::{self, Written};
 use super::{Compiler, place_of, quoted};
 use crate::base::parse_duration;
-use crate::plan::config::{AlertConfig, JobConfig, MonitorConfig, SeverityConfig};
+use crate::plan::config::{AlertConfig, JobConfig, SeverityConfig};
 use crate::plan::faults::{Path, Step};
 use crate::plan::model::{
     AlertPlan, Comparison, Condition, DetectorPlan, Hold, MetricTable, ModelPlan, MonitorPlan, Operator, ReceiverPlan,
@@ -42,12 +42,12 @@ impl Compiler<'_> {
             let mut plans: Vec<AlertPlan> = Vec::new();
             for (i, alert) in c.alerts.iter().enumerate() {
                 let at = path.item(i);
-                if plans.iter().any(|p| p.name == alert.name.0) {
+                if c.alerts[..i].iter().any(|a| a.name.0 == alert.name.0) {
                     let what = format!("the monitor has an alert `{}` already", alert.name.0);
                     self.error(&at.key("name"), what, "choose another name");
                     continue;
                 }
-                plans.extend(self.alert(&at, alert, c, model, monitor, &receivers));
+                plans.extend(self.alert(&at, alert, model, monitor, &receivers));
             }
             monitor.alerts = plans;
         }
@@ -58,7 +58,6 @@ impl Compiler<'_> {
         &mut self,
         at: &Path,
         c: &AlertConfig,
-        monitor: &MonitorConfig,
         model: &ModelPlan,
         plan: &MonitorPlan,
         receivers: &[ReceiverPlan],
@@ -84,7 +83,7 @@ impl Compiler<'_> {
             self.error_at_key(&at.key("for"), "a change is found at one moment; it does not hold for a while", mend);
         }
         if let Hold::Windows(0) = hold {
-            self.error(&at.key("for"), "an alert of no window fires without reason", "write `1 windows` or more");
+            self.error(&at.key("for"), "an alert of no window fires without reason", "write `1 window` or more");
         }
         if c.repeat.as_ref().is_some_and(|repeat| repeat.0 <= 0) {
             self.error(&at.key("repeat"), "`repeat` must be longer than nothing", "give a length of time such as 4h");
@@ -128,9 +127,14 @@ impl Compiler<'_> {
         if c.to.as_ref().is_some_and(Vec::is_empty) {
             self.error(&at.key("to"), "the alert is told to nobody", "name a receiver, or `log`");
         }
+        let detectors = Path::of(&["monitors", &model.name, "detectors"]);
+        let written = match node_of(self.tree, &detectors).map(|node| &node.data) {
+            Some(Data::List(items)) => items.len(),
+            _ => 0,
+        };
         // Detectors that were cut away have faults of their own.
         if let Some(Condition::Change { detector, .. }) = &condition
-            && monitor.detectors.len() == plan.detectors.len()
+            && written == plan.detectors.len()
         {
             let there = match detector {
                 None => !plan.detectors.is_empty(),
@@ -208,10 +212,14 @@ impl Compiler<'_> {
         }
         let Some(table) = table_of(plan.task, &name) else {
             let names: Vec<&str> = metrics(plan.task).map(|(name, _)| name).chain(["drift", "change"]).collect();
+            let shown = |name: &&str| if name.ends_with('_') { format!("{name}K") } else { (*name).to_owned() };
             let near = nearest(&name, names.iter().copied().chain(DetectorPlan::NAMES));
             let mend = match near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}, {}", names.join(", "), DetectorPlan::NAMES.join(", ")),
+                None => {
+                    let all: Vec<String> = names.iter().chain(&DetectorPlan::NAMES).map(shown).collect();
+                    format!("there are {}", all.join(", "))
+                }
             };
             self.error_in(&path, 0, format!("a monitor of this task has no statistic `{name}`"), mend);
             return None;

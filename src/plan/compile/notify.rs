@@ -78,16 +78,15 @@ impl Compiler<'_> {
         timeout: &Option<Duration>,
     ) -> Option<HttpPlan> {
         let at = path.key("url");
-        let address = self.secret(&at, &url.0)?;
+        let mut address = self.secret(&at, &url.0);
         // What is a reference as a whole is checked when it is looked up.
-        if !address.is_reference()
-            && let Some(fault) = HttpPlan::address_fault(&address.shape("x"))
-        {
+        let fault = address.as_ref().filter(|a| !a.is_reference()).and_then(|a| HttpPlan::address_fault(&a.shape("x")));
+        if let Some(fault) = fault {
             self.error(&at, "the address cannot be used", fault);
-            return None;
+            address = None;
         }
-        let shown =
-            url::Url::parse(&address.shape("x")).ok().and_then(|url| Some(format!("http://{}", url.host_str()?)));
+        let shape = address.as_ref().map(|address| address.shape("x")).unwrap_or_default();
+        let shown = url::Url::parse(&shape).ok().and_then(|url| Some(format!("http://{}", url.host_str()?)));
         let mut sound = Vec::new();
         for (name, text) in &headers.0 {
             let at = path.key("headers").key(name);
@@ -110,7 +109,7 @@ impl Compiler<'_> {
             self.error(&path.key("timeout"), "`timeout` must be longer than nothing", "the usual is 5s");
         }
         Some(HttpPlan {
-            url: address,
+            url: address?,
             shown: shown.unwrap_or_else(|| "an address from a secret".to_owned()),
             headers: sound,
             timeout: timeout_us,
@@ -121,7 +120,7 @@ impl Compiler<'_> {
         match SecretText::parse(text) {
             Ok(secret) => Some(secret),
             Err(what) => {
-                self.error(at, what, "write ${env:NAME} or ${file:PATH}");
+                self.error(at, what, "");
                 None
             }
         }
