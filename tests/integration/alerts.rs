@@ -131,7 +131,7 @@ fn alerts_are_the_same_at_any_number_of_workers_and_all_are_delivered() {
         let count = |name: &str, state: &str| told.iter().filter(|r| r["name"] == name && r["state"] == state).count();
         assert!(count("changed", "firing") >= 1 && count("changed", "resolved") >= 1, "{told:#?}");
         assert!(count("errors", "firing") >= 1, "{told:#?}");
-        assert!(found.iter().any(|r| r["metric"] == "adwin" && r["alarm"] == "true"), "{found:#?}");
+        assert!(found.iter().any(|r| r["metric"] == "page_hinkley" && r["alarm"] == "true"), "{found:#?}");
         assert!(found.iter().filter(|r| r["metric"] == "prequential_error").count() >= 7);
         // Each was taken once, in the end.
         assert_eq!(pager.ids().into_iter().collect::<BTreeSet<_>>(), ids(&alerts));

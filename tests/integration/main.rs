@@ -8,6 +8,7 @@ mod chaos;
 mod cli;
 mod delta;
 mod delta_upkeep;
+mod detectors;
 mod docker;
 mod exactly_once;
 mod generate;
