@@ -1,5 +1,6 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod accuracy;
 pub mod alerts;
 pub mod detect;
 pub mod matches;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use timely::dataflow::Scope;
 
+use self::matches::Matched;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
@@ -42,11 +44,15 @@ pub fn monitor<'s>(
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
     // What labels say of predictions: read by whatever compares the two.
-    let matches =
+    let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
-    if let Some(matches) = matches.filter(|_| !shared.plan.monitors[monitor].detectors.is_empty()) {
-        let rows = detect::detect(scope, shared, control.clone(), monitor, matches);
-        statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
+    if let Some(Matched { rows, ripe }) = matched {
+        let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
+        if !shared.plan.monitors[monitor].detectors.is_empty() {
+            let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
+            statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
+        }
     }
     statistics
 }

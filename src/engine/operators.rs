@@ -113,6 +113,7 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
         let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
         reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
         all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
+        all.insert(monitor::accuracy::name(plan, described), monitor::accuracy::meaning(plan, described));
         if !described.detectors.is_empty() {
             all.insert(monitor::detect::name(plan, described), monitor::detect::meaning(plan, described));
         }

@@ -6,6 +6,7 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
+mod accuracy;
 mod alert;
 mod detect;
 mod metric;
@@ -21,6 +22,7 @@ use url::Url;
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
+pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
 pub use alert::{
     AlertPlan, Comparison, Condition, Hold, HttpPlan, MetricTable, Operator, ReceiverPlan, ReceiverWay, SegmentFilter,
     Severity, Subject, Template, TemplatePiece, WebhookFormat,

@@ -11,19 +11,25 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit};
-use timely::dataflow::Scope;
+use timely::container::{CapacityContainerBuilder, NoopBuilder};
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
 
 use super::super::EngineError;
 use super::super::checkpoint::Saver;
 use super::super::shared::Shared;
 use super::super::tables::MODEL_COLUMNS;
-use super::super::ticked::{Control, Port, Rows, per_tick};
+use super::super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{EventTime, ORD_COLUMN, TIME_COLUMN, Tick};
-use crate::monitor::matches::{Change, Keys, Labels, Matches, Predictions, Row, Widths};
+use crate::monitor::accuracy::feed::Feed;
+use crate::monitor::accuracy::items::Ripe;
+use crate::monitor::accuracy::measure::Measures;
+use crate::monitor::matches::{Change, Keys, Labels, Matches, Predictions, Row, Sink, Widths};
 use crate::monitor::windows::Windows;
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
-use crate::ops::{Batch, ords, times};
+use crate::ops::{Batch, key, ords, times};
 use crate::plan::model::{LabelPlan, MonitorPlan, Plan};
 use crate::state::Mode;
 
@@ -46,9 +52,14 @@ pub fn meaning(plan: &Plan, monitor: &MonitorPlan, labels: &LabelPlan) -> String
     let segments: Vec<&str> = monitor.segments.iter().map(|(_, column)| column.as_str()).collect();
     let source = &plan.sources[labels.from];
     let column = |column: usize| source.stream_schema.field(column).name().as_str();
+    let accuracy = monitor.accuracy.as_ref();
+    let query = accuracy.and_then(|accuracy| accuracy.ranking.as_ref()).map(|ranking| &ranking.query);
+    let group = query.or(accuracy.and_then(|accuracy| accuracy.card.as_ref()).map(|card| &card.by));
     format!(
-        "predictions ({}) in windows of {} told every {}, by {} with {} of {} by {} within {}",
+        "predictions ({}{}{}) in windows of {} told every {}, by {} with {} of {} by {} within {}",
         monitor.prediction.join(", "),
+        if group.is_some() { "; " } else { "" },
+        group.map_or("", String::as_str),
         length(monitor.window),
         length(monitor.refresh),
         segments.join(", "),
@@ -63,6 +74,13 @@ pub fn meaning(plan: &Plan, monitor: &MonitorPlan, labels: &LabelPlan) -> String
 fn id_column(plan: &Plan, monitor: &MonitorPlan) -> Option<usize> {
     let spine = &plan.sources[plan.sets[plan.models[monitor.model].inputs].spine];
     spine.stream_schema.index_of(spine.schema.field(spine.id?).name()).ok()
+}
+
+/// Column by which rows are grouped beyond segments, and whether it is text.
+fn group(measures: &Measures) -> Option<(String, bool)> {
+    let plan = &measures.plan;
+    let ranking = plan.ranking.as_ref().map(|ranking| (ranking.query.clone(), ranking.text));
+    ranking.or(plan.card.as_ref().map(|card| (card.by.clone(), card.text)))
 }
 
 /// Columns of the stream of matches.
@@ -85,6 +103,14 @@ pub fn match_schema(monitor: &MonitorPlan) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// What leaves the operator.
+pub struct Matched<'s> {
+    /// The stream of matches.
+    pub rows: Rows<'s>,
+    /// What is told of them at boundaries that have passed, for the graph of statistics; one for each tick.
+    pub ripe: Stream<'s, Tick, Vec<Ripe>>,
+}
+
 /// Attaches the operator: scored rows from wherever they are, labels on the worker of their id and in the plan's order.
 pub fn matches<'s>(
     scope: Scope<'s, Tick>,
@@ -93,7 +119,7 @@ pub fn matches<'s>(
     monitor: usize,
     scored: Rows<'s>,
     labels: Port<'s>,
-) -> Rows<'s> {
+) -> Matched<'s> {
     let name = name(&shared.plan, &shared.plan.monitors[monitor]);
     let place = (scope.index(), scope.peers());
     let mut core = match MatchCore::new(shared, monitor, place) {
@@ -105,17 +131,39 @@ pub fn matches<'s>(
     };
     let ids = core.as_ref().map_or(0, |core| core.id);
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { return };
-        let labels = inputs.pop().and_then(merged);
-        let scored = inputs.pop().and_then(merged);
-        match core.tick(info, scored.as_ref(), labels.as_ref()) {
-            Ok(rows) => out[0].extend(rows.map(Batch)),
-            Err(error) => shared.fail(error),
+    let mut builder = OperatorBuilder::new(name, scope);
+    let ports = vec![Port::keyed(scored, vec![ids]), labels];
+    let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0, 1]);
+    let (output, rows) = builder.new_output::<Batch>();
+    let mut rows_out = OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output);
+    let (output, ripe) = builder.new_output::<Vec<Ripe>>();
+    let mut ripe_out = OutputBuilder::<Tick, CapacityContainerBuilder<Vec<Ripe>>>::from(output);
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |frontiers| {
+            buffer.pull();
+            while let Some((info, mut inputs, capabilities)) =
+                buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
+            {
+                let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { continue };
+                let labels = inputs.pop().and_then(merged);
+                let scored = inputs.pop().and_then(merged);
+                let (told, ripe) = match core.tick(&info, scored.as_ref(), labels.as_ref()) {
+                    Ok(out) => out,
+                    Err(error) => {
+                        shared.fail(error);
+                        continue;
+                    }
+                };
+                if let Some(told) = told {
+                    let mut session = rows_out.activate();
+                    session.session_with_builder(&capabilities[0]).give_container(&mut Batch(told));
+                }
+                ripe_out.activate().session_with_builder(&capabilities[1]).give(ripe);
+            }
         }
     });
-    let ports = vec![Port::keyed(scored, vec![ids]), labels];
-    per_tick(scope, &name, control, ports, 1, logic).pop().expect("one output")
+    Matched { rows, ripe }
 }
 
 fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
@@ -128,7 +176,10 @@ struct MatchCore {
     shared: Arc<Shared>,
     monitor: usize,
     matches: Matches,
+    feed: Feed,
     schema: SchemaRef,
+    /// Column by which rows are grouped, and whether it is text.
+    group: Option<(String, bool)>,
     /// Column of the scored rows with their id.
     id: usize,
     labels: (usize, usize),
@@ -143,18 +194,29 @@ impl MatchCore {
         let labels = labels.ok_or_else(|| EngineError::defect("matches without labels".to_owned()))?;
         let id = id_column(plan, described)
             .ok_or_else(|| EngineError::defect("labels of predictions without an id".to_owned()))?;
-        let widths = Widths { scores: described.prediction.len(), segments: described.segments.len(), groups: 0 };
+        let measures = super::accuracy::measures(described)
+            .ok_or_else(|| EngineError::defect("labels without statistics".to_owned()))?;
+        let group = group(&measures);
+        let texts: Vec<bool> = group.iter().map(|group| group.1).collect();
+        let (scores, segments) = (described.prediction.len(), described.segments.len());
+        let (widths, windows) = (Widths { scores, segments, groups: texts.len() }, windows(described, labels));
         let checkpoints = &shared.checkpoints;
-        let mut matches = Matches::new(windows(described, labels), widths, Vec::new(), checkpoints.enabled());
+        let mut matches = Matches::new(windows, widths, texts, checkpoints.enabled());
         let name = name(plan, described);
         let saver = checkpoints.operator(place.0, &name);
         let damaged = |error| EngineError::Plan(format!("the saved state of `{name}`: {error}"));
         checkpoints.restore(&name, place, |slot, bytes| matches.import(slot, bytes).map_err(damaged))?;
-        matches.restored(checkpoints.watermark.unwrap_or(EventTime::MIN));
+        let watermark = checkpoints.watermark.unwrap_or(EventTime::MIN);
+        matches.restored(watermark);
+        // What the graph held is made again, as of the last boundary that had passed.
+        let mut feed = Feed::new(measures, windows, windows.passed(watermark));
+        matches.replay(&mut feed);
         Ok(MatchCore {
             shared: Arc::clone(shared),
             monitor,
             matches,
+            feed,
+            group,
             schema: match_schema(described),
             id,
             labels: (labels.id, labels.value),
@@ -167,18 +229,19 @@ impl MatchCore {
         info: &TickInfo,
         scored: Option<&RecordBatch>,
         labels: Option<&RecordBatch>,
-    ) -> Result<Option<RecordBatch>, EngineError> {
+    ) -> Result<(Option<RecordBatch>, Ripe), EngineError> {
         let scored = scored.map(|rows| self.predictions(rows)).transpose()?;
         let labels = labels.map(|rows| self.labels(rows)).transpose()?;
-        let mut told = Told::default();
+        let (mut told, feed) = (Told::default(), &mut self.feed);
         let mut sink = |row: Row<'_>, change: Change, due: EventTime, diff: i64| {
             if let Change::Labelled(label, first) = change {
                 told.push(row, label, first, due, diff);
             }
+            feed.change(row, change, due, diff);
         };
         self.matches.apply(scored.as_ref(), labels.as_ref(), &mut sink);
-        let mut ignored = |_: Row<'_>, _: Change, _: EventTime, _: i64| {};
-        self.matches.advance(info.watermark, &mut ignored);
+        self.matches.advance(info.watermark, &mut self.feed);
+        let ripe = self.feed.ripen(info.watermark, self.matches.names());
         if info.epoch_end
             && let Some(saver) = &self.saver
         {
@@ -186,7 +249,7 @@ impl MatchCore {
             let frozen = self.matches.freeze(whole);
             saver.save_later(info, Mode::Change, whole, Box::new(move || Ok(frozen.encode())));
         }
-        told.batch(&self.schema, &self.matches)
+        Ok((told.batch(&self.schema, &self.matches)?, ripe))
     }
 
     fn predictions<'a>(&mut self, rows: &'a RecordBatch) -> Result<Predictions<'a>, EngineError> {
@@ -213,8 +276,17 @@ impl MatchCore {
             let places = segments.iter_mut().skip(i).step_by(monitor.segments.len());
             places.zip(texts).for_each(|(place, text)| *place = text);
         }
+        let groups = match self.group.clone() {
+            None => Vec::new(),
+            Some((name, true)) => self.texts(column(&name)?)?.into_iter().map(i64::from).collect(),
+            Some((name, false)) => {
+                let mut words = Vec::with_capacity(count);
+                key::words(column(&name)?, &mut words);
+                words.into_iter().map(u64::cast_signed).collect()
+            }
+        };
         let ids = Keys::of(rows.column(self.id)).map_err(|error| EngineError::Plan(error.to_string()))?;
-        Ok(Predictions { times: times(rows), ords: ords(rows), ids, versions, scores, segments, groups: Vec::new() })
+        Ok(Predictions { times: times(rows), ords: ords(rows), ids, versions, scores, segments, groups })
     }
 
     /// The values of a column as numbered texts.

@@ -196,11 +196,14 @@ impl Matches {
     /// No predictions, no labels. `texts` tells which of the further columns are numbers of texts; with `tracked`, changes
     /// are noted for checkpoints that hold what is new.
     pub fn new(windows: Windows, widths: Widths, texts: Vec<bool>, tracked: bool) -> Matches {
+        let mut names = Names::default();
+        // What has no name has number 0.
+        names.number("");
         Matches {
             windows,
             widths,
             texts,
-            names: Names::default(),
+            names,
             all: Vec::new(),
             by_start: BTreeMap::new(),
             free: Vec::new(),
