@@ -28,6 +28,7 @@ use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
 use super::tables::{self, Origin, Table};
+use super::telemetry;
 use super::ticked::{Control, Port, Rows, per_tick};
 use super::topic_sink::{TopicInput, topic_sink};
 use super::topics::{self, OpenTopic, TopicOrigin};
@@ -433,6 +434,7 @@ impl<'s> Graph<'_, 's> {
             let scored = scored[monitor.model].clone();
             statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels));
         }
+        telemetry::publish(self.scope, self.shared, &self.control, &statistics);
         statistics
     }
 

@@ -4,6 +4,7 @@ pub mod accuracy;
 pub mod alerts;
 pub mod detect;
 pub mod matches;
+mod operation;
 pub mod receivers;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub fn monitor<'s>(
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
+    statistics.extend(operation::operation(scope, shared, control, monitor));
     // What labels say of predictions: read by whatever compares the two.
     let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));

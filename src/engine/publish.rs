@@ -19,6 +19,7 @@ use crate::ingest::ticks::{self, Durable};
 use crate::state::{Hooks, Report, StateError};
 use crate::store::offline::{Part, TableCommitter, discard_outboxes_before};
 use crate::store::topic::outbox::OutboxPart;
+use crate::telemetry::Histogram;
 
 /// Name of the offline sink in manifests.
 pub const OFFLINE: &str = "offline";
@@ -52,6 +53,8 @@ pub struct Publication {
     pub root: Option<PathBuf>,
     /// Tables and topics.
     pub resources: Arc<Resources>,
+    /// How long epochs take from their last cut until they are published.
+    pub epoch_seconds: Arc<Histogram>,
     /// Committers of tables that have had rows.
     pub committers: Mutex<BTreeMap<String, TableCommitter>>,
 }
@@ -205,6 +208,10 @@ impl Hooks for Publication {
         if let Err(error) = ticks::remove_before(dir, tick, idle_since) {
             tracing::warn!(%error, "old ticks are not removed");
         }
+    }
+
+    fn published(&self, took: Duration) {
+        self.epoch_seconds.record(took);
     }
 
     fn failed(&self, error: StateError) {

@@ -21,6 +21,7 @@ use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
+use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
 use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
@@ -53,6 +54,8 @@ pub struct RunOptions {
     pub replay: Option<PathBuf>,
     /// Who watches.
     pub observer: Option<Arc<Observer>>,
+    /// Tells of the run in metrics.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// The switch that stops the job.
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
@@ -191,7 +194,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         recovered.read = began.elapsed();
     }
     resumed.online_lost = online_lost(recovery.as_ref(), &resources);
-    let aligned = match &mut recovery {
+    let mut aligned = match &mut recovery {
         Some(recovery) => {
             let mut aligned = recovery.reader(&plan, reading, epochs)?;
             if resumed.online_lost && aligned.has_ended() {
@@ -238,6 +241,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
             (Some(log), Some((store, opened.generation, opened.staged)), Some(tick_log))
         }
     };
+    let meters = Meters::new(&plan, workers, &options);
     let publication = Arc::new(Publication {
         failure: Arc::clone(&failure),
         tick_log: tick_log.as_ref().map(|(_, durable)| durable.clone()),
@@ -247,6 +251,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         stop: options.stop.clone(),
         root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
         resources: Arc::clone(&resources),
+        epoch_seconds: meters.epoch_seconds(),
         committers: Mutex::default(),
     });
     let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
@@ -269,11 +274,22 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Reading::Replay => Offsets::default(),
         Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
     };
-    let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
+    let observer = options.observer.clone().or_else(|| {
+        let wanted = options.replay.is_none() && (options.telemetry.is_some() || meters.samples());
+        wanted.then(|| Arc::new(Observer::of_latency(&plan)))
+    });
+    meters.watch_topics(aligned.topic_watches());
+    if let Some(beat) = meters.beat() {
+        aligned.beat_every(beat);
+    }
+    let watchers = (meters, observer, options.stop.clone(), options.tap.clone(), options.alter.clone());
     let outbox = outbox_name(&instance, claim.as_ref().map_or(0, |(_, generation)| *generation));
     let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
     // Set once, here.
     let _ = reports.set(Arc::downgrade(&shared));
+    if let Some(telemetry) = &options.telemetry {
+        telemetry.attach(&shared, &resources);
+    }
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
     let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
@@ -368,6 +384,7 @@ fn work(
             if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
+        shared.meters.built();
         while !done.done() && !shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(50)));
         }

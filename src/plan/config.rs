@@ -4,6 +4,7 @@
 mod accuracy;
 mod alerts;
 mod detect;
+mod latency;
 mod monitors;
 
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ use super::values::{
 
 pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
 pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
+pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.

@@ -91,8 +91,10 @@ impl Plan {
                 format_duration(label.within)
             )?;
         }
-        for monitor in self.monitors.iter().filter(|m| !m.detectors.is_empty() || !m.alerts.is_empty()) {
-            writeln!(out, "\nalerts of {}", self.models[monitor.model].name)?;
+        for monitor in &self.monitors {
+            let window = format_duration(monitor.window);
+            writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            monitor.latency.describe(out)?;
             alerts::write_alerts(out, self, monitor)?;
         }
         alerts::write_receivers(out, self)?;

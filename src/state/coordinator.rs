@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -85,6 +86,11 @@ pub trait Hooks: Send + Sync {
     fn publish(&self, epoch: Epoch, outboxes: &BTreeMap<String, Vec<Value>>) -> bool;
     /// Ticks before this one are needed by no kept epoch.
     fn forget_before(&self, tick: Tick);
+    /// An epoch is published, so long after its last tick was cut.
+    fn published(&self, took: Duration) {
+        let _ = took;
+    }
+
     /// The coordinator, or a snapshot's writer, has failed.
     fn failed(&self, error: StateError);
 }
@@ -258,6 +264,7 @@ impl Drop for Coordinator {
 #[derive(Default)]
 struct Open {
     cut: Option<CutReport>,
+    since: Option<Instant>,
     parts: Vec<PartRef>,
     staged: BTreeMap<String, (usize, Vec<Value>)>,
 }
@@ -280,8 +287,10 @@ impl Run {
                     self.open.insert(self.next, open);
                     break;
                 }
+                let since = open.since;
                 match self.commit(open) {
                     Ok(true) => {
+                        since.iter().for_each(|since| self.hooks.published(since.elapsed()));
                         self.next += 1;
                         self.progress.committed.fetch_add(1, Ordering::AcqRel);
                     }
@@ -299,7 +308,8 @@ impl Run {
         match report {
             Report::Cut(cut) => {
                 let epoch = cut.epoch;
-                self.open.entry(epoch).or_default().cut = Some(*cut);
+                let open = self.open.entry(epoch).or_default();
+                (open.cut, open.since) = (Some(*cut), Some(Instant::now()));
             }
             Report::Part { epoch, part } => self.open.entry(epoch).or_default().parts.push(part),
             Report::Staged { epoch, sink, value } => {
@@ -319,7 +329,7 @@ impl Run {
     }
 
     fn commit(&mut self, open: Open) -> Result<bool, StateError> {
-        let Open { cut: Some(cut), mut parts, staged } = open else { return Ok(true) };
+        let Open { cut: Some(cut), mut parts, staged, .. } = open else { return Ok(true) };
         // By name, so that a manifest does not depend on who was first.
         parts.sort_by(|a, b| a.name.cmp(&b.name));
         let outboxes: BTreeMap<String, Vec<Value>> = staged

@@ -143,9 +143,9 @@ pub fn graph<'s>(
             results.push(first(cards, card.k * (1 + (card.exclude / window) as usize)));
         }
         let leaving = results.into_iter().map(|results: VecCollection<'_, Time, (Group, (Name, Outcome)), i64>| {
-            let changed = results.inner.map(|((group, (name, outcome)), time, diff)| {
-                (group, name, outcome, boundary(time.inner), diff)
-            });
+            let changed = results
+                .inner
+                .map(|((group, (name, outcome)), time, diff)| (group, name, outcome, boundary(time.inner), diff));
             changed.leave(scope)
         });
         scope.concatenate(leaving.collect::<Vec<_>>())
@@ -213,8 +213,7 @@ fn rounds<'s>(scope: Scope<'s, Time>, ripe: Stream<'s, Time, Vec<Ripe>>) -> Roun
                 for (boundary, facts) in ripe.into_iter().flat_map(|ripe| ripe.facts) {
                     let time = Product::new(tick, round(boundary));
                     let at: Vec<Capability<Time>> = held.iter().map(|held| held.delayed(&time)).collect();
-                    let (mut items, mut sums) =
-                        (items.session_with_builder(&at[0]), sums.session_with_builder(&at[1]));
+                    let (mut items, mut sums) = (items.session_with_builder(&at[0]), sums.session_with_builder(&at[1]));
                     let (mut ranked, mut cards) =
                         (ranked.session_with_builder(&at[2]), cards.session_with_builder(&at[3]));
                     for fact in facts {
@@ -255,9 +254,8 @@ fn told<'s>(
         }
     };
     let mut builder = OperatorBuilder::new(name, scope);
-    let owner = move |(group, _, outcome, ..): &Changed| {
-        worker_of_slot(usize::from(slot(group, outcome)), peers) as u64
-    };
+    let owner =
+        move |(group, _, outcome, ..): &Changed| worker_of_slot(usize::from(slot(group, outcome)), peers) as u64;
     let mut changes = builder.new_input(outcomes, Exchange::new(owner));
     let mut control = builder.new_input(control, Pipeline);
     let (output, stream) = builder.new_output::<Batch>();

@@ -16,11 +16,11 @@ use super::Statistics;
 use super::detect::slot_of_text;
 use super::receivers::{Courier, Outgoing, Receiver};
 use crate::base::Tick;
-use crate::monitor::alert::{Alert, Machine, Rule, alert_batch, stats_of};
-use crate::monitor::{StatKind, stat_schema};
+use crate::monitor::alert::{Alert, Machine, Rule, alert_batch};
+use crate::monitor::{StatKind, stat_schema, stats_of};
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
-use crate::plan::model::{Plan, ReceiverWay};
+use crate::plan::model::{Condition, MetricTable, Plan, ReceiverWay};
 use crate::state::{Mode, SlotBytes};
 
 /// Name of the operator, which is that of its state.
@@ -31,6 +31,15 @@ pub const MEANING: &str = "alerts by monitor, rule and series";
 /// Whether a plan has alerts.
 pub fn wanted(plan: &Plan) -> bool {
     plan.monitors.iter().any(|monitor| !monitor.alerts.is_empty())
+}
+
+/// Whether a replay of the same events makes the same alerts: not where a rule is about the job's operation.
+pub fn is_exact(plan: &Plan) -> bool {
+    let rules = plan.monitors.iter().flat_map(|monitor| &monitor.alerts);
+    rules.into_iter().all(|rule| match &rule.condition {
+        Condition::Compare { table, .. } => !matches!(table, MetricTable::Serving | MetricTable::Engine),
+        Condition::Drift { .. } | Condition::Change { .. } => true,
+    })
 }
 
 /// Alerts on their way to tables and topics, as rows of [`crate::monitor::alert::alert_schema`].
@@ -133,7 +142,7 @@ impl AlertCore {
         let mut stats = Vec::new();
         for (kind, batches) in StatKind::ALL.into_iter().zip(inputs) {
             for Batch(batch) in batches {
-                stats.extend(stats_of(kind, &batch).map_err(|error| EngineError::defect(error.to_string()))?);
+                stats.extend(stats_of(kind, &batch).map_err(EngineError::defect)?);
             }
         }
         let mut alerts = Vec::new();

@@ -25,8 +25,6 @@ use crate::state::{Mode, SlotBytes};
 
 /// What the statistics are of.
 const SUBJECT: &str = "error";
-/// Probability from which a score is of the positive class.
-const THRESHOLD: f64 = 0.5;
 /// Column of the version among those of matches.
 const VERSION: &str = "version";
 
@@ -40,8 +38,15 @@ pub fn meaning(plan: &Plan, monitor: &MonitorPlan) -> String {
     let columns = monitor.prediction.join(", ");
     let labels = monitor.labels.map_or("", |labels| plan.sources[plan.labels[labels].from].name.as_str());
     let length = format_duration(monitor.window);
-    format!("{:?} over errors of {columns} ({:?}) by {labels} in windows of {length}", monitor.detectors, monitor.task)
+    let (detectors, task, threshold) = (&monitor.detectors, monitor.task, threshold(monitor));
+    format!("{detectors:?} over errors of {columns} ({task:?} at {threshold}) by {labels} in windows of {length}")
         .to_lowercase()
+}
+
+/// Score from which on a prediction is of the positive class.
+fn threshold(monitor: &MonitorPlan) -> f64 {
+    // A monitor without labels has no matches.
+    monitor.accuracy.as_ref().map_or(0.5, |accuracy| accuracy.threshold)
 }
 
 /// Attaches the operator to the stream of matches; what it finds are rows of statistics.
@@ -113,6 +118,8 @@ struct DetectCore {
     model: String,
     task: Task,
     scores: usize,
+    /// Score from which on a prediction is of the positive class.
+    threshold: f64,
     window: Micros,
     plans: Vec<DetectorPlan>,
     versions: BTreeMap<String, Version>,
@@ -125,6 +132,7 @@ impl DetectCore {
             model: plan.models[monitor.model].name.clone(),
             task: monitor.task,
             scores: monitor.prediction.len(),
+            threshold: threshold(monitor),
             window: monitor.window.max(1),
             plans: monitor.detectors.clone(),
             versions: BTreeMap::new(),
@@ -173,7 +181,7 @@ impl DetectCore {
         let ords = ords(batch);
         for row in (0..batch.num_rows()).filter(|row| diff[*row] > 0 && first.value(*row)) {
             let score = |i: usize| scores[i][row];
-            if let Some(error) = error_of(self.task, (self.scores, score), label[row]) {
+            if let Some(error) = error_of((self.task, self.threshold), (self.scores, score), label[row]) {
                 out.push((due[row], ords[row], version.value(row), error));
             }
         }
@@ -285,13 +293,17 @@ fn stat(model: &str, version: &str, (start, window): (EventTime, Micros), metric
 }
 
 /// The error of a prediction; none where a score or the label is no number.
-fn error_of(task: Task, (scores, score): (usize, impl Fn(usize) -> f64), label: f64) -> Option<f64> {
+fn error_of(
+    (task, threshold): (Task, f64),
+    (scores, score): (usize, impl Fn(usize) -> f64),
+    label: f64,
+) -> Option<f64> {
     if label.is_nan() || (0..scores).any(|i| score(i).is_nan()) {
         return None;
     }
     let wrong = |wrong: bool| f64::from(u8::from(wrong));
     match task {
-        Task::Binary => Some(wrong((score(0) >= THRESHOLD) != (label > 0.0))),
+        Task::Binary => Some(wrong((score(0) >= threshold) != (label > 0.0))),
         Task::Multiclass => {
             // The first of equals, as everywhere.
             let best = (1..scores).fold(0, |best, i| if score(i) > score(best) { i } else { best });
@@ -311,6 +323,7 @@ mod tests {
             model: "m".into(),
             task: Task::Binary,
             scores: 1,
+            threshold: 0.5,
             window: 1000,
             plans: plans.to_vec(),
             versions: BTreeMap::new(),
@@ -328,14 +341,14 @@ mod tests {
 
     #[test]
     fn errors() {
-        let binary = |score, label| error_of(Task::Binary, (1, |_| score), label);
+        let binary = |score, label| error_of((Task::Binary, 0.5), (1, |_| score), label);
         assert_eq!((binary(0.5, 1.0), binary(0.49, 1.0), binary(0.9, 0.0)), (Some(0.0), Some(1.0), Some(1.0)));
         assert_eq!((binary(f64::NAN, 1.0), binary(0.1, f64::NAN)), (None, None));
         let classes = [0.2, 0.4, 0.4];
-        let many = |label| error_of(Task::Multiclass, (3, |i: usize| classes[i]), label);
+        let many = |label| error_of((Task::Multiclass, 0.5), (3, |i: usize| classes[i]), label);
         assert_eq!((many(1.0), many(2.0)), (Some(0.0), Some(1.0)));
-        assert_eq!(error_of(Task::Regression, (1, |_| 1.5), 3.0), Some(1.5));
-        assert_eq!(error_of(Task::Ranking, (1, |_| 1.5), 3.0), None);
+        assert_eq!(error_of((Task::Regression, 0.5), (1, |_| 1.5), 3.0), Some(1.5));
+        assert_eq!(error_of((Task::Ranking, 0.5), (1, |_| 1.5), 3.0), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! What happens without statistics (a reminder, a change that is over, a series that nobody tells any more) happens at a time of
 //! the clock, [`Machine::advance`], and before whatever has that time; so results do not depend on how time is cut.
-//! What is about the engine and no model goes by the time of its own statistics.
+//! Statistics of the job's operation are on the wall clock, and what is due of them goes by their own time.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Alert, AlertError, State, fingerprint, message};
 use crate::base::{EventTime, Micros};
 use crate::monitor::{Stat, StatKind};
-use crate::plan::model::{AlertPlan, Condition, DetectorPlan, MetricTable, Plan};
+use crate::plan::model::{AlertPlan, Condition, DetectorPlan, Plan};
 
 /// A series that was not told for so many of its windows is let go of; if it fires, it is resolved.
 pub const STALE_WINDOWS: i64 = 32;
@@ -51,13 +51,10 @@ impl Rule {
         let plan = &self.plan;
         let about = match &plan.condition {
             Condition::Compare { table, metric, subject, .. } => {
-                let kind = match table {
-                    MetricTable::Accuracy => StatKind::Accuracy,
-                    MetricTable::Drift => StatKind::Drift,
-                    MetricTable::Quality | MetricTable::Engine => StatKind::Quality,
-                };
-                let model = if *table == MetricTable::Engine { "" } else { &self.monitor };
-                ours(model) && kind == stat.kind && *metric == stat.metric && subject.takes(&stat.subject)
+                ours(&self.monitor)
+                    && table.name() == stat.kind.table()
+                    && *metric == stat.metric
+                    && subject.takes(&stat.subject)
             }
             Condition::Drift { subject } => {
                 let calibrated = stat.kind == StatKind::Drift && stat.threshold.is_some() && stat.alarm.is_some();
@@ -96,6 +93,8 @@ impl Rule {
 /// What a series is, besides its rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Key {
+    /// Whether it is on the wall clock.
+    wall: bool,
     model: String,
     version: String,
     route: String,
@@ -164,7 +163,7 @@ pub struct Machine {
     series: BTreeMap<(usize, Key), Series>,
     /// What fired under rules that are gone.
     orphans: Vec<Alert>,
-    /// The clock of models, and the engine's.
+    /// The clock of events, and that of the wall.
     clocks: [EventTime; 2],
     /// Nothing happens by the clocks before.
     due: [EventTime; 2],
@@ -212,7 +211,7 @@ impl Machine {
         if !self.rules.iter().any(|rule| rule.takes(stat)) {
             return;
         }
-        let clock = clock_of(&stat.model);
+        let clock = usize::from(!stat.kind.is_exact());
         self.pass(clock, stat.as_of, out);
         for rule in 0..self.rules.len() {
             if self.rules[rule].takes(stat)
@@ -223,7 +222,7 @@ impl Machine {
         }
     }
 
-    /// The models' clock shows `now`.
+    /// The clock of events shows `now`.
     pub fn advance(&mut self, now: EventTime, out: &mut Vec<Alert>) {
         for mut alert in std::mem::take(&mut self.orphans) {
             alert.at = alert.at.max(now);
@@ -237,6 +236,7 @@ impl Machine {
         let rule_index = rule;
         let rule = &rules[rule];
         let key = Key {
+            wall: !stat.kind.is_exact(),
             model: stat.model.clone(),
             version: stat.version.clone(),
             route: stat.route.clone(),
@@ -290,7 +290,7 @@ impl Machine {
                 }
             }
         }
-        let due = &mut due[clock_of(&stat.model)];
+        let due = &mut due[usize::from(!stat.kind.is_exact())];
         *due = (*due).min(series.due(rule.plan.repeat));
     }
 
@@ -300,7 +300,7 @@ impl Machine {
         while self.due[clock] <= now {
             let mut next_due = EventTime::MAX;
             let mut first: Option<(EventTime, (usize, Key))> = None;
-            for (key, series) in self.series.iter().filter(|((_, key), _)| clock_of(&key.model) == clock) {
+            for (key, series) in self.series.iter().filter(|((_, key), _)| usize::from(key.wall) == clock) {
                 let due = series.due(self.rules[key.0].plan.repeat);
                 if first.as_ref().is_none_or(|(least, _)| due < *least) {
                     if let Some((least, _)) = &first {
@@ -375,7 +375,7 @@ impl Machine {
         for Saved { monitor, rule, key, series } in saved {
             match self.rules.iter().position(|r| r.monitor == monitor && r.plan.name == rule) {
                 Some(index) => {
-                    let due = &mut self.due[clock_of(&key.model)];
+                    let due = &mut self.due[usize::from(key.wall)];
                     *due = (*due).min(series.due(self.rules[index].plan.repeat));
                     self.series.insert((index, key), series);
                 }
@@ -396,11 +396,6 @@ impl Machine {
         models.dedup();
         models
     }
-}
-
-/// Which clock a model's statistics go by.
-fn clock_of(model: &str) -> usize {
-    usize::from(model.is_empty())
 }
 
 /// The order of statistics that are known together.

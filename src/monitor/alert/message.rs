@@ -77,7 +77,7 @@ fn what(alert: &Alert) -> String {
 }
 
 fn whose(alert: &Alert) -> String {
-    let mut out = if alert.model.is_empty() { format!("job {}", alert.job) } else { alert.model.clone() };
+    let mut out = alert.model.clone();
     for (before, text) in [(" version ", &alert.version), (" by ", &alert.route), (" for ", &alert.segment)] {
         if !text.is_empty() {
             out.push_str(before);

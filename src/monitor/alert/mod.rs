@@ -7,13 +7,11 @@
 mod machine;
 pub mod message;
 pub mod payload;
-pub mod read;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
 pub use machine::{Machine, Rule, STALE_WINDOWS};
-pub use read::stats_of;
 pub use table::{alert_batch, alert_schema};
 
 use serde::{Deserialize, Serialize};
@@ -28,9 +26,6 @@ pub enum AlertError {
     /// Saved bytes are not what was saved.
     #[error("the saved state of alerts is damaged: {0}")]
     Damaged(String),
-    /// Rows are no statistics.
-    #[error("statistics lack the column `{0}`, or it has another type")]
-    Column(&'static str),
 }
 
 /// Whether an alert begins or ends.

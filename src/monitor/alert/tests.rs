@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::{EventTime, Micros};
-use crate::monitor::{Stat, StatKind, stat_batch};
+use crate::monitor::{Stat, StatKind};
 use crate::plan::model::{
     AlertPlan, Comparison, Condition, Hold, MetricTable, Operator, SegmentFilter, Severity, Subject, Template,
     TemplatePiece,
@@ -267,16 +267,16 @@ fn the_engine_has_a_clock_of_its_own() {
         "job",
         vec![rule(Condition::Compare {
             table: MetricTable::Engine,
-            metric: "cpu".into(),
+            metric: "cpu_cores".into(),
             subject: Subject::Any,
             wrong: compare(Operator::More, 0.9),
             clear: None,
         })],
     );
     let cpu = |second: i64, value| Stat {
-        kind: StatKind::Quality,
-        model: String::new(),
-        metric: "cpu".into(),
+        kind: StatKind::Operation,
+        subject: "engine".into(),
+        metric: "cpu_cores".into(),
         window_start: second * 1_000_000,
         window_end: (second + 1) * 1_000_000,
         as_of: (second + 1) * 1_000_000,
@@ -305,15 +305,6 @@ fn numbers_for_people() {
         assert_eq!(message::number(Some(value)), text);
     }
     assert_eq!(message::number(None), "unknown");
-}
-
-#[test]
-fn rows_of_statistics_are_read_as_they_were_written() {
-    let mut stats = vec![auc(0, 0.5, 3, 7), auc(1, 0.25, 1, 8)];
-    stats[1] = Stat { value: None, threshold: Some(0.5), alarm: Some(true), segment: "a=b".into(), ..stats[1].clone() };
-    let batch = stat_batch(&stats, 9, 1);
-    assert_eq!(stats_of(StatKind::Accuracy, &batch), Ok(stats));
-    assert_eq!(stats_of(StatKind::Drift, &batch.project(&[0]).expect("a column")), Err(AlertError::Column("model")));
 }
 
 fn fired() -> Alert {

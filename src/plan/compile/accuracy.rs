@@ -77,7 +77,11 @@ impl Compiler<'_> {
                 self.error_at_key(&path.key("scores"), format!("{} counts no scores", words(task)), "remove it");
             } else if bins % 10 != 0 {
                 let mend = "write a multiple of ten, such as 1000";
-                self.error(&path.key("scores").key("bins"), "the ten bins of the calibration error would cut these", mend);
+                self.error(
+                    &path.key("scores").key("bins"),
+                    "the ten bins of the calibration error would cut these",
+                    mend,
+                );
             }
         }
         let ranking = c.ranking.as_ref().and_then(|ranking| {

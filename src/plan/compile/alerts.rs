@@ -6,8 +6,8 @@ use crate::base::parse_duration;
 use crate::plan::config::{AlertConfig, JobConfig, SeverityConfig};
 use crate::plan::faults::{Path, Step};
 use crate::plan::model::{
-    AlertPlan, Comparison, Condition, DetectorPlan, Hold, MetricTable, ModelPlan, MonitorPlan, Operator, ReceiverPlan,
-    ReceiverWay, SegmentFilter, Severity, Subject, Template, TemplatePiece, metrics, table_of,
+    AlertPlan, Comparison, Condition, DetectorPlan, Hold, Metric, MetricTable, ModelPlan, MonitorPlan, Operator,
+    ReceiverPlan, ReceiverWay, SegmentFilter, Severity, Subject, Template, TemplatePiece, metrics, table_of,
 };
 use crate::plan::nearest;
 use crate::plan::yaml::{Data, Node};
@@ -64,13 +64,22 @@ impl Compiler<'_> {
     ) -> Option<AlertPlan> {
         let condition = self.condition(at, c, plan);
         let segment = self.segment(at, c, plan);
-        let engine = matches!(condition, Some(Condition::Compare { table: MetricTable::Engine, .. }));
-        for (key, given) in [("segment", c.segment.is_some()), ("version", c.version.is_some())] {
-            if engine && given {
-                self.error_at_key(&at.key(key), "this is about the engine, not about predictions", "remove it");
-            }
+        // A change is of the errors that detectors watch.
+        let table = match &condition {
+            Some(Condition::Compare { table, .. }) => *table,
+            Some(Condition::Drift { .. }) => MetricTable::Drift,
+            Some(Condition::Change { .. }) => MetricTable::Errors,
+            None => MetricTable::Accuracy,
+        };
+        let told = [
+            ("segment", c.segment.is_some(), table.has_segments(), "of all rows together"),
+            ("version", c.version.is_some(), table.has_versions(), "of all versions together"),
+        ];
+        for (key, _, _, how) in told.into_iter().filter(|(_, given, has, _)| *given && !has) {
+            self.error_at_key(&at.key(key), format!("what `when` names is told {how}"), "remove it");
         }
         if let Some(version) = &c.version
+            && table.has_versions()
             && model.version != version.0
         {
             let mend = format!("its version is `{}`", model.version);
@@ -211,13 +220,13 @@ impl Compiler<'_> {
             return Some(Condition::Drift { subject: given.unwrap_or(Subject::Any) });
         }
         let Some(table) = table_of(plan.task, &name) else {
-            let names: Vec<&str> = metrics(plan.task).map(|(name, _)| name).chain(["drift", "change"]).collect();
-            let shown = |name: &&str| if name.ends_with('_') { format!("{name}K") } else { (*name).to_owned() };
+            let names: Vec<&str> =
+                metrics(plan.task).into_iter().map(|(name, _)| name).chain(["drift", "change"]).collect();
             let near = nearest(&name, names.iter().copied().chain(DetectorPlan::NAMES));
             let mend = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => {
-                    let all: Vec<String> = names.iter().chain(&DetectorPlan::NAMES).map(shown).collect();
+                    let all: Vec<&str> = names.iter().copied().chain(DetectorPlan::NAMES).collect();
                     format!("there are {}", all.join(", "))
                 }
             };
@@ -229,11 +238,27 @@ impl Compiler<'_> {
             self.error_in(&path, c.when.0.len(), what, format!("write such as `{name} < 0.8`"));
             return None;
         };
-        if table == MetricTable::Accuracy && plan.labels.is_none() {
+        if matches!(table, MetricTable::Accuracy | MetricTable::Errors) && plan.labels.is_none() {
             let mend = "declare them under `labels`";
             self.error_in(&path, 0, format!("`{name}` needs labels, and the model has none"), mend);
+        } else if table == MetricTable::Errors && plan.detectors.is_empty() {
+            let mend = "write `detectors: [adwin]` in the monitor";
+            self.error_in(&path, 0, format!("`{name}` is of what detectors watch, and there are none"), mend);
+        } else if let Some(accuracy) = plan.accuracy.as_ref().filter(|_| table == MetricTable::Accuracy) {
+            let chosen = |metric: &Metric| accuracy.metrics.contains(metric) || !Metric::of(plan.task).contains(metric);
+            let all = Metric::of(plan.task).iter();
+            if all.into_iter().any(|metric| metric.name() == name && !chosen(metric)) {
+                let mend = format!("add `{name}` to the monitor's `accuracy`");
+                self.error_in(&path, 0, format!("the monitor does not tell `{name}`"), mend);
+            }
+            if name == Metric::CardPrecision.name() && accuracy.card.is_none() {
+                let mend = "write `card_precision: {by: COLUMN}` in the monitor";
+                self.error_in(&path, 0, format!("the monitor does not tell `{name}`"), mend);
+            }
         }
-        let usual = if table == MetricTable::Accuracy { Subject::Whole } else { Subject::Any };
+        // Counts by label and prediction have no whole.
+        let whole = table == MetricTable::Accuracy && name != Metric::Confusion.name();
+        let usual = if whole { Subject::Whole } else { Subject::Any };
         let subject = given.unwrap_or(usual);
         let clear = self.clear(at, c, &name, &wrong);
         Some(Condition::Compare { table, metric: name, subject, wrong, clear })

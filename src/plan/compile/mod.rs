@@ -11,6 +11,7 @@ mod connector;
 mod detect;
 mod join;
 mod kafka;
+mod latency;
 mod message;
 mod monitor;
 mod notify;

@@ -101,8 +101,7 @@ impl Compiler<'_> {
             let mend = "name one output, or write `task: multiclass`";
             self.error(&path.key("prediction"), "several outputs are the probabilities of several classes", mend);
         }
-        let watched =
-            Watched { path: &path, task, labelled: label.is_some(), outputs: prediction.len(), window };
+        let watched = Watched { path: &path, task, labelled: label.is_some(), outputs: prediction.len(), window };
         let accuracy = self.accuracy(c, &watched, set, &mut sources[spine]);
         Some(MonitorPlan {
             model,
@@ -113,6 +112,7 @@ impl Compiler<'_> {
             segments_max: c.segments_max.unwrap_or(SEGMENTS_MAX) as usize,
             prediction,
             task,
+            latency: self.latency(&path.key("latency"), c.latency.as_ref()),
             accuracy,
             detectors: self.detectors(&path, c, task, label.is_some()),
             alerts: Vec::new(),

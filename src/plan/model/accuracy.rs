@@ -96,9 +96,8 @@ pub enum Metric {
 use Metric::*;
 
 /// Those of two classes.
-const BINARY: [Metric; 11] = [
-    Accuracy, Precision, Recall, F1, Auc, AveragePrecision, Confusion, LogLoss, Brier, CalibrationError, PositiveRate,
-];
+const BINARY: [Metric; 11] =
+    [Accuracy, Precision, Recall, F1, Auc, AveragePrecision, Confusion, LogLoss, Brier, CalibrationError, PositiveRate];
 /// Those of several classes.
 const MULTICLASS: [Metric; 13] = [
     Accuracy,

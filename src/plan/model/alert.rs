@@ -70,12 +70,38 @@ pub enum Condition {
 pub enum MetricTable {
     /// `stats/accuracy`.
     Accuracy,
-    /// `stats/drift`.
+    /// `stats/drift`, of columns.
     Drift,
+    /// `stats/drift`, of the errors that detectors watch.
+    Errors,
     /// `stats/quality`.
     Quality,
-    /// `stats/quality`, about the engine and no model; by the wall clock.
+    /// `stats/operation`, of a version of the model.
+    Serving,
+    /// `stats/operation`, of the job's process.
     Engine,
+}
+
+impl MetricTable {
+    /// Name of the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            MetricTable::Accuracy => "stats/accuracy",
+            MetricTable::Drift | MetricTable::Errors => "stats/drift",
+            MetricTable::Quality => "stats/quality",
+            MetricTable::Serving | MetricTable::Engine => "stats/operation",
+        }
+    }
+
+    /// Whether its statistics are told by segment.
+    pub fn has_segments(self) -> bool {
+        self == MetricTable::Accuracy
+    }
+
+    /// Whether its statistics are told by version of the model.
+    pub fn has_versions(self) -> bool {
+        matches!(self, MetricTable::Accuracy | MetricTable::Errors | MetricTable::Serving)
+    }
 }
 
 /// What a statistic must be of.

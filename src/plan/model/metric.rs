@@ -1,65 +1,67 @@
 //! The statistics that alerts may name.
 
-use super::{MetricTable, Task};
+use super::{Metric, MetricTable, Task};
 
-/// Statistics of models that tell two classes apart, besides those of [`CLASSES`].
-const BINARY: &[&str] = &["auc", "average_precision", "brier", "calibration_error"];
-/// Statistics of models that tell classes apart.
-const CLASSES: &[&str] = &["accuracy", "precision", "recall", "f1", "log_loss"];
-/// Statistics of models that predict a number.
-const REGRESSION: &[&str] = &["mse", "rmse", "mae", "r2", "mape"];
-/// Statistics of models that rank, which have a number behind them, such as `ndcg_at_10`.
-const RANKING: &[&str] = &["ndcg_at_", "map_at_", "precision_at_", "recall_at_"];
-/// Statistics of all models.
-const ANY: &[&str] = &["labelled", "unmatched"];
+/// What is told of every model that has labels.
+const LABELLED: &[Metric] = &[
+    Metric::Predictions,
+    Metric::Unmatched,
+    Metric::Coverage,
+    Metric::LabelsLate,
+    Metric::LabelsOrphan,
+    Metric::LabelsInvalid,
+    Metric::CardPrecision,
+];
 /// Statistics of drift.
-const DRIFT: &[&str] = &["psi", "ks", "chi_square", "jensen_shannon", "wasserstein", "mean_shift", "drift_share"];
-/// Statistics of the detectors' errors.
-const ERRORS: &[&str] = &["prequential_error", "prequential_error_fading"];
-/// Statistics of rows and of scoring.
-const QUALITY: &[&str] = &[
-    "null_rate",
-    "out_of_range",
-    "new_categories",
+const DRIFT: &[&str] = &[
+    "psi",
+    "psi_evidently",
+    "ks",
+    "ks_p",
+    "chi_square",
+    "chi_square_p",
+    "chi_square_evidently_p",
+    "js",
+    "kl",
+    "wasserstein",
+    "shift_sd",
     "missing",
+    "drifted_columns",
+];
+/// Statistics of the errors that detectors watch.
+const ERRORS: &[&str] = &["prequential_error", "prequential_error_fading"];
+/// Statistics of rows.
+const QUALITY: &[&str] = &[
+    "null_share",
+    "out_of_range_share",
+    "new_category_share",
+    "new_category",
+    "missing_share",
     "freshness_seconds",
     "volume",
-    "duplicates",
-    "latency_p50_ms",
-    "latency_p99_ms",
-    "error_rate",
+    "volume_ratio",
+    "duplicate_share",
 ];
-/// Quantities of the engine.
-const ENGINE: &[&str] = &["cpu", "memory_bytes", "disk_free_bytes", "brokers_up", "lag"];
+/// How a model is served.
+const SERVING: &[&str] = &["latency_p50_ms", "latency_p99_ms", "latency_max_ms", "error_rate", "predictions_per_s"];
+/// How the job's process does.
+const ENGINE: &[&str] =
+    &["rows_per_s", "cpu_cores", "memory_bytes", "disk_free_bytes", "brokers_up", "kafka_lag", "watermark_lag_s"];
 
 /// The table of a statistic that a model of this task may have; `None` where there is no such.
 pub fn table_of(task: Task, metric: &str) -> Option<MetricTable> {
-    let ranked =
-        RANKING.iter().any(|name| metric.strip_prefix(name).is_some_and(|k| k.parse::<u32>().is_ok_and(|k| k > 0)));
-    let ranks = matches!(task, Task::Ranking | Task::Binary);
-    if ranked && ranks {
-        return Some(MetricTable::Accuracy);
-    }
-    metrics(task).find(|(name, _)| *name == metric).map(|(_, table)| table)
+    metrics(task).into_iter().find(|(name, _)| *name == metric).map(|(_, table)| table)
 }
 
-/// The statistics that a model of this task may have, with their tables; those with a number behind them by their beginning.
-pub fn metrics(task: Task) -> impl Iterator<Item = (&'static str, MetricTable)> {
-    let accuracy: &[&[&str]] = match task {
-        Task::Binary => &[CLASSES, BINARY, RANKING, ANY],
-        Task::Multiclass => &[CLASSES, &["auc", "brier", "calibration_error"], ANY],
-        Task::Regression => &[REGRESSION, ANY],
-        Task::Ranking => &[RANKING, ANY],
-    };
-    let of = |table: MetricTable, names: &[&'static [&'static str]]| {
-        names.iter().flat_map(|n| n.iter()).map(|name| (*name, table)).collect::<Vec<_>>()
-    };
-    let mut all = Vec::new();
-    for names in accuracy {
-        all.extend(names.iter().map(|name| (*name, MetricTable::Accuracy)));
-    }
-    all.extend(of(MetricTable::Drift, &[DRIFT, ERRORS]));
-    all.extend(of(MetricTable::Quality, &[QUALITY]));
-    all.extend(of(MetricTable::Engine, &[ENGINE]));
-    all.into_iter()
+/// The statistics that a model of this task may have, with their tables.
+pub fn metrics(task: Task) -> Vec<(&'static str, MetricTable)> {
+    let accuracy = Metric::of(task).iter().chain(LABELLED).map(|metric| (metric.name(), MetricTable::Accuracy));
+    let others = [
+        (DRIFT, MetricTable::Drift),
+        (ERRORS, MetricTable::Errors),
+        (QUALITY, MetricTable::Quality),
+        (SERVING, MetricTable::Serving),
+        (ENGINE, MetricTable::Engine),
+    ];
+    accuracy.chain(others.into_iter().flat_map(|(names, table)| names.iter().map(move |name| (*name, table)))).collect()
 }

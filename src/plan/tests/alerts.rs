@@ -19,8 +19,9 @@ monitors:
     alerts:
       - {name: bad, when: auc < 0.8, clear: ">= 0.85", for: 3 windows, min_rows: 500, severity: critical, repeat: 4h,
          message: "{model} {{is}} at {value}", labels: {team: risk}, runbook: "https://wiki/x", to: [pager, topic]}
-      - {name: each, when: recall(*) < 50%, segment: country=*, for: 2d}
-      - {name: drifts, when: drift(amount), segment: "*"}
+      - {name: each, when: confusion > 50%, segment: country=*, for: 2d}
+      - {name: drifts, when: drift(amount)}
+      - {name: anywhere, when: f1 < 0.5, segment: "*", version: champion}
       - {name: changed, when: change, clear: 6h}
       - {name: hot, when: memory_bytes > 2GiB, to: [log]}
 notify:
@@ -43,7 +44,7 @@ fn alerts_in_detail() {
     assert_eq!(monitor.detectors[0], DetectorPlan::Adwin(AdwinPlan::default()));
     let DetectorPlan::PageHinkley(test) = monitor.detectors[1] else { panic!() };
     assert_eq!((test.delta, test.threshold, test.direction, test.min_instances), (0.01, 20.0, Direction::Up, 30));
-    let [bad, each, drifts, changed, hot] = &monitor.alerts[..] else { panic!("{:?}", monitor.alerts) };
+    let [bad, each, drifts, anywhere, changed, hot] = &monitor.alerts[..] else { panic!("{:?}", monitor.alerts) };
     let comparison = |operator, number| Comparison { operator, number };
     assert_eq!(
         bad.condition,
@@ -65,7 +66,7 @@ fn alerts_in_detail() {
     assert_eq!(each.segment, SegmentFilter::Column("country".into()));
     assert_eq!((each.hold, each.to.len(), each.severity), (Hold::Time(2 * 86_400_000_000), 4, Severity::Warning));
     assert_eq!(
-        (&drifts.condition, &drifts.segment),
+        (&drifts.condition, &anywhere.segment),
         (&Condition::Drift { subject: Subject::Is("amount".into()) }, &SegmentFilter::Each)
     );
     assert_eq!(changed.condition, Condition::Change { detector: None, over_after: 6 * 3_600_000_000 });
