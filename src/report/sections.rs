@@ -100,11 +100,13 @@ fn section(html: &mut Html, id: &str, name: &str, lead: &str) {
 }
 
 fn headline(html: &mut Html, model: &ModelPage) {
-    if model.headline.is_empty() {
+    if model.span.is_none() {
         html.element(
             "p class=\"empty\"",
             "There is no statistic in this time yet. The first comes when the first window has ended and its labels are there.",
         );
+    }
+    if model.headline.is_empty() {
         return;
     }
     html.raw("<section class=\"tiles\" aria-label=\"What matters most\">");
