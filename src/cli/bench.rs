@@ -264,10 +264,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             agree(report.same_results)
         }
         BenchCommand::Chaos(args) => {
-            let seed = args.seed.unwrap_or_else(|| {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                now.map_or(0, |since| u64::from(since.subsec_nanos()))
-            });
+            let seed = args.seed.unwrap_or_else(crate::base::any_seed);
             let options = chaos::Options {
                 program: std::env::current_exe().context("cannot find the program itself")?,
                 schedules: args.schedules,

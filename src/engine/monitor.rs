@@ -1,15 +1,19 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod accuracy;
+pub mod matches;
 mod operation;
 
 use std::sync::Arc;
 
 use timely::dataflow::Scope;
 
+use self::matches::Matched;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
 use crate::monitor::StatKind;
+use crate::plan::model::{MonitorPlan, Plan};
 
 /// Statistics of one kind on their way to tables, topics, alerts and pages, as rows of [`crate::monitor::stat_schema`].
 pub struct Statistics<'s> {
@@ -22,8 +26,8 @@ pub struct Statistics<'s> {
 }
 
 /// Name of a monitor, which begins the names of its operators.
-pub fn name(shared: &Shared, monitor: usize) -> String {
-    format!("monitor {}", shared.plan.models[shared.plan.monitors[monitor].model].name)
+pub fn name(plan: &Plan, monitor: &MonitorPlan) -> String {
+    format!("monitor {}", plan.models[monitor.model].name)
 }
 
 /// Attaches a monitor to the scored rows of its model, and the rows of its labels' source, where it has labels, on the
@@ -36,8 +40,14 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
-    let _ = (scored, labels);
-    let mut all = Vec::new();
-    all.extend(operation::operation(scope, shared, control, monitor));
-    all
+    let mut statistics = Vec::new();
+    // What labels say of predictions: read by whatever compares the two.
+    let matched =
+        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
+    if let Some(Matched { ripe, .. }) = matched {
+        let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
+    }
+    statistics.extend(operation::operation(scope, shared, control, monitor));
+    statistics
 }

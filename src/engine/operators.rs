@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::chain::Chain;
+use super::monitor;
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -106,6 +107,13 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
             }
             all.insert(name, meaning(plan, view));
         }
+    }
+    for described in &plan.monitors {
+        let Some(labels) = described.labels.map(|labels| &plan.labels[labels]) else { continue };
+        let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
+        reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
+        all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
+        all.insert(monitor::accuracy::name(plan, described), monitor::accuracy::meaning(plan, described));
     }
     all
 }

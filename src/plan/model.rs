@@ -6,6 +6,7 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
+mod accuracy;
 mod latency;
 mod monitor;
 
@@ -19,6 +20,7 @@ use url::Url;
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
+pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
 pub use latency::LatencyPlan;
 pub use monitor::{MonitorPlan, Task};
 
@@ -606,6 +608,13 @@ pub struct CheckpointPlan {
     pub keep_ticks: Micros,
     /// Where snapshots are kept, if not in the state directory.
     pub uri: Option<String>,
+}
+
+impl CheckpointPlan {
+    /// Directory or address of the snapshots of a job with this state directory.
+    pub fn place(&self, state_dir: &Path) -> String {
+        self.uri.clone().unwrap_or_else(|| state_dir.display().to_string())
+    }
 }
 
 /// A topic that rows are published to.

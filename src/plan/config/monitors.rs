@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
 use super::{LatencyConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
@@ -27,6 +28,16 @@ pub(in crate::plan) struct MonitorConfig {
     pub prediction: Option<Columns>,
     /// What the model does. Default: `multiclass` for several outputs, `regression` when the label is a fraction, else `binary`.
     pub task: Option<TaskConfig>,
+    /// Statistics of how good predictions turn out to be; needs `labels`. Default: the usual ones of the task.
+    pub accuracy: Option<Vec<MetricConfig>>,
+    /// A score at or above this predicts the positive class. Default 0.5.
+    pub threshold: Option<f64>,
+    /// How scores are counted. Default: each for itself, and all statistics are exact.
+    pub scores: Option<ScoresConfig>,
+    /// How the items of a ranking are ranked.
+    pub ranking: Option<RankingConfig>,
+    /// Precision among the entities with the highest scores of a window.
+    pub card_precision: Option<CardPrecisionConfig>,
     /// How long a row may take from its reading until it is scored.
     pub latency: Option<LatencyConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.

@@ -1,5 +1,6 @@
 //! What is watched of a model.
 
+use super::AccuracyPlan;
 use super::LatencyPlan;
 use crate::base::Micros;
 
@@ -22,6 +23,8 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
+    /// How good predictions turn out to be, where there are labels.
+    pub accuracy: Option<AccuracyPlan>,
     /// How its latency and the job's operation are looked at.
     pub latency: LatencyPlan,
 }

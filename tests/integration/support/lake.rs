@@ -105,10 +105,10 @@ fn accuracy(noise: &mut Noise, all: &mut Vec<Stat>) {
                     }
                 }
                 for (subject, count) in [
-                    ("label=0,predicted=0", rows as f64 * known * 0.985),
-                    ("label=0,predicted=1", rows as f64 * known * 0.004),
-                    ("label=1,predicted=0", rows as f64 * known * 0.003),
-                    ("label=1,predicted=1", rows as f64 * known * 0.008),
+                    ("true=0 predicted=0", rows as f64 * known * 0.985),
+                    ("true=0 predicted=1", rows as f64 * known * 0.004),
+                    ("true=1 predicted=0", rows as f64 * known * 0.003),
+                    ("true=1 predicted=1", rows as f64 * known * 0.008),
                 ] {
                     let mut one = stat(
                         StatKind::Accuracy,
@@ -170,12 +170,18 @@ fn drift(noise: &mut Noise, all: &mut Vec<Stat>) {
                 {
                     continue;
                 }
-                drifted += if metric == "psi" { f64::from(u8::from(alarm)) } else { 0.0 };
+                drifted += if metric == "psi" { f64::from(u8::from(alarm)) / COLUMNS.len() as f64 } else { 0.0 };
                 all.push(one);
             }
         }
         all.push(stat(StatKind::Drift, version, day, "", "drifted_columns", drifted, 9_500));
-        all.push(stat(StatKind::Drift, version, day, "adwin", "changes", if day == 23 { 1.0 } else { 0.0 }, 9_500));
+        let error = 0.011 + if day > 20 { (day - 20) as f64 * 0.0004 } else { 0.0 };
+        all.push(stat(StatKind::Drift, version, day, "error", "prequential_error", error, 9_500));
+        if day == 23 {
+            let mut one = stat(StatKind::Drift, version, day, "error", "adwin", error, 4_096);
+            one.alarm = Some(true);
+            all.push(one);
+        }
     }
 }
 
