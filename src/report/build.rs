@@ -520,7 +520,7 @@ fn badness(cell: &Cell) -> (bool, bool, f64) {
 
 /// The label and the predicted class that a cell of a confusion matrix is of: `tp`, or two classes in this order, whatever
 /// words and signs are around them.
-fn label_and_prediction(subject: &str) -> Option<(&str, &str)> {
+pub(super) fn label_and_prediction(subject: &str) -> Option<(&str, &str)> {
     match subject {
         "tp" => return Some(("1", "1")),
         "fn" => return Some(("1", "0")),

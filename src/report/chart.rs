@@ -236,7 +236,7 @@ fn runs(points: &[Point], is: impl Fn(&Point) -> bool) -> Vec<&[Point]> {
 }
 
 /// Round values along the axis, from below the least to above the most; from nothing for bars and whatever is near it.
-fn steps(chart: &Chart) -> Vec<f64> {
+pub(super) fn steps(chart: &Chart) -> Vec<f64> {
     let points = || chart.lines.iter().flat_map(|line| &line.points);
     let mut low = f64::MAX;
     let mut high = f64::MIN;

@@ -277,7 +277,8 @@ fn is_near(value: f64, text: &str) -> bool {
     };
     // Four digits, or two decimals of a per cent.
     let off = (number * scale - value).abs();
-    let decimals = if unit.trim() == "%" && value >= 0.0999 { 0.051 } else { 0.0051 };
+    let one = unit.ends_with('B') || (unit.trim() == "%" && value >= 0.0999);
+    let decimals = if one { 0.051 } else { 0.0051 };
     off <= value.abs() * 6e-4 || off <= scale * decimals || (unit.contains('·') && off <= value.abs() * 0.06)
 }
 
