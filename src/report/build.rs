@@ -26,6 +26,9 @@ const TILES_MAX: usize = 6;
 const SAMPLES_MAX: usize = 240;
 const DAY: i64 = 86_400_000_000;
 
+/// The subject of change detectors on the stream of errors.
+const ERRORS: &str = "error";
+
 /// Statistics of labels rather than of how good predictions are.
 const OF_LABELS: [&str; 6] = ["predictions", "unmatched", "coverage", "labels_late", "labels_orphan", "labels_invalid"];
 
@@ -103,6 +106,7 @@ impl<'a> Of<'a> {
             series.subject.is_empty() && !OF_LABELS.contains(&series.metric.as_str()) && series.metric != "confusion"
         });
         let (columns, columns_left_out) = self.columns();
+        let (operation, samples) = self.operation();
         let alerts = alerts(self.input.alerts.iter().filter(|row| row.model == self.model || row.model.is_empty()));
         let mut page = ModelPage {
             model: self.model.to_owned(),
@@ -124,11 +128,13 @@ impl<'a> Of<'a> {
             columns,
             columns_left_out,
             drift: self.charts(StatKind::Drift, |series| series.subject.is_empty()),
+            errors: self.charts(StatKind::Drift, |series| series.subject == ERRORS),
             quality: self.quality(),
             rows: self.charts(StatKind::Quality, |series| series.subject.is_empty()),
             has_alerts: self.input.tables.iter().any(|(name, _)| name == "stats/alerts"),
             alerts,
-            operation: self.operation(),
+            operation,
+            samples,
         };
         page.headline = headline(&page);
         page
@@ -303,10 +309,12 @@ impl<'a> Of<'a> {
         })
     }
 
-    /// The drift of columns: what is of a column, by column.
+    /// The drift of columns: what is of a column, by column. Change detectors look at errors, not at a column.
     fn drift_columns(&self) -> BTreeMap<&'a str, Vec<(&'a Series, &'a Windows)>> {
         let mut columns: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for (series, windows) in self.overall(StatKind::Drift).filter(|(series, _)| !series.subject.is_empty()) {
+        for (series, windows) in
+            self.overall(StatKind::Drift).filter(|(s, _)| !s.subject.is_empty() && s.subject != ERRORS)
+        {
             columns.entry(&series.subject).or_default().push((series, windows));
         }
         columns
@@ -345,7 +353,7 @@ impl<'a> Of<'a> {
     fn columns(&self) -> (Vec<Chart>, usize) {
         let mut charts: Vec<((usize, f64), Chart)> = Vec::new();
         for (column, of) in self.drift_columns() {
-            // The statistic that says most: alarms, then how near it came to its threshold.
+            // The statistic that says most, as in the map.
             let mut metrics: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
             for (series, windows) in &of {
                 let entry = metrics.entry(&series.metric).or_insert((0, -1.0));
@@ -354,9 +362,10 @@ impl<'a> Of<'a> {
                     entry.1 = entry.1.max(cell.ratio.unwrap_or(-0.5));
                 }
             }
-            let lead = metrics
-                .into_iter()
-                .max_by(|(a, x), (b, y)| x.0.cmp(&y.0).then(x.1.total_cmp(&y.1)).then_with(|| rank(b).cmp(&rank(a))));
+            let lead = metrics.into_iter().max_by(|(a, x), (b, y)| {
+                let first = |metric: &str, weight: &(usize, f64)| (weight.0 > 0, !alarms_below(metric), weight.0);
+                first(a, x).cmp(&first(b, y)).then(x.1.total_cmp(&y.1)).then_with(|| rank(b).cmp(&rank(a)))
+            });
             let Some((metric, weight)) = lead else { continue };
             let of: Vec<_> = of.into_iter().filter(|(series, _)| series.metric == metric).collect();
             let mut chart = self.chart(column.to_owned(), metric, &of);
@@ -380,17 +389,14 @@ impl<'a> Of<'a> {
                     *known = most.max(*known);
                 }
                 _ => {
-                    let line = self.line(series, windows);
-                    let lines = columns.entry(&series.subject).or_default();
-                    let newer = |held: &Line| {
-                        let end = |line: &Line| line.points.last().map(|point| point.start);
-                        (end(&line), line.colour) > (end(held), held.colour)
-                    };
-                    if lines.get(series.metric.as_str()).is_none_or(newer) {
-                        lines.insert(&series.metric, line);
-                    }
+                    // One line whatever the version: rows are the same to all.
+                    let line = columns.entry(&series.subject).or_default().entry(&series.metric).or_default();
+                    line.points.extend(windows.values().map(point));
                 }
             }
+        }
+        for line in columns.values_mut().flat_map(BTreeMap::values_mut) {
+            line.points.sort_by_key(|point| point.start);
         }
         let metrics: BTreeSet<&str> = columns.values().flat_map(|lines| lines.keys().copied()).collect();
         let mut metrics: Vec<&str> = metrics.into_iter().collect();
@@ -416,16 +422,18 @@ impl<'a> Of<'a> {
     }
 
     /// How the job ran: of samples that share a point, the one that is worst.
-    fn operation(&self) -> Vec<Chart> {
+    fn operation(&self) -> (Vec<Chart>, usize) {
         let mut charts = self.charts(StatKind::Operation, |series| series.metric != "latency_max_ms");
+        let samples = charts.iter().flat_map(|chart| &chart.lines).map(|line| line.points.len()).max().unwrap_or(0);
+        let together = samples.div_ceil(SAMPLES_MAX).max(1);
         for chart in &mut charts {
-            let samples = chart.lines.iter().map(|line| line.points.len()).max().unwrap_or(0);
-            let together = samples.div_ceil(SAMPLES_MAX).max(1);
-            for line in &mut chart.lines {
+            let several = chart.lines.len() > 1;
+            for (colour, line) in chart.lines.iter_mut().enumerate() {
                 line.points = line.points.chunks(together).filter_map(|points| worst(points, &chart.metric)).collect();
-            }
-            if together > 1 {
-                chart.note = Some(format!("the worst of each {together} samples"));
+                line.colour = colour;
+                if !several {
+                    line.name.clear();
+                }
             }
         }
         // Two latencies say more in one chart.
@@ -435,7 +443,7 @@ impl<'a> Of<'a> {
             let both = at(&charts, "latency_p99_ms").map(|at| &mut charts[at]);
             both.into_iter().for_each(|both| join_latencies(both, median.lines.clone()));
         }
-        charts
+        (charts, together)
     }
 }
 
@@ -485,9 +493,14 @@ fn cell(series: &Series, told: &Told) -> Option<Cell> {
     let stat = &told.newest;
     let value = stat.value?;
     let ratio = stat.threshold.map(|threshold| {
-        let (part, whole) = if alarms_below(&series.metric) { (threshold, value) } else { (value, threshold) };
-        // Nothing is beyond nothing.
-        if part == 0.0 { 0.0 } else { (part / whole).abs().min(1e6) }
+        match alarms_below(&series.metric) {
+            // Probabilities fall by powers of ten where others grow by parts.
+            true if value < threshold => 1.0 + (threshold / value.max(1e-300)).log10(),
+            true => threshold / value,
+            // Nothing is beyond nothing.
+            false if value == 0.0 => 0.0,
+            false => (value / threshold).abs().min(1e6),
+        }
     });
     Some(Cell {
         metric: series.metric.clone(),
@@ -499,14 +512,15 @@ fn cell(series: &Series, told: &Told) -> Option<Cell> {
     })
 }
 
-/// Of two cells the one with more of this is shown: alarms, then how near it is to its threshold.
-fn badness(cell: &Cell) -> (bool, f64) {
-    (cell.alarm, cell.ratio.unwrap_or(-1.0))
+/// Of two cells the one with more of this is shown: alarms, then sizes before probabilities, which say of large samples that
+/// they differ and not how much, then how near it is to its threshold.
+fn badness(cell: &Cell) -> (bool, bool, f64) {
+    (cell.alarm, cell.ratio.is_some() && !alarms_below(&cell.metric), cell.ratio.unwrap_or(-1.0))
 }
 
 /// The label and the predicted class that a cell of a confusion matrix is of: `tp`, or two classes in this order, whatever
 /// words and signs are around them.
-fn label_and_prediction(subject: &str) -> Option<(&str, &str)> {
+pub(super) fn label_and_prediction(subject: &str) -> Option<(&str, &str)> {
     match subject {
         "tp" => return Some(("1", "1")),
         "fn" => return Some(("1", "0")),
@@ -580,6 +594,7 @@ fn headline(page: &ModelPage) -> Vec<Tile> {
             before,
             better: better(&chart.metric),
             alarm: point.alarm,
+            open: !point.complete,
         })
     };
     let mut tiles: Vec<Tile> = page.accuracy.iter().filter_map(tile).take(TILES_MAX).collect();
@@ -597,6 +612,7 @@ fn headline(page: &ModelPage) -> Vec<Tile> {
             before: last.checked_sub(1).map(drifting),
             better: Better::Less,
             alarm: drifting(last) > 0.0,
+            open: false,
         });
     }
     if page.has_alerts {
@@ -610,14 +626,12 @@ fn headline(page: &ModelPage) -> Vec<Tile> {
             before: None,
             better: Better::Less,
             alarm: firing > 0,
+            open: false,
         });
     }
-    tiles.extend(
-        page.operation
-            .iter()
-            .find(|chart| chart.metric == "latency_p99_ms")
-            .and_then(tile)
-            .map(|latency| Tile { title: "Latency".to_owned(), ..latency }),
-    );
+    if let Some(latency) = page.operation.iter().find(|chart| chart.metric == "latency_p99_ms") {
+        let slowest = Chart { lines: latency.lines.iter().take(1).cloned().collect(), ..latency.clone() };
+        tiles.extend(tile(&slowest));
+    }
     tiles
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::format;
 use super::html::{Html, escaped};
-use super::model::{Chart, Line, Look, Point};
+use super::model::{Chart, Line, Look, Point, Unit};
 use crate::base::EventTime;
 
 const WIDTH: f64 = 360.0;
@@ -236,7 +236,7 @@ fn runs(points: &[Point], is: impl Fn(&Point) -> bool) -> Vec<&[Point]> {
 }
 
 /// Round values along the axis, from below the least to above the most; from nothing for bars and whatever is near it.
-fn steps(chart: &Chart) -> Vec<f64> {
+pub(super) fn steps(chart: &Chart) -> Vec<f64> {
     let points = || chart.lines.iter().flat_map(|line| &line.points);
     let mut low = f64::MAX;
     let mut high = f64::MIN;
@@ -263,7 +263,8 @@ fn steps(chart: &Chart) -> Vec<f64> {
         low = 0.0;
     }
     if high - low < 1e-12 * high.abs().max(1e-300) || high == low {
-        let room = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
+        let nothing = if chart.unit == Unit::Share { 0.01 } else { 1.0 };
+        let room = if high == 0.0 { nothing } else { high.abs() * 0.1 };
         (low, high) = (if low >= 0.0 { (low - room).max(0.0) } else { low - room }, high + room);
     }
     let rough = (high - low) / 3.0;

@@ -14,6 +14,8 @@ mod metrics;
 pub mod model;
 mod read;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

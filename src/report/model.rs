@@ -61,6 +61,8 @@ pub struct ModelPage {
     pub columns_left_out: usize,
     /// Other statistics of drift, of no column.
     pub drift: Vec<Chart>,
+    /// What change detectors say of the stream of errors.
+    pub errors: Vec<Chart>,
     /// Quality by column.
     pub quality: Option<QualityTable>,
     /// Quality of rows as a whole.
@@ -71,6 +73,8 @@ pub struct ModelPage {
     pub has_alerts: bool,
     /// How the job ran, by the wall clock.
     pub operation: Vec<Chart>,
+    /// Samples that one point of these stands for, the worst of them.
+    pub samples: usize,
 }
 
 /// A version of a model.
@@ -103,6 +107,8 @@ pub struct Tile {
     pub better: Better,
     /// Whether it calls for attention.
     pub alarm: bool,
+    /// Whether it may still change.
+    pub open: bool,
 }
 
 /// How a chart is drawn.

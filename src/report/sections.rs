@@ -38,12 +38,6 @@ fn model_page(html: &mut Html, page: &Page, model: &ModelPage, id: &str) {
     html.raw("</div></header><main class=\"wrap\">");
     nav(html, id);
     headline(html, model);
-    if let Some(volume) = &model.volume {
-        let span = reach(std::slice::from_ref(volume)).unwrap_or((0, 1));
-        html.raw("<section>");
-        figure(html, volume, &format!("{id}v"), span, "wide");
-        html.raw("</section>");
-    }
     accuracy(html, model, id);
     drift(html, model, id);
     quality(html, model, id);
@@ -100,11 +94,13 @@ fn section(html: &mut Html, id: &str, name: &str, lead: &str) {
 }
 
 fn headline(html: &mut Html, model: &ModelPage) {
-    if model.headline.is_empty() {
+    if model.span.is_none() {
         html.element(
             "p class=\"empty\"",
             "There is no statistic in this time yet. The first comes when the first window has ended and its labels are there.",
         );
+    }
+    if model.headline.is_empty() {
         return;
     }
     html.raw("<section class=\"tiles\" aria-label=\"What matters most\">");
@@ -117,7 +113,7 @@ fn headline(html: &mut Html, model: &ModelPage) {
         if let Some((start, end)) = tile.window {
             html.raw(if tile.of.is_empty() { "" } else { " · " }).window(start, end);
         }
-        html.raw("</p></div>");
+        html.raw(if tile.open { " · may still change" } else { "" }).raw("</p></div>");
     }
     html.raw("</section>");
 }
@@ -148,23 +144,36 @@ fn reach(charts: &[Chart]) -> Option<(EventTime, EventTime)> {
     points.map(|point| (point.start, point.end)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
-/// Charts side by side, all over the same time.
-fn charts(html: &mut Html, charts: &[Chart], id: &str) {
+/// Charts side by side, all over the same time. The versions' colours are told above them.
+fn charts(html: &mut Html, charts: &[Chart], id: &str, model: &ModelPage) {
     let Some(span) = reach(charts) else { return };
     html.raw("<div class=\"grid\">");
     for (i, chart) in charts.iter().enumerate() {
-        figure(html, chart, &format!("{id}{i}"), span, "");
+        let is_known = |line: &Line| model.versions.iter().any(|version| version.name == line.name);
+        let legend = chart.lines.len() > 1 && !chart.lines.iter().all(is_known);
+        figure(html, chart, &format!("{id}{i}"), span, legend);
     }
     html.raw("</div>");
 }
 
-fn figure(html: &mut Html, chart: &Chart, id: &str, span: (EventTime, EventTime), class: &str) {
-    html.raw(format_args!("<figure class=\"card {class}\"><figcaption><h4>")).text(&chart.title).raw("</h4>");
+/// The versions' colours, where there are several.
+fn versions(html: &mut Html, model: &ModelPage) {
+    if model.versions.len() > 1 {
+        html.raw("<p class=\"legend\">");
+        for version in &model.versions {
+            html.raw(swatch(version.colour, &version.name));
+        }
+        html.raw("</p>");
+    }
+}
+
+fn figure(html: &mut Html, chart: &Chart, id: &str, span: (EventTime, EventTime), legend: bool) {
+    html.raw("<figure class=\"card\"><figcaption><h4>").text(&chart.title).raw("</h4>");
     if let Some(note) = &chart.note {
         html.element("span class=\"muted\"", note);
     }
     html.raw("</figcaption>");
-    if chart.lines.len() > 1 {
+    if legend {
         html.raw("<p class=\"legend\">");
         chart.lines.iter().for_each(|line| {
             html.raw(swatch(line.colour, &line.name));
@@ -234,7 +243,7 @@ fn accuracy(html: &mut Html, model: &ModelPage, id: &str) {
         }
         html.raw("<span class=\"key\"><i class=\"dash\"></i>as first told; the band is what labels have changed since</span>");
         html.raw("<span class=\"key\"><i class=\"hollow\"></i>may still change</span></p>");
-        charts(html, &model.accuracy, &format!("{id}a"));
+        charts(html, &model.accuracy, &format!("{id}a"), model);
     }
     if let Some(revisions) = &model.revisions {
         html.raw("<p>").text(format_args!("{} of {} windows ", revisions.told_again, revisions.windows));
@@ -250,9 +259,10 @@ fn accuracy(html: &mut Html, model: &ModelPage, id: &str) {
     for segments in &model.segments {
         segment_table(html, segments);
     }
-    if !model.labels.is_empty() {
-        html.raw("<h3>Labels</h3>");
-        charts(html, &model.labels, &format!("{id}l"));
+    let volume: Vec<Chart> = model.volume.iter().chain(&model.labels).cloned().collect();
+    if !volume.is_empty() {
+        html.raw("<h3>Volume and labels</h3>");
+        charts(html, &volume, &format!("{id}l"), model);
     }
     html.raw("</section>");
 }
@@ -325,7 +335,8 @@ fn drift(html: &mut Html, model: &ModelPage, id: &str) {
     }
     if !model.columns.is_empty() {
         html.raw("<h3>Column by column</h3>");
-        charts(html, &model.columns, &format!("{id}d"));
+        versions(html, model);
+        charts(html, &model.columns, &format!("{id}d"), model);
         if model.columns_left_out > 0 {
             let more = format!(
                 "{} further columns are in the map alone; they are further from their thresholds.",
@@ -336,7 +347,11 @@ fn drift(html: &mut Html, model: &ModelPage, id: &str) {
     }
     if !model.drift.is_empty() {
         html.raw("<h3>All columns together</h3>");
-        charts(html, &model.drift, &format!("{id}e"));
+        charts(html, &model.drift, &format!("{id}e"), model);
+    }
+    if !model.errors.is_empty() {
+        html.raw("<h3>Change of errors</h3>");
+        charts(html, &model.errors, &format!("{id}f"), model);
     }
     html.raw("</section>");
 }
@@ -454,7 +469,8 @@ fn quality(html: &mut Html, model: &ModelPage, id: &str) {
     }
     if !model.rows.is_empty() {
         html.raw("<h3>Rows as a whole</h3>");
-        charts(html, &model.rows, &format!("{id}q"));
+        versions(html, model);
+        charts(html, &model.rows, &format!("{id}q"), model);
     }
     html.raw("</section>");
 }
@@ -503,7 +519,7 @@ fn alerts(html: &mut Html, model: &ModelPage, id: &str) {
             if alert.end.is_none() { "open" } else { "closed" },
             (right - left).max(0.6)
         ));
-        html.raw("<p>").element("span class=\"mark\"", &alert.severity).raw(" ").moment(alert.start);
+        html.raw("<p>").element("span class=\"mark severity\"", &alert.severity).raw(" ").moment(alert.start);
         match alert.end {
             Some(end) => html.raw(" – ").moment(end),
             None => html.raw(", <b>still firing</b>"),
@@ -535,7 +551,14 @@ fn operation(html: &mut Html, model: &ModelPage, id: &str) {
     if model.operation.is_empty() {
         html.element("p class=\"empty\"", "The job's operation was not sampled in this time.");
     } else {
-        charts(html, &model.operation, &format!("{id}o"));
+        if let Some((from, to)) = reach(&model.operation) {
+            html.raw("<p class=\"lead\">").window(from, to);
+            if model.samples > 1 {
+                html.text(format_args!("; each point is the worst of {} samples.", model.samples));
+            }
+            html.raw("</p>");
+        }
+        charts(html, &model.operation, &format!("{id}o"), model);
     }
     html.raw("</section>");
 }

@@ -32,6 +32,7 @@ mod recovery;
 mod redis_job;
 mod redis_store;
 mod registry;
+mod report;
 mod savepoint;
 mod score_matrix;
 mod support;
