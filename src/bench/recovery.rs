@@ -17,14 +17,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use arrow::error::ArrowError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::end_to_end::Scratch;
-use super::w1_data::W1Data;
+use super::w1_data::{self, W1Data};
 use super::windows;
 use crate::ingest::ticks;
 
@@ -165,18 +163,8 @@ fn data(options: &Options) -> W1Data {
     W1Data { events: options.events as usize, cards: options.keys as usize, span_ms, ..W1Data::default() }
 }
 
-fn write(data: &W1Data, path: &Path) -> anyhow::Result<()> {
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(File::create(path)?, W1Data::schema(), Some(properties))?;
-    for batch in data.batches() {
-        writer.write(&around(&batch, data.cards)?)?;
-    }
-    writer.close()?;
-    Ok(())
-}
-
 /// The batch with some of its events going round the cards.
-fn around(batch: &RecordBatch, cards: usize) -> anyhow::Result<RecordBatch> {
+fn around(batch: &RecordBatch, cards: usize) -> Result<RecordBatch, ArrowError> {
     let ids = batch.column(0).as_primitive::<Int64Type>().values();
     let drawn = batch.column(1).as_primitive::<Int64Type>().values();
     let card = |(id, drawn): (&i64, &i64)| match (*id as usize / 5, *id as usize % 5) {
@@ -185,7 +173,7 @@ fn around(batch: &RecordBatch, cards: usize) -> anyhow::Result<RecordBatch> {
     };
     let mut columns = batch.columns().to_vec();
     columns[1] = Arc::new(ids.iter().zip(drawn).map(card).collect::<Int64Array>()) as ArrayRef;
-    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    RecordBatch::try_new(batch.schema(), columns)
 }
 
 /// Measures.
@@ -200,7 +188,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let dir = Scratch::new("recovery")?;
     let input = dir.0.join("tx.parquet");
     let data = data(options);
-    write(&data, &input)?;
+    w1_data::write(&input, data.batches().map(|batch| around(&batch, data.cards)))?;
     let job = windows::job(&input, "ts", data.disorder_ms * 1_000, false);
     fs::write(dir.0.join("job.yaml"), job)?;
     let bench = Bench { options, dir: &dir.0 };
@@ -323,7 +311,7 @@ fn steady(options: &Options, rate: u32, summary: &Value) -> anyhow::Result<Stead
     })
 }
 
-fn number(summary: &Value, pointer: &str) -> anyhow::Result<f64> {
+pub(super) fn number(summary: &Value, pointer: &str) -> anyhow::Result<f64> {
     summary.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("the job's summary has no {pointer}"))
 }
 
@@ -333,7 +321,7 @@ fn median(mut list: Vec<f64>) -> f64 {
     if list.len().is_multiple_of(2) { (list[middle - 1] + list[middle]) / 2.0 } else { list[middle] }
 }
 
-fn unix_ms() -> f64 {
+pub(super) fn unix_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3
 }
 
@@ -366,14 +354,7 @@ impl Bench<'_> {
             let interval = format!("checkpoint.interval={}ms", self.options.interval.as_millis());
             command.arg("--state").arg(state).args(["--set", &interval]);
         }
-        let (summary, log) = (self.dir.join("summary"), self.dir.join("log"));
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(File::create(&summary)?)
-            .stderr(File::create(&log)?)
-            .spawn()
-            .context("cannot start the job")?;
-        Ok(Job { child, what: what.to_owned(), summary, log })
+        Job::spawn(command, what, self.dir)
     }
 
     /// What ticks wait for the log in a directory, at a steady rate.
@@ -388,7 +369,7 @@ impl Bench<'_> {
 }
 
 /// The job's process.
-struct Job {
+pub(super) struct Job {
     child: Child,
     what: String,
     summary: PathBuf,
@@ -396,8 +377,20 @@ struct Job {
 }
 
 impl Job {
+    /// Starts it; what it prints goes to files in a directory.
+    pub(super) fn spawn(mut command: Command, what: &str, dir: &Path) -> anyhow::Result<Job> {
+        let (summary, log) = (dir.join("summary"), dir.join("log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&summary)?)
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start the job")?;
+        Ok(Job { child, what: what.to_owned(), summary, log })
+    }
+
     /// Waits for its end and returns its summary.
-    fn end(mut self) -> anyhow::Result<Value> {
+    pub(super) fn end(mut self) -> anyhow::Result<Value> {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the job ({}) does not end", self.what);
@@ -415,7 +408,7 @@ impl Job {
     }
 
     /// Lets it run until its tick log has so many ticks and an epoch is committed: time would tell nothing on a machine that others use.
-    fn reads(mut self, state: &Path, count: u64) -> anyhow::Result<Self> {
+    pub(super) fn reads(mut self, state: &Path, count: u64) -> anyhow::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         // While the job makes it, a log may not be readable.
         while ticks::read(state).map_or(0, |log| log.next) < count || newest_epoch(state)? == 0 {
@@ -459,7 +452,7 @@ impl Job {
     }
 
     /// `kill -9`.
-    fn kill(mut self) -> anyhow::Result<()> {
+    pub(super) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

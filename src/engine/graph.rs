@@ -42,7 +42,7 @@ use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
-use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
+use crate::store::online::{OnlineStore, Rank, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -54,7 +54,8 @@ pub struct Resources {
     pub dead_letters: Vec<TableSpec>,
     /// The models, bound to their feature sets.
     pub models: Vec<Arc<Bound>>,
-    /// The online store, the generation that this start writes, and the door that other processes read through.
+    /// The online store, the generation that this start writes, and the door that other processes read through; Redis
+    /// since it was [joined](Self::join_redis).
     pub online: Option<OpenStore>,
     /// The topics that rows are published to.
     pub topics: Vec<OpenTopic>,
@@ -84,33 +85,34 @@ pub enum OpenStore {
 pub struct StoreIdentity {
     /// The generation that wrote it.
     pub generation: u64,
-    /// The server's life, where it has one: values may not outlive it.
-    pub run_id: Option<String>,
+    /// The life of its values: who finds another has none of what was told in this one, whoever began the other and
+    /// whatever was written since.
+    pub life: String,
 }
 
 impl OpenStore {
-    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
+    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Option<Self>, EngineError> {
         match place {
             OnlinePlace::Embedded(path) => {
                 let store = OnlineStore::open(path, plan.clock)?;
                 let door = store.serve()?;
                 let generation = store.newest().generation + 1;
-                Ok(OpenStore::Embedded { store: Arc::new(store), generation, _door: door })
+                Ok(Some(OpenStore::Embedded { store: Arc::new(store), generation, _door: door }))
             }
             OnlinePlace::Redis(redis) => {
-                let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
-                Ok(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views)?))
+                RedisStore::reach(redis)?;
+                Ok(None)
             }
         }
     }
 
     /// Whether the store still has what `told` says that an earlier start wrote.
     pub fn has(&self, told: &StoreIdentity) -> bool {
-        let (held, run_id) = match self {
-            OpenStore::Embedded { generation, .. } => (generation - 1, None),
-            OpenStore::Redis(store) => (store.held(), Some(store.run_id())),
-        };
-        told.generation <= held && told.run_id == run_id
+        match self {
+            // An old copy of a directory may have been put back.
+            OpenStore::Embedded { store, generation, .. } => told.life == store.life() && told.generation < *generation,
+            OpenStore::Redis(store) => told.life == store.life().0,
+        }
     }
 
     /// Counts how often the store was found to have lost its values; `None` for one that does not.
@@ -123,7 +125,7 @@ impl OpenStore {
 }
 
 impl Resources {
-    /// Loads models, opens stores; [topics](Self::open_topics) are still to be opened.
+    /// Loads models, opens stores; [Redis](Self::join_redis) and [topics](Self::open_topics) are still to be opened.
     ///
     /// # Errors
     /// When a model does not fit its feature set, or a store cannot be opened.
@@ -140,10 +142,23 @@ impl Resources {
                 }
             }
         }
-        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
+        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?.flatten();
         let receivers = receivers::open(plan)?;
         let (topics, outboxes) = (Vec::new(), None);
         Ok(Resources { chains, tables, dead_letters, models, online, topics, outboxes, receivers })
+    }
+
+    /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
+    /// before.
+    ///
+    /// # Errors
+    /// When Redis cannot be used.
+    pub fn join_redis(&mut self, plan: &Plan, rank: Option<Rank>) -> Result<(), EngineError> {
+        if let Some(OnlinePlace::Redis(redis)) = plan.online.as_ref().map(|online| &online.store) {
+            let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
+            self.online = Some(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views, rank)?));
+        }
+        Ok(())
     }
 
     /// Opens the topics.

@@ -84,7 +84,7 @@ pub struct Shared {
     /// Tells the brokers how far topics have been read.
     pub offsets: Offsets,
     /// The tick log, where the job has a state directory.
-    tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+    tick_log: Option<(Mutex<TickLog>, Durable)>,
     stop: StopHandle,
     failure: Arc<Failure>,
     /// Names the outbox of this start beside the tables.
@@ -133,7 +133,7 @@ impl Shared {
     /// Shared state of a job that is about to start.
     pub fn new(
         plan: Arc<Plan>,
-        tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+        tick_log: Option<TickLog>,
         failure: Arc<Failure>,
         checkpoints: Checkpoints,
         offsets: Offsets,
@@ -142,7 +142,10 @@ impl Shared {
     ) -> Arc<Self> {
         Arc::new(Shared {
             plan,
-            tick_log,
+            tick_log: tick_log.map(|log| {
+                let durable = log.handle();
+                (Mutex::new(log), durable)
+            }),
             offsets,
             meters,
             observer,

@@ -621,6 +621,13 @@ pub struct CheckpointPlan {
     pub uri: Option<String>,
 }
 
+impl CheckpointPlan {
+    /// Directory or address of the snapshots of a job with this state directory.
+    pub fn place(&self, state_dir: &Path) -> String {
+        self.uri.clone().unwrap_or_else(|| state_dir.display().to_string())
+    }
+}
+
 /// A topic that rows are published to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicPlan {

@@ -19,7 +19,7 @@ use super::decide::garbage;
 use super::manifest::{self, Entry, Manifest};
 use super::part::{self, PartRef};
 use super::store::Store;
-use crate::base::{Epoch, EventTime, Tick, failpoint};
+use crate::base::{Epoch, EventTime, Tick, failpoint, wall_clock};
 
 /// Deltas smaller than this are not worth a new base.
 const DELTA_BYTES_MIN: u64 = 1 << 20;
@@ -128,7 +128,6 @@ pub struct Progress {
     cut: AtomicU64,
     committed: AtomicU64,
     whole: AtomicBool,
-    failed: AtomicBool,
     written: Mutex<Written>,
 }
 
@@ -294,11 +293,8 @@ impl Run {
                         self.next += 1;
                         self.progress.committed.fetch_add(1, Ordering::AcqRel);
                     }
-                    Ok(false) => return self.progress.failed.store(true, Ordering::Release),
-                    Err(error) => {
-                        self.progress.failed.store(true, Ordering::Release);
-                        return self.hooks.failed(error);
-                    }
+                    Ok(false) => return,
+                    Err(error) => return self.hooks.failed(error),
                 }
             }
         }
@@ -429,7 +425,7 @@ impl Logging {
             tick: cut.tick,
             watermark: cut.watermark,
             now: cut.now,
-            committed_ms: now_ms(),
+            committed_ms: wall_clock() / 1_000,
             parts: self.log.chain.clone(),
             reader: cut.reader.clone(),
             outboxes: outboxes.clone(),
@@ -478,9 +474,4 @@ impl Logging {
 
 fn part_names(manifest: &Manifest) -> BTreeSet<String> {
     manifest.parts.iter().map(|part| part.name.clone()).collect()
-}
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_millis() as i64)
 }

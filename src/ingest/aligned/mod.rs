@@ -27,7 +27,7 @@ use self::replay::Following;
 use self::silence::Progress;
 pub use self::state::{AlignedState, PartitionState, SourceState};
 use super::ticks::TickRecord;
-use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, SourceReader, TopicWatch};
+use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, ReaderOptions, Reading, SourceReader, TopicWatch};
 use crate::base::{Epoch, EventTime, Micros, Tick};
 use crate::ops::control::TickInfo;
 use crate::plan::model::{Order, Plan, TickPolicy};
@@ -181,6 +181,17 @@ struct OpenTick {
 }
 
 impl Aligned {
+    /// Opens the sources of `plan` at their beginning.
+    ///
+    /// # Errors
+    /// When a source cannot be opened.
+    pub fn begin(plan: &Plan, reading: Reading, epochs: EpochPolicy) -> Result<Self, IngestError> {
+        let open =
+            |(index, source)| SourceReader::open(source, ReaderOptions { reading, ..ReaderOptions::of(plan, index) });
+        let readers = plan.sources.iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Self::new(plan, readers, epochs))
+    }
+
     /// Prepares to read `readers`, one per source of `plan`, from their current positions.
     pub fn new(plan: &Plan, readers: Vec<SourceReader>, epochs: EpochPolicy) -> Self {
         let mut aligned = Self::without_lanes(plan, readers, epochs);

@@ -84,9 +84,8 @@ impl Curve {
 
     /// Whether all scores, which are exact, are probabilities.
     fn are_probabilities(&self) -> bool {
-        let inside = |point: Option<&(Score, u64, u64)>| {
-            point.is_none_or(|point| (0.0..=1.0).contains(&point.0.value()))
-        };
+        let inside =
+            |point: Option<&(Score, u64, u64)>| point.is_none_or(|point| (0.0..=1.0).contains(&point.0.value()));
         inside(self.points.first()) && inside(self.points.last())
     }
 

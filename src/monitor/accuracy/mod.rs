@@ -5,6 +5,7 @@
 //! [`told`], what was told. The engine puts the graph between them.
 
 mod binary;
+
 mod classes;
 pub mod feed;
 pub mod items;
@@ -12,3 +13,6 @@ pub mod measure;
 pub mod segments;
 pub mod sums;
 pub mod told;
+
+#[cfg(test)]
+mod tests;

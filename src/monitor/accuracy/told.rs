@@ -243,8 +243,7 @@ impl Told {
             }
         }
         // Later windows that look back to it are complete, too.
-        let passed = self.passed;
-        let kept = |start: &EventTime| self.windows.complete(*start).saturating_add(card.exclude) > passed;
+        let kept = |start: &EventTime| self.windows.complete(*start).saturating_add(card.exclude) > boundary;
         windows.retain(|start, cards| !cards.complete || kept(start));
         self.dirty_cards.retain(|(of, start)| of != version || windows.contains_key(start));
     }
@@ -315,10 +314,7 @@ impl Told {
 /// A statistic of which nothing is left.
 fn nothing((metric, subject): Subject) -> Value {
     use Metric::*;
-    let counts = matches!(
-        metric,
-        Confusion | Predictions | Unmatched | LabelsLate | LabelsOrphan | LabelsInvalid
-    );
+    let counts = matches!(metric, Confusion | Predictions | Unmatched | LabelsLate | LabelsOrphan | LabelsInvalid);
     Value { metric, subject, value: counts.then(|| 0f64.to_bits()), bound: None, rows: 0 }
 }
 
@@ -338,7 +334,9 @@ fn stat(
         segment: segment.map_or(String::new(), |column| format!("{column}={}", name.0)),
         window_start: group.window,
         window_end: windows.end(group.window),
-        subject: value.subject.map_or(String::new(), |(truth, predicted)| format!("true={truth} predicted={predicted}")),
+        subject: value
+            .subject
+            .map_or(String::new(), |(truth, predicted)| format!("true={truth} predicted={predicted}")),
         metric: value.metric.name().to_owned(),
         value: value.value.map(f64::from_bits),
         bound: value.bound.map(f64::from_bits),

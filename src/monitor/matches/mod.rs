@@ -432,8 +432,7 @@ impl Matches {
         let Some(dirty) = &mut self.dirty else { return };
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
-        let flags =
-            if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut window.labels.flags[row] };
+        let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut window.labels.flags[row] };
         if *flags & flag::DIRTY == 0 {
             *flags |= flag::DIRTY;
             dirty.push(at);

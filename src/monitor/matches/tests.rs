@@ -32,6 +32,16 @@ fn what(change: Change) -> String {
     }
 }
 
+/// Whether a prediction sees a label that is near: one that came before it and that others have taken is there for as long
+/// as one of those that saw it.
+fn sees(events: &[Event], windows: &Windows, l: &Event, p: &Event) -> bool {
+    let earlier = events.iter().filter(|q| q.label.is_none() && (q.time, q.ord) < (p.time, p.ord));
+    let near = |q: &&Event| q.id.is_some() && q.id == l.id && (l.time - q.time).abs() <= windows.within;
+    let mut takers = earlier.filter(near).peekable();
+    let lasts = |q: &Event| windows.complete(windows.start(q.time)) >= p.time && sees(events, windows, l, q);
+    l.time > p.time || takers.peek().is_none() || takers.any(lasts)
+}
+
 /// What holds at a boundary, by the definition.
 fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
     let mut held = Held::new();
@@ -44,13 +54,8 @@ fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
         if told(p.time) {
             held.insert((of(p), p.ord, "Predicted".into()), 1);
         }
-        // A label that a prediction has taken is seen by later ones of its id for as long as that prediction is there.
         let is_near = |l: &Event, p: &Event| same(l, p) && (l.time - p.time).abs() <= within;
-        let seen = |l: &Event| {
-            let earlier = events.iter().filter(|q| q.label.is_none() && (q.time, q.ord) < (p.time, p.ord));
-            let mut takers = earlier.filter(|q| is_near(l, q)).peekable();
-            l.time > p.time || takers.peek().is_none() || takers.any(|q| windows.complete(of(q)) >= p.time)
-        };
+        let seen = |l: &Event| sees(events, windows, l, p);
         let near = labels().filter(|l| is_near(l, p) && told(l.time) && seen(l));
         if let Some(Some(Some(value))) = near.max_by_key(|l| (l.time, l.ord)).map(|l| l.label) {
             held.insert((of(p), p.ord, format!("labelled {value}")), 1);
@@ -63,9 +68,7 @@ fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
     for l in labels().filter(|l| open(of(l))) {
         let mut others = events.iter().filter(|e| same(e, l));
         let saved = others.any(|e| match e.label {
-            None => {
-                (l.time - e.time).abs() <= within || (l.time > e.time && l.time <= windows.complete(of(e)))
-            }
+            None => (l.time - e.time).abs() <= within || (l.time > e.time && l.time <= windows.complete(of(e))),
             Some(_) => (e.time, e.ord) > (l.time, l.ord) && e.time <= l.time + within,
         });
         if !saved && windows.told(of(l), l.time + within) <= boundary {
@@ -110,15 +113,15 @@ impl Job {
 
     /// A tick with the rows before its watermark.
     fn tick(&mut self, events: &[Event], watermark: i64) {
-        let mut rows: Vec<&Event> =
-            events.iter().filter(|e| (self.watermark..watermark).contains(&e.time)).collect();
+        let mut rows: Vec<&Event> = events.iter().filter(|e| (self.watermark..watermark).contains(&e.time)).collect();
         rows.sort_by_key(|e| (e.time, e.ord));
         let workers = self.cores.len();
         let keys = self.ids(&rows, false);
         let owner = |key: &Key| worker_of_slot(slot_of(hash_of(*key)), workers);
         for worker in 0..workers {
             let mine = |label: bool| -> Vec<&Event> {
-                let mine = rows.iter().zip(&keys.keys).filter(|(e, k)| owner(k) == worker && e.label.is_some() == label);
+                let mine =
+                    rows.iter().zip(&keys.keys).filter(|(e, k)| owner(k) == worker && e.label.is_some() == label);
                 mine.map(|(e, _)| *e).collect()
             };
             let (predictions, labels) = (mine(false), mine(true));
