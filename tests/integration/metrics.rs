@@ -245,7 +245,7 @@ fn watched(broker: &Broker, name: &str) -> Setting {
 
 #[test]
 fn brokers_that_go_away_are_told_and_so_is_what_waits_on_them() {
-    let Some(mut broker) = Broker::start() else { return };
+    let Some(mut broker) = Broker::own() else { return };
     let name = topic("metrics");
     broker.create_topic(&name, 2);
     broker.produce(&name, (0..100).map(|id| event((id % 2) as i32, id, id)));
