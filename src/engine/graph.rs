@@ -18,7 +18,7 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
-use super::monitor::{self, Statistics};
+use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
@@ -32,10 +32,11 @@ use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
 use crate::monitor::StatKind;
+use crate::monitor::drift::windows::Watch;
 use crate::ops::Batch;
 use crate::ops::by_slot;
 use crate::ops::order::{Reorder, merge_sorted};
-use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
+use crate::plan::model::{OnlinePlace, Order, Plan, QualityMetric, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
@@ -53,6 +54,8 @@ pub struct Resources {
     pub models: Vec<Arc<Bound>>,
     /// The online store, the generation that this start writes, and the door that other processes read through.
     pub online: Option<OpenStore>,
+    /// What the monitors watch of rows, by monitor.
+    pub watches: Vec<Option<Arc<Watch>>>,
     /// The topics that rows are published to.
     pub topics: Vec<OpenTopic>,
     /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
@@ -136,7 +139,8 @@ impl Resources {
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
-        Ok(Resources { chains, tables, dead_letters, models, online, topics: Vec::new(), outboxes: None })
+        let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
+        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics: Vec::new(), outboxes: None })
     }
 
     /// Opens the topics.
@@ -222,7 +226,7 @@ impl<'s> Graph<'_, 's> {
             scored.push(rows);
             turned_away.push(dead);
         }
-        let statistics = self.monitors(&scored);
+        let statistics = self.monitors(&scored, &dead);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
             (!rows.is_empty()).then(|| self.scope.concatenate(rows))
@@ -406,15 +410,19 @@ impl<'s> Graph<'_, 's> {
     }
 
     /// The monitors of the models' scored rows.
-    fn monitors(&self, scored: &[Rows<'s>]) -> Vec<Statistics<'s>> {
+    fn monitors(&self, scored: &[Rows<'s>], dead: &[Rows<'s>]) -> Vec<Statistics<'s>> {
         let mut statistics = Vec::new();
+        let letters = tables::dead_letter_tables(&self.shared.plan).iter().position(|t| t == tables::DEAD_LETTERS);
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
             let labels = monitor.labels.map(|labels| {
                 let labels = &self.shared.plan.labels[labels];
                 self.ordered(labels.from, vec![labels.id], &monitor::name(self.shared, index))
             });
             let scored = scored[monitor.model].clone();
-            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels));
+            let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
+            let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
+            let watched = Watched { watch: self.resources.watches[index].as_ref(), dead };
+            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched));
         }
         statistics
     }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::chain::Chain;
+use super::monitor::drift::{windows_meaning, windows_name};
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -105,6 +106,11 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
                 _ => {}
             }
             all.insert(name, meaning(plan, view));
+        }
+    }
+    for monitor in &plan.monitors {
+        if let Some(meaning) = windows_meaning(monitor) {
+            all.insert(windows_name(plan, monitor), meaning);
         }
     }
     all

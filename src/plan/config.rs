@@ -1,6 +1,7 @@
 //! The dataflow file's types: what may be written, and what each key means. These comments are the reference manual and
 //! the descriptions in `schemas/dataflow.schema.json`.
 
+mod drift;
 mod monitors;
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use super::values::{
     ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
 
+pub(super) use drift::{CorrectConfig, DriftConfig, QualityConfig, ReferenceConfig, DriftRuleConfig};
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.

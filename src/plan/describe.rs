@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
 
+use super::describe_drift::write_drift;
 use super::model::*;
 use crate::base::{Micros, SLOTS, format_bytes, format_duration, format_time, shown_setting};
 
@@ -88,6 +89,12 @@ impl Plan {
                 column(label.id),
                 format_duration(label.within)
             )?;
+        }
+        for monitor in &self.monitors {
+            if let Some(drift) = &monitor.drift {
+                writeln!(out, "\nmonitor of {}", self.models[monitor.model].name)?;
+                write_drift(out, drift)?;
+            }
         }
         self.write_sinks(out)
     }

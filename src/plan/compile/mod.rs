@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod connector;
+mod drift;
 mod join;
 mod kafka;
 mod message;

@@ -100,8 +100,10 @@ impl Compiler<'_> {
             let mend = "name one output, or write `task: multiclass`";
             self.error(&path.key("prediction"), "several outputs are the probabilities of several classes", mend);
         }
+        let drift = self.drift(&path, c, (window, refresh), &models[model], &sets[models[model].inputs], sources);
         Some(MonitorPlan {
             model,
+            drift,
             labels: label,
             window,
             refresh,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ToConfig;
+use super::{DriftConfig, QualityConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -27,6 +27,10 @@ pub(in crate::plan) struct MonitorConfig {
     pub prediction: Option<Columns>,
     /// What the model does. Default: `multiclass` for several outputs, `regression` when the label is a fraction, else `binary`.
     pub task: Option<TaskConfig>,
+    /// How the model's inputs and outputs differ from a reference.
+    pub drift: Option<DriftConfig>,
+    /// Statistics of the quality of the scored rows, over the windows of `drift`, or the monitor's.
+    pub quality: Option<QualityConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

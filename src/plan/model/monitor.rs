@@ -1,5 +1,6 @@
 //! What is watched of a model.
 
+use super::drift::DriftPlan;
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -21,6 +22,8 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
+    /// What is counted of its inputs and outputs.
+    pub drift: Option<DriftPlan>,
 }
 
 /// What a model does.
