@@ -8,6 +8,7 @@ mod cli;
 mod delta;
 mod delta_upkeep;
 mod docker;
+mod drift;
 mod exactly_once;
 mod generate;
 mod golden_flights;

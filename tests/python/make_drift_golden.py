@@ -61,6 +61,8 @@ def numeric(name, reference, current):
         expected["js"] = float(distance.jensenshannon(p, q))
     chi = stats.chi2_contingency(table, correction=False)
     expected["chi_square"], expected["chi_square_p"] = float(chi.statistic), float(chi.pvalue)
+    # A shift in standard deviations of a constant is none.
+    expected = {name: value for name, value in expected.items() if np.isfinite(value)}
     nulls = lambda xs: [None if np.isnan(x) else float(x) for x in xs]
     return {"name": name, "reference": nulls(reference), "current": nulls(current), "expected": expected}
 
@@ -115,7 +117,6 @@ def main():
           for d in np.array([0.3, 0.6, 0.9, 1.2, 1.5, 2.0, 3.0]) / np.sqrt(n) if 0 < d < 1]
     chi = [[x, k, float(stats.chi2.sf(x, k))] for k in [1, 2, 9, 40, 300] for x in [0.1, 1.0, 5.0, 20.0, 90.0, 400.0]]
     chi_isf = [[t, k, float(stats.chi2.isf(t, k))] for k in [1, 2, 9, 40, 300] for t in [0.5, 0.05, 0.01, 1e-4]]
-    gamma = [[t, m, v, float(stats.gamma.isf(t, m * m / v, scale=v / m))] for m, v in [(0.9, 0.1), (3.0, 4.0)] for t in [0.1, 0.01, 1e-4]]
     normal = [[t, float(stats.norm.isf(t))] for t in [0.4, 0.05, 0.005, 1e-6]]
     fisher = [[c, o, n, m, float(stats.hypergeom.sf(c - 1, n + m, c + o, n))]
               for c, o, n, m in [(1, 100, 100, 100000), (5, 0, 200, 1000), (30, 200, 1000, 10000), (0, 3, 50, 50), (800, 7000, 10000, 100000)]]
@@ -123,7 +124,7 @@ def main():
         "made_by": "tests/python/make_drift_golden.py",
         "versions": {"evidently": evidently.__version__, "scipy": scipy.__version__, "numpy": np.__version__, "pandas": pd.__version__},
         "numeric": numbers, "categories": texts, "kolmogorov": ks, "chi_square": chi, "chi_square_inverse": chi_isf,
-        "gamma_inverse": gamma, "normal_inverse": normal, "fisher": fisher,
+        "normal_inverse": normal, "fisher": fisher,
     }, sys.stdout, separators=(",", ":"))
     print()
 

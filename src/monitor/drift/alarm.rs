@@ -4,10 +4,13 @@
 //! `n` rows of one distribution, and the threshold is exceeded with the stated probability. With 1/N = 1/n + 1/m:
 //!
 //! - `psi`, `kl` and `js`² are, to second order, N⁻¹ times 1, 1/2 and 1/8 of the chi-square statistic of the 2 × k table, which has
-//!   k − 1 degrees of freedom: psi = Σ (q − p) ln(q/p) ≈ Σ (q − p)²/p, kl ≈ ½ Σ (q − p)²/p, jsd ≈ ⅛ Σ (q − p)²/p.
+//!   k − 1 degrees of freedom: psi = Σ (q − p) ln(q/p) ≈ Σ (q − p)²/p, kl ≈ ½ Σ (q − p)²/p, jsd ≈ ⅛ Σ (q − p)²/p. The terms of fourth order
+//!   raise their means by 1 + c Σ(1/p) / (n (k − 1)) with c = 1/2, 5/6 and 3/8, and so the thresholds. Where a bin is expected to have
+//!   fewer than five rows, an empty one decides and no expansion holds: then both samples are drawn some thousand times from what
+//!   they have in common, always by the same numbers, and the threshold is what so many of the draws exceed.
 //! - `ks` has Kolmogorov's distribution; ties make alarms rarer than stated.
-//! - `wasserstein` times √N has the distribution of ∫|B(F(x))| dx, a Brownian bridge on the reference's distribution: a gamma
-//!   distribution with its exact mean and variance is taken.
+//! - `wasserstein` times √N has the distribution of ∫|B(F(x))| dx, a Brownian bridge on the reference's distribution, of which the mean
+//!   and variance are computed: see [`bridge_quantile`].
 //! - `shift_sd` times √N is standard normal; both sides count.
 //! - `missing` has Fisher's exact test of one side: only a rise is an alarm.
 //!
@@ -15,9 +18,10 @@
 //! number of rows: with 100 rows and ten bins PSI alone exceeds 0.1 in four windows of ten.
 
 use super::distribution::{
-    chi_square_quantile, fisher_critical, gamma_quantile, harmonic, kolmogorov_quantile, normal_quantile,
+    bridge_quantile, chi_square_quantile, fisher_critical, harmonic, kolmogorov_quantile, normal_quantile,
 };
-use super::measure::{Measured, Metric};
+use super::measure::{Measured, Metric, value_of_counts};
+use super::random::Random;
 use super::reference::Reference;
 
 /// Evidently's threshold of distances.
@@ -26,6 +30,9 @@ const DISTANCE: f64 = 0.1;
 const P_VALUE: f64 = 0.05;
 /// Standard deviation below which Evidently does not go.
 const SD_MIN: f64 = 0.001;
+
+/// Rows below which a bin is too small for an expansion.
+const FEW: f64 = 5.0;
 
 /// Where thresholds come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,13 +57,13 @@ pub fn threshold(rule: Rule, metric: Metric, measured: &Measured, reference: &Re
         (Rule::Evidently, Metric::ShiftSd | Metric::Missing) => None,
         (Rule::Evidently, _) => Some(DISTANCE),
         (Rule::Calibrated(tail), Metric::ChiSquare) => chi_square(measured, tail),
-        (Rule::Calibrated(tail), Metric::Psi | Metric::PsiEvidently) => Some(chi_square(measured, tail)? / size),
-        (Rule::Calibrated(tail), Metric::Kl) => Some(chi_square(measured, tail)? / (2.0 * size)),
-        (Rule::Calibrated(tail), Metric::Js) => Some((chi_square(measured, tail)? / (8.0 * size)).sqrt()),
+        (Rule::Calibrated(tail), Metric::Psi | Metric::PsiEvidently | Metric::Kl | Metric::Js) => {
+            by_counts(metric, measured, tail, size)
+        }
         (Rule::Calibrated(tail), Metric::Wasserstein) => match reference {
             Reference::Numeric(reference) => {
                 let (mean, variance) = reference.wasserstein;
-                Some(gamma_quantile(tail, mean, variance) / size.sqrt() / reference.sd.max(SD_MIN))
+                Some(bridge_quantile(tail, mean, variance) / size.sqrt() / reference.sd.max(SD_MIN))
             }
             Reference::Categories(_) => None,
         },
@@ -69,9 +76,49 @@ pub fn threshold(rule: Rule, metric: Metric, measured: &Measured, reference: &Re
     }
 }
 
+/// Groups that have values.
+fn groups(measured: &Measured) -> f64 {
+    measured.counts.iter().filter(|(p, q)| p + q > 0.0).count() as f64
+}
+
 fn chi_square(measured: &Measured, tail: f64) -> Option<f64> {
+    let degrees = groups(measured) - 1.0;
     // What is in one group cannot differ.
-    (measured.degrees >= 1.0).then(|| chi_square_quantile(tail, measured.degrees))
+    (degrees >= 1.0).then(|| chi_square_quantile(tail, degrees))
+}
+
+fn by_counts(metric: Metric, measured: &Measured, tail: f64, size: f64) -> Option<f64> {
+    let chi_square = chi_square(measured, tail)?;
+    let (n, m) = measured.counts.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.1, sum.1 + pair.0));
+    let shares = || measured.counts.iter().map(|(p, q)| (p + q) / (n + m)).filter(|share| *share > 0.0);
+    if shares().any(|share| share * n.min(m) < FEW) {
+        return drawn(metric, &measured.counts, tail, n, m);
+    }
+    let more = |c: f64| 1.0 + c * shares().map(|share| 1.0 / share).sum::<f64>() / (n.min(m) * (groups(measured) - 1.0));
+    Some(match metric {
+        Metric::Kl => chi_square / (2.0 * size) * more(5.0 / 6.0),
+        Metric::Js => (chi_square / (8.0 * size) * more(3.0 / 8.0)).sqrt(),
+        _ => chi_square / size * more(0.5),
+    })
+}
+
+/// What a statistic exceeds with this probability when both samples are drawn from their common shares.
+fn drawn(metric: Metric, counts: &[(f64, f64)], tail: f64, n: f64, m: f64) -> Option<f64> {
+    let draws = (10.0 / tail).clamp(1000.0, 20_000.0) as usize;
+    let mut random = Random(0x7469_6465_6d69_6c6c);
+    let shares: Vec<f64> = counts.iter().map(|(p, q)| (p + q) / (n + m)).collect();
+    let mut values = Vec::with_capacity(draws);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..draws {
+        random.multinomial(m, &shares, &mut a);
+        random.multinomial(n, &shares, &mut b);
+        // As in the samples themselves, what nobody has is no group.
+        let pairs = a.iter().zip(&b).map(|(p, q)| (*p, *q)).filter(|(p, q)| p + q > 0.0);
+        values.push(value_of_counts(metric, pairs.collect())?);
+    }
+    values.sort_unstable_by(f64::total_cmp);
+    let at = ((1.0 - tail) * (draws + 1) as f64).ceil() as usize;
+    values.get(at.saturating_sub(1).min(draws - 1)).copied()
 }
 
 /// Whether a value is an alarm by a threshold.

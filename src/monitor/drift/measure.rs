@@ -28,19 +28,19 @@ const FLOOR: f64 = 1e-6;
 const SD_MIN: f64 = 0.001;
 
 /// A statistic's value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// The value.
     pub value: f64,
     /// How far it may be from the exact one, where cells hide something.
     pub bound: Option<f64>,
-    /// Degrees of freedom of what is compared by bins.
-    pub degrees: f64,
+    /// Values of the reference and of the window by bin or category, of what is compared by these.
+    pub counts: Vec<(f64, f64)>,
 }
 
 impl Measured {
-    fn exact(value: f64, degrees: f64) -> Option<Measured> {
-        value.is_finite().then_some(Measured { value, bound: None, degrees })
+    fn exact(value: f64) -> Option<Measured> {
+        value.is_finite().then(|| Measured { value, bound: None, counts: Vec::new() })
     }
 }
 
@@ -48,7 +48,7 @@ impl Measured {
 pub fn measure(metric: Metric, reference: &Reference, window: &Histogram) -> Option<Measured> {
     let (rows, missing) = (window.present(), window.missing());
     if metric == Metric::Missing {
-        return Measured::exact(missing as f64 / (rows + missing) as f64, 0.0);
+        return Measured::exact(missing as f64 / (rows + missing) as f64);
     }
     if rows == 0 || reference.rows().0 == 0 {
         return None;
@@ -72,16 +72,16 @@ fn numeric(metric: Metric, reference: &NumericReference, window: &Numeric, rows:
             let size = harmonic(rows, reference.rows).round() as u64;
             let value = kolmogorov_tail(size, ks.value);
             let bound = ks.bound.map(|bound| value - kolmogorov_tail(size, ks.value + bound));
-            Some(Measured { value, bound, degrees: 0.0 })
+            Some(Measured { value, bound, counts: Vec::new() })
         }
         Metric::Wasserstein => {
             let found = wasserstein(&Walk::new(reference, window, rows));
             let bound = found.bound.map(|bound| bound / sd);
-            Some(Measured { value: found.value / sd, bound, degrees: 0.0 })
+            Some(Measured { value: found.value / sd, bound, counts: Vec::new() })
         }
         Metric::ShiftSd if reference.sd > 0.0 => {
             let mean = window.sum(&reference.grid) / rows as f64;
-            Measured::exact((mean - reference.mean) / reference.sd, 0.0)
+            Measured::exact((mean - reference.mean) / reference.sd)
         }
         Metric::ShiftSd => None,
         Metric::PsiEvidently if reference.distinct.is_none_or(|distinct| distinct > FEW) => {
@@ -159,47 +159,50 @@ fn by_category(reference: &Categories, window: &Categories) -> Counts {
 
 /// Statistics of shares: `bins` for `psi`, `values` for the others.
 fn by_shares(metric: Metric, bins: &Counts, values: &Counts) -> Option<Measured> {
-    let degrees = |counts: &Counts| counts.pairs.len().saturating_sub(1) as f64;
-    match metric {
-        Metric::Psi => {
-            let term = |(p, q): (f64, f64)| psi_term(p.max(FLOOR), q.max(FLOOR));
-            Measured::exact(bins.shares().map(term).sum(), degrees(bins))
-        }
-        Metric::PsiEvidently => {
-            Measured::exact(values.filled().into_iter().map(|(p, q)| psi_term(p, q)).sum(), degrees(values))
-        }
+    let counts = if metric == Metric::Psi { bins } else { values };
+    let mut measured = Measured::exact(of_counts(metric, counts)?)?;
+    measured.counts = counts.pairs.clone();
+    Some(measured)
+}
+
+/// A statistic of counts of reference and window; `None` for one that is of more than these.
+pub(super) fn value_of_counts(metric: Metric, pairs: Vec<(f64, f64)>) -> Option<f64> {
+    of_counts(metric, &Counts::new(pairs))
+}
+
+fn of_counts(metric: Metric, counts: &Counts) -> Option<f64> {
+    let degrees = counts.pairs.len().saturating_sub(1) as f64;
+    let value = match metric {
+        Metric::Psi => counts.shares().map(|(p, q)| psi_term(p.max(FLOOR), q.max(FLOOR))).sum(),
+        Metric::PsiEvidently => counts.filled().into_iter().map(|(p, q)| psi_term(p, q)).sum(),
         Metric::Js => {
             let part = |x: f64, middle: f64| if x > 0.0 { x * (x / middle).ln() } else { 0.0 };
-            let terms = values.shares().map(|(p, q)| {
+            let terms = counts.shares().map(|(p, q)| {
                 let middle = (p + q) / 2.0;
                 part(p, middle) + part(q, middle)
             });
-            Measured::exact((terms.sum::<f64>() / 2.0).max(0.0).sqrt(), degrees(values))
+            (terms.sum::<f64>() / 2.0).max(0.0).sqrt()
         }
         Metric::Kl => {
-            let filled = values.filled();
+            let filled = counts.filled();
             let (all_p, all_q) = filled.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
-            let terms = filled.iter().map(|(p, q)| p / all_p * ((p / all_p) / (q / all_q)).ln());
-            Measured::exact(terms.sum(), degrees(values))
+            filled.iter().map(|(p, q)| p / all_p * ((p / all_p) / (q / all_q)).ln()).sum()
         }
-        Metric::ChiSquare => Measured::exact(contingency(values), degrees(values)),
-        Metric::ChiSquareP => {
-            let degrees = degrees(values);
-            Measured::exact(chi_square_tail(contingency(values), degrees), degrees)
-        }
+        Metric::ChiSquare => contingency(counts),
+        Metric::ChiSquareP => chi_square_tail(contingency(counts), degrees),
         Metric::ChiSquareEvidentlyP => {
-            let scale = values.rows.1 / values.rows.0;
+            let scale = counts.rows.1 / counts.rows.0;
             let term = |(reference, window): &(f64, f64)| match reference * scale {
                 0.0 if *window == 0.0 => 0.0,
                 // SciPy's statistic of what was not to be expected is infinite.
                 0.0 => f64::INFINITY,
                 expected => (window - expected) * (window - expected) / expected,
             };
-            let degrees = degrees(values);
-            Measured::exact(chi_square_tail(values.pairs.iter().map(term).sum(), degrees), degrees)
+            chi_square_tail(counts.pairs.iter().map(term).sum(), degrees)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(value)
 }
 
 fn psi_term(p: f64, q: f64) -> f64 {
@@ -209,6 +212,9 @@ fn psi_term(p: f64, q: f64) -> f64 {
 fn contingency(counts: &Counts) -> f64 {
     let all = counts.rows.0 + counts.rows.1;
     let term = |(p, q): &(f64, f64)| {
+        if p + q == 0.0 {
+            return 0.0;
+        }
         let (a, b) = ((p + q) * counts.rows.0 / all, (p + q) * counts.rows.1 / all);
         (p - a) * (p - a) / a + (q - b) * (q - b) / b
     };
@@ -273,7 +279,7 @@ fn kolmogorov_smirnov(walk: &Walk) -> Measured {
         before = step.below;
     }
     let more = (upper - value).max(0.0);
-    Measured { value, bound: (more > 0.0).then_some(more), degrees: 0.0 }
+    Measured { value, bound: (more > 0.0).then_some(more), counts: Vec::new() }
 }
 
 /// ∫|F − G|. In a cell ∫(F − G) follows from the sums exactly, and so does ∫|F − G| unless the two may cross there; then it
@@ -311,7 +317,7 @@ fn wasserstein(walk: &Walk) -> Measured {
         }
         end = Some(step.high);
     }
-    Measured { value, bound: (bound > 0.0).then_some(bound), degrees: 0.0 }
+    Measured { value, bound: (bound > 0.0).then_some(bound), counts: Vec::new() }
 }
 
 /// Evidently's PSI of a numeric column with many values. Its bins depend on both samples, so their edges fall into cells:
@@ -349,7 +355,8 @@ fn psi_of_equal_bins(walk: &Walk, reference: &NumericReference, window: &Numeric
         })
         .collect();
     let pairs = edges.windows(2).map(|e| (e[1][1].0 - e[0][1].0, e[1][1].1 - e[0][1].1)).collect();
-    let filled = Counts { pairs, rows: (1.0, 1.0) }.filled();
+    let shares = Counts { pairs, rows: (1.0, 1.0) };
+    let filled = shares.filled();
     let (mut value, mut bound) = (0.0, 0.0);
     for (edge, (p, q)) in edges.windows(2).zip(&filled) {
         let term = psi_term(*p, *q);
@@ -367,5 +374,7 @@ fn psi_of_equal_bins(walk: &Walk, reference: &NumericReference, window: &Numeric
         let least = if overlap { 0.0 } else { corners.into_iter().fold(term, f64::min) };
         bound += (most - term).max(term - least);
     }
-    Some(Measured { value, bound: (bound > 0.0).then_some(bound), degrees: bins as f64 - 1.0 })
+    let (n, m) = (reference.rows as f64, rows as f64 - reference.rows as f64);
+    let counts = shares.pairs.iter().map(|(p, q)| (p * n, q * m)).collect();
+    Some(Measured { value, bound: (bound > 0.0).then_some(bound), counts })
 }

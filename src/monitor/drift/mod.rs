@@ -10,6 +10,7 @@ pub mod distribution;
 pub mod grid;
 pub mod histogram;
 pub mod measure;
+mod random;
 pub mod reference;
 #[cfg(test)]
 mod tests;

@@ -47,9 +47,16 @@ impl Compiler<'_> {
             self.error(&at.key("window"), what, "write a multiple of the monitor's `refresh`, or a shorter `refresh`");
             return None;
         }
+        let rate = drift.and_then(|d| d.false_alarms).unwrap_or(FALSE_ALARMS);
+        if !(rate > 0.0 && rate <= 0.5) {
+            let what = format!("`false_alarms` is a share of windows, and {rate} is none");
+            self.error(&at.key("false_alarms"), what, "write one above 0 and up to 0.5, such as 0.01");
+        }
+        // One with faults has been told of where they are.
+        let declared = self.tree.get("monitors").and_then(|m| m.get(&model.name)).is_some_and(|m| m.get("drift").is_some());
         for (i, metric) in quality.iter().enumerate() {
             let here = path.key("quality").item(i);
-            if matches!(metric, QualityMetric::Range | QualityMetric::NewCategories) && drift.is_none() {
+            if matches!(metric, QualityMetric::Range | QualityMetric::NewCategories) && !declared {
                 let what = format!("`{}` is held against a reference, and there is none", metric.name());
                 self.error(&here, what, "add `drift: {reference: …}`");
             }
@@ -97,7 +104,7 @@ impl Compiler<'_> {
             columns,
             references,
             bins: drift.and_then(|d| d.bins).unwrap_or(BINS) as usize,
-            false_alarms: drift.and_then(|d| d.false_alarms).unwrap_or(FALSE_ALARMS),
+            false_alarms: rate,
             bonferroni: drift.and_then(|d| d.correct) == Some(CorrectConfig::Bonferroni),
             evidently: drift.and_then(|d| d.rule) == Some(DriftRuleConfig::Evidently),
             quality,

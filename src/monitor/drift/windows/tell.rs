@@ -77,14 +77,15 @@ impl Teller<'_> {
             let limit = measured.as_ref().zip(reference).and_then(|(measured, reference)| {
                 threshold(rule, *metric, measured, reference, rows, missing)
             });
-            let limit = measured.zip(limit).map(|(m, limit)| (limit, is_alarm(rule, *metric, m.value, limit)));
-            if first.is_none() && measured.is_some() {
+            let (value, bound) = (measured.as_ref().map(|m| m.value), measured.and_then(|m| m.bound));
+            let limit = value.zip(limit).map(|(value, limit)| (limit, is_alarm(rule, *metric, value, limit)));
+            if first.is_none() && value.is_some() {
                 // A statistic that cannot differ is none.
                 first = limit.map(|(_, alarm)| alarm);
             }
-            self.stat(StatKind::Drift, &column.name, metric.name(), measured.map(|m| m.value), limit);
+            self.stat(StatKind::Drift, &column.name, metric.name(), value, limit);
             if let Some(last) = self.told.last_mut() {
-                last.bound = measured.and_then(|m| m.bound);
+                last.bound = bound;
                 last.rows = if *metric == DriftMetric::Missing { rows + missing } else { rows };
             }
         }
