@@ -256,7 +256,8 @@ fn job(events: u64, options: &Options) -> anyhow::Result<JobReport> {
     let run = |lake: &Path, monitored: bool| -> anyhow::Result<f64> {
         let mut text = end_to_end::job(&input, lake, &model);
         if monitored {
-            text = text.replace(&format!("tables: [{TABLE}]"), &format!("tables: [{TABLE}, stats/drift, stats/quality]"));
+            text =
+                text.replace(&format!("tables: [{TABLE}]"), &format!("tables: [{TABLE}, stats/drift, stats/quality]"));
             text.push_str(&monitors(&reference));
         }
         let (plan, _) = engine::load_text("bench drift", &text, &[], &|_| None)?;

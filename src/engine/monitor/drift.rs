@@ -172,7 +172,8 @@ fn count<'s>(
 
 /// Counts the duplicates of the spine among dead letters.
 fn count_duplicates(local: &mut Local, batch: &RecordBatch, spine: &str) -> Result<(), EngineError> {
-    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| EngineError::defect(format!("no column {name}")));
+    let column =
+        |name: &str| batch.column_by_name(name).ok_or_else(|| EngineError::defect(format!("no column {name}")));
     let text = |name: &str| cast(column(name)?, &DataType::Utf8).map_err(EngineError::arrow);
     let (kinds, sources) = (text("kind")?, text("_source")?);
     let (kinds, sources) = (kinds.as_string::<i32>(), sources.as_string::<i32>());

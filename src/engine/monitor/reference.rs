@@ -111,11 +111,7 @@ fn read_reference(reference: &ReferencePlan, drift: &DriftPlan, index: usize) ->
     Ok(Some(rows))
 }
 
-fn read_file(
-    path: &Path,
-    filter: Option<&str>,
-    wanted: &[&str],
-) -> Result<(Vec<RecordBatch>, Option<Expr>), String> {
+fn read_file(path: &Path, filter: Option<&str>, wanted: &[&str]) -> Result<(Vec<RecordBatch>, Option<Expr>), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
     let filter = compiled(filter, builder.schema())?;

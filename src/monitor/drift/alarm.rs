@@ -4,10 +4,13 @@
 //! `n` rows of one distribution, and the threshold is exceeded with the stated probability. With 1/N = 1/n + 1/m:
 //!
 //! - `psi`, `kl` and `js`² are, to second order, N⁻¹ times 1, 1/2 and 1/8 of the chi-square statistic of the 2 × k table, which has
-//!   k − 1 degrees of freedom: psi = Σ (q − p) ln(q/p) ≈ Σ (q − p)²/p, kl ≈ ½ Σ (q − p)²/p, jsd ≈ ⅛ Σ (q − p)²/p. The terms of fourth order
-//!   raise their means by 1 + c Σ(1/p) / (n (k − 1)) with c = 1/2, 5/6 and 3/8, and so the thresholds. Where a bin is expected to have
-//!   fewer than five rows, an empty one decides and no expansion holds: then both samples are drawn some thousand times from what
-//!   they have in common, always by the same numbers, and the threshold is what so many of the draws exceed.
+//!   k − 1 degrees of freedom: psi = Σ (q − p) ln(q/p) ≈ Σ (q − p)²/p, kl ≈ ½ Σ (q − p)²/p, jsd ≈ ⅛ Σ (q − p)²/p. Their terms of third and
+//!   fourth order raise mean and variance, and the quantile of chi-square is moved and stretched accordingly (Read and
+//!   Cressie 1988). Where a bin is expected to have fewer than five rows, an empty one decides and no expansion holds: then both
+//!   samples are drawn some thousand times from what they have in common, always by the same numbers, and the threshold is
+//!   what so many of the draws exceed.
+//! - `psi_evidently` of a numeric column with many values has no such threshold: its bins follow the extremes of both samples, of
+//!   which each is nearly alone in its bin, so that without any drift a heavy tail exceeds every expansion in four windows of ten.
 //! - `ks` has Kolmogorov's distribution; ties make alarms rarer than stated.
 //! - `wasserstein` times √N has the distribution of ∫|B(F(x))| dx, a Brownian bridge on the reference's distribution, of which the mean
 //!   and variance are computed: see [`bridge_quantile`].
@@ -44,7 +47,14 @@ pub enum Rule {
 }
 
 /// The threshold of a statistic of a window with `rows` values and `missing` more without; `None` where there is none.
-pub fn threshold(rule: Rule, metric: Metric, measured: &Measured, reference: &Reference, rows: u64, missing: u64) -> Option<f64> {
+pub fn threshold(
+    rule: Rule,
+    metric: Metric,
+    measured: &Measured,
+    reference: &Reference,
+    rows: u64,
+    missing: u64,
+) -> Option<f64> {
     let (m, m_missing) = reference.rows();
     let size = harmonic(rows, m);
     match (rule, metric) {
@@ -57,6 +67,7 @@ pub fn threshold(rule: Rule, metric: Metric, measured: &Measured, reference: &Re
         (Rule::Evidently, Metric::ShiftSd | Metric::Missing) => None,
         (Rule::Evidently, _) => Some(DISTANCE),
         (Rule::Calibrated(tail), Metric::ChiSquare) => chi_square(measured, tail),
+        (Rule::Calibrated(_), Metric::PsiEvidently) if reference.has_many_values() => None,
         (Rule::Calibrated(tail), Metric::Psi | Metric::PsiEvidently | Metric::Kl | Metric::Js) => {
             by_counts(metric, measured, tail, size)
         }
@@ -94,12 +105,22 @@ fn by_counts(metric: Metric, measured: &Measured, tail: f64, size: f64) -> Optio
     if shares().any(|share| share * n.min(m) < FEW) {
         return drawn(metric, &measured.counts, tail, n, m);
     }
-    let more = |c: f64| 1.0 + c * shares().map(|share| 1.0 / share).sum::<f64>() / (n.min(m) * (groups(measured) - 1.0));
-    Some(match metric {
-        Metric::Kl => chi_square / (2.0 * size) * more(5.0 / 6.0),
-        Metric::Js => (chi_square / (8.0 * size) * more(3.0 / 8.0)).sqrt(),
-        _ => chi_square / size * more(0.5),
-    })
+    // The statistic is Σ n p (δ² + a δ³ + b δ⁴) for q = p (1 + δ), times the last.
+    let (a, b, unit) = match metric {
+        Metric::Kl => (-2.0 / 3.0, 0.5, 0.5),
+        Metric::Js => (-0.5, 7.0 / 24.0, 0.125),
+        _ => (-0.5, 1.0 / 3.0, 1.0),
+    };
+    let (k, s) = (groups(measured), shares().map(|share| 1.0 / share).sum::<f64>());
+    let smaller = n.min(m);
+    let mean = (k - 1.0) + (a * (2.0 - 3.0 * k + s) + 3.0 * b * (1.0 - 2.0 * k + s)) / smaller;
+    let more = (2.0 - 2.0 * k - k * k + s)
+        + 3.0 * a * (8.0 - 12.0 * k - 2.0 * k * k + 6.0 * s)
+        + 3.0 * a * a * (4.0 - 6.0 * k - 3.0 * k * k + 5.0 * s)
+        + 12.0 * b * (2.0 - 4.0 * k + 2.0 * s);
+    let stretch = (1.0 + more / smaller / (2.0 * (k - 1.0))).max(1.0).sqrt();
+    let value = unit * (mean + (chi_square - (k - 1.0)) * stretch) / size;
+    Some(if metric == Metric::Js { value.sqrt() } else { value })
 }
 
 /// What a statistic exceeds with this probability when both samples are drawn from their common shares.

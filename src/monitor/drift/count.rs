@@ -221,9 +221,7 @@ impl Missing {
 pub fn numbers(column: &ArrayRef) -> Result<Float64Array, ArrowError> {
     match column.data_type() {
         DataType::Float64 => Ok(column.as_primitive().clone()),
-        DataType::Boolean | DataType::Decimal128(..) => {
-            Ok(cast(column, &DataType::Float64)?.as_primitive().clone())
-        }
+        DataType::Boolean | DataType::Decimal128(..) => Ok(cast(column, &DataType::Float64)?.as_primitive().clone()),
         other if other.is_numeric() => Ok(cast(column, &DataType::Float64)?.as_primitive().clone()),
         other => Err(ArrowError::CastError(format!("a column of type {other} is no number"))),
     }

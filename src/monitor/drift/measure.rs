@@ -304,7 +304,8 @@ fn wasserstein(walk: &Walk) -> Measured {
         } else if !step.point {
             let signed = (step.high * h1 - step.low * h0 - difference).abs();
             let width = step.high - step.low;
-            let may_cross = f0 < g1 && g0 < f1 && !(step.shares.0 == 0.0 && h0 <= 0.0) && !(step.shares.1 == 0.0 && h0 >= 0.0);
+            let may_cross =
+                f0 < g1 && g0 < f1 && !(step.shares.0 == 0.0 && h0 <= 0.0) && !(step.shares.1 == 0.0 && h0 >= 0.0);
             let slack = if may_cross { 2.0 * width * (f1 - g0).min(g1 - f0) } else { 0.0 };
             let even = if h0 * h1 < 0.0 {
                 width * (h0 * h0 + h1 * h1) / (2.0 * (h0.abs() + h1.abs()))

@@ -103,6 +103,11 @@ impl Reference {
         }
     }
 
+    /// Whether it is of numbers that are too many to be compared one by one.
+    pub fn has_many_values(&self) -> bool {
+        matches!(self, Reference::Numeric(numeric) if numeric.distinct.is_none_or(|distinct| distinct > FEW))
+    }
+
     /// Values that are there, and values that are missing.
     pub fn rows(&self) -> (u64, u64) {
         match self {
@@ -117,12 +122,7 @@ impl Reference {
 
 impl NumericReference {
     /// Mean, standard deviation and range are of the cells where they are not known better.
-    fn new(
-        grid: Arc<Grid>,
-        counts: Numeric,
-        bins: usize,
-        known: Option<(f64, f64, (f64, f64))>,
-    ) -> NumericReference {
+    fn new(grid: Arc<Grid>, counts: Numeric, bins: usize, known: Option<(f64, f64, (f64, f64))>) -> NumericReference {
         let rows = counts.cells.values().map(|c| c.count.max(0).cast_unsigned()).sum::<u64>();
         let (mean, sd, range) = known.unwrap_or_else(|| of_cells(&grid, &counts, rows));
         let points = counts.cells.keys().all(|cell| grid.is_point(*cell));

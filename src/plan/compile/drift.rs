@@ -9,12 +9,10 @@ use super::set::Set;
 use super::source::Source;
 use crate::base::{Micros, format_duration};
 use crate::plan::catalog::locate;
-use crate::plan::config::{CorrectConfig, DriftConfig, MonitorConfig, ReferenceConfig, DriftRuleConfig};
+use crate::plan::config::{CorrectConfig, DriftConfig, DriftRuleConfig, MonitorConfig, ReferenceConfig};
 use crate::plan::expr::check_syntax;
 use crate::plan::faults::Path;
-use crate::plan::model::{
-    ColumnRole, DriftColumn, DriftMetric, DriftPlan, ModelPlan, QualityMetric, ReferencePlan,
-};
+use crate::plan::model::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, ModelPlan, QualityMetric, ReferencePlan};
 use crate::plan::nearest;
 
 /// Statistics of inputs when the file does not say.
@@ -53,7 +51,8 @@ impl Compiler<'_> {
             self.error(&at.key("false_alarms"), what, "write one above 0 and up to 0.5, such as 0.01");
         }
         // One with faults has been told of where they are.
-        let declared = self.tree.get("monitors").and_then(|m| m.get(&model.name)).is_some_and(|m| m.get("drift").is_some());
+        let declared =
+            self.tree.get("monitors").and_then(|m| m.get(&model.name)).is_some_and(|m| m.get("drift").is_some());
         for (i, metric) in quality.iter().enumerate() {
             let here = path.key("quality").item(i);
             if matches!(metric, QualityMetric::Range | QualityMetric::NewCategories) && !declared {

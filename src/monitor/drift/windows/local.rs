@@ -163,11 +163,7 @@ impl Local {
     }
 }
 
-fn window<'a>(
-    watch: &Watch,
-    windows: &'a mut BTreeMap<EventTime, Counted>,
-    start: EventTime,
-) -> &'a mut Counted {
+fn window<'a>(watch: &Watch, windows: &'a mut BTreeMap<EventTime, Counted>, start: EventTime) -> &'a mut Counted {
     windows.entry(start).or_insert_with(|| Counted {
         rows: 0,
         missing: 0,

@@ -124,8 +124,11 @@ impl Windows {
             let (first, next) = (time()?, time()?);
             let empty = u32::try_from(reader.number()?).ok()?;
             let newest = reader.number()?;
-            let volumes = (0..reader.number()?).map(|_| Some(reader.number()?.cast_unsigned())).collect::<Option<VecDeque<_>>>()?;
-            let prints = (0..reader.number()?).map(|_| Some(reader.number()?.cast_unsigned())).collect::<Option<Vec<_>>>()?;
+            let volumes = (0..reader.number()?)
+                .map(|_| Some(reader.number()?.cast_unsigned()))
+                .collect::<Option<VecDeque<_>>>()?;
+            let prints =
+                (0..reader.number()?).map(|_| Some(reader.number()?.cast_unsigned())).collect::<Option<Vec<_>>>()?;
             Some((first, next, empty, newest, volumes, prints))
         };
         let damaged = || SavedError::Damaged(self.watch.model.clone());

@@ -74,9 +74,10 @@ impl Teller<'_> {
         for metric in column.metrics.iter().filter(|metric| metric.applies(column.categories)) {
             let histogram = &self.window.columns[index];
             let measured = reference.and_then(|reference| measure(*metric, reference, histogram));
-            let limit = measured.as_ref().zip(reference).and_then(|(measured, reference)| {
-                threshold(rule, *metric, measured, reference, rows, missing)
-            });
+            let limit = measured
+                .as_ref()
+                .zip(reference)
+                .and_then(|(measured, reference)| threshold(rule, *metric, measured, reference, rows, missing));
             let (value, bound) = (measured.as_ref().map(|m| m.value), measured.and_then(|m| m.bound));
             let limit = value.zip(limit).map(|(value, limit)| (limit, is_alarm(rule, *metric, value, limit)));
             if first.is_none() && value.is_some() {
@@ -102,9 +103,10 @@ impl Teller<'_> {
                 for ((column, histogram), reference) in watch.columns.iter().zip(&window.columns).zip(references) {
                     let (rows, missing) = (histogram.present(), histogram.missing());
                     let all = rows + missing;
-                    let limit = reference.as_deref().map(Reference::rows).and_then(|(m, m_missing)| {
-                        self.limit(missing, all, m_missing, m + m_missing)
-                    });
+                    let limit = reference
+                        .as_deref()
+                        .map(Reference::rows)
+                        .and_then(|(m, m_missing)| self.limit(missing, all, m_missing, m + m_missing));
                     self.stat(kind, &column.name, "null_share", share(missing, all), limit);
                 }
             }
@@ -115,7 +117,10 @@ impl Teller<'_> {
                             let cells = &reference.counts.cells;
                             let (low, high) = (cells.keys().next(), cells.keys().next_back());
                             let outside = window.cells.iter().filter(|(i, _)| Some(*i) < low || Some(*i) > high);
-                            Some((outside.map(|(_, cell)| cell.count).sum::<i64>().max(0).cast_unsigned(), reference.rows))
+                            Some((
+                                outside.map(|(_, cell)| cell.count).sum::<i64>().max(0).cast_unsigned(),
+                                reference.rows,
+                            ))
                         }
                         (Histogram::Numeric(_), None) => None,
                         _ => continue,
@@ -165,8 +170,12 @@ impl Teller<'_> {
             self.stat(kind, &column.name, "new_category_share", None, None);
             return;
         };
-        let mut new: Vec<(i64, &str)> =
-            window.counts.iter().filter(|(name, _)| !known.counts.contains_key(*name)).map(|(n, c)| (-c, &**n)).collect();
+        let mut new: Vec<(i64, &str)> = window
+            .counts
+            .iter()
+            .filter(|(name, _)| !known.counts.contains_key(*name))
+            .map(|(n, c)| (-c, &**n))
+            .collect();
         new.sort_unstable();
         let count = new.iter().map(|(count, _)| -count).sum::<i64>().max(0).cast_unsigned();
         let rows = histogram.present();
@@ -192,14 +201,7 @@ impl Teller<'_> {
         Some(((critical as f64 - 1.0) / all as f64, count >= critical))
     }
 
-    fn stat(
-        &mut self,
-        kind: StatKind,
-        subject: &str,
-        metric: &str,
-        value: Option<f64>,
-        limit: Option<(f64, bool)>,
-    ) {
+    fn stat(&mut self, kind: StatKind, subject: &str, metric: &str, value: Option<f64>, limit: Option<(f64, bool)>) {
         let end = self.start.saturating_add(self.windows.watch.window);
         self.told.push(Stat {
             kind,
