@@ -76,7 +76,7 @@ pub fn drift<'s>(
     // The parts of a monitor go to one worker; the others have nothing to tell or to save.
     let owner = crate::base::worker_of_slot(usize::from(slot), place.1) == place.0;
     let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        if !owner || shared.failed() {
+        if shared.failed() {
             return;
         }
         for Batch(batch) in inputs.into_iter().flatten() {
@@ -98,7 +98,8 @@ pub fn drift<'s>(
             && let Some(saver) = &saver
         {
             let whole = shared.checkpoints.is_whole(info.epoch);
-            let records = windows.save(whole);
+            // An epoch is complete when all workers have saved, those too that have nothing.
+            let records = if owner { windows.save(whole) } else { Vec::new() };
             let encode = Box::new(move || Ok(records.into_iter().map(|record| (slot, record)).collect()));
             saver.save_later(info, Mode::Change, whole, encode);
         }

@@ -436,3 +436,175 @@ fn a_bound_is_no_excuse() {
     assert!(value <= exact_ks && exact_ks - value <= bound.unwrap_or(0.0), "{value} {bound:?} {exact_ks}");
     assert!(bound.unwrap_or(0.0) < 0.01, "{bound:?}");
 }
+
+mod windows {
+    use super::*;
+    use crate::base::EventTime;
+    use crate::monitor::Stat;
+    use crate::monitor::drift::windows::{Against, Column, Local, Part, Watch, Windows};
+    use crate::plan::model::{ColumnRole, QualityMetric};
+    use arrow::array::{RecordBatch, TimestampMicrosecondArray};
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn watch() -> Arc<Watch> {
+        let column = |name: &str, categories: bool, against: Against| Column {
+            name: name.into(),
+            role: ColumnRole::Feature,
+            categories,
+            metrics: vec![Metric::Psi, Metric::Ks, Metric::Missing],
+            against,
+        };
+        Arc::new(Watch {
+            model: "m".into(),
+            window: HOUR,
+            columns: vec![
+                column("x", false, Against::Past(2 * HOUR)),
+                column("k", true, Against::Between(0, 3 * HOUR)),
+                column("n", false, Against::Nothing),
+            ],
+            bins: 5,
+            rule: Rule::Calibrated(0.01),
+            false_alarms: 0.01,
+            quality: vec![
+                QualityMetric::Nulls,
+                QualityMetric::Range,
+                QualityMetric::NewCategories,
+                QualityMetric::Missing,
+                QualityMetric::Freshness,
+                QualityMetric::Volume,
+                QualityMetric::Duplicates,
+            ],
+        })
+    }
+
+    fn batch(rows: &[(EventTime, f64)]) -> RecordBatch {
+        let times: ArrayRef =
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC"));
+        let x: ArrayRef = Arc::new(rows.iter().map(|row| (row.1 > -1.5).then_some(row.1)).collect::<Float64Array>());
+        let k: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| format!("{:.0}", row.1))));
+        RecordBatch::try_from_iter([("_time", times), ("x", Arc::clone(&x)), ("k", k), ("n", x)]).expect("a batch")
+    }
+
+    fn parts(rows: &[(EventTime, f64)], watch: &Arc<Watch>) -> Vec<Part> {
+        let mut local = Local::new(Arc::clone(watch));
+        local.count(&batch(rows), &[1, 2, 3]).expect("it is counted");
+        local.duplicates(rows.iter().take(1).map(|row| row.0));
+        local.take(EventTime::MIN)
+    }
+
+    /// Rows by hours, a few hours without any.
+    fn rows() -> Vec<(EventTime, f64)> {
+        let mut random = Random(3);
+        let hours = [0, 1, 2, 3, 4, 7, 8, 9];
+        let of = |hour: i64| (0..60).map(move |minute| hour * HOUR + minute * 60_000_000);
+        hours.iter().flatten_hours(of).map(|time| (time, random.normal())).collect()
+    }
+
+    trait FlattenHours: Iterator {
+        fn flatten_hours<I: Iterator<Item = i64>>(self, of: impl Fn(i64) -> I) -> impl Iterator<Item = i64>;
+    }
+
+    impl<'a, T: Iterator<Item = &'a i64>> FlattenHours for T {
+        fn flatten_hours<I: Iterator<Item = i64>>(self, of: impl Fn(i64) -> I) -> impl Iterator<Item = i64> {
+            self.flat_map(move |hour| of(*hour))
+        }
+    }
+
+    /// Runs with steps of the watermark, and a restart from records of each step after `restart`, if any.
+    fn run(step: i64, pieces: usize, restart: Option<usize>) -> Vec<Stat> {
+        let watch = watch();
+        let rows = rows();
+        let mut windows = Windows::new(Arc::clone(&watch));
+        let (mut told, mut records) = (Vec::new(), Vec::<Vec<u8>>::new());
+        let (mut at, mut watermark) = (0, 0);
+        let mut steps = 0;
+        while at < rows.len() {
+            watermark += step;
+            let until = rows.partition_point(|row| row.0 < watermark);
+            for piece in rows[at..until].chunks((until - at).div_ceil(pieces).max(1)) {
+                for part in parts(piece, &watch) {
+                    windows.add(Part::decode(&part.encode()).expect("it is read"));
+                }
+            }
+            at = until;
+            told.extend(windows.tell(watermark));
+            records.extend(windows.save(false));
+            steps += 1;
+            if restart.is_some_and(|every| steps % every == 0) {
+                windows = Windows::new(Arc::clone(&watch));
+                records.iter().for_each(|record| windows.import(record).expect("it is taken in"));
+                if steps % (2 * every_of(restart)) == 0 {
+                    records = windows.save(true);
+                }
+            }
+        }
+        told.extend(windows.tell(EventTime::MAX));
+        told
+    }
+
+    fn every_of(restart: Option<usize>) -> usize {
+        restart.unwrap_or(1)
+    }
+
+    /// Duplicates are counted once a part here, so they differ by the parts.
+    fn without_duplicates(mut told: Vec<Stat>) -> Vec<Stat> {
+        told.retain(|stat| stat.metric != "duplicate_share");
+        told
+    }
+
+    #[test]
+    fn steps_pieces_and_restarts_tell_the_same() {
+        let base = without_duplicates(run(HOUR, 1, None));
+        assert!(base.iter().any(|stat| stat.subject == "x" && stat.metric == "psi" && stat.value.is_some()));
+        assert!(base.iter().any(|stat| stat.subject == "k" && stat.metric == "psi" && stat.value.is_some()));
+        assert!(base.iter().any(|stat| stat.metric == "new_category"), "{base:#?}");
+        let hours: Vec<i64> =
+            base.iter().filter(|s| s.metric == "volume").map(|stat| stat.window_start / HOUR).collect();
+        assert_eq!(hours, (0..10).collect::<Vec<_>>(), "windows without rows are told");
+        let empty = base.iter().find(|s| s.metric == "freshness_seconds" && s.window_start == 6 * HOUR);
+        assert_eq!(empty.and_then(|stat| stat.value), Some(7.0 * 3600.0 - (4.0 * 3600.0 + 59.0 * 60.0)));
+        for (step, pieces, restart) in [
+            (HOUR / 7, 3, None),
+            (HOUR, 1, Some(1)),
+            (HOUR / 3, 2, Some(1)),
+            (HOUR / 2, 1, Some(3)),
+            (5 * HOUR, 4, Some(1)),
+        ] {
+            let found = without_duplicates(run(step, pieces, restart));
+            assert_eq!(found, base, "{step} {pieces} {restart:?}");
+        }
+    }
+
+    #[test]
+    fn another_reference_is_refused_at_a_restart() {
+        let watch = watch();
+        let mut windows = Windows::new(Arc::clone(&watch));
+        parts(&rows(), &watch).into_iter().for_each(|part| windows.add(part));
+        let records = windows.save(true);
+        let mut other = (*watch).clone();
+        let values = column_of(&[1.0, 2.0, 3.0]);
+        other.columns[0].against = Against::Given(Arc::new(Reference::of_column(&values, false, 5).expect("values")));
+        let mut windows = Windows::new(Arc::new(other));
+        let refused =
+            records.iter().find_map(|record| windows.import(record).err()).expect("it is refused").to_string();
+        assert!(refused.contains("column `x`"), "{refused}");
+        // Bytes that are damaged are told of, and nothing panics.
+        for record in &records {
+            for cut in 0..record.len().min(200) {
+                let _ = Windows::new(Arc::clone(&watch)).import(&record[..cut]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_silence_is_told_for_a_while() {
+        let watch = watch();
+        let mut windows = Windows::new(Arc::clone(&watch));
+        parts(&[(0, 1.0)], &watch).into_iter().for_each(|part| windows.add(part));
+        let volumes = |told: &[Stat]| told.iter().filter(|stat| stat.metric == "volume").count();
+        assert_eq!(volumes(&windows.tell(5000 * HOUR)), 1001);
+        parts(&[(6000 * HOUR, 1.0)], &watch).into_iter().for_each(|part| windows.add(part));
+        assert_eq!(volumes(&windows.tell(6002 * HOUR)), 2, "from the next row on again");
+    }
+}

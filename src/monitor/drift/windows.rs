@@ -148,6 +148,8 @@ pub struct Windows {
     first: Option<EventTime>,
     /// The next window to tell.
     next: Option<EventTime>,
+    /// Windows before this were needed no more.
+    kept_from: EventTime,
     /// Windows without rows that were told since the last with rows.
     empty: u32,
     /// Time of the newest row of windows that were told.
@@ -172,6 +174,7 @@ impl Windows {
             windows: BTreeMap::new(),
             first: None,
             next: None,
+            kept_from: EventTime::MIN,
             empty: 0,
             newest: EventTime::MIN,
             volumes: VecDeque::new(),
@@ -256,6 +259,7 @@ impl Windows {
                 break;
             }
             self.unsaved.remove(oldest.key());
+            self.kept_from = oldest.key().saturating_add(self.watch.window);
             oldest.remove();
         }
     }

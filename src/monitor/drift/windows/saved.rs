@@ -39,6 +39,7 @@ impl Windows {
         }
         codec::put(&mut head, i64::from(self.empty));
         codec::put(&mut head, self.newest);
+        codec::put(&mut head, self.kept_from);
         codec::put(&mut head, self.volumes.len() as i64);
         self.volumes.iter().for_each(|rows| codec::put(&mut head, rows.cast_signed()));
         codec::put(&mut head, self.watch.columns.len() as i64);
@@ -123,16 +124,16 @@ impl Windows {
             let mut time = || Some((reader.number()? != 0, reader.number()?));
             let (first, next) = (time()?, time()?);
             let empty = u32::try_from(reader.number()?).ok()?;
-            let newest = reader.number()?;
+            let (newest, kept_from) = (reader.number()?, reader.number()?);
             let volumes = (0..reader.number()?)
                 .map(|_| Some(reader.number()?.cast_unsigned()))
                 .collect::<Option<VecDeque<_>>>()?;
             let prints =
                 (0..reader.number()?).map(|_| Some(reader.number()?.cast_unsigned())).collect::<Option<Vec<_>>>()?;
-            Some((first, next, empty, newest, volumes, prints))
+            Some((first, next, empty, (newest, kept_from), volumes, prints))
         };
         let damaged = || SavedError::Damaged(self.watch.model.clone());
-        let (first, next, empty, newest, volumes, prints) = read().ok_or_else(damaged)?;
+        let (first, next, empty, (newest, kept_from), volumes, prints) = read().ok_or_else(damaged)?;
         if prints.len() != self.watch.columns.len() {
             return Err(damaged());
         }
@@ -143,11 +144,9 @@ impl Windows {
         let time = |(is, time): (bool, i64)| is.then_some(time);
         (self.first, self.next) = (time(first), time(next));
         (self.empty, self.newest, self.volumes) = (empty, newest, volumes);
-        // What was no longer needed when this was saved is not, though an earlier record has it.
-        if let Some(next) = self.next {
-            let needed = next.saturating_sub(self.watch.reach()).saturating_sub(2 * self.watch.window);
-            self.windows = self.windows.split_off(&needed);
-        }
+        // Earlier records have windows that were no longer needed when this was saved.
+        self.kept_from = kept_from;
+        self.windows = self.windows.split_off(&kept_from);
         Ok(())
     }
 }
