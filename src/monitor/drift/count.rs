@@ -217,6 +217,25 @@ impl Missing {
     }
 }
 
+/// Adds a value to a numeric column's state, or takes it away again.
+pub fn add_value(histogram: &mut Numeric, grid: &Grid, x: f64, sign: i64) {
+    if !x.is_finite() {
+        histogram.not_finite += sign;
+        return;
+    }
+    let cell = grid.cell(x);
+    let units = match grid {
+        Grid::Fixed => i128::from(fixed_rest(x)),
+        Grid::Reference(edges) => {
+            if cell == 0 || cell as usize == edges.edges().len() {
+                histogram.widen(x, x);
+            }
+            (x * edges.scale()).round_ties_even().clamp(-SUM_MAX, SUM_MAX) as i128
+        }
+    };
+    histogram.add_cell(cell, sign, i128::from(sign) * units);
+}
+
 /// A column as floats.
 pub fn numbers(column: &ArrayRef) -> Result<Float64Array, ArrowError> {
     match column.data_type() {

@@ -9,6 +9,7 @@ pub mod count;
 pub mod distribution;
 pub mod grid;
 pub mod histogram;
+pub mod labels;
 pub mod measure;
 mod random;
 pub mod reference;

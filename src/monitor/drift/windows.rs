@@ -9,7 +9,7 @@
 
 mod local;
 mod saved;
-mod tell;
+pub(super) mod tell;
 
 pub use saved::SavedError;
 
@@ -90,7 +90,7 @@ impl Column {
         }
     }
 
-    fn empty(&self) -> Histogram {
+    pub(super) fn empty(&self) -> Histogram {
         match self.kind() {
             Kind::Numeric(_) => Histogram::Numeric(Numeric::default()),
             Kind::Categories | Kind::Nulls => Histogram::Categories(Categories::default()),
@@ -98,7 +98,7 @@ impl Column {
     }
 
     /// One number for how values are counted.
-    fn fingerprint(&self) -> u64 {
+    pub(super) fn fingerprint(&self) -> u64 {
         match self.kind() {
             Kind::Numeric(grid) => grid.fingerprint(),
             Kind::Categories => 1,
@@ -293,7 +293,7 @@ impl Windows {
     }
 }
 
-fn made(column: &Column, all: &Histogram, bins: usize) -> Option<Arc<Reference>> {
+pub(super) fn made(column: &Column, all: &Histogram, bins: usize) -> Option<Arc<Reference>> {
     let grid = match column.kind() {
         Kind::Numeric(grid) => Some(grid),
         _ => None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Column, VOLUMES, Window, Windows};
 use crate::base::EventTime;
-use crate::monitor::drift::alarm::{is_alarm, threshold};
+use crate::monitor::drift::alarm::{Rule, is_alarm, threshold};
 use crate::monitor::drift::distribution::fisher_critical;
 use crate::monitor::drift::histogram::Histogram;
 use crate::monitor::drift::measure::measure;
@@ -57,6 +57,40 @@ impl Windows {
     }
 }
 
+/// A statistic of a column.
+pub(in crate::monitor::drift) struct Drift {
+    pub metric: DriftMetric,
+    pub value: Option<f64>,
+    pub bound: Option<f64>,
+    /// Its threshold, and whether it is an alarm.
+    pub limit: Option<(f64, bool)>,
+    /// Rows behind it.
+    pub rows: u64,
+}
+
+/// The statistics of a column that its kind has.
+pub(in crate::monitor::drift) fn drifts(
+    rule: Rule,
+    column: &Column,
+    window: &Histogram,
+    reference: Option<&Reference>,
+) -> Vec<Drift> {
+    let (rows, missing) = (window.present(), window.missing());
+    let metrics = column.metrics.iter().filter(|metric| metric.applies(column.categories));
+    let drift = |metric: &DriftMetric| {
+        let measured = reference.and_then(|reference| measure(*metric, reference, window));
+        let limit = measured
+            .as_ref()
+            .zip(reference)
+            .and_then(|(measured, reference)| threshold(rule, *metric, measured, reference, rows, missing));
+        let (value, bound) = (measured.as_ref().map(|m| m.value), measured.and_then(|m| m.bound));
+        let limit = value.zip(limit).map(|(value, limit)| (limit, is_alarm(rule, *metric, value, limit)));
+        let rows = if *metric == DriftMetric::Missing { rows + missing } else { rows };
+        Drift { metric: *metric, value, bound, limit, rows }
+    };
+    metrics.map(drift).collect()
+}
+
 struct Teller<'a> {
     windows: &'a Windows,
     start: EventTime,
@@ -67,27 +101,16 @@ struct Teller<'a> {
 impl Teller<'_> {
     /// Tells of a column's drift. Returns whether the first statistic that the column has is an alarm.
     fn drift(&mut self, index: usize, column: &Column, reference: Option<&Reference>) -> Option<bool> {
-        let rule = self.windows.watch.rule;
-        let histogram = &self.window.columns[index];
-        let (rows, missing) = (histogram.present(), histogram.missing());
+        let drifts = drifts(self.windows.watch.rule, column, &self.window.columns[index], reference);
         let mut first = None;
-        for metric in column.metrics.iter().filter(|metric| metric.applies(column.categories)) {
-            let histogram = &self.window.columns[index];
-            let measured = reference.and_then(|reference| measure(*metric, reference, histogram));
-            let limit = measured
-                .as_ref()
-                .zip(reference)
-                .and_then(|(measured, reference)| threshold(rule, *metric, measured, reference, rows, missing));
-            let (value, bound) = (measured.as_ref().map(|m| m.value), measured.and_then(|m| m.bound));
-            let limit = value.zip(limit).map(|(value, limit)| (limit, is_alarm(rule, *metric, value, limit)));
+        for Drift { metric, value, bound, limit, rows } in drifts {
             if first.is_none() && value.is_some() {
                 // A statistic that cannot differ is none.
                 first = limit.map(|(_, alarm)| alarm);
             }
             self.stat(StatKind::Drift, &column.name, metric.name(), value, limit);
             if let Some(last) = self.told.last_mut() {
-                last.bound = bound;
-                last.rows = if *metric == DriftMetric::Missing { rows + missing } else { rows };
+                (last.bound, last.rows) = (bound, rows);
             }
         }
         first
