@@ -7,6 +7,7 @@ pub mod drift;
 pub mod end_to_end;
 mod end_to_end_baseline;
 pub mod end_to_end_kafka;
+pub mod labels;
 pub mod online;
 pub mod recovery;
 pub mod score;

@@ -18,6 +18,7 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
+use super::monitor::reference::Watches;
 use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
@@ -32,7 +33,6 @@ use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
 use crate::monitor::StatKind;
-use crate::monitor::drift::windows::Watch;
 use crate::ops::Batch;
 use crate::ops::by_slot;
 use crate::ops::order::{Reorder, merge_sorted};
@@ -55,7 +55,7 @@ pub struct Resources {
     /// The online store, the generation that this start writes, and the door that other processes read through.
     pub online: Option<OpenStore>,
     /// What the monitors watch of rows, by monitor.
-    pub watches: Vec<Option<Arc<Watch>>>,
+    pub watches: Vec<Watches>,
     /// The topics that rows are published to.
     pub topics: Vec<OpenTopic>,
     /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
@@ -416,12 +416,13 @@ impl<'s> Graph<'_, 's> {
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
             let labels = monitor.labels.map(|labels| {
                 let labels = &self.shared.plan.labels[labels];
-                self.ordered(labels.from, vec![labels.id], &monitor::name(self.shared, index))
+                self.ordered(labels.from, vec![labels.id], &monitor::name(&self.shared.plan, monitor))
             });
             let scored = scored[monitor.model].clone();
             let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
             let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
-            let watched = Watched { watch: self.resources.watches[index].as_ref(), dead };
+            let Watches { rows, labels: watched } = &self.resources.watches[index];
+            let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
             statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched));
         }
         statistics

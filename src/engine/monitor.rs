@@ -1,17 +1,23 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
+pub mod accuracy;
 pub mod drift;
+pub mod label_drift;
+pub mod matches;
 pub mod reference;
 
 use std::sync::Arc;
 
 use timely::dataflow::Scope;
 
+use self::matches::Matched;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
 use crate::monitor::StatKind;
+use crate::monitor::drift::labels::LabelWatch;
 use crate::monitor::drift::windows::Watch;
+use crate::plan::model::{MonitorPlan, Plan};
 
 /// Statistics of one kind on their way to tables, topics, alerts and pages, as rows of [`crate::monitor::stat_schema`].
 pub struct Statistics<'s> {
@@ -24,14 +30,16 @@ pub struct Statistics<'s> {
 }
 
 /// Name of a monitor, which begins the names of its operators.
-pub fn name(shared: &Shared, monitor: usize) -> String {
-    format!("monitor {}", shared.plan.models[shared.plan.monitors[monitor].model].name)
+pub fn name(plan: &Plan, monitor: &MonitorPlan) -> String {
+    format!("monitor {}", plan.models[monitor.model].name)
 }
 
 /// What is watched of a monitor's rows, and where duplicates are told of.
 pub struct Watched<'a, 's> {
     /// The columns with their references; nothing where neither drift nor quality is asked for.
     pub watch: Option<&'a Arc<Watch>>,
+    /// The label with its reference; nothing where its drift is not asked for.
+    pub labels: Option<&'a Arc<LabelWatch>>,
     /// Rows of the table `dead_letters`, where duplicates are counted.
     pub dead: Option<Rows<'s>>,
 }
@@ -47,8 +55,17 @@ pub fn monitor<'s>(
     labels: Option<Port<'s>>,
     watched: Watched<'_, 's>,
 ) -> Vec<Statistics<'s>> {
-    let _ = labels;
     let mut statistics = Vec::new();
+    // What labels say of predictions: read by whatever compares the two.
+    let matched =
+        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
+    if let Some(Matched { rows, ripe }) = matched {
+        if let Some(watch) = watched.labels {
+            statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows));
+        }
+        let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
+    }
     if let Some(watch) = watched.watch {
         statistics.extend(drift::drift(scope, shared, control, monitor, watch, scored, watched.dead));
     }

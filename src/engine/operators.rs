@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::chain::Chain;
-use super::monitor::drift::{windows_meaning, windows_name};
+use super::monitor;
+use super::monitor::{drift, label_drift};
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -108,10 +109,18 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
             all.insert(name, meaning(plan, view));
         }
     }
-    for monitor in &plan.monitors {
-        if let Some(meaning) = windows_meaning(monitor) {
-            all.insert(windows_name(plan, monitor), meaning);
+    for described in &plan.monitors {
+        for (name, meaning) in [
+            (drift::windows_name(plan, described), drift::windows_meaning(described)),
+            (label_drift::name(plan, described), label_drift::meaning(plan, described)),
+        ] {
+            all.extend(meaning.map(|meaning| (name, meaning)));
         }
+        let Some(labels) = described.labels.map(|labels| &plan.labels[labels]) else { continue };
+        let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
+        reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
+        all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
+        all.insert(monitor::accuracy::name(plan, described), monitor::accuracy::meaning(plan, described));
     }
     all
 }

@@ -1,10 +1,14 @@
 //! What is watched of models: how good predictions turn out to be as labels arrive, whether inputs drift, whether rows are
 //! sound, and who is told.
 //!
-//! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`drift`], columns held
-//! against a reference, and the quality of rows.
+//! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`windows`], which window a time
+//! is in and when it is told; [`matches`], predictions and the labels that come for them; [`accuracy`], what labels say of
+//! predictions; [`drift`], columns held against a reference, and the quality of rows.
 
+pub mod accuracy;
 pub mod drift;
+pub mod matches;
 pub mod stat;
+pub mod windows;
 
 pub use stat::{Stat, StatKind, stat_batch, stat_schema};

@@ -1,6 +1,7 @@
 //! The dataflow file's types: what may be written, and what each key means. These comments are the reference manual and
 //! the descriptions in `schemas/dataflow.schema.json`.
 
+mod accuracy;
 mod drift;
 mod monitors;
 

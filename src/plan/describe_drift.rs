@@ -7,10 +7,10 @@ use crate::base::{format_duration, format_time};
 
 /// The lines of `check` about a monitor's drift and quality.
 pub(super) fn write_drift(out: &mut String, drift: &DriftPlan) -> std::fmt::Result {
-    let names: Vec<&str> = drift.columns.iter().map(|column| column.name.as_str()).collect();
+    let names: Vec<&str> = drift.columns.iter().chain(&drift.label).map(|column| column.name.as_str()).collect();
     writeln!(out, "  columns: {} over windows of {}", names.join(", "), format_duration(drift.window))?;
     let mut told: Vec<&str> = Vec::new();
-    for metric in drift.columns.iter().flat_map(|column| &column.metrics) {
+    for metric in drift.columns.iter().chain(&drift.label).flat_map(|column| &column.metrics) {
         if !told.contains(&metric.name()) {
             told.push(metric.name());
         }

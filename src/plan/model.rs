@@ -6,6 +6,7 @@
 //! event's columns under their own names, then the derived columns as `<view>.<name>`. A stage adds its view's aggregates
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
+mod accuracy;
 mod drift;
 mod monitor;
 
@@ -20,6 +21,7 @@ use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
 pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, ReferencePlan};
+pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
 pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.

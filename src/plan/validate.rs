@@ -39,7 +39,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("AggregateConfig", "rows", "use a trailing window: `over`"),
     ("LayoutConfig", "feast", "use `native`"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
-    ("DriftConfig", "label", "remove it; the share of labels is among the accuracy's statistics"),
     (
         "ReferenceConfig",
         "training",

@@ -1,5 +1,6 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
+mod accuracy;
 mod avro_peer;
 mod bad_input;
 mod card_fraud;

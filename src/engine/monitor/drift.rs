@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondTy
 use timely::dataflow::Scope;
 
 use super::{Statistics, name};
-use crate::base::{Tick, slot_of};
+use crate::base::{Tick, format_duration, slot_of};
 use crate::engine::EngineError;
 use crate::engine::shared::Shared;
 use crate::engine::ticked::{Control, Port, Rows, per_tick};
@@ -25,7 +25,7 @@ use crate::monitor::{Stat, StatKind, stat_batch};
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::key;
-use crate::plan::model::{MonitorPlan, Plan, ReferencePlan};
+use crate::plan::model::{DriftColumn, DriftPlan, MonitorPlan, Plan, ReferencePlan};
 use crate::state::Mode;
 
 /// Name of the operator that keeps a monitor's windows, which names their state, too.
@@ -36,17 +36,20 @@ pub fn windows_name(plan: &Plan, monitor: &MonitorPlan) -> String {
 /// What the state of a monitor's windows depends on.
 pub fn windows_meaning(monitor: &MonitorPlan) -> Option<String> {
     let drift = monitor.drift.as_ref()?;
-    let columns = drift.columns.iter().map(|column| {
-        let kind = if column.categories { "categories" } else { "numbers" };
-        let against = match column.reference.map(|index| &drift.references[index]) {
-            None => "nothing".to_owned(),
-            Some(ReferencePlan::Past(_)) => "windows before".to_owned(),
-            Some(reference) => format!("{reference:?} in {} bins", drift.bins),
-        };
-        format!("{} ({kind} against {against})", column.engine)
-    });
-    let columns: Vec<String> = columns.collect();
-    Some(format!("{} in windows of {} us", columns.join(", "), drift.window))
+    let columns: Vec<String> = drift.columns.iter().map(|column| column_meaning(drift, column)).collect();
+    Some(format!("{} in windows of {}", columns.join(", "), format_duration(drift.window)))
+}
+
+/// What the counts of a column depend on.
+pub(super) fn column_meaning(drift: &DriftPlan, column: &DriftColumn) -> String {
+    let kind = if column.categories { "categories" } else { "numbers" };
+    let against = match column.reference.map(|index| &drift.references[index]) {
+        None => "nothing".to_owned(),
+        Some(ReferencePlan::Past(_)) => "windows before".to_owned(),
+        Some(reference) => format!("{reference:?} in {} bins", drift.bins),
+    };
+    let name = if column.engine.is_empty() { &column.name } else { &column.engine };
+    format!("{name} ({kind} against {against})")
 }
 
 /// Attaches drift and quality of a monitor to scored rows and to dead letters, of which the duplicates are counted.
@@ -109,8 +112,22 @@ pub fn drift<'s>(
     outputs.into_iter().zip(kinds).map(|(rows, kind)| Statistics { monitor, kind, rows }).collect()
 }
 
+/// Parts on their way to the owner of a monitor; nothing when there are none.
+pub(super) fn addressed(model: &str, parts: &[Vec<u8>]) -> Result<Option<RecordBatch>, EngineError> {
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let schema = Schema::new(vec![
+        Field::new("monitor", DataType::Utf8, false),
+        Field::new("part", DataType::Binary, false),
+    ]);
+    let names = StringArray::from_iter_values(parts.iter().map(|_| model));
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(BinaryArray::from_iter_values(parts))];
+    RecordBatch::try_new(Arc::new(schema), columns).map(Some).map_err(EngineError::arrow)
+}
+
 /// The slot whose owner keeps a monitor's windows.
-fn slot(model: &str) -> u16 {
+pub(super) fn slot(model: &str) -> u16 {
     let mut hashes = Vec::new();
     let column: ArrayRef = Arc::new(StringArray::from_iter_values([model]));
     // Text is a key.
@@ -129,16 +146,12 @@ fn count<'s>(
     dead: Option<Rows<'s>>,
 ) -> Rows<'s> {
     let plan = Arc::clone(&shared.plan);
-    let operator = format!("{} count", name(shared, monitor));
+    let operator = format!("{} count", name(&plan, &plan.monitors[monitor]));
     let drift = plan.monitors[monitor].drift.clone();
     let columns: Vec<String> = drift.iter().flat_map(|d| &d.columns).map(|column| column.engine.clone()).collect();
     let spine = drift.map(|d| plan.sources[d.spine].name.clone()).unwrap_or_default();
     let mut local = Local::new(Arc::clone(watch));
     let (watch, shared) = (Arc::clone(watch), Arc::clone(shared));
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("monitor", DataType::Utf8, false),
-        Field::new("part", DataType::Binary, false),
-    ]));
     let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
         let mut inputs = inputs.into_iter();
         for Batch(batch) in inputs.next().into_iter().flatten() {
@@ -156,13 +169,9 @@ fn count<'s>(
         let passed = watch.start_of(info.watermark) > watch.start_of(info.previous_watermark);
         if passed || info.epoch_end || info.last {
             let parts: Vec<Vec<u8>> = local.take(info.watermark).iter().map(Part::encode).collect();
-            if !parts.is_empty() {
-                let names = StringArray::from_iter_values(parts.iter().map(|_| watch.model.as_str()));
-                let parts = BinaryArray::from_iter_values(&parts);
-                match RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(names), Arc::new(parts)]) {
-                    Ok(batch) => out[0].push(Batch(batch)),
-                    Err(error) => shared.fail(EngineError::arrow(error)),
-                }
+            match addressed(&watch.model, &parts) {
+                Ok(batch) => out[0].extend(batch.map(Batch)),
+                Err(error) => shared.fail(error),
             }
         }
     });

@@ -13,18 +13,28 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::engine::EngineError;
 use crate::monitor::drift::alarm::Rule;
+use crate::monitor::drift::labels::LabelWatch;
 use crate::monitor::drift::reference::Reference;
 use crate::monitor::drift::windows::{Against, Column, Watch};
 use crate::plan::expr::{Expr, engine_type};
-use crate::plan::model::{DriftPlan, MonitorPlan, Plan, ReferencePlan};
+use crate::plan::model::{DriftColumn, DriftPlan, MonitorPlan, Plan, ReferencePlan};
 use crate::store::offline::TableReader;
 
-/// What a monitor watches of rows; nothing when it does not.
+/// What a monitor watches.
+#[derive(Clone, Debug, Default)]
+pub struct Watches {
+    /// Of scored rows.
+    pub rows: Option<Arc<Watch>>,
+    /// Of labels.
+    pub labels: Option<Arc<LabelWatch>>,
+}
+
+/// What a monitor watches, if it does.
 ///
 /// # Errors
 /// When a reference cannot be read or lacks a column.
-pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Option<Arc<Watch>>, EngineError> {
-    let Some(drift) = &monitor.drift else { return Ok(None) };
+pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Watches, EngineError> {
+    let Some(drift) = &monitor.drift else { return Ok(Watches::default()) };
     let model = &plan.models[monitor.model].name;
     let fault = |what: String| EngineError::Plan(format!("monitors.{model}.drift: {what}"));
     let mut read = BTreeMap::new();
@@ -33,8 +43,7 @@ pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Option<Arc<Watch>>, E
             read.insert(index, rows);
         }
     }
-    let mut columns = Vec::new();
-    for column in &drift.columns {
+    let column = |column: &DriftColumn| -> Result<Column, EngineError> {
         let against = match column.reference.map(|index| (index, &drift.references[index])) {
             None => Against::Nothing,
             Some((_, ReferencePlan::Past(span))) => Against::Past(*span),
@@ -54,17 +63,25 @@ pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Option<Arc<Watch>>, E
                 Against::Given(Arc::new(reference))
             }
         };
-        columns.push(Column {
-            name: column.name.clone(),
-            role: column.role,
-            categories: column.categories,
-            metrics: column.metrics.clone(),
-            against,
-        });
-    }
+        let (name, role, metrics) = (column.name.clone(), column.role, column.metrics.clone());
+        Ok(Column { name, role, categories: column.categories, metrics, against })
+    };
+    let columns = drift.columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let parts = if drift.bonferroni { columns.len().max(1) as f64 } else { 1.0 };
     let rule = if drift.evidently { Rule::Evidently } else { Rule::Calibrated(drift.false_alarms / parts) };
-    Ok(Some(Arc::new(Watch {
+    let labels = match (&drift.label, monitor.labels.map(|labels| &plan.labels[labels])) {
+        (Some(label), Some(labels)) => Some(Arc::new(LabelWatch {
+            model: model.clone(),
+            column: column(label)?,
+            window: drift.window,
+            refresh: monitor.refresh,
+            within: labels.within,
+            bins: drift.bins,
+            rule,
+        })),
+        _ => None,
+    };
+    let rows = Arc::new(Watch {
         model: model.clone(),
         window: drift.window,
         columns,
@@ -72,7 +89,8 @@ pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Option<Arc<Watch>>, E
         rule,
         false_alarms: drift.false_alarms / parts,
         quality: drift.quality.clone(),
-    })))
+    });
+    Ok(Watches { rows: Some(rows), labels })
 }
 
 fn name_of(reference: &ReferencePlan) -> String {
@@ -86,7 +104,7 @@ fn name_of(reference: &ReferencePlan) -> String {
 /// The rows of a reference that is a table or a file: the columns that are held against it, as far as it has them.
 fn read_reference(reference: &ReferencePlan, drift: &DriftPlan, index: usize) -> Result<Option<RecordBatch>, String> {
     let named = |error: String| format!("{}: {error}", name_of(reference));
-    let columns = drift.columns.iter().filter(|column| column.reference == Some(index));
+    let columns = drift.columns.iter().chain(&drift.label).filter(|column| column.reference == Some(index));
     let wanted: Vec<&str> = columns.map(|column| column.reference_column.as_str()).collect();
     let (batches, filter) = match reference {
         ReferencePlan::Delta { uri, version, filter } => {

@@ -608,3 +608,109 @@ mod windows {
         assert_eq!(volumes(&windows.tell(6002 * HOUR)), 2, "from the next row on again");
     }
 }
+
+mod labels {
+    use super::*;
+    use crate::monitor::Stat;
+    use crate::monitor::drift::labels::{LabelWatch, LabelWindows, LocalLabels};
+    use crate::monitor::drift::windows::{Against, Column};
+    use crate::plan::model::ColumnRole;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn watch() -> Arc<LabelWatch> {
+        Arc::new(LabelWatch {
+            model: "m".into(),
+            column: Column {
+                name: "fraud".into(),
+                role: ColumnRole::Label,
+                categories: false,
+                metrics: vec![Metric::Js, Metric::ShiftSd],
+                against: Against::Past(2 * HOUR),
+            },
+            window: 2 * HOUR,
+            refresh: HOUR,
+            within: 6 * HOUR,
+            bins: 10,
+            rule: Rule::Calibrated(0.01),
+        })
+    }
+
+    /// Time, due time, label, sign: labels an hour and a half later, and one of the second window that is corrected.
+    fn changes() -> Vec<(i64, i64, f64, i64)> {
+        let mut random = Random(8);
+        let mut all: Vec<(i64, i64, f64, i64)> = (0..480)
+            .map(|minute| minute * HOUR / 60)
+            .map(|time| (time, time + HOUR * 3 / 2, f64::from(u8::from(random.uniform() < 0.3)), 1))
+            .collect();
+        let (time, due, label, _) = all[150];
+        all.extend([(time, due + 4 * HOUR + 1, label, -1), (time, due + 4 * HOUR + 1, 1.0 - label, 1)]);
+        all.sort_by_key(|change| change.1);
+        all
+    }
+
+    fn run(step: i64, restart: bool) -> Vec<Stat> {
+        let watch = watch();
+        let (changes, mut at) = (changes(), 0);
+        let mut windows = LabelWindows::new(Arc::clone(&watch));
+        let mut told = Vec::new();
+        let mut watermark = 0;
+        while at < changes.len() {
+            watermark += step;
+            // As two workers have them.
+            let mut locals = [0, 1].map(|_| LocalLabels::new(Arc::clone(&watch)));
+            while let Some((time, due, label, sign)) = changes.get(at).filter(|change| change.1 < watermark) {
+                locals[at % 2].change(*time, *due, *label, *sign);
+                at += 1;
+            }
+            locals.iter_mut().flat_map(LocalLabels::take).for_each(|bytes| assert!(windows.add(&bytes)));
+            told.extend(windows.tell(watermark));
+            if restart {
+                let saved = windows.save();
+                windows = LabelWindows::new(Arc::clone(&watch));
+                windows.import(&saved).expect("it is taken in");
+            }
+        }
+        told.extend(windows.tell(i64::MAX));
+        told
+    }
+
+    #[test]
+    fn a_corrected_label_changes_its_own_window_alone() {
+        let told = run(HOUR / 4, false);
+        let shifts: Vec<&Stat> = told.iter().filter(|stat| stat.metric == "shift_sd").collect();
+        // Labels of a window become known at two or three boundaries; the last telling of the second has the correction.
+        let of = |window: i64| shifts.iter().filter(move |stat| stat.window_start == window * 2 * HOUR);
+        let revisions: Vec<u32> = of(1).map(|stat| stat.revision).collect();
+        assert_eq!(revisions, (1..=revisions.len() as u32).collect::<Vec<_>>());
+        let last: Vec<&&Stat> = of(1).rev().take(2).collect();
+        assert_eq!(last[0].as_of, (150 * HOUR / 60 + HOUR * 3 / 2 + 4 * HOUR) / HOUR * HOUR + HOUR);
+        assert_eq!((last[0].rows, last[1].rows), (120, 120));
+        assert_ne!(last[0].value, last[1].value);
+        // Counted by hand: the mean of the window against that of the one before.
+        let mean = |window: i64, corrected: bool| {
+            let of = |(time, _, _, sign): &&(i64, i64, f64, i64)| time / (2 * HOUR) == window && (corrected || *sign > 0);
+            let mut changes = changes();
+            if !corrected {
+                changes.retain(|change| change.1 - change.0 == HOUR * 3 / 2);
+            }
+            changes.iter().filter(of).map(|(_, _, label, sign)| label * *sign as f64).sum::<f64>() / 120.0
+        };
+        for (stat, corrected) in [(last[0], true), (last[1], false)] {
+            let before = mean(0, false);
+            let expected = (mean(1, corrected) - before) / (before * (1.0 - before)).sqrt();
+            assert!((stat.value.expect("a value") - expected).abs() < 1e-9, "{stat:?} {expected}");
+        }
+        let others = shifts.iter().filter(|stat| stat.window_start != 2 * HOUR && stat.as_of >= last[0].as_of);
+        assert!(others.clone().all(|stat| stat.window_start > 4 * HOUR), "{:?}", others.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn steps_and_restarts_tell_the_same() {
+        let base = run(HOUR / 4, false);
+        assert!(base.len() > 8);
+        for (step, restart) in [(HOUR / 7, true), (3 * HOUR, false), (20 * HOUR, true), (HOUR, true)] {
+            assert_eq!(run(step, restart), base, "{step} {restart}");
+        }
+    }
+}

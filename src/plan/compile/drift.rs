@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use arrow::datatypes::DataType;
 
 use super::Compiler;
+use super::output::Label;
 use super::set::Set;
 use super::source::Source;
 use crate::base::{Micros, format_duration};
@@ -30,6 +31,7 @@ impl Compiler<'_> {
         c: &MonitorConfig,
         (window, refresh): (Micros, Micros),
         model: &ModelPlan,
+        label: Option<&Label>,
         set: &Set,
         sources: &[Source],
     ) -> Option<DriftPlan> {
@@ -89,9 +91,28 @@ impl Compiler<'_> {
                 reference_column: named(&output.name),
             });
         }
+        let own = drift.and_then(|d| d.label_reference.as_ref());
+        let label_reference = match own {
+            Some(own) => self.reference(&at.key("label_reference"), own, window, &mut references),
+            None => reference,
+        };
+        let metrics = drift.and_then(|d| d.label.clone()).unwrap_or_default();
+        if let (false, None) = (metrics.is_empty(), label) {
+            let what = format!("model `{}` has no labels", model.name);
+            self.error(&at.key("label"), what, format!("declare them: `labels: {{{}: …}}`", model.name));
+        }
+        let label = label.filter(|_| !metrics.is_empty()).map(|label| DriftColumn {
+            name: label.value.clone(),
+            engine: String::new(),
+            role: ColumnRole::Label,
+            categories: false,
+            metrics,
+            reference: label_reference,
+            reference_column: named(&label.value),
+        });
         if let Some(drift) = drift {
             for (ours, _) in &drift.names.0 {
-                if !columns.iter().any(|column| column.name == *ours) {
+                if !columns.iter().chain(&label).any(|column| column.name == *ours) {
                     let mend = nearest(ours, columns.iter().map(|c| c.name.as_str()));
                     let mend = mend.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
                     self.error_at_key(&at.key("names").key(ours), format!("no column `{ours}` is watched"), mend);
@@ -101,6 +122,7 @@ impl Compiler<'_> {
         Some(DriftPlan {
             window,
             columns,
+            label,
             references,
             bins: drift.and_then(|d| d.bins).unwrap_or(BINS) as usize,
             false_alarms: rate,

@@ -3,6 +3,7 @@
 //! The parts run one after the other and none stops at a fault. Whatever could not be made is remembered as declared but
 //! broken, so that what refers to it is left out in silence instead of being reported again.
 
+mod accuracy;
 mod aggregate;
 mod connector;
 mod drift;

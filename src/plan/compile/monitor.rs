@@ -3,6 +3,7 @@
 use arrow::datatypes::DataType;
 
 use super::Compiler;
+use super::accuracy::Watched;
 use super::output::Label;
 use super::set::Set;
 use super::source::Source;
@@ -100,7 +101,10 @@ impl Compiler<'_> {
             let mend = "name one output, or write `task: multiclass`";
             self.error(&path.key("prediction"), "several outputs are the probabilities of several classes", mend);
         }
-        let drift = self.drift(&path, c, (window, refresh), &models[model], &sets[models[model].inputs], sources);
+        let known = label.map(|label| &labels[label]);
+        let drift = self.drift(&path, c, (window, refresh), &models[model], known, set, sources);
+        let watched = Watched { path: &path, task, labelled: label.is_some(), outputs: prediction.len(), window };
+        let accuracy = self.accuracy(c, &watched, set, &mut sources[spine]);
         Some(MonitorPlan {
             model,
             drift,
@@ -111,6 +115,7 @@ impl Compiler<'_> {
             segments_max: c.segments_max.unwrap_or(SEGMENTS_MAX) as usize,
             prediction,
             task,
+            accuracy,
         })
     }
 }

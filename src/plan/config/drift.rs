@@ -15,6 +15,8 @@ pub(in crate::plan) struct DriftConfig {
     pub features: Option<Vec<DriftMetric>>,
     /// Statistics of each output of the model. Default: none.
     pub prediction: Option<Vec<DriftMetric>>,
+    /// Statistics of the label, as labels come. Default: none.
+    pub label: Option<Vec<DriftMetric>>,
     /// The inputs that are watched. Default: all of the model's.
     pub columns: Option<Columns>,
     /// Numeric columns whose values are categories. Texts and truth values are such anyway.
@@ -23,6 +25,8 @@ pub(in crate::plan) struct DriftConfig {
     pub reference: ReferenceConfig,
     /// What the outputs are held against, if not the same.
     pub prediction_reference: Option<ReferenceConfig>,
+    /// What the label is held against, if not the same.
+    pub label_reference: Option<ReferenceConfig>,
     /// Names of columns in a reference that is a table or a file, where they differ: `{amount: TX_AMOUNT}`.
     #[serde(default)]
     pub names: ByColumn<Text>,

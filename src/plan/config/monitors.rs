@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
 use super::{DriftConfig, QualityConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
@@ -31,6 +32,16 @@ pub(in crate::plan) struct MonitorConfig {
     pub drift: Option<DriftConfig>,
     /// Statistics of the quality of the scored rows, over the windows of `drift`, or the monitor's.
     pub quality: Option<QualityConfig>,
+    /// Statistics of how good predictions turn out to be; needs `labels`. Default: the usual ones of the task.
+    pub accuracy: Option<Vec<MetricConfig>>,
+    /// A score at or above this predicts the positive class. Default 0.5.
+    pub threshold: Option<f64>,
+    /// How scores are counted. Default: each for itself, and all statistics are exact.
+    pub scores: Option<ScoresConfig>,
+    /// How the items of a ranking are ranked.
+    pub ranking: Option<RankingConfig>,
+    /// Precision among the entities with the highest scores of a window.
+    pub card_precision: Option<CardPrecisionConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

@@ -11,6 +11,8 @@ pub struct DriftPlan {
     pub window: Micros,
     /// The columns that are counted.
     pub columns: Vec<DriftColumn>,
+    /// The label, if it is watched.
+    pub label: Option<DriftColumn>,
     /// What columns are held against.
     pub references: Vec<ReferencePlan>,
     /// Bins of `psi`.

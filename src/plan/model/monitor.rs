@@ -1,6 +1,6 @@
 //! What is watched of a model.
 
-use super::drift::DriftPlan;
+use super::{AccuracyPlan, DriftPlan};
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -24,6 +24,8 @@ pub struct MonitorPlan {
     pub task: Task,
     /// What is counted of its inputs and outputs.
     pub drift: Option<DriftPlan>,
+    /// How good predictions turn out to be, where there are labels.
+    pub accuracy: Option<AccuracyPlan>,
 }
 
 /// What a model does.

@@ -1,0 +1,232 @@
+//! Changes of matches on their way into the graph: held until the boundary at which they are told has passed.
+//!
+//! At one boundary a group may change a thousandfold: the graph sees all of it at once, and works on it once.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use super::binary::log_cost;
+use super::items::{By, Fact, Group, Item, Name, Ranked, Ripe, Score};
+use super::measure::{Measures, place};
+use super::sums::Sums;
+use crate::base::EventTime;
+use crate::monitor::matches::{Change, Names, Row, Sink};
+use crate::monitor::windows::Windows;
+use crate::plan::model::{Metric, Task};
+
+/// A group and a value of its segment: window, number of the version, number of the segment column, number of the value.
+type Place = (EventTime, u32, u16, u32);
+
+/// What is told at one boundary.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// What is the same for many rows.
+    counts: HashMap<(Place, Item), i64>,
+    cells: Vec<(Place, Item, i64)>,
+    sums: HashMap<Place, Sums>,
+    ranked: Vec<(Place, i64, Ranked, i64)>,
+    cards: Vec<(Place, i64, (Score, bool), i64)>,
+}
+
+/// Takes changes and gives out what is told of them.
+#[derive(Debug)]
+pub struct Feed {
+    measures: Measures,
+    windows: Windows,
+    /// Whether the column by which rows are grouped is text.
+    text: bool,
+    pending: BTreeMap<EventTime, Bucket>,
+    /// No change is told at a boundary before this.
+    floor: EventTime,
+    /// The places of the row at hand.
+    places: Vec<Place>,
+}
+
+/// How a row counts.
+enum Fit {
+    Invalid,
+    Classes { label: u16, predicted: u16 },
+    Score { score: f64, positive: bool },
+    Number { score: f64, label: f64 },
+    Item { score: f64, relevance: f64 },
+}
+
+impl Feed {
+    /// Nothing is held. Changes that were told by `passed`, the last boundary that the state has passed, come again after a
+    /// restart and are told at that boundary.
+    pub fn new(measures: Measures, windows: Windows, passed: EventTime) -> Feed {
+        let text = match (&measures.plan.ranking, &measures.plan.card) {
+            (Some(ranking), _) => ranking.text,
+            (_, Some(card)) => card.text,
+            _ => false,
+        };
+        Feed { measures, windows, text, pending: BTreeMap::new(), floor: passed, places: Vec::new() }
+    }
+
+    /// What the watermark has made ripe. `names` are those of the rows' numbers.
+    pub fn ripen(&mut self, watermark: EventTime, names: &Names) -> Ripe {
+        let passed = self.windows.passed(watermark);
+        let mut ripe = Ripe { facts: Vec::new(), passed };
+        while let Some(entry) = self.pending.first_entry()
+            && *entry.key() <= passed
+        {
+            let (boundary, bucket) = entry.remove_entry();
+            let mut facts = Vec::new();
+            bucket.tell(names, self.text, &mut |fact| facts.push(fact));
+            ripe.facts.push((boundary, facts));
+        }
+        self.floor = self.floor.max(passed.saturating_add(1));
+        ripe
+    }
+
+    /// Changes held.
+    pub fn held(&self) -> usize {
+        let of = |bucket: &Bucket| bucket.counts.len() + bucket.cells.len() + bucket.ranked.len() + bucket.cards.len();
+        self.pending.values().map(of).sum()
+    }
+
+    fn fit(&self, row: &Row<'_>, label: f64) -> Fit {
+        let scores = row.scores;
+        if !label.is_finite() || scores.iter().any(|score| !score.is_finite()) {
+            return Fit::Invalid;
+        }
+        let binned = self.measures.plan.bins.is_some();
+        if binned && scores.iter().any(|score| !(0.0..=1.0).contains(score)) {
+            return Fit::Invalid;
+        }
+        match (self.measures.task, scores) {
+            (Task::Binary, [score, ..]) => Fit::Score { score: *score, positive: label > 0.0 },
+            (Task::Regression, [score, ..]) => Fit::Number { score: *score, label },
+            (Task::Ranking, [score, ..]) if label >= 0.0 => Fit::Item { score: *score, relevance: label },
+            (Task::Multiclass, _) if label >= 0.0 && label < scores.len() as f64 && label.fract() == 0.0 => {
+                // Of equal probabilities the first class.
+                let best = (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+                Fit::Classes { label: label as u16, predicted: best as u16 }
+            }
+            _ => Fit::Invalid,
+        }
+    }
+}
+
+impl Sink for Feed {
+    fn change(&mut self, row: Row<'_>, change: Change, due: EventTime, diff: i64) {
+        let boundary = self.windows.told(row.window, due).max(self.floor);
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        places.push((row.window, row.version, 0, 0));
+        places.extend(row.segments.iter().zip(1..).map(|(value, segment)| (row.window, row.version, segment, *value)));
+        let fit = if let Change::Labelled(label, _) = change { Some(self.fit(&row, label)) } else { None };
+        let bucket = self.pending.entry(boundary).or_default();
+        match (change, fit) {
+            (Change::Predicted, _) => bucket.count(&places, &Item::Predicted, diff),
+            (Change::Late, _) => bucket.count(&places, &Item::Late, diff),
+            (Change::Orphan, _) => bucket.count(&[(row.window, 0, 0, 0)], &Item::Orphan, diff),
+            (Change::Labelled(..), None | Some(Fit::Invalid)) => bucket.count(&places, &Item::Invalid, diff),
+            (Change::Labelled(..), Some(fit)) => {
+                bucket.count(&places, &Item::Labelled, diff);
+                bucket.labelled(&self.measures, &places, &row, &fit, diff);
+            }
+        }
+        self.places = places;
+    }
+}
+
+impl Bucket {
+    fn count(&mut self, places: &[Place], item: &Item, diff: i64) {
+        for place in places {
+            *self.counts.entry((*place, item.clone())).or_default() += diff;
+        }
+    }
+
+    fn labelled(&mut self, measures: &Measures, places: &[Place], row: &Row<'_>, fit: &Fit, diff: i64) {
+        let plan = &measures.plan;
+        let coded = |score| match plan.bins {
+            None => Score::exact(score),
+            Some(bins) => Score::binned(score, bins, plan.threshold),
+        };
+        match *fit {
+            Fit::Invalid => {}
+            Fit::Score { score, positive } => {
+                self.cell(plan.bins.is_some(), places, &Item::Cell(0, coded(score), positive), diff);
+                if plan.bins.is_some() {
+                    let truth = f64::from(u8::from(positive));
+                    self.sums(places, |sums| {
+                        sums.at(place::LOG_LOSS).add(log_cost(if positive { score } else { 1.0 - score }), diff);
+                        sums.at(place::BRIER).add((score - truth) * (score - truth), diff);
+                    });
+                }
+                if let (Some(_), Some(group)) = (&plan.card, row.groups.first()) {
+                    self.cards.push((places[0], *group, (Score::exact(score), positive), diff));
+                }
+            }
+            Fit::Classes { label, predicted } => {
+                self.count(places, &Item::Confusion(label, predicted), diff);
+                if measures.wants(Metric::LogLoss) {
+                    let cost = log_cost(row.scores[usize::from(label)]);
+                    self.sums(places, |sums| sums.at(place::LOG_LOSS).add(cost, diff));
+                }
+                if measures.wants(Metric::Auc) {
+                    for (score, class) in row.scores.iter().zip(0..) {
+                        let cell = Item::Cell(class, coded(*score), class == label);
+                        self.cell(plan.bins.is_some(), places, &cell, diff);
+                    }
+                }
+            }
+            Fit::Number { score, label } => {
+                let error = label - score;
+                self.sums(places, |sums| {
+                    sums.at(place::SQUARED).add(error * error, diff);
+                    sums.at(place::ABSOLUTE).add(error.abs(), diff);
+                    sums.at(place::RELATIVE).add(error.abs() / label.abs().max(f64::EPSILON), diff);
+                    sums.at(place::LABEL).add(label, diff);
+                    sums.at(place::LABEL_SQUARED).add_product(label, label, diff);
+                });
+            }
+            Fit::Item { score, relevance } => {
+                let ranked = Ranked {
+                    score: std::cmp::Reverse(Score::exact(score)),
+                    ord: row.ord,
+                    relevance: Score::exact(relevance),
+                };
+                if let Some(query) = row.groups.first() {
+                    self.ranked.extend(places.iter().map(|place| (*place, *query, ranked.clone(), diff)));
+                }
+            }
+        }
+    }
+
+    /// A cell; where there are few of them those of many rows are one.
+    fn cell(&mut self, few: bool, places: &[Place], cell: &Item, diff: i64) {
+        match few {
+            true => self.count(places, cell, diff),
+            false => self.cells.extend(places.iter().map(|place| (*place, cell.clone(), diff))),
+        }
+    }
+
+    fn sums(&mut self, places: &[Place], add: impl Fn(&mut Sums)) {
+        places.iter().for_each(|place| add(self.sums.entry(*place).or_default()));
+    }
+
+    fn tell(self, names: &Names, text: bool, put: &mut impl FnMut(Fact)) {
+        let name = |number: u32| Name(names.text(number).clone());
+        let group = |place: &Place| Group { window: place.0, version: name(place.1), segment: place.2 };
+        let by = |value: i64| match text {
+            true => By::Text(name(value as u32)),
+            false => By::Number(value),
+        };
+        let counts = self.counts.into_iter().map(|((place, item), diff)| (place, item, diff));
+        for (place, item, diff) in counts.chain(self.cells).filter(|(.., diff)| *diff != 0) {
+            put(Fact::Item((group(&place), (name(place.3), item)), diff));
+        }
+        for (place, sums) in self.sums {
+            put(Fact::Sums((group(&place), name(place.3)), sums));
+        }
+        for (place, query, ranked, diff) in self.ranked {
+            put(Fact::Ranked(((group(&place), name(place.3), by(query)), ranked), diff));
+        }
+        for (place, card, row, diff) in self.cards {
+            put(Fact::Card(((group(&place), by(card)), row), diff));
+        }
+    }
+}

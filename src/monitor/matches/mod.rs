@@ -1,0 +1,654 @@
+//! Predictions and the labels that come for them, by id: late, corrected, withdrawn, early, or twice.
+//!
+//! At event time `t` a prediction counts with the value of the latest label row, by `(_time, _ord)`, of its id that has come
+//! by `t` and is at most `within` away from it; a row without a value withdraws the label. What changes is *due* at the
+//! later of the prediction's and the label row's time: a change is told as `-1` of the old and `+1` of the new at the new
+//! due time. The same label again changes nothing. Predictions that share an id have the same labels; one that comes after
+//! the window of the prediction that took a label is complete does not find that label.
+//!
+//! **Input order.** In event-time order: no row of a call is before the watermark of the call before; then what is told
+//! depends on no cut. In order of arrival a label row that is older than one already seen for the id is passed over.
+//! **State:** a prediction stays until its window can change no more, [`Windows::complete`]: its label may be corrected, and
+//! a restart tells the statistics' graph of all rows of windows that are still open. A label that has found no prediction
+//! waits `within` for one and is then an *orphan*; it is counted in the window of its own time. One that comes after `within`
+//! is *late*, for as long as its prediction is there. **A checkpoint** holds what changed since the one before, by slot.
+
+mod saved;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use hashbrown::{HashMap, HashTable};
+
+pub use self::saved::MatchesFrozen;
+pub use self::store::{Key, Names, Widths};
+
+use self::store::{Address, LABEL, Window, address, flag, hash_of, place};
+use super::windows::Windows;
+use crate::base::{EventTime, hash_bytes};
+use crate::ops::key::{self, KeyError};
+
+/// Why saved rows cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("saved slot {slot} of predictions and labels cannot be read: {what}; restore from an older checkpoint")]
+pub struct MatchesError {
+    /// The slot.
+    pub slot: u16,
+    /// What is wrong with the bytes.
+    pub what: String,
+}
+
+/// The ids of a column, by which predictions and labels find each other.
+#[derive(Debug)]
+pub struct Keys {
+    keys: Vec<Key>,
+    ids: ArrayRef,
+}
+
+impl Keys {
+    /// The ids of a column. Integers of any width and sign that are equal are one id; all else is compared by its bytes,
+    /// of which 128 bits of hash are kept.
+    ///
+    /// # Errors
+    /// When a column of this type cannot be an id.
+    pub fn of(ids: &ArrayRef) -> Result<Keys, KeyError> {
+        let column = std::slice::from_ref(ids);
+        let mut hashes = Vec::with_capacity(ids.len());
+        key::hashes(column, &mut hashes)?;
+        let join = |(hash, low): (&u64, u64)| Key::from(*hash) << 64 | Key::from(low);
+        let keys = if key::is_word(&[ids.data_type().clone()]) {
+            let mut words = Vec::with_capacity(ids.len());
+            key::words(ids, &mut words);
+            hashes.iter().zip(words).map(join).collect()
+        } else {
+            let bytes = key::encode(column)?;
+            // Reversed bytes: the second half must not follow from the first.
+            let other = |bytes: &[u8]| hash_bytes(&bytes.iter().rev().copied().chain([0xa5]).collect::<Vec<u8>>());
+            hashes.iter().zip(bytes.iter().map(other)).map(join).collect()
+        };
+        Ok(Keys { keys, ids: Arc::clone(ids) })
+    }
+}
+
+/// Predictions in the order of `(_time, _ord)`.
+#[derive(Debug)]
+pub struct Predictions<'a> {
+    /// Event times.
+    pub times: &'a [EventTime],
+    /// Positions.
+    pub ords: &'a [u64],
+    /// Ids.
+    pub ids: Keys,
+    /// Numbers in [`Matches::names`].
+    pub versions: Vec<u32>,
+    /// Outputs, row after row.
+    pub scores: Vec<f64>,
+    /// Numbers in [`Matches::names`], row after row.
+    pub segments: Vec<u32>,
+    /// Whole numbers, or numbers in [`Matches::names`], row after row.
+    pub groups: Vec<i64>,
+}
+
+/// Labels in the order of `(_time, _ord)`.
+#[derive(Debug)]
+pub struct Labels<'a> {
+    /// Event times.
+    pub times: &'a [EventTime],
+    /// Positions.
+    pub ords: &'a [u64],
+    /// Ids.
+    pub ids: Keys,
+    /// Values; none withdraws.
+    pub values: Vec<Option<f64>>,
+}
+
+/// A prediction as those see it who are told of a change; of an orphaned label its time, position and window only.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Event time.
+    pub time: EventTime,
+    /// Position.
+    pub ord: u64,
+    /// Start of its window.
+    pub window: EventTime,
+    /// Number of its version's name.
+    pub version: u32,
+    /// Outputs.
+    pub scores: &'a [f64],
+    /// Numbers of the segments' values.
+    pub segments: &'a [u32],
+    /// Values of further columns.
+    pub groups: &'a [i64],
+}
+
+/// What changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// There is a prediction.
+    Predicted,
+    /// It counts with this label; whether it never counted before.
+    Labelled(f64, bool),
+    /// A label came too late for it.
+    Late,
+    /// No prediction has come for a label.
+    Orphan,
+}
+
+/// Who is told.
+pub trait Sink {
+    /// A change of a row at event time `due`: `+1` from then on it holds, `-1` no longer.
+    fn change(&mut self, row: Row<'_>, change: Change, due: EventTime, diff: i64);
+}
+
+impl<F: FnMut(Row<'_>, Change, EventTime, i64)> Sink for F {
+    fn change(&mut self, row: Row<'_>, change: Change, due: EventTime, diff: i64) {
+        self(row, change, due, diff);
+    }
+}
+
+/// A label row.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    time: EventTime,
+    ord: u64,
+    value: Option<f64>,
+}
+
+impl Known {
+    fn order(&self) -> (EventTime, u64) {
+        (self.time, self.ord)
+    }
+}
+
+/// The core of the match operator.
+#[derive(Debug)]
+pub struct Matches {
+    windows: Windows,
+    widths: Widths,
+    /// Which of the further columns are numbers in `names`.
+    texts: Vec<bool>,
+    names: Names,
+    /// Windows by their number.
+    all: Vec<Option<Window>>,
+    by_start: BTreeMap<EventTime, usize>,
+    free: Vec<usize>,
+    index: HashTable<Address>,
+    /// Labels without a prediction in the order in which they are given up.
+    waiting: VecDeque<(EventTime, u64, Address)>,
+    /// Labels that a prediction had before, while they are still to be told: when each was due, the oldest first.
+    earlier: HashMap<Address, Vec<(EventTime, Option<f64>)>>,
+    /// When the first label came that was too late.
+    late: HashMap<Address, EventTime>,
+    /// What has changed since the last freeze, where that is asked for.
+    dirty: Option<Vec<Address>>,
+    watermark: EventTime,
+    /// The last boundary that the watermark has passed.
+    passed: EventTime,
+    rows: usize,
+    found: Vec<Address>,
+}
+
+impl Matches {
+    /// No predictions, no labels. `texts` tells which of the further columns are numbers of texts; with `tracked`, changes
+    /// are noted for checkpoints that hold what is new.
+    pub fn new(windows: Windows, widths: Widths, texts: Vec<bool>, tracked: bool) -> Matches {
+        let mut names = Names::default();
+        // What has no name has number 0.
+        names.number("");
+        Matches {
+            windows,
+            widths,
+            texts,
+            names,
+            all: Vec::new(),
+            by_start: BTreeMap::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            waiting: VecDeque::new(),
+            earlier: HashMap::new(),
+            late: HashMap::new(),
+            dirty: tracked.then(Vec::new),
+            watermark: EventTime::MIN,
+            passed: EventTime::MIN,
+            rows: 0,
+            found: Vec::new(),
+        }
+    }
+
+    /// Texts by number.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The number of a text.
+    pub fn name(&mut self, text: &str) -> u32 {
+        self.names.number(text)
+    }
+
+    /// Predictions kept.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Labels that wait for a prediction.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes that rows and index take.
+    pub fn memory_bytes(&self) -> usize {
+        let rows: usize = self.all.iter().flatten().map(Window::memory_bytes).sum();
+        rows + self.index.allocation_size()
+            + self.waiting.capacity() * size_of::<(EventTime, u64, Address)>()
+            + self.earlier.allocation_size()
+            + self.late.allocation_size()
+            + self.dirty.as_ref().map_or(0, |dirty| dirty.capacity() * size_of::<Address>())
+    }
+
+    /// Takes in predictions and labels in the order of their times, and tells of what changes.
+    pub fn apply(&mut self, predictions: Option<&Predictions>, labels: Option<&Labels>, sink: &mut impl Sink) {
+        let (mut p, mut l) = (0, 0);
+        loop {
+            let prediction = predictions.and_then(|rows| rows.times.get(p));
+            let label = labels.and_then(|rows| rows.times.get(l));
+            match (prediction, label, predictions, labels) {
+                // What is known at a time is known to the predictions of that time.
+                (time, Some(known), _, Some(rows)) if time.is_none_or(|time| known <= time) => {
+                    if rows.ids.ids.is_valid(l) {
+                        let value = rows.values[l].filter(|value| !value.is_nan());
+                        self.label(rows.ids.keys[l], Known { time: *known, ord: rows.ords[l], value }, sink);
+                    }
+                    l += 1;
+                }
+                (Some(_), _, Some(rows), _) => {
+                    self.predict(rows, p, sink);
+                    p += 1;
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// Nothing before the watermark comes any more: labels are given up, and windows that can change no more are let go
+    /// of. Of their rows the sink is told at the boundary after their last, so that sums are left without them.
+    pub fn advance(&mut self, watermark: EventTime, sink: &mut impl Sink) {
+        self.watermark = self.watermark.max(watermark);
+        self.passed = self.windows.passed(self.watermark);
+        let within = self.windows.within;
+        while let Some((time, _, at)) = self.waiting.front().copied()
+            && time.saturating_add(within) < self.watermark
+        {
+            self.waiting.pop_front();
+            let (number, row) = place(at);
+            let Some(window) = &self.all[number] else { continue };
+            let flags = window.labels.flags[row];
+            if flags & flag::DEAD == 0 {
+                if flags & flag::LATE == 0 {
+                    sink.change(orphan(window, row), Change::Orphan, time.saturating_add(within), 1);
+                }
+                remove(&mut self.index, window.labels.keys[row], at);
+            }
+        }
+        while let Some((start, number)) = self.by_start.first_key_value().map(|(start, number)| (*start, *number))
+            && self.windows.complete(start) <= self.passed
+        {
+            self.by_start.remove(&start);
+            if self.watermark < EventTime::MAX {
+                let after = self.windows.complete(start).saturating_add(1);
+                self.tell(number, EventTime::MAX, &mut |row: Row<'_>, change, _, diff: i64| {
+                    sink.change(row, change, after, -diff);
+                });
+            }
+            self.forget(number);
+        }
+        for window in self.all.iter_mut().flatten() {
+            if !window.settled && self.windows.end(window.start) < self.watermark {
+                window.settle();
+            }
+        }
+    }
+
+    /// Tells of all rows as if they came now: what holds, and what has held of it when it was due. A change that is due at
+    /// or before the last boundary passed is part of what was told by then.
+    pub fn replay(&self, sink: &mut impl Sink) {
+        for number in self.by_start.values() {
+            self.tell(*number, self.watermark, sink);
+        }
+    }
+
+    /// All changes of a window's rows; orphans are those labels that were given up before `watermark`.
+    fn tell(&self, number: usize, watermark: EventTime, sink: &mut impl Sink) {
+        let Some(window) = &self.all[number] else { return };
+        for row in 0..window.predictions.keys.len() {
+            let (at, seen) = (address(number, row), self.prediction(window, row));
+            let p = &window.predictions;
+            let flags = p.flags[row];
+            sink.change(seen, Change::Predicted, seen.time, 1);
+            if flags & flag::LATE != 0
+                && let Some(due) = self.late.get(&at)
+            {
+                sink.change(seen, Change::Late, *due, 1);
+            }
+            let mut held: Option<f64> = None;
+            let present = (p.label_times[row], (flags & flag::COUNTS != 0).then_some(p.labels[row]));
+            let past = self.earlier.get(&at).filter(|_| flags & flag::EARLIER != 0);
+            let present = Some(present).filter(|_| flags & flag::SEEN != 0);
+            for (due, value) in past.into_iter().flatten().copied().chain(present) {
+                let due = due.max(seen.time);
+                if value.map(f64::to_bits) != held.map(f64::to_bits) {
+                    if let Some(old) = held {
+                        sink.change(seen, Change::Labelled(old, false), due, -1);
+                    }
+                    if let Some(new) = value {
+                        sink.change(seen, Change::Labelled(new, false), due, 1);
+                    }
+                }
+                held = value;
+            }
+        }
+        for (row, flags) in window.labels.flags.iter().enumerate() {
+            let given_up = window.labels.times[row].saturating_add(self.windows.within);
+            if flags & (flag::DEAD | flag::LATE) == 0 && given_up < watermark {
+                sink.change(orphan(window, row), Change::Orphan, given_up, 1);
+            }
+        }
+    }
+
+    fn prediction<'a>(&self, window: &'a Window, row: usize) -> Row<'a> {
+        let (p, widths) = (&window.predictions, &self.widths);
+        Row {
+            time: p.times[row],
+            ord: p.ords[row],
+            window: window.start,
+            version: p.versions[row],
+            scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
+            segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
+            groups: &p.groups[row * widths.groups..(row + 1) * widths.groups],
+        }
+    }
+
+    /// Drops a window and all that leads to it.
+    fn forget(&mut self, number: usize) {
+        let Some(window) = self.all[number].take() else { return };
+        self.free.push(number);
+        self.rows -= window.predictions.keys.len();
+        for (row, flags) in window.predictions.flags.iter().enumerate() {
+            let at = address(number, row);
+            if flags & flag::NO_ID == 0 {
+                remove(&mut self.index, window.predictions.keys[row], at);
+            }
+            if flags & flag::EARLIER != 0 {
+                self.earlier.remove(&at);
+            }
+            if flags & flag::LATE != 0 {
+                self.late.remove(&at);
+            }
+        }
+        // Its labels were given up before, and nothing leads to them.
+        if let Some(dirty) = &mut self.dirty {
+            dirty.retain(|at| place(*at).0 != number);
+        }
+    }
+
+    /// The number of the window that a time is in.
+    fn window(&mut self, time: EventTime) -> usize {
+        let start = self.windows.start(time);
+        if let Some(number) = self.by_start.get(&start) {
+            return *number;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() - 1
+        });
+        self.all[number] = Some(Window::new(start, self.windows.complete(start)));
+        self.by_start.insert(start, number);
+        number
+    }
+
+    /// Where the rows of an id are, into `found`.
+    fn find(&mut self, key: Key) {
+        self.found.clear();
+        let all = &self.all;
+        self.found.extend(self.index.iter_hash(hash_of(key)).filter(|at| key_at(all, **at) == key));
+        // Several rows of one id are told of in the order of their places, not of a table's.
+        self.found.sort_unstable();
+    }
+
+    fn insert(&mut self, key: Key, at: Address) {
+        let all = &self.all;
+        self.index.insert_unique(hash_of(key), at, |at| hash_of(key_at(all, *at)));
+    }
+
+    fn touch(&mut self, at: Address) {
+        let Some(dirty) = &mut self.dirty else { return };
+        let (number, row) = place(at);
+        let Some(window) = &mut self.all[number] else { return };
+        let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut window.labels.flags[row] };
+        if *flags & flag::DIRTY == 0 {
+            *flags |= flag::DIRTY;
+            dirty.push(at);
+        }
+    }
+
+    /// A prediction that comes: with the latest label that is there for its id.
+    fn predict(&mut self, rows: &Predictions, i: usize, sink: &mut impl Sink) {
+        let (time, key, widths) = (rows.times[i], rows.ids.keys[i], self.widths);
+        let number = self.window(time);
+        let has_id = rows.ids.ids.is_valid(i);
+        let (mut known, mut from) = (None::<Known>, None);
+        if has_id {
+            self.find(key);
+            for at in &self.found {
+                let Some(label) = self.label_at(*at, time) else { continue };
+                if label.time.abs_diff(time) <= self.windows.within.unsigned_abs()
+                    && known.is_none_or(|known| known.order() < label.order())
+                {
+                    known = Some(label);
+                    from = Some(*at).filter(|at| at & LABEL != 0);
+                }
+            }
+        }
+        let Some(window) = &mut self.all[number] else { return };
+        let p = &mut window.predictions;
+        let row = p.keys.len();
+        let at = address(number, row);
+        p.keys.push(key);
+        p.times.push(time);
+        p.ords.push(rows.ords[i]);
+        p.versions.push(rows.versions[i]);
+        p.scores.extend_from_slice(&rows.scores[i * widths.scores..(i + 1) * widths.scores]);
+        p.segments.extend_from_slice(&rows.segments[i * widths.segments..(i + 1) * widths.segments]);
+        p.groups.extend_from_slice(&rows.groups[i * widths.groups..(i + 1) * widths.groups]);
+        let mut flags = if has_id { 0 } else { flag::NO_ID };
+        if let Some(known) = known {
+            flags |= flag::SEEN | if known.value.is_some() { flag::COUNTS | flag::COUNTED } else { 0 };
+        }
+        p.labels.push(known.and_then(|known| known.value).unwrap_or_default());
+        p.label_times.push(known.map_or(0, |known| known.time));
+        p.label_ords.push(known.map_or(0, |known| known.ord));
+        p.flags.push(flags);
+        self.rows += 1;
+        if has_id {
+            self.insert(key, at);
+        }
+        self.touch(at);
+        if let Some(lone) = from {
+            self.bury(lone);
+        }
+        let Some(window) = &self.all[number] else { return };
+        let seen = self.prediction(window, row);
+        sink.change(seen, Change::Predicted, time, 1);
+        if let Some(Known { time: label_time, value: Some(value), .. }) = known {
+            sink.change(seen, Change::Labelled(value, true), time.max(label_time), 1);
+        }
+    }
+
+    /// The label that a place knows of at a time.
+    fn label_at(&self, at: Address, time: EventTime) -> Option<Known> {
+        let (number, row) = place(at);
+        let window = self.all[number].as_ref()?;
+        if at & LABEL == 0 {
+            let p = &window.predictions;
+            let flags = p.flags[row];
+            let value = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
+            let known = Known { time: p.label_times[row], ord: p.label_ords[row], value };
+            return (flags & flag::SEEN != 0 && time <= window.complete).then_some(known);
+        }
+        let l = &window.labels;
+        let value = (l.flags[row] & flag::COUNTS != 0).then_some(l.values[row]);
+        let known = Known { time: l.times[row], ord: l.ords[row], value };
+        (time <= known.time.saturating_add(self.windows.within)).then_some(known)
+    }
+
+    /// A label without a prediction is one no more.
+    fn bury(&mut self, at: Address) {
+        let (number, row) = place(at);
+        let Some(window) = &mut self.all[number] else { return };
+        window.labels.flags[row] |= flag::DEAD;
+        remove(&mut self.index, window.labels.keys[row], at);
+        self.touch(at);
+    }
+
+    /// A label row that comes.
+    fn label(&mut self, key: Key, label: Known, sink: &mut impl Sink) {
+        self.find(key);
+        let found = std::mem::take(&mut self.found);
+        let (mut met, mut late) = (false, false);
+        for at in found.iter().copied().filter(|at| at & LABEL == 0) {
+            let (number, row) = place(at);
+            let Some(window) = self.all[number].as_ref().filter(|window| label.time <= window.complete) else {
+                continue;
+            };
+            let time = window.predictions.times[row];
+            if label.time.saturating_sub(time) > self.windows.within {
+                late = true;
+                self.came_late(at, label.time, sink);
+            } else if time.saturating_sub(label.time) <= self.windows.within {
+                met = true;
+                self.set(at, label, sink);
+            }
+        }
+        for at in found.iter().copied().filter(|at| at & LABEL != 0) {
+            match self.label_at(at, label.time) {
+                Some(known) if known.order() > label.order() => met = true,
+                // The later row stands for both, here or with a prediction.
+                Some(_) => self.bury(at),
+                None => {}
+            }
+        }
+        self.found = found;
+        if !met {
+            self.keep(key, label, late);
+        }
+    }
+
+    fn came_late(&mut self, at: Address, due: EventTime, sink: &mut impl Sink) {
+        let (number, row) = place(at);
+        let Some(window) = &mut self.all[number] else { return };
+        if window.predictions.flags[row] & flag::LATE != 0 {
+            return;
+        }
+        window.predictions.flags[row] |= flag::LATE;
+        self.late.insert(at, due);
+        self.touch(at);
+        let Some(window) = &self.all[number] else { return };
+        sink.change(self.prediction(window, row), Change::Late, due, 1);
+    }
+
+    /// A label row for a prediction.
+    fn set(&mut self, at: Address, label: Known, sink: &mut impl Sink) {
+        let (number, row) = place(at);
+        let Some(window) = &mut self.all[number] else { return };
+        let (start, p) = (window.start, &mut window.predictions);
+        let (flags, time) = (p.flags[row], p.times[row]);
+        let old = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
+        if flags & flag::SEEN != 0 {
+            let before = (p.label_times[row], p.label_ords[row]);
+            if before >= label.order() {
+                return;
+            }
+            let earlier = self.earlier.entry(at).or_default();
+            if self.windows.told(start, time.max(before.0)) <= self.passed {
+                earlier.clear();
+            }
+            earlier.push((before.0, old));
+            p.flags[row] |= flag::EARLIER;
+        }
+        p.flags[row] = (p.flags[row] | flag::SEEN) & !flag::COUNTS;
+        if label.value.is_some() {
+            p.flags[row] |= flag::COUNTS | flag::COUNTED;
+        }
+        p.labels[row] = label.value.unwrap_or_default();
+        (p.label_times[row], p.label_ords[row]) = label.order();
+        self.touch(at);
+        if old.map(f64::to_bits) == label.value.map(f64::to_bits) {
+            return;
+        }
+        let Some(window) = &self.all[number] else { return };
+        let (seen, due) = (self.prediction(window, row), time.max(label.time));
+        if let Some(old) = old {
+            sink.change(seen, Change::Labelled(old, false), due, -1);
+        }
+        if let Some(new) = label.value {
+            sink.change(seen, Change::Labelled(new, flags & flag::COUNTED == 0), due, 1);
+        }
+    }
+
+    /// Keeps a label for a prediction that may come.
+    fn keep(&mut self, key: Key, label: Known, late: bool) {
+        let number = self.window(label.time);
+        let Some(window) = &mut self.all[number] else { return };
+        let l = &mut window.labels;
+        let at = address(number, l.keys.len()) | LABEL;
+        l.keys.push(key);
+        l.times.push(label.time);
+        l.ords.push(label.ord);
+        l.values.push(label.value.unwrap_or_default());
+        let counts = if label.value.is_some() { flag::COUNTS } else { 0 };
+        l.flags.push(counts | if late { flag::LATE } else { 0 });
+        self.insert(key, at);
+        self.touch(at);
+        self.wait((label.time, label.ord, at));
+    }
+
+    fn wait(&mut self, label: (EventTime, u64, Address)) {
+        if self.waiting.back().is_none_or(|last| *last <= label) {
+            self.waiting.push_back(label);
+        } else {
+            // Out of order by no more than the disorder, hence near the end.
+            let place = self.waiting.partition_point(|earlier| *earlier <= label);
+            self.waiting.insert(place, label);
+        }
+    }
+}
+
+fn key_at(all: &[Option<Window>], at: Address) -> Key {
+    let (number, row) = place(at);
+    let keys = |window: &Window| match at & LABEL {
+        0 => window.predictions.keys[row],
+        _ => window.labels.keys[row],
+    };
+    // What is in the index is there.
+    all[number].as_ref().map_or(0, keys)
+}
+
+fn remove(index: &mut HashTable<Address>, key: Key, at: Address) {
+    if let Ok(entry) = index.find_entry(hash_of(key), |found| *found == at) {
+        entry.remove();
+    }
+}
+
+fn orphan(window: &Window, row: usize) -> Row<'_> {
+    let l = &window.labels;
+    let (time, ord, window) = (l.times[row], l.ords[row], window.start);
+    Row { time, ord, window, version: 0, scores: &[], segments: &[], groups: &[] }
+}

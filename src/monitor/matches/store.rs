@@ -1,0 +1,174 @@
+//! Rows of one window, column by column, and the ids that lead to them.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::base::EventTime;
+
+/// An id: the hash that says where it lives in the high half; in the low half the word itself, or a second hash of its bytes.
+pub type Key = u128;
+
+/// The hash of an id.
+#[inline]
+pub(super) fn hash_of(key: Key) -> u64 {
+    (key >> 64) as u64
+}
+
+/// Bits of a prediction's or a label's state.
+pub(super) mod flag {
+    /// A label row has come for the prediction.
+    pub const SEEN: u8 = 1;
+    /// The label counts; else it was withdrawn. Of a label: it has a value.
+    pub const COUNTS: u8 = 2;
+    /// The prediction has counted before.
+    pub const COUNTED: u8 = 4;
+    /// Has changed since the last freeze.
+    pub const DIRTY: u8 = 8;
+    /// No id: nothing leads to the row.
+    pub const NO_ID: u8 = 16;
+    /// Labels before the present one are still to be told.
+    pub const EARLIER: u8 = 32;
+    /// A label came too late for the prediction. Of a label: it was too late for one.
+    pub const LATE: u8 = 64;
+    /// Of a label: it has moved to a prediction, or a later label has replaced it.
+    pub const DEAD: u8 = 128;
+}
+
+/// Where a row is: bit 63 tells labels from predictions, then the window's number, then the row.
+pub(super) type Address = u64;
+
+/// Set in the address of a label.
+pub(super) const LABEL: Address = 1 << 63;
+
+#[inline]
+pub(super) fn address(number: usize, row: usize) -> Address {
+    (number as u64) << 32 | row as u64
+}
+
+#[inline]
+pub(super) fn place(address: Address) -> (usize, usize) {
+    (((address & !LABEL) >> 32) as usize, address as u32 as usize)
+}
+
+/// How wide rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    /// Prediction outputs.
+    pub scores: usize,
+    /// Segment columns.
+    pub segments: usize,
+    /// Columns by which rows are grouped beyond segments: a ranking's query, a card.
+    pub groups: usize,
+}
+
+/// Predictions of a window.
+#[derive(Debug, Default)]
+pub(super) struct Predictions {
+    pub keys: Vec<Key>,
+    pub times: Vec<EventTime>,
+    pub ords: Vec<u64>,
+    pub versions: Vec<u32>,
+    /// Row after row.
+    pub scores: Vec<f64>,
+    pub segments: Vec<u32>,
+    pub groups: Vec<i64>,
+    pub labels: Vec<f64>,
+    pub label_times: Vec<EventTime>,
+    pub label_ords: Vec<u64>,
+    pub flags: Vec<u8>,
+}
+
+/// Labels of a window, by their own time, without a prediction.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    pub keys: Vec<Key>,
+    pub times: Vec<EventTime>,
+    pub ords: Vec<u64>,
+    pub values: Vec<f64>,
+    pub flags: Vec<u8>,
+}
+
+/// All of a window.
+#[derive(Debug)]
+pub(super) struct Window {
+    pub start: EventTime,
+    /// The last boundary at which it can change; later rows do not see it.
+    pub complete: EventTime,
+    pub predictions: Predictions,
+    pub labels: Labels,
+    /// Whether spare memory was given back.
+    pub settled: bool,
+}
+
+impl Window {
+    pub fn new(start: EventTime, complete: EventTime) -> Window {
+        Window { start, complete, predictions: Predictions::default(), labels: Labels::default(), settled: false }
+    }
+
+    /// Gives spare memory back: few rows come once the window has ended.
+    pub fn settle(&mut self) {
+        self.settled = true;
+        let p = &mut self.predictions;
+        p.keys.shrink_to_fit();
+        p.times.shrink_to_fit();
+        p.ords.shrink_to_fit();
+        p.versions.shrink_to_fit();
+        p.scores.shrink_to_fit();
+        p.segments.shrink_to_fit();
+        p.groups.shrink_to_fit();
+        p.labels.shrink_to_fit();
+        p.label_times.shrink_to_fit();
+        p.label_ords.shrink_to_fit();
+        p.flags.shrink_to_fit();
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let (p, l) = (&self.predictions, &self.labels);
+        let words = p.times.capacity() + p.ords.capacity() + p.scores.capacity() + p.groups.capacity();
+        let label_words = p.labels.capacity() + p.label_times.capacity() + p.label_ords.capacity();
+        let halves = p.versions.capacity() + p.segments.capacity();
+        let lone = l.times.capacity() + l.ords.capacity() + l.values.capacity() + 2 * l.keys.capacity();
+        8 * (words + label_words + lone) + 16 * p.keys.capacity() + 4 * halves + p.flags.capacity() + l.flags.capacity()
+    }
+}
+
+/// Texts that many rows have, by number.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    list: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u32>,
+}
+
+impl Names {
+    /// The number of a text.
+    pub fn number(&mut self, text: &str) -> u32 {
+        if let Some(number) = self.numbers.get(text) {
+            return *number;
+        }
+        let (number, text) = (self.list.len() as u32, Arc::<str>::from(text));
+        self.list.push(Arc::clone(&text));
+        self.numbers.insert(text, number);
+        number
+    }
+
+    /// The text of a number.
+    pub fn text(&self, number: u32) -> &Arc<str> {
+        &self.list[number as usize]
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All of them, by number.
+    pub(super) fn all(&self) -> Vec<Arc<str>> {
+        self.list.clone()
+    }
+}
