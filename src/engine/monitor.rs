@@ -58,3 +58,6 @@ pub fn monitor<'s>(
     }
     statistics
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The plan in words, as `check` prints it.
 
+mod accuracy;
 mod alerts;
 
 use std::fmt::Write;
@@ -94,6 +95,7 @@ impl Plan {
         for monitor in &self.monitors {
             let window = format_duration(monitor.window);
             writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            self.write_accuracy(out, monitor)?;
             monitor.latency.describe(out)?;
             alerts::write_alerts(out, self, monitor)?;
         }
