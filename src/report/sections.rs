@@ -113,7 +113,7 @@ fn headline(html: &mut Html, model: &ModelPage) {
         if let Some((start, end)) = tile.window {
             html.raw(if tile.of.is_empty() { "" } else { " · " }).window(start, end);
         }
-        html.raw(if tile.open { " · may still change" } else { "" }).raw("</p></div>");
+        html.raw(if tile.open { ", may still change" } else { "" }).raw("</p></div>");
     }
     html.raw("</section>");
 }
@@ -345,13 +345,10 @@ fn drift(html: &mut Html, model: &ModelPage, id: &str) {
             html.element("p class=\"muted\"", more);
         }
     }
-    if !model.drift.is_empty() {
-        html.raw("<h3>All columns together</h3>");
-        charts(html, &model.drift, &format!("{id}e"), model);
-    }
-    if !model.errors.is_empty() {
-        html.raw("<h3>Change of errors</h3>");
-        charts(html, &model.errors, &format!("{id}f"), model);
+    let whole: Vec<Chart> = model.drift.iter().chain(&model.errors).cloned().collect();
+    if !whole.is_empty() {
+        html.raw("<h3>Columns together, and errors</h3>");
+        charts(html, &whole, &format!("{id}e"), model);
     }
     html.raw("</section>");
 }
@@ -378,12 +375,12 @@ fn heat_map(html: &mut Html, heat: &Heat) {
         html.raw(format_args!("<span class=\"key\"><i class=\"{class}\"></i>{label}</span>"));
     }
     html.raw("<span class=\"key\"><i class=\"hx\"></i>without a threshold</span><span class=\"key\"><i class=\"hn\"></i>nothing told</span></p>");
-    html.raw("<div class=\"scroll\"><table class=\"heat\"><caption>");
+    html.raw("<p class=\"muted\">");
     let each = match heat.together {
         1 => "Each column's worst statistic of each window, relative to its threshold.".to_owned(),
         n => format!("Each column's worst statistic of each {n} windows, relative to its threshold."),
     };
-    html.text(each).raw(" A number says how many times beyond it is.</caption><thead><tr><td></td>");
+    html.text(each).raw(" A number says how many times its threshold a value is.</p><div class=\"scroll\"><table class=\"heat\" aria-label=\"Drift by column and window\"><thead><tr><td></td>");
     let every = heat.windows.len().div_ceil(8).max(1);
     let mut at = 0;
     while at < heat.windows.len() {
@@ -449,7 +446,7 @@ fn quality(html: &mut Html, model: &ModelPage, id: &str) {
         for metric in &quality.metrics {
             html.element("th scope=\"col\" colspan=\"3\"", title(metric));
         }
-        html.raw(if named { "<th scope=\"col\">New categories</th>" } else { "" }).raw("</tr></thead><tbody>");
+        html.raw(if named { "<th scope=\"col\">Which are new</th>" } else { "" }).raw("</tr></thead><tbody>");
         for column in &quality.columns {
             html.raw("<tr>").element("th scope=\"row\"", &column.name);
             for (line, metric) in column.values.iter().zip(&quality.metrics) {
@@ -480,7 +477,7 @@ fn quality_cells(html: &mut Html, line: Option<&Line>, metric: &str, column: &st
     let unit = super::metrics::unit(metric);
     let newest = line.and_then(|line| line.points.iter().rev().find(|point| point.value.is_some()));
     let (Some(line), Some(newest)) = (line, newest) else {
-        html.raw("<td colspan=\"3\" class=\"none\">–</td>");
+        html.raw("<td colspan=\"3\" class=\"none left\">–</td>");
         return;
     };
     let highest = line.points.iter().filter_map(|point| point.value).fold(f64::MIN, f64::max);

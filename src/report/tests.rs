@@ -177,7 +177,9 @@ fn hostile_names_come_through_every_section_as_text() {
     };
     let html = super::html(&page);
     assert!(!html.contains("<b onmouseover") && html.matches("&lt;b onmouseover").count() > 30);
-    for section in ["Accuracy", "Drift", "Data quality", "Alerts", "Operation", "Confusion", "Change of errors"] {
+    for section in
+        ["Accuracy", "Drift", "Data quality", "Alerts", "Operation", "Confusion", "Columns together, and errors"]
+    {
         assert!(html.contains(&format!(">{section}</h")), "{section}");
     }
 }

@@ -24,6 +24,7 @@ mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;
 mod labels;
+mod metrics;
 mod object_store;
 mod online;
 mod prove;
