@@ -80,3 +80,6 @@ pub fn monitor<'s>(
     }
     statistics
 }
+
+#[cfg(test)]
+mod tests;

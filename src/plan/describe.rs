@@ -1,5 +1,6 @@
 //! The plan in words, as `check` prints it.
 
+mod accuracy;
 mod alerts;
 
 use std::fmt::Write;
@@ -95,6 +96,7 @@ impl Plan {
         for monitor in &self.monitors {
             let window = format_duration(monitor.window);
             writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            self.write_accuracy(out, monitor)?;
             if let Some(drift) = &monitor.drift {
                 write_drift(out, drift)?;
             }
