@@ -3,9 +3,11 @@
 pub mod chaos;
 pub mod checkpoints;
 pub mod decode;
+pub mod detectors;
 pub mod end_to_end;
 mod end_to_end_baseline;
 pub mod end_to_end_kafka;
+pub mod labels;
 pub mod online;
 pub mod recovery;
 pub mod score;

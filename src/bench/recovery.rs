@@ -311,7 +311,7 @@ fn steady(options: &Options, rate: u32, summary: &Value) -> anyhow::Result<Stead
     })
 }
 
-fn number(summary: &Value, pointer: &str) -> anyhow::Result<f64> {
+pub(super) fn number(summary: &Value, pointer: &str) -> anyhow::Result<f64> {
     summary.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("the job's summary has no {pointer}"))
 }
 
@@ -321,7 +321,7 @@ fn median(mut list: Vec<f64>) -> f64 {
     if list.len().is_multiple_of(2) { (list[middle - 1] + list[middle]) / 2.0 } else { list[middle] }
 }
 
-fn unix_ms() -> f64 {
+pub(super) fn unix_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e3
 }
 
@@ -354,14 +354,7 @@ impl Bench<'_> {
             let interval = format!("checkpoint.interval={}ms", self.options.interval.as_millis());
             command.arg("--state").arg(state).args(["--set", &interval]);
         }
-        let (summary, log) = (self.dir.join("summary"), self.dir.join("log"));
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(File::create(&summary)?)
-            .stderr(File::create(&log)?)
-            .spawn()
-            .context("cannot start the job")?;
-        Ok(Job { child, what: what.to_owned(), summary, log })
+        Job::spawn(command, what, self.dir)
     }
 
     /// What ticks wait for the log in a directory, at a steady rate.
@@ -376,7 +369,7 @@ impl Bench<'_> {
 }
 
 /// The job's process.
-struct Job {
+pub(super) struct Job {
     child: Child,
     what: String,
     summary: PathBuf,
@@ -384,8 +377,20 @@ struct Job {
 }
 
 impl Job {
+    /// Starts it; what it prints goes to files in a directory.
+    pub(super) fn spawn(mut command: Command, what: &str, dir: &Path) -> anyhow::Result<Job> {
+        let (summary, log) = (dir.join("summary"), dir.join("log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&summary)?)
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("cannot start the job")?;
+        Ok(Job { child, what: what.to_owned(), summary, log })
+    }
+
     /// Waits for its end and returns its summary.
-    fn end(mut self) -> anyhow::Result<Value> {
+    pub(super) fn end(mut self) -> anyhow::Result<Value> {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the job ({}) does not end", self.what);
@@ -403,7 +408,7 @@ impl Job {
     }
 
     /// Lets it run until its tick log has so many ticks and an epoch is committed: time would tell nothing on a machine that others use.
-    fn reads(mut self, state: &Path, count: u64) -> anyhow::Result<Self> {
+    pub(super) fn reads(mut self, state: &Path, count: u64) -> anyhow::Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         // While the job makes it, a log may not be readable.
         while ticks::read(state).map_or(0, |log| log.next) < count || newest_epoch(state)? == 0 {
@@ -447,7 +452,7 @@ impl Job {
     }
 
     /// `kill -9`.
-    fn kill(mut self) -> anyhow::Result<()> {
+    pub(super) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use crate::base::parse_duration;
-use crate::bench::{chaos, checkpoints, decode, end_to_end, end_to_end_kafka, online, recovery, score, windows};
+use crate::bench::{
+    chaos, checkpoints, decode, detectors, end_to_end, end_to_end_kafka, labels, online, recovery, score, windows,
+};
 
 /// The benchmarks.
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,8 @@ pub enum BenchCommand {
     ///
     /// With the schema known only at run time, beside decoders written for this one schema, on one thread.
     Decode(DecodeArgs),
+    /// Change detectors over a stream of errors, on one thread.
+    Detectors(DetectorsArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -40,6 +44,11 @@ pub enum BenchCommand {
     /// and without checkpoints, in turn; killed at full speed and at a steady rate, and restarted; and what its ticks wait
     /// for the tick log.
     Recovery(RecoveryArgs),
+    /// What statistics of predictions and labels cost, and how long a restart takes while predictions wait for labels.
+    ///
+    /// The job of `bench end_to_end` with labels, run with and without its monitor, in turn; and a job that is killed with
+    /// kill -9 while a million predictions of 45 days wait for their labels.
+    Labels(LabelsArgs),
     /// Jobs that are killed, stopped, woken and robbed at random; they must leave what an undisturbed run leaves.
     ///
     /// Each schedule is a small job that is started again and again: killed at a failpoint or at any time, stopped and
@@ -112,6 +121,20 @@ pub struct DecodeArgs {
     json: bool,
 }
 
+/// Arguments of `bench detectors`.
+#[derive(Args, Debug)]
+pub struct DetectorsArgs {
+    /// Length of the stream.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    errors: u64,
+    /// Write the stream here, a byte for each error.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Arguments of `bench end_to_end`.
 #[derive(Args, Debug)]
 pub struct EndToEndArgs {
@@ -156,6 +179,29 @@ pub struct OnlineArgs {
     /// Run each side this often, in turn; the figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench labels`.
+#[derive(Args, Debug)]
+pub struct LabelsArgs {
+    /// Number of events of the job whose throughput is measured.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
+    /// Number of predictions that wait when the job is killed.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(200_000..))]
+    waiting: u64,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Run each side this often, in turn; the loss is the median of the pairs.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Count scores in this many bins instead of each for itself.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    bins: Option<u32>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -257,6 +303,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = decode::run(&decode::Options { seconds: args.seconds })?;
             show(&report, args.json, ToString::to_string)
         }
+        BenchCommand::Detectors(args) => {
+            let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
+            show(&report, args.json, ToString::to_string)
+        }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
@@ -287,6 +337,17 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let (redis, entities) = (args.redis, args.entities as usize);
             let report = online::run(&online::Options { redis, entities, runs: args.runs })?;
             show(&report, args.json, online_text)
+        }
+        BenchCommand::Labels(args) => {
+            let report = labels::run(&labels::Options {
+                program: std::env::current_exe().context("cannot find the program itself")?,
+                events: args.events,
+                waiting: args.waiting,
+                workers: args.workers,
+                runs: args.runs,
+                bins: args.bins,
+            })?;
+            show(&report, args.json, labels_text)
         }
         BenchCommand::Recovery(args) => {
             let report = recovery::run(&recovery::Options {
@@ -395,6 +456,25 @@ fn online_text(report: &online::Report) -> String {
         report.row_bytes,
         columns(&sides, &[1]),
         report.ratio,
+    )
+}
+
+fn labels_text(report: &labels::Report) -> String {
+    format!(
+        "{} events, {}\n\
+         {:.3} M events/s without the monitor, {:.3} with it: {:.1} % lost (pairs: {})\n\
+         killed while {} predictions waited: loaded {} after {:.0} ms, caught up with {} ticks after {:.0} ms\n",
+        grouped(report.events),
+        workers(usize::from(report.workers)),
+        report.plain_m_events_per_s,
+        report.monitored_m_events_per_s,
+        report.loss_percent,
+        report.losses_percent.iter().map(|loss| format!("{loss:.1}")).collect::<Vec<_>>().join(", "),
+        grouped(report.waiting),
+        bytes(report.state_bytes),
+        report.loaded_ms,
+        grouped(report.replayed_ticks),
+        report.caught_up_ms,
     )
 }
 

@@ -18,6 +18,8 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
+use super::monitor::alerts::{Alerts, alerts};
+use super::monitor::receivers::{self, Receiver};
 use super::monitor::{self, Statistics};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
@@ -59,6 +61,8 @@ pub struct Resources {
     pub topics: Vec<OpenTopic>,
     /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
     pub outboxes: Option<Outboxes>,
+    /// Who is told of alerts, topics apart.
+    pub receivers: Vec<Receiver>,
 }
 
 /// An online store open for a running job.
@@ -139,7 +143,9 @@ impl Resources {
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?.flatten();
-        Ok(Resources { chains, tables, dead_letters, models, online, topics: Vec::new(), outboxes: None })
+        let receivers = receivers::open(plan)?;
+        let (topics, outboxes) = (Vec::new(), None);
+        Ok(Resources { chains, tables, dead_letters, models, online, topics, outboxes, receivers })
     }
 
     /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
@@ -239,6 +245,7 @@ impl<'s> Graph<'_, 's> {
             turned_away.push(dead);
         }
         let statistics = self.monitors(&scored);
+        let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
             (!rows.is_empty()).then(|| self.scope.concatenate(rows))
@@ -250,6 +257,12 @@ impl<'s> Graph<'_, 's> {
                 TopicOrigin::Statistics(monitor) => {
                     let rows = statistics.iter().filter(|s| s.monitor == *monitor).map(|s| s.rows.clone());
                     Some(self.scope.concatenate(rows.collect::<Vec<_>>()))
+                }
+                TopicOrigin::Table(Origin::Alerts) => alerts.as_ref().map(|alerts| alerts.rows.clone()),
+                TopicOrigin::Alerts(receiver) => {
+                    let name = &plan.receivers[*receiver].name;
+                    let theirs = alerts.as_ref().and_then(|a| a.topics.iter().find(|(topic, _)| topic == name));
+                    theirs.map(|(_, rows)| rows.clone())
                 }
                 TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
                 TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
@@ -272,9 +285,10 @@ impl<'s> Graph<'_, 's> {
                 Origin::Model(model) => Some(scored[*model].clone()),
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
                 Origin::Statistics(kind) => of_kind(*kind),
+                Origin::Alerts => alerts.as_ref().map(|alerts| alerts.rows.clone()),
             };
             if let Some(rows) = rows {
-                let ready_made = matches!(origin, Origin::Statistics(_));
+                let ready_made = matches!(origin, Origin::Statistics(_) | Origin::Alerts);
                 sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made });
             }
         }
@@ -289,7 +303,10 @@ impl<'s> Graph<'_, 's> {
                 None => self.follow(rows),
             }
         }
-        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)) {
+        let told = alerts
+            .into_iter()
+            .flat_map(|Alerts { rows, topics }| std::iter::once(rows).chain(topics.into_iter().map(|(_, rows)| rows)));
+        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told) {
             self.follow(rows);
         }
         if let Some(offline) = &plan.offline {

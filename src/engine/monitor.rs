@@ -1,8 +1,11 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
 pub mod accuracy;
+pub mod alerts;
+pub mod detect;
 pub mod matches;
 mod operation;
+pub mod receivers;
 
 use std::sync::Arc;
 
@@ -41,13 +44,17 @@ pub fn monitor<'s>(
     labels: Option<Port<'s>>,
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
+    statistics.extend(operation::operation(scope, shared, control, monitor));
     // What labels say of predictions: read by whatever compares the two.
     let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
-    if let Some(Matched { ripe, .. }) = matched {
-        let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
-        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
+    if let Some(Matched { rows, ripe }) = matched {
+        let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
+        if !shared.plan.monitors[monitor].detectors.is_empty() {
+            let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
+            statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
+        }
     }
-    statistics.extend(operation::operation(scope, shared, control, monitor));
     statistics
 }

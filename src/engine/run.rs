@@ -14,6 +14,7 @@ use super::EngineError;
 use super::checkpoint::{Checkpoints, Resumed, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore};
+use super::monitor::receivers::{self, ReceiverSummary};
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::outbox::{self, Staging};
@@ -88,6 +89,8 @@ pub struct RunSummary {
     pub turned_away: Vec<TurnedAway>,
     /// What the topics have got.
     pub topics: Vec<TopicSummary>,
+    /// What became of the alerts, by receiver; topics are above.
+    pub alerts: Vec<ReceiverSummary>,
     /// Ticks cut.
     pub ticks: u64,
     /// Wall time from the first read to the last commit, in seconds.
@@ -221,7 +224,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         }
     }
     let topics = super::topics::summaries(&shared.plan, &resources.topics);
-    Ok(summary(&shared, workers, seconds, topics))
+    let alerts = receivers::summaries(&resources.receivers);
+    Ok(RunSummary { alerts, ..summary(&shared, workers, seconds, topics) })
 }
 
 impl RunOptions {
@@ -422,6 +426,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         dead_letters: shared.dead_letters.load(Ordering::Relaxed),
         turned_away: shared.turned_away(),
         topics,
+        alerts: Vec::new(),
         ticks: shared.ticks.load(Ordering::Relaxed),
         seconds,
         keys: shared.keys.load(Ordering::Relaxed),

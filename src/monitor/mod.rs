@@ -1,11 +1,14 @@
 //! What is watched of models: how good predictions turn out to be as labels arrive, whether inputs drift, whether rows are
 //! sound, and who is told.
 //!
-//! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`windows`], which window a time
-//! is in and when it is told; [`matches`], predictions and the labels that come for them; [`accuracy`], what labels say of
-//! predictions; [`history`], what was told over time.
+//! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`history`], what was told over
+//! time; [`windows`], which window a time is in and when it is told; [`matches`], predictions and the labels that come for
+//! them; [`accuracy`], what labels say of predictions; [`detect`], changes in a stream of errors; [`alert`], what becomes of
+//! statistics that are wrong.
 
 pub mod accuracy;
+pub mod alert;
+pub mod detect;
 pub mod history;
 pub mod matches;
 pub mod stat;

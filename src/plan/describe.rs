@@ -1,5 +1,7 @@
 //! The plan in words, as `check` prints it.
 
+mod alerts;
+
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -93,7 +95,9 @@ impl Plan {
             let window = format_duration(monitor.window);
             writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
             monitor.latency.describe(out)?;
+            alerts::write_alerts(out, self, monitor)?;
         }
+        alerts::write_receivers(out, self)?;
         self.write_sinks(out)
     }
 

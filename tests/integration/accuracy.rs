@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
@@ -11,9 +12,11 @@ use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampMic
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
-use tidemill::base::format_time;
+use tidemill::base::{FAILPOINTS, format_time};
+use tidemill::bench::labels;
+use tidemill::store::offline::{TableReader, table_path};
 
-use crate::support::{Job, golden_data, onnx};
+use crate::support::{Job, golden_data, root, table_in};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -122,7 +125,7 @@ impl Bed {
             let _ = writeln!(text, "{},{},{value}", l.id, format_time(l.time));
         }
         bed.write("labels.csv", text);
-        fs::write(bed.path("model.onnx"), onnx::identity(width as u8)).expect("a model");
+        fs::write(bed.path("model.onnx"), labels::identity(width as u8)).expect("a model");
         let outputs: Vec<String> = (0..width).map(|i| format!("p{i}: 'y[{i}]'")).collect();
         bed.write(
             "job.yaml",
@@ -378,4 +381,108 @@ fn each_revision_is_what_was_known_whatever_the_ticks_and_workers() {
     for (workers, tick) in [(3, 1_000), (1, 17), (3, 40), (2, 1)] {
         assert_eq!(bed.run(workers, tick), first, "{workers} workers, ticks of {tick} rows");
     }
+}
+
+/// Runs a bed's job as a process with a state directory, to its end or to its death at a failpoint.
+fn start(bed: &Bed, place: &Path, workers: usize, failpoints: &str, sets: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.arg("run").arg(bed.path("job.yaml")).args(["--until-end", "--json", "--workers", &workers.to_string()]);
+    command.arg("--state").arg(place.join("state"));
+    sets.iter().for_each(|set| {
+        command.args(["--set", set]);
+    });
+    command.current_dir(root()).env(FAILPOINTS, failpoints).env("LAKE", place.join("lake"));
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_job_killed_again_and_again_tells_what_it_would_have_told() {
+    let (events, labels) = traffic();
+    let bed =
+        Bed::new(&events, &labels, "50h", &format!("{MONITOR}, card_precision: {{by: card, k: 5, exclude_found: 2d}}"));
+    let expected = bed.run(1, 1_000);
+    assert!(expected.iter().any(|t| t.metric == "card_precision" && t.revision > 2));
+    let sets = ["tick.rows=9", "checkpoint.rows=40"];
+    let place = TempDir::new().expect("a folder");
+    let deaths = [
+        "checkpoint.staged=kill@2",
+        "checkpoint.committed=kill@3",
+        "delta.moved=kill@2",
+        "checkpoint.published=kill@3",
+    ];
+    for (number, death) in deaths.into_iter().enumerate() {
+        let (ended, said) = start(&bed, place.path(), [1, 3, 2][number % 3], death, &sets);
+        assert!(!ended && said.contains("failpoint"), "{death}: {said}");
+    }
+    let (ended, said) = start(&bed, place.path(), 3, "", &sets);
+    assert!(ended, "{said}");
+    assert_eq!(told(&table_in(&place.path().join("lake"), "stats/accuracy", None)), expected);
+    // Another start finds nothing to tell.
+    assert!(start(&bed, place.path(), 1, "", &sets).0);
+    assert_eq!(told(&table_in(&place.path().join("lake"), "stats/accuracy", None)), expected);
+}
+
+#[test]
+fn a_label_corrected_weeks_later_changes_its_own_window_and_nothing_else() {
+    let start_of = 1_767_225_600_000_000;
+    let (mut events, mut labels) = (Vec::new(), Vec::new());
+    // Forty days with ten payments each; labels come the day after.
+    for id in 0..400 {
+        let time = start_of + (id / 10) * 24 * HOUR + (id % 10) * HOUR;
+        events.push(Event {
+            id,
+            time,
+            card: id % 3,
+            kind: ["a", "b"][id as usize % 2],
+            scores: vec![(id % 10) as f64 / 10.0],
+        });
+        labels.push(Label { id, time: time + 24 * HOUR, value: Some(f64::from(u8::from(id % 10 > 6))) });
+    }
+    let calm = Bed::new(&events, &labels, "30d", MONITOR).run(1, 20);
+    // What was no fraud on the third day is found to be one three weeks later.
+    let corrected = 22;
+    let at = start_of + 24 * 24 * HOUR + HOUR;
+    labels.push(Label { id: corrected, time: at, value: Some(1.0) });
+    labels.sort_by_key(|label| label.time);
+    let bed = Bed::new(&events, &labels, "30d", MONITOR);
+    let place = TempDir::new().expect("a folder");
+    let (ended, said) = start(&bed, place.path(), 2, "", &["tick.rows=20", "checkpoint.rows=20"]);
+    assert!(ended, "{said}");
+    let told_now = told(&table_in(&place.path().join("lake"), "stats/accuracy", None));
+    let window = start_of + 2 * 24 * HOUR;
+    let elsewhere = |told: &[Told]| -> Vec<Told> {
+        told.iter().filter(|t| t.window != window || t.segment == "kind=b").cloned().collect()
+    };
+    assert_eq!(elsewhere(&told_now), elsewhere(&calm));
+    let auc = |told: &[Told]| -> Vec<Told> {
+        let mine = told.iter().filter(|t| t.window == window && t.segment == "kind=a" && t.metric == "auc");
+        mine.cloned().collect()
+    };
+    let (before, after) = (auc(&calm), auc(&told_now));
+    let (last_before, told_then) = (&before[before.len() - 2], &after[after.len() - 2]);
+    assert_eq!((after.len(), told_then.revision), (before.len() + 1, last_before.revision + 1));
+    assert_eq!(told_then.as_of, start_of + 24 * 24 * HOUR + 6 * HOUR);
+    assert_ne!(told_then.value, last_before.value);
+    // The table's history: the version that brought the correction brought it to this window, and those before it have the
+    // old value.
+    let directory = table_path(&place.path().join("lake"), "stats/accuracy");
+    let newest = TableReader::open(&directory, None).expect("a table").version();
+    let mut changes = 0;
+    for version in 1..=newest {
+        let read = |version| {
+            let batches = TableReader::open(&directory, Some(version)).and_then(|table| table.read(None));
+            batches.expect("a version").iter().flat_map(told).collect::<Vec<Told>>()
+        };
+        let (old, new) = (read(version - 1), read(version));
+        let added: Vec<Told> = new.into_iter().filter(|t| !old.contains(t)).collect();
+        let of_it: Vec<&Told> = added.iter().filter(|t| t.window == window && t.as_of == told_then.as_of).collect();
+        if of_it.is_empty() {
+            continue;
+        }
+        changes += 1;
+        assert!(of_it.iter().all(|t| t.segment != "kind=b"), "{of_it:?}");
+        assert!(old.iter().all(|t| t.window != window || t.as_of < told_then.as_of));
+    }
+    assert_eq!(changes, 1);
 }

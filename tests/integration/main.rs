@@ -1,6 +1,7 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
 mod accuracy;
+mod alerts;
 mod avro_peer;
 mod bad_input;
 mod card_fraud;
@@ -8,6 +9,7 @@ mod chaos;
 mod cli;
 mod delta;
 mod delta_upkeep;
+mod detectors;
 mod docker;
 mod exactly_once;
 mod generate;

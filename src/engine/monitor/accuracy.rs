@@ -106,21 +106,25 @@ pub fn accuracy<'s>(
 ) -> Rows<'s> {
     let described = &shared.plan.monitors[monitor];
     let outcomes = match measures(described) {
-        Some(measures) => graph(scope, &measures, (described.window, described.segments_max), ripe),
+        Some(measures) => {
+            let windows = (described.window, described.segments_max);
+            graph(scope, shared.checkpoints.first_tick, &measures, windows, ripe)
+        }
         None => scope.concatenate(Vec::<Outcomes<'s>>::new()),
     };
     told(scope, shared, control, monitor, outcomes)
 }
 
-/// The graph: changes go in, and what comes out for groups leaves with the boundary of it.
+/// The graph from tick `begin` on: changes go in, and what comes out for groups leaves with the boundary of it.
 pub fn graph<'s>(
     scope: Scope<'s, Tick>,
+    begin: Tick,
     measures: &Measures,
     (window, apart): (Micros, usize),
     ripe: Stream<'s, Tick, Vec<Ripe>>,
 ) -> Outcomes<'s> {
     scope.scoped::<Time, _, _>("accuracy", |inner| {
-        let Rounds { items, sums, ranked, cards } = rounds(inner, ripe.enter(inner));
+        let Rounds { items, sums, ranked, cards } = rounds(inner, begin, ripe.enter(inner));
         let of_queries = Arc::new(measures.clone());
         let queries = ranked
             .reduce_named("by query", move |_, items: &[(&Ranked, i64)], out: &mut Vec<(Sums, i64)>| {
@@ -184,7 +188,7 @@ struct Rounds<'s> {
 ///
 /// The outputs are not connected to the input: what timely knows of the times to come is the capability held here, at the
 /// next tick and the next round, and not the input's, which could come at any round.
-fn rounds<'s>(scope: Scope<'s, Time>, ripe: Stream<'s, Time, Vec<Ripe>>) -> Rounds<'s> {
+fn rounds<'s>(scope: Scope<'s, Time>, begin: Tick, ripe: Stream<'s, Time, Vec<Ripe>>) -> Rounds<'s> {
     let mut builder = OperatorBuilder::new("rounds".to_owned(), scope);
     let mut input = builder.new_input_connection(ripe, Pipeline, []);
     macro_rules! output {
@@ -198,7 +202,9 @@ fn rounds<'s>(scope: Scope<'s, Time>, ripe: Stream<'s, Time, Vec<Ripe>>) -> Roun
     let (mut sums_out, sums) = output!((Group, Name), Sums);
     let (mut ranked_out, ranked) = output!(((Group, Name, By), Ranked), i64);
     let (mut cards_out, cards) = output!(((Group, By), (Score, bool)), i64);
-    builder.build(move |capabilities: Vec<Capability<Time>>| {
+    builder.build(move |mut capabilities: Vec<Capability<Time>>| {
+        // The sources wait for all that may come before the first tick, and nothing does.
+        capabilities.iter_mut().for_each(|held| held.downgrade(&Product::new(begin, Round::MIN)));
         let mut capabilities = Some(capabilities);
         let mut pending: BTreeMap<Tick, Vec<Ripe>> = BTreeMap::new();
         move |frontiers| {

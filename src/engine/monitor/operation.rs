@@ -39,7 +39,7 @@ pub fn operation<'s>(
     let plan = &shared.plan.monitors[monitor];
     let model = &shared.plan.models[plan.model];
     let mut core = Sampler::new(&model.name, &model.version, plan.latency);
-    let name = format!("{} operation", super::name(&shared.plan, &shared.plan.monitors[monitor]));
+    let name = format!("{} operation", super::name(&shared.plan, plan));
     let (shared, index, first) = (Arc::clone(shared), plan.model, scope.index() == 0);
     let logic = Box::new(move |info: &TickInfo, _: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
         if !first || !shared.checkpoints.publishes(info.tick) || !core.is_due(Instant::now(), info.last) {

@@ -6,6 +6,7 @@ use super::ProveOptions;
 use crate::base::{Epoch, Tick};
 use crate::engine::EngineError;
 use crate::engine::chain::chains;
+use crate::engine::monitor::alerts;
 use crate::engine::operators::{Changes, operators};
 use crate::engine::publish::{OFFLINE, StagedTables};
 use crate::engine::recovery::saved_sources;
@@ -13,6 +14,7 @@ use crate::engine::tables::{table_names, wanted};
 use crate::ingest::aligned::Aligned;
 use crate::ingest::ticks::{self, TickRecord};
 use crate::monitor::StatKind;
+use crate::monitor::alert::table::TABLE;
 use crate::plan::model::Plan;
 use crate::state::manifest::{self, Manifest};
 use crate::state::{Store, open_savepoint};
@@ -185,6 +187,7 @@ fn same_job(plan: &Plan, newest: &Manifest, place: &str) -> Result<(), EngineErr
 pub fn open_tables(plan: &Plan) -> Result<Vec<RecordedTable>, EngineError> {
     let Some(offline) = &plan.offline else { return Ok(Vec::new()) };
     let is_exact = |name: &String| StatKind::ALL.iter().all(|kind| kind.is_exact() || kind.table() != name);
+    let is_exact = |name: &String| is_exact(name) && (name != TABLE || alerts::is_exact(plan));
     let names = table_names(plan).into_iter().filter(|name| wanted(offline, name) && is_exact(name));
     names.map(|name| Ok(RecordedTable { reader: open(Path::new(&offline.uri), &name)?, name })).collect()
 }

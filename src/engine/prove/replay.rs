@@ -97,6 +97,9 @@ pub fn prepare(recorded: &Recorded, place: &Path) -> Result<(), EngineError> {
 pub fn redirected(plan: &Plan, place: &Path, with_online: bool) -> Plan {
     let mut plan = plan.clone();
     plan.topics.clear();
+    // Alerts are made again, and nobody is told of them.
+    plan.receivers.clear();
+    plan.monitors.iter_mut().flat_map(|monitor| &mut monitor.alerts).for_each(|alert| alert.to.clear());
     plan.checkpoint.uri = None;
     if let Some(offline) = &mut plan.offline {
         offline.uri = lake(place).display().to_string();

@@ -1,7 +1,6 @@
 //! What is watched of a model.
 
-use super::AccuracyPlan;
-use super::LatencyPlan;
+use super::{AccuracyPlan, AlertPlan, DetectorPlan, LatencyPlan};
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -23,10 +22,14 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
-    /// How good predictions turn out to be, where there are labels.
-    pub accuracy: Option<AccuracyPlan>,
     /// How its latency and the job's operation are looked at.
     pub latency: LatencyPlan,
+    /// How good predictions turn out to be, where there are labels.
+    pub accuracy: Option<AccuracyPlan>,
+    /// Change detectors over its errors.
+    pub detectors: Vec<DetectorPlan>,
+    /// Rules by which its statistics become alerts.
+    pub alerts: Vec<AlertPlan>,
 }
 
 /// What a model does.

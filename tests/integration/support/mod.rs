@@ -2,7 +2,6 @@
 
 pub mod kafka;
 pub mod lake;
-pub mod onnx;
 pub mod redis;
 pub mod rows;
 pub mod s3;
