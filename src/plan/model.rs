@@ -20,8 +20,8 @@ use url::Url;
 use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
-pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, ReferencePlan};
 pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
+pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, ReferencePlan};
 pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.

@@ -117,10 +117,8 @@ pub(super) fn addressed(model: &str, parts: &[Vec<u8>]) -> Result<Option<RecordB
     if parts.is_empty() {
         return Ok(None);
     }
-    let schema = Schema::new(vec![
-        Field::new("monitor", DataType::Utf8, false),
-        Field::new("part", DataType::Binary, false),
-    ]);
+    let schema =
+        Schema::new(vec![Field::new("monitor", DataType::Utf8, false), Field::new("part", DataType::Binary, false)]);
     let names = StringArray::from_iter_values(parts.iter().map(|_| model));
     let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(BinaryArray::from_iter_values(parts))];
     RecordBatch::try_new(Arc::new(schema), columns).map(Some).map_err(EngineError::arrow)

@@ -689,7 +689,8 @@ mod labels {
         assert_ne!(last[0].value, last[1].value);
         // Counted by hand: the mean of the window against that of the one before.
         let mean = |window: i64, corrected: bool| {
-            let of = |(time, _, _, sign): &&(i64, i64, f64, i64)| time / (2 * HOUR) == window && (corrected || *sign > 0);
+            let of =
+                |(time, _, _, sign): &&(i64, i64, f64, i64)| time / (2 * HOUR) == window && (corrected || *sign > 0);
             let mut changes = changes();
             if !corrected {
                 changes.retain(|change| change.1 - change.0 == HOUR * 3 / 2);
