@@ -507,16 +507,21 @@ fn drift_text(report: &drift::Report) -> String {
         report.binary_search_ns_per_value,
     );
     if let Some(job) = &report.job {
-        let losses: Vec<String> = job.losses_percent.iter().map(|loss| format!("{loss:.1}")).collect();
+        let list = |losses: &[f64]| losses.iter().map(|loss| format!("{loss:.1}")).collect::<Vec<_>>().join(", ");
         text.push_str(&format!(
-            "a job of {} events, {}: {:.2} s without a monitor, {:.2} with: {:.1} % lost (pairs: {}), {:.0} ns per event\n",
+            "a job of {} events, {}: {:.2} s without a monitor, {:.2} with: {:.1} % lost (pairs: {})\n\
+             processor time {:.2} s without, {:.2} with: {:.1} % lost (pairs: {}), {:.0} ns per event\n",
             grouped(job.events),
             workers(job.workers),
             job.plain_seconds,
             job.monitored_seconds,
             job.loss_percent,
-            losses.join(", "),
-            job.ns_per_event,
+            list(&job.losses_percent),
+            job.plain_cpu_seconds,
+            job.monitored_cpu_seconds,
+            job.cpu_loss_percent,
+            list(&job.cpu_losses_percent),
+            job.cpu_ns_per_event,
         ));
     }
     text

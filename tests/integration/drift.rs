@@ -22,6 +22,8 @@ use crate::support::{Job, Lake, root, table_in};
 
 const DAY: f64 = 86_400e6;
 const METRICS: [Metric; 5] = [Metric::Psi, Metric::Ks, Metric::Js, Metric::Wasserstein, Metric::ShiftSd];
+/// The label, whose windows are told again as labels come.
+const LABEL: &str = "is_fraud";
 const WATCHED: [&str; 4] = ["amount", "customer__nb_tx_1d", "customer__avg_amount_7d", "terminal__risk_7d"];
 
 /// The card fraud job with a monitor.
@@ -47,8 +49,8 @@ fn job(file: &Path) -> Job {
 
 fn monitor(reference: &str) -> String {
     format!(
-        "    drift: {{features: [psi, ks, js, wasserstein, shift_sd], prediction: [psi, ks], columns: [{}], \
-         prediction_reference: {{past: 2d}}, reference: {reference}}}\n    \
+        "    drift: {{features: [psi, ks, js, wasserstein, shift_sd], prediction: [psi, ks], label: [js, shift_sd], \
+         columns: [{}], prediction_reference: {{past: 2d}}, label_reference: {{past: 2d}}, reference: {reference}}}\n    \
          quality: [nulls, range, missing, freshness, volume]\n",
         WATCHED.join(", ")
     )
@@ -62,6 +64,9 @@ fn told(table: &RecordBatch) -> BTreeMap<(i64, String, String), Option<f64>> {
     let starts = values(table, "window_start");
     let mut told = BTreeMap::new();
     for (row, value) in values(table, "value").into_iter().enumerate() {
+        if subjects.value(row) == LABEL {
+            continue;
+        }
         let day = (starts[row].expect("a window") / DAY) as i64;
         let key = (day, subjects.value(row).to_owned(), metrics.value(row).to_owned());
         assert_eq!(values(table, "revision")[row], Some(1.0), "{key:?}");
@@ -134,6 +139,24 @@ fn windows_are_what_their_rows_say() {
         assert_eq!(of("volume_ratio").is_some(), *day > first);
     }
     assert!(compared > 100, "{compared}");
+    // Labels come a day later; those of all days but the last are known at the end.
+    let mut labelled = BTreeMap::new();
+    let table = lake.table("stats/drift", None);
+    let subjects = cast(table.column_by_name("subject").expect("a column"), &DataType::Utf8).expect("a text");
+    let of_label: BooleanArray = subjects.as_string::<i32>().iter().map(|s| Some(s == Some(LABEL))).collect();
+    let told = filter_record_batch(&table, &of_label).expect("rows");
+    let columns = ["window_start", "rows", "revision", "value"].map(|name| values(&told, name));
+    for row in 0..told.num_rows() {
+        let [start, rows, revision, value] = columns.each_ref().map(|column| column[row]);
+        let day = (start.expect("a window") / DAY) as i64;
+        let last = labelled.entry(day).or_insert((revision, rows, value));
+        *last = if last.0 < revision { (revision, rows, value) } else { *last };
+    }
+    for (day, rows) in days.iter().filter(|(day, _)| **day < first + 6) {
+        let (_, told, value) = labelled[day];
+        assert_eq!(told, Some(rows.num_rows() as f64), "labels of day {day}");
+        assert_eq!(value.is_some(), *day >= first + 2, "day {day}");
+    }
 }
 
 #[test]
