@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -155,7 +155,7 @@ fn alerts_are_the_same_at_any_number_of_workers_and_all_are_delivered() {
 }
 
 /// A run of the program; whether it was killed.
-fn process(file: &PathBuf, dir: &TempDir, pager: &Pager, failpoints: &str, workers: usize) -> bool {
+fn process(file: &Path, dir: &TempDir, pager: &Pager, failpoints: &str, workers: usize) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.arg("run").arg(file).args(["--until-end", "--json", "--workers", &workers.to_string()]);
     command.arg("--state").arg(dir.path().join("state"));

@@ -106,6 +106,9 @@ pub fn alerts<'s>(
     Some(Alerts { rows, topics: topics.into_iter().zip(outputs).collect() })
 }
 
+/// Models of one slot, and receivers with what they have not taken.
+type InSlot = (Vec<String>, Vec<(String, Alert)>);
+
 /// The alerts between their ticks; knows nothing of timely.
 struct AlertCore {
     machine: Machine,
@@ -164,7 +167,7 @@ impl AlertCore {
 
     /// The state by slot: the length of what the machine saves, that, and what waits.
     fn export(&mut self) -> Vec<SlotBytes> {
-        let mut slots: BTreeMap<u16, (Vec<String>, Vec<(String, Alert)>)> = BTreeMap::new();
+        let mut slots: BTreeMap<u16, InSlot> = BTreeMap::new();
         for model in self.machine.models() {
             slots.entry(slot_of_text(model)).or_default().0.push(model.to_owned());
         }
@@ -172,7 +175,7 @@ impl AlertCore {
             let waiting = &mut slots.entry(slot_of_text(&alert.model)).or_default().1;
             waiting.push((receiver.clone(), alert.clone()));
         }
-        let encode = |(slot, (models, waiting)): (u16, (Vec<String>, Vec<(String, Alert)>))| {
+        let encode = |(slot, (models, waiting)): (u16, InSlot)| {
             let machine = self.machine.save(|model| models.iter().any(|m| m == model)).unwrap_or_default();
             let mut bytes = (machine.len() as u64).to_le_bytes().to_vec();
             bytes.extend_from_slice(&machine);
