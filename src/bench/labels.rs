@@ -179,8 +179,9 @@ fn labels_of(events: &RecordBatch) -> anyhow::Result<RecordBatch> {
     let ids = events.column(0).as_primitive::<Int64Type>();
     let amounts = events.column(3).as_primitive::<Float64Type>().values();
     let times = events.column(4).as_primitive::<TimestampMillisecondType>().values();
-    let positive =
-        |(id, amount): (&i64, &f64)| i32::from(id.wrapping_mul(2_654_435_761) as u32 % 10 == 0 || *amount > 500.0);
+    let positive = |(id, amount): (&i64, &f64)| {
+        i32::from((id.wrapping_mul(2_654_435_761) as u32).is_multiple_of(10) || *amount > 500.0)
+    };
     let columns: [(&str, ArrayRef); 3] = [
         ("txn_id", Arc::new(ids.clone())),
         ("known_at", Arc::new(TimestampMillisecondArray::from_iter_values(times.iter().map(|time| time + DELAY_MS)))),

@@ -41,7 +41,7 @@ pub fn stats_of(kind: StatKind, batch: &RecordBatch) -> Result<Vec<Stat>, String
     let float =
         |column: &ArrayRef, row: usize| column.is_valid(row).then(|| column.as_primitive::<Float64Type>().value(row));
     let int = |column: &ArrayRef, row: usize| {
-        column.is_valid(row).then(|| column.as_primitive::<Int64Type>().value(row)).unwrap_or(0)
+        if column.is_valid(row) { column.as_primitive::<Int64Type>().value(row) } else { 0 }
     };
     let time = |column: &ArrayRef, row: usize| {
         column.is_valid(row).then(|| column.as_primitive::<TimestampMicrosecondType>().value(row))

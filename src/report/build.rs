@@ -345,7 +345,7 @@ impl<'a> Of<'a> {
             .collect();
         let alarms = |row: &[Option<Cell>]| row.iter().flatten().filter(|cell| cell.alarm).count();
         // What drifts first; the others stay by name.
-        rows.sort_by(|a, b| alarms(&b.1).cmp(&alarms(&a.1)));
+        rows.sort_by_key(|row| std::cmp::Reverse(alarms(&row.1)));
         Some(Heat { windows, together, rows })
     }
 
@@ -479,7 +479,7 @@ fn worst(points: &[Point], metric: &str) -> Option<Point> {
     let pick = match better(metric) {
         Better::Less => valued().max_by(|a, b| a.0.total_cmp(&b.0)),
         Better::More => valued().min_by(|a, b| a.0.total_cmp(&b.0)),
-        Better::Neither => valued().last(),
+        Better::Neither => valued().next_back(),
     };
     let (first, last) = (points.first()?, points.last()?);
     let mut one = pick.map_or(last, |(_, point)| point).clone();

@@ -259,7 +259,7 @@ fn the_page_is_sound_and_its_numbers_are_the_tables() {
 /// Whether a text for people is a number, rounded.
 fn is_near(value: f64, text: &str) -> bool {
     let text = text.replace('\u{202f}', "").replace('−', "-");
-    let (number, unit) = text.find(|c: char| c == ' ' || c == '/').map_or((text.as_str(), ""), |at| text.split_at(at));
+    let (number, unit) = text.find([' ', '/']).map_or((text.as_str(), ""), |at| text.split_at(at));
     let Ok(number) = number.parse::<f64>() else { return false };
     let raised = |c: char| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().position(|r| r == c).map(|d| d.to_string()).unwrap_or("-".into());
     let scale = match unit.trim() {

@@ -312,10 +312,10 @@ impl Pages {
     #[inline(always)]
     fn count(&mut self, x: f64) {
         let cell = fixed_cell(x) as usize;
-        let mut page = self.index[cell / PAGE & 4095];
+        let mut page = self.index[(cell / PAGE) & 4095];
         if page == u16::MAX {
             page = self.pages.len() as u16;
-            self.index[cell / PAGE & 4095] = page;
+            self.index[(cell / PAGE) & 4095] = page;
             self.pages.push([(0, 0); PAGE]);
         }
         let (count, sum) = &mut self.pages[page as usize][cell % PAGE];

@@ -160,7 +160,6 @@ impl Job {
         self.watermark = watermark;
     }
 
-    #[expect(clippy::type_complexity, reason = "a test's own rows")]
     fn note(&mut self, worker: usize, heard: Vec<(i64, u64, String, i64, i64, Vec<i64>, Vec<u32>)>) {
         for (window, ord, change, due, diff, groups, segments) in heard {
             if change != "Orphan" {
