@@ -10,6 +10,8 @@ pub mod kafka;
 pub mod monitor;
 pub mod ops;
 pub mod plan;
+pub mod report;
 pub mod score;
 pub mod state;
 pub mod store;
+pub mod telemetry;

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("ops", &["base"]),
     ("state", &["base"]),
+    ("telemetry", &["base"]),
     ("kafka", &["base"]),
     ("plan", &["base", "ops"]),
     ("ingest", &["base", "ops", "kafka", "plan"]),
@@ -21,9 +22,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["base", "ops", "kafka", "plan"]),
     ("score", &["base", "plan"]),
     ("monitor", &["base", "ops", "plan"]),
-    ("engine", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "monitor"]),
+    (
+        "engine",
+        &["base", "ops", "state", "telemetry", "kafka", "plan", "ingest", "features", "store", "score", "monitor"],
+    ),
+    ("report", &["base", "plan", "store", "monitor"]),
     ("bench", &["base", "ops", "state", "kafka", "plan", "ingest", "features", "store", "score", "monitor", "engine"]),
-    ("cli", &["base", "state", "kafka", "plan", "ingest", "store", "monitor", "engine", "bench"]),
+    (
+        "cli",
+        &["base", "state", "telemetry", "kafka", "plan", "ingest", "store", "monitor", "engine", "report", "bench"],
+    ),
 ];
 
 /// Longer files are looked at again at 500 lines and refused past this.

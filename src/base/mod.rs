@@ -4,6 +4,8 @@ mod error;
 mod failpoint;
 mod key;
 mod position;
+mod random;
+mod seal;
 mod secret;
 mod setting;
 mod size;
@@ -13,10 +15,12 @@ pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
 pub use position::{Ord64, Position};
+pub use random::{SplitMix64, any_seed};
+pub use seal::{seal, unseal};
 pub use secret::{SecretText, is_secret_reference};
 pub use setting::shown_setting;
 pub use size::{format_bytes, parse_bytes};
-pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time};
+pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time, wall_clock};
 
 /// The timely timestamp of a small group of input: dense, from 0, cut by worker 0.
 pub type Tick = u64;

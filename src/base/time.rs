@@ -1,10 +1,17 @@
 //! Event time: microseconds since 1970-01-01T00:00:00Z, and durations as users write them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// Event time in microseconds since the Unix epoch, UTC.
 pub type EventTime = i64;
 
 /// A length of time in microseconds.
 pub type Micros = i64;
+
+/// The wall clock, in microseconds since 1970; 0 before.
+pub fn wall_clock() -> EventTime {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as EventTime)
+}
 
 const UNITS: [(&str, Micros); 7] = [
     ("d", 86_400_000_000),

@@ -13,6 +13,7 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use serde::{Deserialize, Serialize};
 
+use crate::base::SplitMix64;
 use crate::ingest::{MessageDecoder, message_decoder, parse_avsc};
 use crate::plan::model::{AvroFormat, AvroWriter, MessageFormat};
 
@@ -190,14 +191,8 @@ struct Event {
 }
 
 fn events() -> Vec<Event> {
-    // Splitmix64.
-    let mut state = 7u64;
-    let mut below = |n: u64| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % n
-    };
+    let mut random = SplitMix64::new(7);
+    let mut below = |n: u64| random.below(n);
     let event = |i: usize| Event {
         tx_id: 12_000_000 + i as i64,
         ts: 1_767_225_600_000_000 + i as i64 * 1_234_567,

@@ -150,7 +150,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     for _ in 0..options.runs.max(1) {
         // Every side writes over rows that are there: the first only fills.
         for (side, seconds) in [None, Some(&mut engine), Some(&mut compared), Some(&mut bare)].into_iter().enumerate() {
-            let store = RedisStore::open(&place, Clock::Event, std::slice::from_ref(&schema))?;
+            let store = RedisStore::open(&place, Clock::Event, std::slice::from_ref(&schema), None)?;
             let stamp = |tick: u64| Stamp { generation: store.generation(), tick };
             let mut writer = store.writer("0");
             if side == 2 {

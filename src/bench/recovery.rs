@@ -17,14 +17,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use arrow::error::ArrowError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::end_to_end::Scratch;
-use super::w1_data::W1Data;
+use super::w1_data::{self, W1Data};
 use super::windows;
 use crate::ingest::ticks;
 
@@ -165,18 +163,8 @@ fn data(options: &Options) -> W1Data {
     W1Data { events: options.events as usize, cards: options.keys as usize, span_ms, ..W1Data::default() }
 }
 
-fn write(data: &W1Data, path: &Path) -> anyhow::Result<()> {
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(File::create(path)?, W1Data::schema(), Some(properties))?;
-    for batch in data.batches() {
-        writer.write(&around(&batch, data.cards)?)?;
-    }
-    writer.close()?;
-    Ok(())
-}
-
 /// The batch with some of its events going round the cards.
-fn around(batch: &RecordBatch, cards: usize) -> anyhow::Result<RecordBatch> {
+fn around(batch: &RecordBatch, cards: usize) -> Result<RecordBatch, ArrowError> {
     let ids = batch.column(0).as_primitive::<Int64Type>().values();
     let drawn = batch.column(1).as_primitive::<Int64Type>().values();
     let card = |(id, drawn): (&i64, &i64)| match (*id as usize / 5, *id as usize % 5) {
@@ -185,7 +173,7 @@ fn around(batch: &RecordBatch, cards: usize) -> anyhow::Result<RecordBatch> {
     };
     let mut columns = batch.columns().to_vec();
     columns[1] = Arc::new(ids.iter().zip(drawn).map(card).collect::<Int64Array>()) as ArrayRef;
-    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    RecordBatch::try_new(batch.schema(), columns)
 }
 
 /// Measures.
@@ -200,7 +188,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let dir = Scratch::new("recovery")?;
     let input = dir.0.join("tx.parquet");
     let data = data(options);
-    write(&data, &input)?;
+    w1_data::write(&input, data.batches().map(|batch| around(&batch, data.cards)))?;
     let job = windows::job(&input, "ts", data.disorder_ms * 1_000, false);
     fs::write(dir.0.join("job.yaml"), job)?;
     let bench = Bench { options, dir: &dir.0 };

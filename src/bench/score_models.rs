@@ -6,6 +6,8 @@ use tract_onnx::pb::{
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto, tensor_shape_proto, type_proto,
 };
 
+use crate::base::SplitMix64;
+
 /// Inputs of every model.
 pub const INPUTS: usize = 20;
 
@@ -28,25 +30,17 @@ pub fn all() -> Vec<Box<dyn BenchModel>> {
 
 /// Rows to score, each input roughly uniform in (−2, 2).
 pub fn rows(n: usize) -> Vec<[f32; INPUTS]> {
-    let mut noise = Noise(0x5eed);
+    let mut noise = Noise(SplitMix64::new(0x5eed));
     (0..n).map(|_| std::array::from_fn(|_| 4.0 * noise.unit() - 2.0)).collect()
 }
 
-/// A small generator of made-up weights (SplitMix64).
-struct Noise(u64);
+/// Made-up weights.
+struct Noise(SplitMix64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// In [0, 1).
     fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u32 << 24) as f32
+        (self.0.word() >> 40) as f32 / (1u32 << 24) as f32
     }
 
     fn weight(&mut self, scale: f32) -> f32 {
@@ -68,10 +62,10 @@ struct Trees {
 
 impl Trees {
     fn new(trees: usize, depth: usize) -> Trees {
-        let mut noise = Noise(1);
+        let mut noise = Noise(SplitMix64::new(1));
         let inner = (1 << depth) - 1;
         let splits = (0..trees)
-            .map(|_| (0..inner).map(|_| ((noise.next() % INPUTS as u64) as usize, noise.weight(1.5))).collect())
+            .map(|_| (0..inner).map(|_| (noise.0.below(INPUTS as u64) as usize, noise.weight(1.5))).collect())
             .collect();
         let leaves = (0..trees).map(|_| (0..1 << depth).map(|_| noise.weight(0.1)).collect()).collect();
         Trees { depth, splits, leaves }
@@ -151,7 +145,7 @@ struct Mlp {
 
 impl Mlp {
     fn new(sizes: &[usize]) -> Mlp {
-        let mut noise = Noise(2);
+        let mut noise = Noise(SplitMix64::new(2));
         let layer = |w: &[usize]| {
             let scale = (2.0 / w[0] as f32).sqrt();
             let weights = (0..w[0] * w[1]).map(|_| noise.weight(scale)).collect();
@@ -216,7 +210,7 @@ struct Logistic {
 
 impl Logistic {
     fn new() -> Logistic {
-        let mut noise = Noise(3);
+        let mut noise = Noise(SplitMix64::new(3));
         Logistic { weights: (0..INPUTS).map(|_| noise.weight(0.5)).collect(), bias: 0.1 }
     }
 }

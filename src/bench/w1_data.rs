@@ -11,10 +11,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+
+use crate::base::SplitMix64;
 
 /// What to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +75,7 @@ impl W1Data {
 
     /// The rows in arrival order.
     pub fn batches(&self) -> impl Iterator<Item = RecordBatch> {
-        let mut random = Random(self.seed);
+        let mut random = SplitMix64::new(self.seed);
         let cards = Draw::new(self.cards, Some(self.card_exponent));
         let merchants = Draw::new(self.merchants, self.merchant_exponent);
         let schema = Self::schema();
@@ -91,7 +94,7 @@ impl W1Data {
                 columns.0.push(cards.draw(&mut random));
                 columns.1.push(merchants.draw(&mut random));
                 columns.2.push(amount(&mut random));
-                columns.3.push(arrival - random.below(data.disorder_ms.max(1) as u64) as i64);
+                columns.3.push(arrival - below(&mut random, data.disorder_ms.max(1) as u64) as i64);
             }
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(ids.map(|id| id as i64).collect::<Int64Array>()),
@@ -109,40 +112,34 @@ impl W1Data {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), parquet::errors::ParquetError> {
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let mut writer = ArrowWriter::try_new(File::create(path)?, Self::schema(), Some(properties))?;
-        for batch in self.batches() {
-            writer.write(&batch)?;
-        }
-        writer.close()?;
-        Ok(())
+        write(path, self.batches().map(Ok))
     }
 }
 
-/// SplitMix64. Source: G. Steele et al., "Fast splittable pseudorandom number generators", 2014.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
+/// Writes rows of [`W1Data::schema`] as one Snappy-compressed Parquet file.
+///
+/// # Errors
+/// When the file cannot be written, and the first error among the rows.
+pub fn write(
+    path: &Path,
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> Result<(), parquet::errors::ParquetError> {
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut writer = ArrowWriter::try_new(File::create(path)?, W1Data::schema(), Some(properties))?;
+    for batch in batches {
+        writer.write(&batch?)?;
     }
+    writer.close()?;
+    Ok(())
+}
 
-    fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
-    }
-
-    /// Uniform in [0, 1).
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / 9_007_199_254_740_992.0
-    }
+/// A number below `n`: the upper bits decide, which is quicker than a remainder.
+fn below(random: &mut SplitMix64, n: u64) -> u64 {
+    ((u128::from(random.word()) * u128::from(n)) >> 64) as u64
 }
 
 /// Log-normal with a median of 30, in whole cents.
-fn amount(random: &mut Random) -> f64 {
+fn amount(random: &mut SplitMix64) -> f64 {
     let (u, v) = (1.0 - random.unit(), random.unit());
     let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
     (3000.0 * (1.1 * normal).exp()).round().clamp(1.0, 1.0e7) / 100.0
@@ -175,9 +172,9 @@ impl Draw {
         }
     }
 
-    fn draw(&self, random: &mut Random) -> i64 {
+    fn draw(&self, random: &mut SplitMix64) -> i64 {
         let Some(total) = self.sums.last() else {
-            return random.below(self.n as u64) as i64;
+            return below(random, self.n as u64) as i64;
         };
         let x = random.unit() * total;
         let rank = self.sums.partition_point(|sum| *sum <= x).min(self.n - 1);

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use crate::base::parse_duration;
 use crate::bench::{
-    chaos, checkpoints, decode, drift, end_to_end, end_to_end_kafka, labels, online, recovery, score, windows,
+    chaos, checkpoints, decode, detectors, drift, end_to_end, end_to_end_kafka, labels, online, recovery, score,
+    windows,
 };
 
 /// The benchmarks.
@@ -33,6 +34,8 @@ pub enum BenchCommand {
     /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
     /// with the rows that --keep leaves. Then the job of `bench end_to_end` with and without a monitor, in turn.
     Drift(DriftArgs),
+    /// Change detectors over a stream of errors, on one thread.
+    Detectors(DetectorsArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -119,6 +122,20 @@ pub struct DecodeArgs {
     /// Measure each format for this long.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     seconds: f64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench detectors`.
+#[derive(Args, Debug)]
+pub struct DetectorsArgs {
+    /// Length of the stream.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    errors: u64,
+    /// Write the stream here, a byte for each error.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -329,6 +346,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             })?;
             show(&report, args.json, drift_text)
         }
+        BenchCommand::Detectors(args) => {
+            let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
+            show(&report, args.json, ToString::to_string)
+        }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
@@ -336,10 +357,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             agree(report.same_results)
         }
         BenchCommand::Chaos(args) => {
-            let seed = args.seed.unwrap_or_else(|| {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                now.map_or(0, |since| u64::from(since.subsec_nanos()))
-            });
+            let seed = args.seed.unwrap_or_else(crate::base::any_seed);
             let options = chaos::Options {
                 program: std::env::current_exe().context("cannot find the program itself")?,
                 schedules: args.schedules,

@@ -12,9 +12,11 @@ mod generate;
 mod job;
 mod live;
 mod maintain;
+mod metrics;
 mod output;
 mod progress;
 mod prove;
+mod report;
 mod run;
 
 use std::process::ExitCode;
@@ -55,6 +57,11 @@ enum Command {
     /// elsewhere, and holds all feature vectors, scores and dead letters of the committed epochs against what was stored. Ends
     /// with 1 at the first difference, naming entity, tick, column and both values.
     Prove(prove::ProveArgs),
+    /// Write a page on how a job's models do: accuracy, drift, data quality, alerts, latency.
+    ///
+    /// One HTML file from the job's tables, without scripts and without a request to anywhere: to be opened, sent, printed,
+    /// kept. The job may be running.
+    Report(report::ReportArgs),
     /// Keep a job's tables tidy: merge small files, delete what no reader needs any more.
     ///
     /// May run while the job does, and may be killed at any moment: the tables stay right. Rows, answers as of a time and
@@ -96,6 +103,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(args),
             Command::Prove(args) => prove::run(args),
+            Command::Report(args) => report::run(args),
             Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
             Command::Generate(args) => generate::run(args),

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -14,7 +13,7 @@ use super::job::JobArgs;
 use super::output::{columns, grouped, print, print_json};
 use super::progress::Progress;
 use super::run::stop_on_interrupt;
-use crate::base::parse_time;
+use crate::base::{any_seed, parse_time};
 use crate::engine::prove::{Chaos, Launch, Proof, ProofRun, ProveOptions, Range, Watch, prove, replay_into};
 use crate::engine::{Observer, StopHandle};
 use crate::plan::model::Plan;
@@ -95,8 +94,9 @@ pub fn run(args: ProveArgs) -> anyhow::Result<()> {
     let Some(state) = args.state.clone() else { return Err(usage("give --state DIR, as it was given to run")) };
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;
-    let chaos =
-        args.chaos.map(|kills| Ok::<_, anyhow::Error>(Chaos { kills, seed: seed(&args), launch: launch(&args)? }));
+    let chaos = args.chaos.map(|kills| {
+        Ok::<_, anyhow::Error>(Chaos { kills, seed: args.seed.unwrap_or_else(any_seed), launch: launch(&args)? })
+    });
     let options = ProveOptions {
         state,
         workers: args.workers.iter().map(|workers| usize::from(*workers)).collect(),
@@ -123,11 +123,6 @@ pub fn run(args: ProveArgs) -> anyhow::Result<()> {
         None => Ok(()),
         Some(what) => bail!("the replay differs from what was recorded: {what}"),
     }
-}
-
-fn seed(args: &ProveArgs) -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()));
-    args.seed.unwrap_or_else(now)
 }
 
 /// How this program is started to be killed.

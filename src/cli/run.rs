@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::job::JobArgs;
+use super::metrics::MetricsArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
 use crate::engine::{self, Observer, RestartOptions, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway};
@@ -32,6 +33,8 @@ pub struct RunArgs {
     /// When the job ends, or is stopped, write a savepoint to this directory, or to an address such as s3://bucket/path.
     #[arg(long, value_name = "PLACE", requires = "state")]
     savepoint: Option<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -73,6 +76,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;
     let observer = Arc::new(Observer::new(&plan));
+    let served = args.metrics.serve(&plan, args.state.as_deref())?;
     let options = RunOptions {
         workers: usize::from(args.workers),
         until_end: args.until_end,
@@ -81,12 +85,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         savepoint: args.savepoint,
         notice: Some(Arc::new(|text: &str| eprintln!("{}", text.trim_end()))),
         observer: Some(Arc::clone(&observer)),
+        telemetry: served.as_ref().map(|served| Arc::clone(&served.telemetry)),
         stop,
         ..RunOptions::default()
     };
     let progress = Progress::watch(&plan, &observer, args.until_end);
     let result = engine::run(plan, options);
     progress.finish();
+    drop(served);
     let summary = result?;
     if args.json { print_json(&summary) } else { print(&text(&summary)) }
 }

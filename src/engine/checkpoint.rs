@@ -30,6 +30,7 @@ pub struct Checkpoints {
     loaded: Mutex<Option<Arc<Loaded>>>,
     /// Workers that have not built their graph.
     building: AtomicUsize,
+    /// Epochs on their way whose snapshot is whole.
     whole: Mutex<BTreeSet<Epoch>>,
     /// Rows of ticks up to this one are not published again.
     pub suppress_through: Option<Tick>,
@@ -153,16 +154,18 @@ impl Checkpoints {
         }
     }
 
-    /// Where sinks report what they staged.
-    pub fn reporter(&self) -> Option<Reporter> {
+    fn reporter(&self) -> Option<Reporter> {
         self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes, before workers hear of it, that an epoch's last tick is on its way, and whether its snapshot is whole.
     pub fn begin(&self, epoch: Epoch, whole: bool) {
         self.progress.begin();
+        let mut wholes = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody asks after one that is published: all its parts were there.
+        *wholes = wholes.split_off(&(epoch + 1).saturating_sub(self.progress.outstanding()));
         if whole {
-            self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch);
+            wholes.insert(epoch);
         }
     }
 
@@ -171,7 +174,7 @@ impl Checkpoints {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(&epoch)
     }
 
-    /// Reports the cut of an epoch's last tick.
+    /// Reports to the coordinator.
     pub fn report(&self, report: Report) {
         if let Some(reporter) = self.reporter() {
             reporter.send(report);

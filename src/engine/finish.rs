@@ -42,6 +42,7 @@ pub fn score<'s>(
             match core.score(info, &batch) {
                 Ok((scored, dead)) => {
                     shared.rows_scored.fetch_add(scored.num_rows() as u64, Ordering::Relaxed);
+                    shared.meters.scored(model, scored.num_rows(), dead.as_ref().map_or(0, |dead| dead.num_rows()));
                     if let Some(observer) = &shared.observer {
                         observer.on_scored(model, info, &scored);
                     }

@@ -18,6 +18,8 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
+use super::monitor::alerts::{Alerts, alerts};
+use super::monitor::receivers::{self, Receiver};
 use super::monitor::reference::Watches;
 use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
@@ -27,6 +29,7 @@ use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
 use super::tables::{self, Origin, Table};
+use super::telemetry;
 use super::ticked::{Control, Port, Rows, per_tick};
 use super::topic_sink::{TopicInput, topic_sink};
 use super::topics::{self, OpenTopic, TopicOrigin};
@@ -40,7 +43,7 @@ use crate::plan::model::{OnlinePlace, Order, Plan, QualityMetric, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
-use crate::store::online::{OnlineStore, RedisStore, SocketGuard};
+use crate::store::online::{OnlineStore, Rank, RedisStore, SocketGuard};
 
 /// What the workers of a job use together and what must be opened before it starts.
 pub struct Resources {
@@ -52,7 +55,8 @@ pub struct Resources {
     pub dead_letters: Vec<TableSpec>,
     /// The models, bound to their feature sets.
     pub models: Vec<Arc<Bound>>,
-    /// The online store, the generation that this start writes, and the door that other processes read through.
+    /// The online store, the generation that this start writes, and the door that other processes read through; Redis
+    /// since it was [joined](Self::join_redis).
     pub online: Option<OpenStore>,
     /// What the monitors watch of rows, by monitor.
     pub watches: Vec<Watches>,
@@ -60,6 +64,8 @@ pub struct Resources {
     pub topics: Vec<OpenTopic>,
     /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
     pub outboxes: Option<Outboxes>,
+    /// Who is told of alerts, topics apart.
+    pub receivers: Vec<Receiver>,
 }
 
 /// An online store open for a running job.
@@ -82,33 +88,34 @@ pub enum OpenStore {
 pub struct StoreIdentity {
     /// The generation that wrote it.
     pub generation: u64,
-    /// The server's life, where it has one: values may not outlive it.
-    pub run_id: Option<String>,
+    /// The life of its values: who finds another has none of what was told in this one, whoever began the other and
+    /// whatever was written since.
+    pub life: String,
 }
 
 impl OpenStore {
-    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Self, EngineError> {
+    fn open(plan: &Plan, place: &OnlinePlace) -> Result<Option<Self>, EngineError> {
         match place {
             OnlinePlace::Embedded(path) => {
                 let store = OnlineStore::open(path, plan.clock)?;
                 let door = store.serve()?;
                 let generation = store.newest().generation + 1;
-                Ok(OpenStore::Embedded { store: Arc::new(store), generation, _door: door })
+                Ok(Some(OpenStore::Embedded { store: Arc::new(store), generation, _door: door }))
             }
             OnlinePlace::Redis(redis) => {
-                let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
-                Ok(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views)?))
+                RedisStore::reach(redis)?;
+                Ok(None)
             }
         }
     }
 
     /// Whether the store still has what `told` says that an earlier start wrote.
     pub fn has(&self, told: &StoreIdentity) -> bool {
-        let (held, run_id) = match self {
-            OpenStore::Embedded { generation, .. } => (generation - 1, None),
-            OpenStore::Redis(store) => (store.held(), Some(store.run_id())),
-        };
-        told.generation <= held && told.run_id == run_id
+        match self {
+            // An old copy of a directory may have been put back.
+            OpenStore::Embedded { store, generation, .. } => told.life == store.life() && told.generation < *generation,
+            OpenStore::Redis(store) => told.life == store.life().0,
+        }
     }
 
     /// Counts how often the store was found to have lost its values; `None` for one that does not.
@@ -121,7 +128,7 @@ impl OpenStore {
 }
 
 impl Resources {
-    /// Loads models, opens stores; [topics](Self::open_topics) are still to be opened.
+    /// Loads models, opens stores; [Redis](Self::join_redis) and [topics](Self::open_topics) are still to be opened.
     ///
     /// # Errors
     /// When a model does not fit its feature set, or a store cannot be opened.
@@ -138,9 +145,24 @@ impl Resources {
                 }
             }
         }
-        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?;
+        let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?.flatten();
+        let receivers = receivers::open(plan)?;
         let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
-        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics: Vec::new(), outboxes: None })
+        let (topics, outboxes) = (Vec::new(), None);
+        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics, outboxes, receivers })
+    }
+
+    /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
+    /// before.
+    ///
+    /// # Errors
+    /// When Redis cannot be used.
+    pub fn join_redis(&mut self, plan: &Plan, rank: Option<Rank>) -> Result<(), EngineError> {
+        if let Some(OnlinePlace::Redis(redis)) = plan.online.as_ref().map(|online| &online.store) {
+            let views = plan.views.iter().map(|view| view_schema(plan, view)).collect::<Result<Vec<_>, _>>()?;
+            self.online = Some(OpenStore::Redis(RedisStore::open(redis, plan.clock, &views, rank)?));
+        }
+        Ok(())
     }
 
     /// Opens the topics.
@@ -227,6 +249,7 @@ impl<'s> Graph<'_, 's> {
             turned_away.push(dead);
         }
         let statistics = self.monitors(&scored, &dead);
+        let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
             (!rows.is_empty()).then(|| self.scope.concatenate(rows))
@@ -238,6 +261,12 @@ impl<'s> Graph<'_, 's> {
                 TopicOrigin::Statistics(monitor) => {
                     let rows = statistics.iter().filter(|s| s.monitor == *monitor).map(|s| s.rows.clone());
                     Some(self.scope.concatenate(rows.collect::<Vec<_>>()))
+                }
+                TopicOrigin::Table(Origin::Alerts) => alerts.as_ref().map(|alerts| alerts.rows.clone()),
+                TopicOrigin::Alerts(receiver) => {
+                    let name = &plan.receivers[*receiver].name;
+                    let theirs = alerts.as_ref().and_then(|a| a.topics.iter().find(|(topic, _)| topic == name));
+                    theirs.map(|(_, rows)| rows.clone())
                 }
                 TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
                 TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
@@ -260,9 +289,10 @@ impl<'s> Graph<'_, 's> {
                 Origin::Model(model) => Some(scored[*model].clone()),
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
                 Origin::Statistics(kind) => of_kind(*kind),
+                Origin::Alerts => alerts.as_ref().map(|alerts| alerts.rows.clone()),
             };
             if let Some(rows) = rows {
-                let ready_made = matches!(origin, Origin::Statistics(_));
+                let ready_made = matches!(origin, Origin::Statistics(_) | Origin::Alerts);
                 sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made });
             }
         }
@@ -277,7 +307,10 @@ impl<'s> Graph<'_, 's> {
                 None => self.follow(rows),
             }
         }
-        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)) {
+        let told = alerts
+            .into_iter()
+            .flat_map(|Alerts { rows, topics }| std::iter::once(rows).chain(topics.into_iter().map(|(_, rows)| rows)));
+        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told) {
             self.follow(rows);
         }
         if let Some(offline) = &plan.offline {
@@ -425,6 +458,7 @@ impl<'s> Graph<'_, 's> {
             let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
             statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched));
         }
+        telemetry::publish(self.scope, self.shared, &self.control, &statistics);
         statistics
     }
 

@@ -1,9 +1,13 @@
 //! The monitors of a job in its graph: what they take of scored rows and labels, and the statistics that leave.
 
 pub mod accuracy;
+pub mod alerts;
+pub mod detect;
 pub mod drift;
 pub mod label_drift;
 pub mod matches;
+mod operation;
+pub mod receivers;
 pub mod reference;
 
 use std::sync::Arc;
@@ -56,18 +60,26 @@ pub fn monitor<'s>(
     watched: Watched<'_, 's>,
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
+    statistics.extend(operation::operation(scope, shared, control, monitor));
     // What labels say of predictions: read by whatever compares the two.
     let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
     if let Some(Matched { rows, ripe }) = matched {
         if let Some(watch) = watched.labels {
-            statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows));
+            statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows.clone()));
         }
-        let rows = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
-        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows });
+        let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
+        if !shared.plan.monitors[monitor].detectors.is_empty() {
+            let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
+            statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
+        }
     }
     if let Some(watch) = watched.watch {
         statistics.extend(drift::drift(scope, shared, control, monitor, watch, scored, watched.dead));
     }
     statistics
 }
+
+#[cfg(test)]
+mod tests;

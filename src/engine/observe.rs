@@ -24,6 +24,7 @@ use hdrhistogram::Histogram;
 use crate::base::{EventTime, ORD_COLUMN, Ord64, Position, TIME_COLUMN, Tick, hash_bytes};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
+use crate::telemetry::Buckets;
 
 /// Matched predictions that the running figure of accuracy looks back on.
 pub const ACCURACY_WINDOW: usize = 50_000;
@@ -155,10 +156,15 @@ impl Observer {
     pub fn new(plan: &Plan) -> Observer {
         let labelled = plan.labels.first().map(|labels| labels.model);
         let watched = labelled.or((!plan.models.is_empty()).then_some(0)).map(|model| watched(plan, model));
-        Observer::with(watched, WAITING_MAX)
+        Observer::with(watched, WAITING_MAX, plan.models.len())
     }
 
-    fn with(watched: Option<Watched>, waiting: usize) -> Observer {
+    /// Measures counts and latencies alone.
+    pub fn of_latency(plan: &Plan) -> Observer {
+        Observer::with(None, 0, plan.models.len())
+    }
+
+    fn with(watched: Option<Watched>, waiting: usize, models: usize) -> Observer {
         Observer {
             started: Instant::now(),
             rows_in: AtomicU64::new(0),
@@ -169,7 +175,7 @@ impl Observer {
             scored_tick: AtomicU64::new(0),
             watermark: AtomicI64::new(EventTime::MIN),
             watched,
-            latency: Mutex::new(Latencies::new()),
+            latency: Mutex::new(Latencies::new(models)),
             rows: Mutex::new(Rows::default()),
             matches: Mutex::new(Labelling {
                 matches: auc::Matches::new(ACCURACY_WINDOW, waiting),
@@ -205,7 +211,7 @@ impl Observer {
         }
         let now = self.started.elapsed();
         if let Some(positions) = batch.column_by_name(ORD_COLUMN).and_then(|c| c.as_primitive_opt::<UInt64Type>()) {
-            lock(&self.latency).scored(now, positions.values());
+            lock(&self.latency).scored(model, now, positions.values());
         }
         let Some(watched) = self.watched.as_ref().filter(|w| w.model == model) else {
             return;
@@ -252,6 +258,26 @@ impl Observer {
         }
         let forget = labelling.due.len().saturating_sub(WAITING_MAX);
         labelling.due.drain(..forget);
+    }
+
+    /// Latencies of a model's rows since the start, by bucket; each count is at most a hundredth of its bound off, as the
+    /// histogram behind it keeps two digits.
+    pub fn latencies_of(&self, model: usize, bounds: &[f64]) -> Buckets {
+        let latency = lock(&self.latency);
+        let Some(own) = latency.models.get(model) else { return Buckets::default() };
+        let micros = |bound: f64| (bound * 1e6) as u64;
+        let cumulative = bounds.iter().map(|bound| (*bound, own.total.count_between(0, micros(*bound)))).collect();
+        Buckets { cumulative, count: own.total.len(), sum: own.sum_us as f64 / 1e6 }
+    }
+
+    /// Latencies of a model's rows since this was last asked, and how many rows these are; for one who asks, since what was
+    /// told is forgotten.
+    pub fn take_latency(&self, model: usize) -> Option<(Latency, u64)> {
+        let mut latency = lock(&self.latency);
+        let own = latency.models.get_mut(model)?;
+        let taken = quantiles(&own.lately).map(|latency| (latency, own.lately.len()));
+        own.lately.reset();
+        taken
     }
 
     /// Time since the observer was made.
@@ -456,11 +482,28 @@ struct Latencies {
     second: u64,
     seconds: VecDeque<Histogram<u64>>,
     total: Histogram<u64>,
+    models: Vec<ModelLatencies>,
+}
+
+/// Latencies of one model.
+#[derive(Debug)]
+struct ModelLatencies {
+    total: Histogram<u64>,
+    sum_us: u128,
+    /// Since it was last taken.
+    lately: Histogram<u64>,
 }
 
 impl Latencies {
-    fn new() -> Latencies {
-        Latencies { cuts: Cuts::default(), second: 0, seconds: VecDeque::from([histogram()]), total: histogram() }
+    fn new(models: usize) -> Latencies {
+        let model = || ModelLatencies { total: histogram(), sum_us: 0, lately: histogram() };
+        Latencies {
+            cuts: Cuts::default(),
+            second: 0,
+            seconds: VecDeque::from([histogram()]),
+            total: histogram(),
+            models: std::iter::repeat_with(model).take(models).collect(),
+        }
     }
 
     /// Makes room for `second`; seconds past the look-back are forgotten.
@@ -475,8 +518,8 @@ impl Latencies {
         self.second = self.second.max(second);
     }
 
-    /// Rows at these positions were scored at `now`.
-    fn scored(&mut self, now: Duration, positions: &[u64]) {
+    /// Rows at these positions were scored at `now` by a model.
+    fn scored(&mut self, model: usize, now: Duration, positions: &[u64]) {
         let mut rest = positions;
         while let Some(first) = rest.first() {
             // Neighbours mostly come from one tick: one look-up for all of them. Those of another partition do not follow.
@@ -488,15 +531,20 @@ impl Latencies {
             let last = Ord64::from(Position { offset: next - 1, ..start }).0;
             let end = rest.iter().position(|p| !(*first..=last).contains(p));
             let (run, after) = rest.split_at(end.unwrap_or(rest.len()));
-            self.record(now.as_secs(), run.len() as u64, now.saturating_sub(read));
+            self.record(model, now.as_secs(), run.len() as u64, now.saturating_sub(read));
             rest = after;
         }
     }
 
-    fn record(&mut self, second: u64, rows: u64, latency: Duration) {
+    fn record(&mut self, model: usize, second: u64, rows: u64, latency: Duration) {
         self.turn_to(second);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.total.saturating_record_n(micros, rows);
+        if let Some(own) = self.models.get_mut(model) {
+            own.total.saturating_record_n(micros, rows);
+            own.lately.saturating_record_n(micros, rows);
+            own.sum_us += u128::from(micros) * u128::from(rows);
+        }
         if let Some(current) = self.seconds.back_mut() {
             current.saturating_record_n(micros, rows);
         }

@@ -71,9 +71,8 @@ pub fn writer(
         });
         match written {
             Ok(Some(_)) => {
-                // Read before the losses, so that a server that has just changed is not taken for the one that was told.
-                let identity = StoreIdentity { generation, run_id: Some(store.run_id()) };
-                told(&shared, request.ends, identity, losses.load(Ordering::Acquire));
+                let (life, losses) = store.life();
+                told(&shared, request.ends, StoreIdentity { generation, life }, losses);
                 Some(request.tick)
             }
             Ok(None) => None,

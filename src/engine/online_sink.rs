@@ -188,7 +188,7 @@ fn writer(
             });
         match written {
             Ok(()) => {
-                told(&shared, request.ends, StoreIdentity { generation, run_id: None }, 0);
+                told(&shared, request.ends, StoreIdentity { generation, life: store.life().to_owned() }, 0);
                 Some(request.tick)
             }
             Err(error) => {
@@ -220,8 +220,8 @@ pub fn tell_clock(open: &OpenStore, loaded: &Manifest, stop: &StopHandle) -> Res
     }
 }
 
-/// Reports that the store has all values up to an epoch's end; without its identity when it has lost some meanwhile, that
-/// the state says it was told.
+/// Reports that the store has all values up to an epoch's end; without its identity when it had lost some, before its
+/// present life, that the state says it was told.
 pub fn told(shared: &Shared, ends: Option<Epoch>, store: StoreIdentity, losses: u64) {
     let Some(epoch) = ends else { return };
     let store = Some(store).filter(|_| shared.checkpoints.has_been_told(epoch, losses));

@@ -121,6 +121,12 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
         reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
         all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
         all.insert(monitor::accuracy::name(plan, described), monitor::accuracy::meaning(plan, described));
+        if !described.detectors.is_empty() {
+            all.insert(monitor::detect::name(plan, described), monitor::detect::meaning(plan, described));
+        }
+    }
+    if monitor::alerts::wanted(plan) {
+        all.insert(monitor::alerts::NAME.to_owned(), monitor::alerts::MEANING.to_owned());
     }
     all
 }

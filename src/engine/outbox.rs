@@ -235,8 +235,52 @@ impl Outboxes {
     }
 }
 
-/// The start that wrote a file, by its name; see [`Outboxes::writers`].
+/// The start that wrote a file, by its name: its writer's (see [`Outboxes::writers`]) behind a dot, or behind an epoch once it is
+/// finished.
 fn generation_of(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.trim_start_matches('.');
-    name.strip_prefix('g')?.split_once("-w")?.0.parse().ok()
+    let name = path.file_name()?.to_str()?;
+    let writer = name.strip_prefix('.').or_else(|| Some(name.split_once('-')?.1))?;
+    writer.strip_prefix('g')?.split_once("-w")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_start_stages_is_not_cleared_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let outboxes = |generation: u64| {
+            let application = "job".to_owned();
+            let options = TransactionOptions {
+                brokers: String::new(),
+                properties: Vec::new(),
+                topics: vec!["t".to_owned()],
+                application: application.clone(),
+                slots: 1,
+                ledger: "ledger".to_owned(),
+                generation,
+                messages_max: 1,
+            };
+            let groups = vec![Arc::new(OutboxGroup { options, publisher: OnceLock::new() })];
+            let stage: Arc<dyn Fn(Staged) + Send + Sync> = Arc::new(|_| {});
+            let staging = Staging { directory: dir.path().to_owned(), application, generation, stage };
+            Outboxes { staging, groups }
+        };
+        for generation in [2, 3, 5] {
+            let mut writer = outboxes(generation).writers(0).expect("a writer").remove(0);
+            writer.append(0, 0, None, b"row", &[]).expect("it is taken in");
+            writer.finish(7).expect("it is written").expect("it has a message");
+            let unfinished = dir.path().join(format!(".g{generation}-w0-0.unfinished"));
+            std::fs::write(unfinished, b"half").expect("it is written");
+        }
+        outboxes(3).clear().expect("it is cleared");
+        let entries = std::fs::read_dir(dir.path()).expect("it is listed");
+        let mut left: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        left.sort();
+        let epoch = format!("{:020}", 7);
+        let stays = [3, 5].map(|generation| format!("{epoch}-g{generation}-w0-0.outbox"));
+        assert_eq!(left, [".g3-w0-0.unfinished", ".g5-w0-0.unfinished", &stays[0], &stays[1]]);
+    }
 }

@@ -19,6 +19,7 @@ use crate::ingest::ticks::{self, Durable};
 use crate::state::{Hooks, Report, StateError};
 use crate::store::offline::{Part, TableCommitter, discard_outboxes_before};
 use crate::store::topic::outbox::OutboxPart;
+use crate::telemetry::Histogram;
 
 /// Name of the offline sink in manifests.
 pub const OFFLINE: &str = "offline";
@@ -52,11 +53,38 @@ pub struct Publication {
     pub root: Option<PathBuf>,
     /// Tables and topics.
     pub resources: Arc<Resources>,
+    /// How long epochs take from their last cut until they are published.
+    pub epoch_seconds: Arc<Histogram>,
     /// Committers of tables that have had rows.
     pub committers: Mutex<BTreeMap<String, TableCommitter>>,
 }
 
 impl Publication {
+    /// Publishes what kept epochs staged and what their sinks lack, after an earlier process ended; then clears what it left
+    /// in the outboxes, which are those of generations before `generation`.
+    ///
+    /// # Errors
+    /// When something cannot be published.
+    pub fn catch_up(&self, staged: &[Staged], instance: &str, generation: u64) -> Result<(), EngineError> {
+        if let Some(outboxes) = &self.resources.outboxes {
+            outboxes.open(&self.giving_up())?;
+        }
+        for (epoch, outboxes) in staged {
+            if !self.publish(*epoch, outboxes) {
+                let unknown = || EngineError::defect("publication failed without a word");
+                return Err(self.failure.take().unwrap_or_else(unknown));
+            }
+        }
+        // What is left was staged by processes whose epochs did not come about.
+        if let Some(outboxes) = &self.resources.outboxes {
+            outboxes.clear()?;
+        }
+        if let Some(root) = &self.root {
+            discard_outboxes_before(root, instance, generation)?;
+        }
+        Ok(())
+    }
+
     fn tables(&self, epoch: Epoch, staged: &[Value]) -> Result<(), EngineError> {
         let mut by_table: BTreeMap<String, Vec<Part>> = BTreeMap::new();
         for value in staged {
@@ -95,9 +123,7 @@ impl Publication {
         }
         Ok(())
     }
-}
 
-impl Publication {
     /// Whether to wait for the brokers no longer: the job has failed, or was asked to stop a while ago. What is committed is
     /// published by the next start.
     fn giving_up(&self) -> impl Fn() -> bool {
@@ -134,33 +160,6 @@ impl Publication {
         };
         outboxes.publish(epoch, &parts, &self.giving_up())?;
         outboxes.discard(&parts);
-        Ok(())
-    }
-}
-
-impl Publication {
-    /// Publishes what kept epochs staged and what their sinks lack, after an earlier process ended; then clears what it left
-    /// in the outboxes, which are those of generations before `generation`.
-    ///
-    /// # Errors
-    /// When something cannot be published.
-    pub fn catch_up(&self, staged: &[Staged], instance: &str, generation: u64) -> Result<(), EngineError> {
-        if let Some(outboxes) = &self.resources.outboxes {
-            outboxes.open(&self.giving_up())?;
-        }
-        for (epoch, outboxes) in staged {
-            if !self.publish(*epoch, outboxes) {
-                let unknown = || EngineError::defect("publication failed without a word");
-                return Err(self.failure.take().unwrap_or_else(unknown));
-            }
-        }
-        // What is left was staged by processes whose epochs did not come about.
-        if let Some(outboxes) = &self.resources.outboxes {
-            outboxes.clear()?;
-        }
-        if let Some(root) = &self.root {
-            discard_outboxes_before(root, instance, generation)?;
-        }
         Ok(())
     }
 }
@@ -205,6 +204,10 @@ impl Hooks for Publication {
         if let Err(error) = ticks::remove_before(dir, tick, idle_since) {
             tracing::warn!(%error, "old ticks are not removed");
         }
+    }
+
+    fn published(&self, took: Duration) {
+        self.epoch_seconds.record(took);
     }
 
     fn failed(&self, error: StateError) {

@@ -4,23 +4,25 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::EngineError;
 use super::chain::Chain;
 use super::checkpoint::Resumed;
 use super::figures::Recovered;
+use super::graph::{Resources, StoreIdentity};
 use super::operators::{Changes, operators};
+use super::publish::{ONLINE, Staged};
 use super::run::RunOptions;
 use super::shared::instance_id;
 use super::source::READER_IDS;
 use crate::base::{Epoch, Tick};
 use crate::ingest::aligned::{Afterwards, Aligned, AlignedState, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
-use crate::ingest::{DedupDelta, IngestError, ReaderOptions, Reading, SourceReader};
+use crate::ingest::{DedupDelta, IngestError, Reading};
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
-use crate::state::{self, Found, Loaded, Opened, PartRef, StateError, Store};
+use crate::state::{self, Found, Loaded, Log, Opened, StateError, Store};
 use crate::store::StoreError;
 
 /// How long brokers are asked whether they have more than had been read.
@@ -49,11 +51,29 @@ pub struct Recovery {
     /// What was found and decided.
     pub opened: Opened,
     /// What the manifests of this start say of the job.
-    pub template: Manifest,
+    template: Manifest,
+    /// The tick log, open behind its last record.
+    tick_log: TickLog,
+    /// The first tick of this start.
+    first_tick: Tick,
+    /// The last tick to be replayed, if there is one.
+    last_record: Option<Tick>,
+    /// Ticks to be replayed, until the reader has them.
+    records: Vec<TickRecord>,
+    /// The next manifest may go on from the loaded parts; else the next snapshot is whole.
+    self_contained: bool,
+}
+
+/// State that was taken over, for a job that runs.
+pub struct Parts {
+    /// Where epochs are committed.
+    pub log: Log,
+    /// What operators are restored from.
+    pub loaded: Option<Loaded>,
+    /// What sinks may lack.
+    pub staged: Vec<Staged>,
     /// The tick log, open behind its last record.
     pub tick_log: TickLog,
-    records: Vec<TickRecord>,
-    self_contained: bool,
 }
 
 impl Recovery {
@@ -63,8 +83,7 @@ impl Recovery {
     /// When the state cannot be taken over as wished, and when that would lose more than was allowed.
     pub fn open(dir: &Path, plan: &Plan, chains: &[Chain], options: &RunOptions) -> Result<Recovery, EngineError> {
         std::fs::create_dir_all(dir).map_err(|error| EngineError::StateDir { path: dir.to_owned(), error })?;
-        let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
-        let store = Store::open(&place)?;
+        let store = Store::open(&plan.checkpoint.place(dir))?;
         let restart = &options.restart;
         let wish =
             state::decide::Wish { epoch: restart.epoch, allow_replay: restart.allow_replay, ..Default::default() };
@@ -79,7 +98,9 @@ impl Recovery {
                 tell(&found.choice.condition);
             }
             let Some(loaded) = found.loaded else { return Ok(()) };
-            if has_ended(&loaded.manifest) {
+            // What cannot be read is refused where the sources are opened.
+            let sources = saved_sources(&loaded.manifest).ok();
+            if sources.as_ref().is_some_and(AlignedState::ended) {
                 tell(&format!(
                     "the job's input had ended with tick {}: nothing is left to be read",
                     loaded.manifest.tick
@@ -92,18 +113,15 @@ impl Recovery {
                     loaded.epoch
                 ));
             }
-            let loaded = &loaded.manifest;
-            let changes = Changes::between(&loaded.operators, &planned);
-            let mut lost = changes.lost.clone();
-            lost.extend(sources_lost(plan, loaded));
-            if !lost.is_empty() && !restart.allow_drop {
+            let changes = changes(plan, &loaded.manifest, sources.as_ref(), &planned);
+            if !changes.lost.is_empty() && !restart.allow_drop {
                 return Err(StateError::Refused(format!(
                     "the job has changed, and state would be lost:\n{}put back what is missing, or accept the loss with --allow-drop",
-                    Changes { lost, ..changes }.text()
+                    changes.text()
                 )));
             }
-            if !changes.gained.is_empty() || !lost.is_empty() {
-                tell(&Changes { lost, ..changes }.text());
+            if !changes.gained.is_empty() || !changes.lost.is_empty() {
+                tell(&changes.text());
             }
             Ok(())
         };
@@ -119,10 +137,10 @@ impl Recovery {
             range => range.map_err(|error| StateError::Refused(error.to_string())),
         };
         let opened = state::open(&store, &plan.job, &process, wish, restart.from.as_deref(), &ticks, &consent)?;
-        let first = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
-        let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first) {
+        let first_tick = opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1);
+        let (tick_log, contents) = match TickLog::take_over(dir, opened.generation, first_tick) {
             Err(TickLogError::Gone { .. } | TickLogError::Damaged { .. }) if restart.allow_replay => {
-                TickLog::begin_anew(dir, opened.generation, first)?
+                TickLog::begin_anew(dir, opened.generation, first_tick)?
             }
             taken => taken?,
         };
@@ -147,18 +165,8 @@ impl Recovery {
         let same = opened.loaded.as_ref().is_some_and(|loaded| {
             opened.choice.load == Some(loaded.epoch) && loaded.manifest.operators == template.operators
         });
-        Ok(Recovery { store, opened, template, tick_log, records, self_contained: same })
-    }
-
-    /// The parts that the next manifest goes on from; none when the next snapshot has to be whole.
-    pub fn chain(&self) -> Vec<PartRef> {
-        let loaded = self.opened.loaded.as_ref().filter(|_| self.self_contained);
-        loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default()
-    }
-
-    /// The first tick of this start.
-    pub fn first_tick(&self) -> Tick {
-        self.opened.loaded.as_ref().map_or(0, |loaded| loaded.manifest.tick + 1)
+        let last_record = records.last().map(|record| record.tick);
+        Ok(Recovery { store, opened, template, tick_log, first_tick, last_record, records, self_contained: same })
     }
 
     /// The sources, where the loaded state and the tick log say that they stand.
@@ -170,13 +178,8 @@ impl Recovery {
         let mut aligned = match &self.opened.loaded {
             Some(loaded) => resumed(plan, reading, epochs, epoch, loaded)?,
             None => {
-                let mut readers = Vec::with_capacity(plan.sources.len());
-                for index in 0..plan.sources.len() {
-                    // A topic's first partitions were entered in the tick log, where there is one.
-                    let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
-                    readers.push(SourceReader::open(&plan.sources[index], options)?);
-                }
-                let mut aligned = Aligned::new(plan, readers, epochs);
+                // A topic's first partitions were entered in the tick log, where there is one.
+                let mut aligned = Aligned::begin(plan, reading, epochs)?;
                 aligned.begin_with_epoch(epoch);
                 aligned
             }
@@ -200,24 +203,56 @@ impl Recovery {
         Ok(aligned)
     }
 
-    /// What the graph goes on from. To be called before [`Recovery::reader`] takes the records.
-    pub fn resumed(&mut self) -> Resumed {
-        let first_tick = self.first_tick();
+    /// What the graph goes on from, for a start that began at `began`.
+    pub fn resumed(&self, began: Instant, resources: &Resources) -> Resumed {
+        let first_tick = self.first_tick;
+        let loaded = self.opened.loaded.as_ref();
         Resumed {
             suppress_through: self.opened.choice.suppress_through,
-            online_lost: false,
-            online_from: self.records.last().map_or(first_tick, |record| record.tick),
+            online_lost: self.online_lost(resources),
+            online_from: self.last_record.unwrap_or(first_tick),
             first_tick,
-            watermark: self.opened.loaded.as_ref().map(|loaded| loaded.manifest.watermark),
-            recovered: self.opened.loaded.as_ref().map(|loaded| Recovered {
+            watermark: loaded.map(|loaded| loaded.manifest.watermark),
+            recovered: loaded.map(|loaded| Recovered {
                 epoch: loaded.epoch,
                 bytes: loaded.manifest.parts.iter().map(|part| part.bytes).sum(),
-                read: Duration::ZERO,
+                read: began.elapsed(),
                 first: first_tick,
-                end: self.records.last().map_or(first_tick, |record| record.tick + 1),
+                end: self.last_record.map_or(first_tick, |tick| tick + 1),
             }),
             loaded: None,
         }
+    }
+
+    /// Whether the online store lacks values that the loaded state takes as told.
+    fn online_lost(&self, resources: &Resources) -> bool {
+        let Some(loaded) = &self.opened.loaded else { return false };
+        let Some(opened) = &resources.online else { return false };
+        let told: Vec<StoreIdentity> = loaded
+            .manifest
+            .outboxes
+            .get(ONLINE)
+            .into_iter()
+            .flatten()
+            .filter_map(|value| serde_json::from_value(value.clone()).ok())
+            .collect();
+        // Every worker has told of its own.
+        told.len() != loaded.manifest.workers || !told.iter().all(|told| opened.has(told))
+    }
+
+    /// What the running job needs; `keep` epochs are kept.
+    pub fn into_parts(self, keep: usize) -> Parts {
+        let Recovery { store, opened, template, tick_log, self_contained, .. } = self;
+        let loaded = opened.loaded.as_ref().filter(|_| self_contained);
+        let log = Log {
+            store,
+            generation: opened.generation,
+            keep,
+            template,
+            chain: loaded.map(|loaded| loaded.manifest.parts.clone()).unwrap_or_default(),
+            entries: opened.entries,
+        };
+        Parts { log, loaded: opened.loaded, staged: opened.staged, tick_log }
     }
 }
 
@@ -246,30 +281,37 @@ fn resumed(
     epoch: Epoch,
     loaded: &Loaded,
 ) -> Result<Aligned, EngineError> {
-    let bad = |what: String| EngineError::from(IngestError::Checkpoint { what });
-    let mut state: AlignedState =
-        serde_json::from_value(loaded.manifest.reader.clone()).map_err(|error| bad(error.to_string()))?;
+    let mut state = saved_sources(&loaded.manifest)?;
     // What was dropped was consented to.
     state.sources.retain(|saved| plan.sources.iter().any(|source| source.name == saved.name));
     let mut ids = Vec::new();
     for (_, bytes) in loaded.entries(READER_IDS) {
-        ids.extend(DedupDelta::decode(bytes).map_err(bad)?);
+        ids.extend(DedupDelta::decode(bytes).map_err(|what| IngestError::Checkpoint { what })?);
     }
     ids.retain(|delta| plan.sources.iter().any(|source| source.name == delta.source));
     Ok(Aligned::resume(plan, reading, epochs, epoch, &state, ids)?)
 }
 
-/// Sources of saved state that a plan has not.
-pub fn sources_lost(plan: &Plan, saved: &Manifest) -> Vec<(String, String)> {
-    let state: Option<AlignedState> = serde_json::from_value(saved.reader.clone()).ok();
-    let sources = state.map(|state| state.sources).unwrap_or_default();
-    let gone = sources.into_iter().filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
-    gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())).collect()
+/// Where the sources stood when a manifest was written.
+///
+/// # Errors
+/// When the manifest does not say so in words of this program.
+pub fn saved_sources(manifest: &Manifest) -> Result<AlignedState, IngestError> {
+    serde_json::from_value(manifest.reader.clone()).map_err(|error| IngestError::Checkpoint { what: error.to_string() })
 }
 
-/// Whether a job had read all its input when it wrote a manifest.
-fn has_ended(saved: &Manifest) -> bool {
-    serde_json::from_value::<AlignedState>(saved.reader.clone()).is_ok_and(|state| state.ended())
+/// What a job keeps, gains and loses of saved state: operators, and sources that the plan has not.
+fn changes(
+    plan: &Plan,
+    saved: &Manifest,
+    sources: Option<&AlignedState>,
+    planned: &BTreeMap<String, String>,
+) -> Changes {
+    let mut changes = Changes::between(&saved.operators, planned);
+    let sources = sources.into_iter().flat_map(|state| &state.sources);
+    let gone = sources.filter(|saved| !plan.sources.iter().any(|source| source.name == saved.name));
+    changes.lost.extend(gone.map(|saved| (format!("source {}", saved.name), "the job has it no more".to_owned())));
+    changes
 }
 
 /// The ticks from `from` on that a directory's tick log holds.
@@ -295,9 +337,8 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
         return Err(StateError::Refused(format!("{savepoint} is of job `{theirs}`, not of `{ours}`")).into());
     }
     let chains = super::chain::chains(plan);
-    let mut changes = Changes::between(&loaded.manifest.operators, &operators(plan, &chains));
-    changes.lost.extend(sources_lost(plan, &loaded.manifest));
-    Ok(changes)
+    let sources = saved_sources(&loaded.manifest).ok();
+    Ok(changes(plan, &loaded.manifest, sources.as_ref(), &operators(plan, &chains)))
 }
 
 /// Copies the newest epoch of a job's state to `target`.
@@ -305,6 +346,5 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
 /// # Errors
 /// When there is none or it cannot be copied.
 pub fn save(plan: &Plan, dir: &Path, target: &str) -> Result<Epoch, EngineError> {
-    let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
-    Ok(state::copy_savepoint(&Store::open(&place)?, target)?)
+    Ok(state::copy_savepoint(&Store::open(&plan.checkpoint.place(dir))?, target)?)
 }

@@ -11,25 +11,28 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
-use super::checkpoint::{Checkpoints, Target};
+use super::checkpoint::{Checkpoints, Resumed, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
-use super::graph::{self, Built, OpenStore, StoreIdentity};
+use super::graph::{self, Built, OpenStore};
+use super::monitor::receivers::{self, ReceiverSummary};
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
-use super::recovery::{self, Notice, Recovery, RestartOptions};
+use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
+use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
 use super::{online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
-use crate::ingest::ticks;
-use crate::ingest::{Counts, ReaderOptions, Reading, SourceReader};
+use crate::ingest::ticks::{self, TickLog};
+use crate::ingest::{Counts, Reading};
 use crate::ops::control::TickInfo;
 use crate::plan::model::Plan;
-use crate::state::{self, Coordinator, Expected, Hooks, Log, Progress as CheckpointProgress, Store};
+use crate::state::{self, Coordinator, Expected, Hooks, Progress as CheckpointProgress, Store};
 use crate::store::offline::outbox_name;
+use crate::store::online::Rank;
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -52,6 +55,8 @@ pub struct RunOptions {
     pub replay: Option<PathBuf>,
     /// Who watches.
     pub observer: Option<Arc<Observer>>,
+    /// Tells of the run in metrics.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// The switch that stops the job.
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
@@ -84,6 +89,8 @@ pub struct RunSummary {
     pub turned_away: Vec<TurnedAway>,
     /// What the topics have got.
     pub topics: Vec<TopicSummary>,
+    /// What became of the alerts, by receiver; topics are above.
+    pub alerts: Vec<ReceiverSummary>,
     /// Ticks cut.
     pub ticks: u64,
     /// Wall time from the first read to the last commit, in seconds.
@@ -156,20 +163,8 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 /// Runs `plan`; notes in `claim` what was taken over, and under which number.
 fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
-    let workers = options.workers.max(1);
     let plan = Arc::new(plan);
     abort_on_panic_in_workers();
-    let reading = match (&options.replay, options.until_end) {
-        (Some(_), _) => Reading::Replay,
-        (None, true) => Reading::UntilEnd,
-        (None, false) => Reading::Live,
-    };
-    let stateful = options.state_dir.is_some();
-    let epochs = EpochPolicy {
-        interval: Duration::from_micros(plan.checkpoint.interval.unsigned_abs()),
-        rows: plan.checkpoint.rows.unwrap_or(if stateful { u64::MAX } else { EPOCH_ROWS }),
-        timed: stateful,
-    };
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
     let mut resources = graph::Resources::open(&plan)?;
@@ -178,104 +173,34 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         None => None,
     };
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
+    let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
+        // Numbers of claims grow with the order in which the state was taken over.
+        Rank { instance: opened.instance.clone(), number: opened.generation }
+    });
+    resources.join_redis(&plan, rank)?;
     if let Some((open, loaded)) =
         resources.online.as_ref().zip(recovery.as_ref().and_then(|r| r.opened.loaded.as_ref()))
     {
         online_sink::tell_clock(open, &loaded.manifest, &options.stop)?;
     }
-    let mut resumed = recovery.as_mut().map(Recovery::resumed).unwrap_or_default();
-    if let Some(recovered) = &mut resumed.recovered {
-        recovered.read = began.elapsed();
+    let resumed = recovery.as_ref().map(|recovery| recovery.resumed(began, &resources)).unwrap_or_default();
+    // A job that stays keeps the values of its last tick in Redis.
+    let keeps = options.reading() == Reading::Live && matches!(resources.online, Some(OpenStore::Redis(_)));
+    let mut aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
+    let meters = Meters::new(&plan, options.workers.max(1), &options);
+    meters.watch_topics(aligned.topic_watches());
+    if let Some(beat) = meters.beat() {
+        aligned.beat_every(beat);
     }
-    resumed.online_lost = online_lost(recovery.as_ref(), &resources);
-    let aligned = match &mut recovery {
-        Some(recovery) => {
-            let mut aligned = recovery.reader(&plan, reading, epochs)?;
-            if resumed.online_lost && aligned.has_ended() {
-                aligned.once_more();
-            }
-            aligned
-        }
-        None => {
-            let mut aligned = Aligned::new(&plan, readers(&plan, reading)?, epochs);
-            if let Some(dir) = &options.replay {
-                aligned.follow(ticks::read(dir)?.records, Afterwards::End);
-            }
-            aligned
-        }
-    };
-    let instance = recovery.as_ref().map_or_else(shared::instance_id, |recovery| recovery.opened.instance.clone());
-    let failure = Arc::new(Failure::default());
-    let application = format!("{}/{instance}", plan.job);
-    // Who reports what topics stage; there is nobody yet.
-    let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
-    let staging = options.state_dir.as_ref().zip(recovery.as_ref()).map(|(dir, recovery)| Staging {
-        directory: dir.join(outbox::FOLDER),
-        application: application.clone(),
-        generation: recovery.opened.generation,
-        stage: publish::stage_topics(Arc::clone(&reports)),
-    });
-    resources.open_topics(&plan, staging.as_ref())?;
-    let resources = Arc::new(resources);
-    let chain = recovery.as_ref().map(Recovery::chain).unwrap_or_default();
-    let (log, target, tick_log) = match recovery {
-        None => (None, None, None),
-        Some(Recovery { store, opened, template, tick_log, .. }) => {
-            resumed.loaded = opened.loaded;
-            let log = Log {
-                store: store.clone(),
-                generation: opened.generation,
-                keep: plan.checkpoint.keep,
-                template,
-                chain: chain.clone(),
-                entries: opened.entries,
-            };
-            let durable = tick_log.handle();
-            let tick_log = (Arc::new(Mutex::new(tick_log)), durable);
-            (Some(log), Some((store, opened.generation, opened.staged)), Some(tick_log))
-        }
-    };
-    let publication = Arc::new(Publication {
-        failure: Arc::clone(&failure),
-        tick_log: tick_log.as_ref().map(|(_, durable)| durable.clone()),
-        state_dir: options.state_dir.clone(),
-        keep_ticks: Duration::from_micros(plan.checkpoint.keep_ticks.unsigned_abs()),
-        application,
-        stop: options.stop.clone(),
-        root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
-        resources: Arc::clone(&resources),
-        committers: Mutex::default(),
-    });
-    let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
-    if let Some((_, generation, staged)) = &target {
-        publication.catch_up(staged, &instance, *generation)?;
-        failpoint("restore.published");
-    }
-    let progress = Arc::new(CheckpointProgress::default());
-    if chain.is_empty() {
-        progress.want_whole();
-    }
-    let expected = expected(&plan, &resources, workers, log.as_ref().map_or(0, |log| log.generation + 1));
-    let refused = |error: std::io::Error| EngineError::Workers(format!("a thread could not be started: {error}"));
-    let (coordinator, reporter) =
-        Coordinator::start(log, expected, Arc::clone(&progress), Arc::clone(&hooks)).map_err(refused)?;
-    let target = target.map(|(store, generation, _)| Target { store, generation, workers, hooks });
-    let checkpoints = Checkpoints::start(began, target, resumed, progress, reporter)?;
-    let offsets = match reading {
-        // What was read once is read again; nobody's lag changes.
-        Reading::Replay => Offsets::default(),
-        Reading::Live | Reading::UntilEnd => Offsets::start(&plan, tick_log.as_ref().map(|(_, durable)| durable))?,
-    };
-    let watchers = (options.observer.clone(), options.stop.clone(), options.tap.clone(), options.alter.clone());
-    let outbox = outbox_name(&instance, claim.as_ref().map_or(0, |(_, generation)| *generation));
-    let shared = Shared::new(Arc::clone(&plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
-    // Set once, here.
-    let _ = reports.set(Arc::downgrade(&shared));
+    let takeover = Takeover { began, recovery, resumed };
+    let Job { shared, coordinator, publication } = Job::prepare(&plan, &options, resources, takeover, meters)?;
+    let resources = &publication.resources;
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
     let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
     let started = Instant::now();
-    let outcome = work(&shared, &resources, workers, aligned);
+    let workers = options.workers.max(1);
+    let outcome = work(&shared, resources, workers, aligned);
     // Everything that was staged is committed and published, or the job has failed.
     shared.checkpoints.close();
     coordinator.finish();
@@ -299,33 +224,141 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         }
     }
     let topics = super::topics::summaries(&shared.plan, &resources.topics);
-    drop(resources);
-    Ok(summary(&shared, workers, seconds, topics))
+    let alerts = receivers::summaries(&resources.receivers);
+    Ok(RunSummary { alerts, ..summary(&shared, workers, seconds, topics) })
 }
 
-/// Opens the sources at their beginning.
-fn readers(plan: &Plan, reading: Reading) -> Result<Vec<SourceReader>, EngineError> {
-    let open = |index: usize| {
-        let options = ReaderOptions { reading, ..ReaderOptions::of(plan, index) };
-        Ok(SourceReader::open(&plan.sources[index], options)?)
+impl RunOptions {
+    fn reading(&self) -> Reading {
+        match (&self.replay, self.until_end) {
+            (Some(_), _) => Reading::Replay,
+            (None, true) => Reading::UntilEnd,
+            (None, false) => Reading::Live,
+        }
+    }
+}
+
+/// The sources, where the run begins; `once_more` with one tick more where they had ended, for an online store that lacks values.
+fn input(
+    plan: &Plan,
+    options: &RunOptions,
+    recovery: Option<&mut Recovery>,
+    once_more: bool,
+) -> Result<Aligned, EngineError> {
+    let reading = options.reading();
+    let stateful = options.state_dir.is_some();
+    let epochs = EpochPolicy {
+        interval: Duration::from_micros(plan.checkpoint.interval.unsigned_abs()),
+        rows: plan.checkpoint.rows.unwrap_or(if stateful { u64::MAX } else { EPOCH_ROWS }),
+        timed: stateful,
     };
-    (0..plan.sources.len()).map(open).collect()
+    let Some(recovery) = recovery else {
+        let mut aligned = Aligned::begin(plan, reading, epochs)?;
+        if let Some(dir) = &options.replay {
+            aligned.follow(ticks::read(dir)?.records, Afterwards::End);
+        }
+        return Ok(aligned);
+    };
+    let mut aligned = recovery.reader(plan, reading, epochs)?;
+    if once_more && aligned.has_ended() {
+        aligned.once_more();
+    }
+    Ok(aligned)
 }
 
-/// Whether the online store lacks values that the loaded state takes as told.
-fn online_lost(recovery: Option<&Recovery>, resources: &graph::Resources) -> bool {
-    let Some(loaded) = recovery.and_then(|recovery| recovery.opened.loaded.as_ref()) else { return false };
-    let Some(opened) = &resources.online else { return false };
-    let told: Vec<StoreIdentity> = loaded
-        .manifest
-        .outboxes
-        .get(publish::ONLINE)
-        .into_iter()
-        .flatten()
-        .filter_map(|value| serde_json::from_value(value.clone()).ok())
-        .collect();
-    // Every worker has told of its own.
-    told.len() != loaded.manifest.workers || !told.iter().all(|told| opened.has(told))
+/// What a start goes on from.
+struct Takeover {
+    began: Instant,
+    recovery: Option<Recovery>,
+    resumed: Resumed,
+}
+
+/// A job that is ready to run: what earlier processes left is published, and epochs can be committed.
+struct Job {
+    shared: Arc<Shared>,
+    coordinator: Coordinator,
+    publication: Arc<Publication>,
+}
+
+impl Job {
+    fn prepare(
+        plan: &Arc<Plan>,
+        options: &RunOptions,
+        mut resources: graph::Resources,
+        Takeover { began, recovery, mut resumed }: Takeover,
+        meters: Meters,
+    ) -> Result<Job, EngineError> {
+        let instance = recovery.as_ref().map_or_else(shared::instance_id, |recovery| recovery.opened.instance.clone());
+        let generation = recovery.as_ref().map_or(0, |recovery| recovery.opened.generation);
+        let application = format!("{}/{instance}", plan.job);
+        let failure = Arc::new(Failure::default());
+        // Who reports what topics stage; there is nobody yet.
+        let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+        let staging = options.state_dir.as_ref().map(|dir| Staging {
+            directory: dir.join(outbox::FOLDER),
+            application: application.clone(),
+            generation,
+            stage: publish::stage_topics(Arc::clone(&reports)),
+        });
+        resources.open_topics(plan, staging.as_ref())?;
+        let resources = Arc::new(resources);
+        let (log, staged, tick_log) = match recovery.map(|recovery| recovery.into_parts(plan.checkpoint.keep)) {
+            None => (None, Vec::new(), None),
+            Some(Parts { log, loaded, staged, tick_log }) => {
+                resumed.loaded = loaded;
+                (Some(log), staged, Some(tick_log))
+            }
+        };
+        let durable = tick_log.as_ref().map(TickLog::handle);
+        let publication = Arc::new(Publication {
+            failure: Arc::clone(&failure),
+            tick_log: durable.clone(),
+            state_dir: options.state_dir.clone(),
+            keep_ticks: Duration::from_micros(plan.checkpoint.keep_ticks.unsigned_abs()),
+            application,
+            stop: options.stop.clone(),
+            root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
+            resources: Arc::clone(&resources),
+            epoch_seconds: meters.epoch_seconds(),
+            committers: Mutex::default(),
+        });
+        let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
+        if log.is_some() {
+            publication.catch_up(&staged, &instance, generation)?;
+            failpoint("restore.published");
+        }
+        let workers = options.workers.max(1);
+        let target =
+            log.as_ref().map(|log| Target { store: log.store.clone(), generation, workers, hooks: Arc::clone(&hooks) });
+        let progress = Arc::new(CheckpointProgress::default());
+        if log.as_ref().is_none_or(|log| log.chain.is_empty()) {
+            progress.want_whole();
+        }
+        let first = log.as_ref().map_or(0, |log| log.generation + 1);
+        let expected = expected(plan, &resources, workers, first);
+        let refused = |error: std::io::Error| EngineError::Workers(format!("a thread could not be started: {error}"));
+        let (coordinator, reporter) =
+            Coordinator::start(log, expected, Arc::clone(&progress), hooks).map_err(refused)?;
+        let checkpoints = Checkpoints::start(began, target, resumed, progress, reporter)?;
+        let offsets = match options.reading() {
+            // What was read once is read again; nobody's lag changes.
+            Reading::Replay => Offsets::default(),
+            Reading::Live | Reading::UntilEnd => Offsets::start(plan, durable.as_ref())?,
+        };
+        let observer = options.observer.clone().or_else(|| {
+            let wanted = options.replay.is_none() && (options.telemetry.is_some() || meters.samples());
+            wanted.then(|| Arc::new(Observer::of_latency(plan)))
+        });
+        let watchers = (meters, observer, options.stop.clone(), options.tap.clone(), options.alter.clone());
+        let outbox = outbox_name(&instance, generation);
+        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
+        // Set once, here.
+        let _ = reports.set(Arc::downgrade(&shared));
+        if let Some(telemetry) = &options.telemetry {
+            telemetry.attach(&shared, &publication.resources);
+        }
+        Ok(Job { shared, coordinator, publication })
+    }
 }
 
 /// What makes an epoch complete.
@@ -364,6 +397,7 @@ fn work(
             if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
+        shared.meters.built();
         while !done.done() && !shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(50)));
         }
@@ -392,6 +426,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         dead_letters: shared.dead_letters.load(Ordering::Relaxed),
         turned_away: shared.turned_away(),
         topics,
+        alerts: Vec::new(),
         ticks: shared.ticks.load(Ordering::Relaxed),
         seconds,
         keys: shared.keys.load(Ordering::Relaxed),

@@ -13,6 +13,7 @@ use super::observe::Observer;
 use super::offsets::Offsets;
 use super::online_redis::Left;
 use super::run::{Alter, Tap};
+use super::telemetry::Meters;
 use crate::base::{EventTime, Tick};
 use crate::ingest::aligned::Cut;
 use crate::ingest::ticks::{Delays, Durable, TickLog, TickRecord};
@@ -72,6 +73,8 @@ type Place = (Arc<str>, u16, &'static str);
 pub struct Shared {
     /// The compiled plan.
     pub plan: Arc<Plan>,
+    /// What the job counts for those who watch it from outside.
+    pub meters: Meters,
     /// Who watches the job.
     pub observer: Option<Arc<Observer>>,
     /// Who sees the rows at the end of chains.
@@ -81,7 +84,7 @@ pub struct Shared {
     /// Tells the brokers how far topics have been read.
     pub offsets: Offsets,
     /// The tick log, where the job has a state directory.
-    tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+    tick_log: Option<(Mutex<TickLog>, Durable)>,
     stop: StopHandle,
     failure: Arc<Failure>,
     /// Names the outbox of this start beside the tables.
@@ -123,21 +126,28 @@ pub struct TurnedAway {
     pub rows: u64,
 }
 
+/// What is counted for whom, who watches, who may stop the job, who sees and who alters its rows.
+pub type Watchers = (Meters, Option<Arc<Observer>>, StopHandle, Option<Tap>, Option<Alter>);
+
 impl Shared {
     /// Shared state of a job that is about to start.
     pub fn new(
         plan: Arc<Plan>,
-        tick_log: Option<(Arc<Mutex<TickLog>>, Durable)>,
+        tick_log: Option<TickLog>,
         failure: Arc<Failure>,
         checkpoints: Checkpoints,
         offsets: Offsets,
         outbox: String,
-        (observer, stop, tap, alter): (Option<Arc<Observer>>, StopHandle, Option<Tap>, Option<Alter>),
+        (meters, observer, stop, tap, alter): Watchers,
     ) -> Arc<Self> {
         Arc::new(Shared {
             plan,
-            tick_log,
+            tick_log: tick_log.map(|log| {
+                let durable = log.handle();
+                (Mutex::new(log), durable)
+            }),
             offsets,
+            meters,
             observer,
             stop,
             tap,
@@ -186,6 +196,7 @@ impl Shared {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watermark.store(cut.info.now, Ordering::Relaxed);
         self.count_letters(&cut.dead);
+        self.meters.cut(&cut.info, &cut.offsets, counts);
         if let Some(observer) = &self.observer {
             observer.on_tick(&cut.info, &cut.offsets, cut.rows, cut.dead.len() as u64);
             for (source, batch) in &cut.batches {

@@ -103,6 +103,7 @@ pub fn sources<'s>(
             }
             underway.through(&shared.offsets, |tick| !probe.less_equal(&tick));
             shared.checkpoints.figures.look(|tick| !probe.less_equal(&tick));
+            shared.meters.through(|tick| !probe.less_equal(&tick));
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
                 // The probe's movement does not schedule this operator, so it looks again soon.
                 alarm.ring_after(Duration::from_micros(100));

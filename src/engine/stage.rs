@@ -204,7 +204,8 @@ impl StageCore {
             refresh: o.refresh,
             last: None,
             losses: input.losses.clone(),
-            seen: input.losses.as_ref().map_or(0, |losses| losses.load(Ordering::Acquire)),
+            // Losses since the store was opened count, also those before there was a stage.
+            seen: 0,
             resending: false,
             reach: reach(view),
             schema: online_schema(view),

@@ -3,7 +3,10 @@
 use arrow::datatypes::DataType;
 
 use super::chain::{Chain, update_schema, value_fields};
+use super::monitor::alerts;
 use crate::ingest::dead_letter_schema;
+use crate::monitor::alert::alert_schema;
+use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::store::StoreError;
@@ -26,6 +29,8 @@ pub enum Origin {
     Model(usize),
     /// Statistics of all monitors, in the form of their table.
     Statistics(StatKind),
+    /// Alerts of all monitors, in the form of their table.
+    Alerts,
 }
 
 /// One offline table.
@@ -43,7 +48,8 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let sets = plan.sets.iter().map(|s| format!("feature_sets/{}", s.name));
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
     let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
-    views.chain(sets).chain(models).chain(stats).chain(dead_letter_tables(plan)).collect()
+    let alerts = alerts::wanted(plan).then(|| TABLE.to_owned());
+    views.chain(sets).chain(models).chain(stats).chain(alerts).chain(dead_letter_tables(plan)).collect()
 }
 
 /// Names of the dead-letter tables.
@@ -73,6 +79,16 @@ pub fn statistics_spec(kind: StatKind) -> Result<TableSpec, StoreError> {
     let schema = stat_schema();
     let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
     TableSpec::new(kind.table(), columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
+/// The table of alerts.
+///
+/// # Errors
+/// Never, short of a defect: its columns are fixed.
+pub fn alerts_spec() -> Result<TableSpec, StoreError> {
+    let schema = alert_schema();
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
 }
 
 /// Whether the plan wants this table.
@@ -145,6 +161,9 @@ pub fn tables_of(
     }
     for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
         tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });
+    }
+    if alerts::wanted(plan) && wanted(TABLE) {
+        tables.push(Table { spec: alerts_spec()?, origin: Origin::Alerts });
     }
     Ok(tables)
 }

@@ -254,7 +254,7 @@ struct Form<'a> {
 impl<'a> Form<'a> {
     fn new(topic: &OpenTopic, info: &TickInfo, batch: &'a RecordBatch) -> Result<Self, StoreError> {
         let letters = topic.origin == TopicOrigin::DeadLetters;
-        let ready_made = letters || matches!(topic.origin, TopicOrigin::Statistics(_));
+        let ready_made = letters || matches!(topic.origin, TopicOrigin::Statistics(_) | TopicOrigin::Alerts(_));
         let table =
             if ready_made { topic.form.table_rows(batch)? } else { topic.form.engine_rows(info.tick, batch)? };
         Ok(Form { table, about: letters.then(|| Letters::new(batch)).flatten() })

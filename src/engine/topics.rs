@@ -8,7 +8,7 @@ use super::EngineError;
 use super::chain::Chain;
 use super::outbox::{OutboxGroup, Outboxes, Staging};
 use super::run::TopicSummary;
-use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, dead_letter_spec, statistics_spec, tables_of};
+use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, alerts_spec, dead_letter_spec, statistics_spec, tables_of};
 use crate::ingest::Registry;
 use crate::monitor::StatKind;
 use crate::ops::key;
@@ -25,6 +25,8 @@ pub enum TopicOrigin {
     DeadLetters,
     /// Statistics of a monitor (by index), in the form of their tables.
     Statistics(usize),
+    /// Alerts for a receiver (by index among the plan's), in the form of their table.
+    Alerts(usize),
 }
 
 /// A topic as the plan means it.
@@ -109,6 +111,11 @@ pub fn resolve(
             let spec = statistics_spec(StatKind::Accuracy).map_err(|e| ("topic", e.to_string()))?;
             (TopicOrigin::Statistics(monitor), spec)
         }
+        TopicRows::Alerts(name) => {
+            let receiver = plan.receivers.iter().position(|r| r.name == *name);
+            let receiver = receiver.ok_or_else(|| ("topic", format!("the job has no receiver `{name}`")))?;
+            (TopicOrigin::Alerts(receiver), alerts_spec().map_err(|e| ("topic", e.to_string()))?)
+        }
         TopicRows::Table(name) => {
             let found = tables_of(plan, chains, outputs, &|table| table == name);
             match found.map_err(|e| ("topic", e.to_string()))?.pop() {
@@ -169,7 +176,7 @@ fn route(
             (chains.iter().find(|c| c.sets.contains(&set))?, Some(model))
         }
         // A view's own rows are on the worker of their entity.
-        Origin::SideView(_) | Origin::Statistics(_) => return None,
+        Origin::SideView(_) | Origin::Statistics(_) | Origin::Alerts => return None,
     };
     let mut fields: Vec<(&str, &DataType)> =
         chain.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();

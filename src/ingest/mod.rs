@@ -35,7 +35,7 @@ pub use decode::message::{MessageDecoder, Messages, Refused, message_decoder};
 pub use dedup::{AheadState, DedupDelta};
 pub use error::IngestError;
 pub use file::paths::expand;
-pub use kafka::{GroupOffsets, Reading};
+pub use kafka::{GroupOffsets, Reading, TopicWatch};
 pub use lateness::Lateness;
 pub use reader::{Decoded, FileState, Polled, ReaderOptions, SourceReader};
 pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};

@@ -17,7 +17,7 @@ use super::file::RawReader;
 use super::file::parquet::ParquetReader;
 use super::file::text::TextReader;
 use super::generator::Generator;
-use super::kafka::{self, Reading, Taken, Topic};
+use super::kafka::{self, Reading, Taken, Topic, TopicWatch};
 use super::lateness::Lateness;
 use super::rows::{Bad, Rows};
 use crate::base::{EventTime, Micros, format_time};
@@ -275,6 +275,11 @@ impl SourceReader {
     /// silence outside of that may be an outage.
     pub fn answering(&self) -> Option<(Instant, Instant)> {
         self.topic.as_ref().and_then(|(topic, _)| topic.answering())
+    }
+
+    /// Looks at the topic from outside; none of a source that is none.
+    pub fn topic_watch(&self) -> Option<TopicWatch> {
+        self.topic.as_ref().and_then(|(topic, _)| topic.watched())
     }
 
     /// Number of partitions: one per file, and those of a topic that were entered.

@@ -21,13 +21,16 @@ pub enum StatKind {
     Accuracy,
     /// How columns, predictions and labels compare with a reference, and change detectors: `stats/drift`.
     Drift,
-    /// Nulls, ranges, categories, freshness, volume, latency, errors: `stats/quality`.
+    /// Nulls, ranges, categories, freshness, volume: `stats/quality`.
     Quality,
+    /// How the job runs: latency, errors, processor time, memory, disk, brokers: `stats/operation`. Measured on the wall
+    /// clock, so a replay does not repeat it.
+    Operation,
 }
 
 impl StatKind {
     /// All kinds.
-    pub const ALL: [StatKind; 3] = [StatKind::Accuracy, StatKind::Drift, StatKind::Quality];
+    pub const ALL: [StatKind; 4] = [StatKind::Accuracy, StatKind::Drift, StatKind::Quality, StatKind::Operation];
 
     /// Name of the table.
     pub fn table(self) -> &'static str {
@@ -35,7 +38,13 @@ impl StatKind {
             StatKind::Accuracy => "stats/accuracy",
             StatKind::Drift => "stats/drift",
             StatKind::Quality => "stats/quality",
+            StatKind::Operation => "stats/operation",
         }
+    }
+
+    /// Whether a replay of the same events tells the same rows.
+    pub fn is_exact(self) -> bool {
+        self != StatKind::Operation
     }
 }
 

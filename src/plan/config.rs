@@ -2,7 +2,10 @@
 //! the descriptions in `schemas/dataflow.schema.json`.
 
 mod accuracy;
+mod alerts;
+mod detect;
 mod drift;
+mod latency;
 mod monitors;
 
 use schemars::JsonSchema;
@@ -12,7 +15,10 @@ use super::values::{
     ByColumn, ByName, Bytes, Columns, Duration, Literal, Name, Rate, Resolution, Sql, Start, Text, Time, Windows,
 };
 
+pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
+pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
 pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
+pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
@@ -61,6 +67,9 @@ pub(super) struct JobConfig {
     /// What is watched of the models, by their names.
     #[serde(default)]
     pub monitors: ByName<MonitorConfig>,
+    /// Who is told of the monitors' alerts, by names that alerts use. The job's log, `log`, need not be declared.
+    #[serde(default)]
+    pub notify: ByName<ReceiverConfig>,
 }
 
 fn one() -> u32 {

@@ -1,5 +1,8 @@
 //! The plan in words, as `check` prints it.
 
+mod accuracy;
+mod alerts;
+
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -91,11 +94,16 @@ impl Plan {
             )?;
         }
         for monitor in &self.monitors {
+            let window = format_duration(monitor.window);
+            writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            self.write_accuracy(out, monitor)?;
             if let Some(drift) = &monitor.drift {
-                writeln!(out, "\nmonitor of {}", self.models[monitor.model].name)?;
                 write_drift(out, drift)?;
             }
+            monitor.latency.describe(out)?;
+            alerts::write_alerts(out, self, monitor)?;
         }
+        alerts::write_receivers(out, self)?;
         self.write_sinks(out)
     }
 

@@ -7,7 +7,11 @@
 //! and then its post columns as `<view>.<name>`. [`Expr`]s name engine columns, so they evaluate on any batch that has them.
 
 mod accuracy;
+mod alert;
+mod detect;
 mod drift;
+mod latency;
+mod metric;
 mod monitor;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +25,14 @@ use super::expr::Expr;
 use crate::base::{EventTime, Micros, SecretText};
 
 pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
+pub use alert::{
+    AlertPlan, Comparison, Condition, Hold, HttpPlan, MetricTable, Operator, ReceiverPlan, ReceiverWay, SegmentFilter,
+    Severity, Subject, Template, TemplatePiece, WebhookFormat,
+};
+pub use detect::{AdwinPlan, DdmPlan, DetectorPlan, Direction, PageHinkleyPlan};
 pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, ReferencePlan};
+pub use latency::LatencyPlan;
+pub use metric::{metrics, table_of};
 pub use monitor::{MonitorPlan, Task};
 
 /// A whole job.
@@ -53,6 +64,8 @@ pub struct Plan {
     pub labels: Vec<LabelPlan>,
     /// What is watched of the models.
     pub monitors: Vec<MonitorPlan>,
+    /// Who is told of their alerts; nobody where there are none.
+    pub receivers: Vec<ReceiverPlan>,
     /// The online store, if any.
     pub online: Option<OnlinePlan>,
     /// The offline store, if any.
@@ -610,6 +623,13 @@ pub struct CheckpointPlan {
     pub uri: Option<String>,
 }
 
+impl CheckpointPlan {
+    /// Directory or address of the snapshots of a job with this state directory.
+    pub fn place(&self, state_dir: &Path) -> String {
+        self.uri.clone().unwrap_or_else(|| state_dir.display().to_string())
+    }
+}
+
 /// A topic that rows are published to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicPlan {
@@ -654,6 +674,8 @@ pub enum TopicRows {
     DeadLetters,
     /// The statistics of a monitor, by its name.
     Statistics(String),
+    /// The alerts for a receiver, by its name.
+    Alerts(String),
 }
 
 impl TopicRows {
@@ -663,6 +685,7 @@ impl TopicRows {
             TopicRows::Table(table) => table,
             TopicRows::DeadLetters => "dead letters",
             TopicRows::Statistics(_) => "statistics",
+            TopicRows::Alerts(_) => "alerts",
         }
     }
 
@@ -671,6 +694,7 @@ impl TopicRows {
         match self {
             TopicRows::DeadLetters => "sinks.dead_letters".to_owned(),
             TopicRows::Statistics(monitor) => format!("monitors.{monitor}.to"),
+            TopicRows::Alerts(receiver) => format!("notify.{receiver}"),
             TopicRows::Table(table) => match table.split_once('/') {
                 Some(("predictions", model)) => format!("models.{model}.to"),
                 Some((section, name)) => format!("{section}.{name}.to"),

@@ -91,7 +91,11 @@ impl Validator<'_> {
         }
         if let Some(choices) = schema["anyOf"].as_array() {
             // Alternatives differ in shape: one value or a list.
-            let wanted = if matches!(node.data, Data::List(_)) { "array" } else { "string" };
+            let wanted = match node.data {
+                Data::List(_) => "array",
+                Data::Map(_) => "object",
+                _ => "string",
+            };
             let whole = self.schema;
             let shape = |s: &Value| match s["$ref"].as_str() {
                 Some(r) => whole["$defs"][r.rsplit('/').next().unwrap_or_default()]["type"].clone(),
@@ -344,6 +348,7 @@ fn worded(kind: &str) -> &'static str {
         "rate" => "max, real_time, or events per second",
         "resolution" => "a length of time such as 5m, or a fraction of the window such as 1/60",
         "window" => "a length of time such as 7d, or lifetime",
+        "hold" => "a length of time such as 3d, or such as 3 windows",
         "literal" => "a constant",
         _ => "one text",
     }

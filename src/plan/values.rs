@@ -92,6 +92,11 @@ scalar!(
     {"type": "string", "pattern": "^([0-9]+(us|ms|s|m|h|d|w)|1/[1-9][0-9]*)$", "description": "The width of tiles: a length of time such as 5m, or a fraction of each window such as 1/60."}
 );
 scalar!(
+    /// How long a condition must hold.
+    Hold(model::Hold), "hold",
+    {"type": "string", "pattern": "^([0-9]+(us|ms|s|m|h|d|w)|[0-9]+ windows?)$", "description": "A length of time such as 3d, or a number of windows such as 3 windows."}
+);
+scalar!(
     /// One window.
     WindowText(Window), "window",
     {"type": "string", "pattern": "^([0-9]+(us|ms|s|m|h|d|w)|lifetime)$", "description": "The length of a trailing window, such as 7d, or lifetime."}
@@ -188,6 +193,18 @@ impl FromText for Start {
     }
 }
 
+impl FromText for Hold {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let windows = text.strip_suffix('s').unwrap_or(text).strip_suffix("window").map(str::trim);
+        match windows {
+            Some(count) => count.parse().map(model::Hold::Windows).map_err(|_| ()),
+            None => parse_duration(text).map(model::Hold::Time).map_err(|_| ()),
+        }
+        .map(Hold)
+        .map_err(|()| format!("`{text}` is no time to hold; write a length of time such as 3d, or such as 3 windows"))
+    }
+}
+
 impl FromText for Resolution {
     fn from_text(text: &str) -> Result<Self, String> {
         let bad = || {
@@ -237,6 +254,7 @@ pub(super) fn check(kind: &str, scalar: &Scalar) -> Result<(), String> {
         "start" => Start::from_text(text).map(drop),
         "resolution" => Resolution::from_text(text).map(drop),
         "window" => WindowText::from_text(text).map(drop),
+        "hold" => Hold::from_text(text).map(drop),
         "literal" => match scalar.kind() {
             Kind::Float(f) if !f.is_finite() => Err(format!("`{text}` is not a number that can be stored")),
             _ => Ok(()),
@@ -484,6 +502,8 @@ mod tests {
             ("resolution", "1/60", "1/0"),
             ("resolution", "5m", "0s"),
             ("window", "lifetime", "0d"),
+            ("hold", "3d", "3"),
+            ("hold", "1 window", "3 ticks"),
             ("window", "24h", "forever"),
             ("text", "1", " "),
             ("sql", "true", ""),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use super::decide::garbage;
 use super::manifest::{self, Entry, Manifest};
 use super::part::{self, PartRef};
 use super::store::Store;
-use crate::base::{Epoch, EventTime, Tick, failpoint};
+use crate::base::{Epoch, EventTime, Tick, failpoint, wall_clock};
 
 /// Deltas smaller than this are not worth a new base.
 const DELTA_BYTES_MIN: u64 = 1 << 20;
@@ -85,6 +86,11 @@ pub trait Hooks: Send + Sync {
     fn publish(&self, epoch: Epoch, outboxes: &BTreeMap<String, Vec<Value>>) -> bool;
     /// Ticks before this one are needed by no kept epoch.
     fn forget_before(&self, tick: Tick);
+    /// An epoch is published, so long after its last tick was cut.
+    fn published(&self, took: Duration) {
+        let _ = took;
+    }
+
     /// The coordinator, or a snapshot's writer, has failed.
     fn failed(&self, error: StateError);
 }
@@ -122,7 +128,6 @@ pub struct Progress {
     cut: AtomicU64,
     committed: AtomicU64,
     whole: AtomicBool,
-    failed: AtomicBool,
     written: Mutex<Written>,
 }
 
@@ -258,6 +263,7 @@ impl Drop for Coordinator {
 #[derive(Default)]
 struct Open {
     cut: Option<CutReport>,
+    since: Option<Instant>,
     parts: Vec<PartRef>,
     staged: BTreeMap<String, (usize, Vec<Value>)>,
 }
@@ -280,16 +286,15 @@ impl Run {
                     self.open.insert(self.next, open);
                     break;
                 }
+                let since = open.since;
                 match self.commit(open) {
                     Ok(true) => {
+                        since.iter().for_each(|since| self.hooks.published(since.elapsed()));
                         self.next += 1;
                         self.progress.committed.fetch_add(1, Ordering::AcqRel);
                     }
-                    Ok(false) => return self.progress.failed.store(true, Ordering::Release),
-                    Err(error) => {
-                        self.progress.failed.store(true, Ordering::Release);
-                        return self.hooks.failed(error);
-                    }
+                    Ok(false) => return,
+                    Err(error) => return self.hooks.failed(error),
                 }
             }
         }
@@ -299,7 +304,8 @@ impl Run {
         match report {
             Report::Cut(cut) => {
                 let epoch = cut.epoch;
-                self.open.entry(epoch).or_default().cut = Some(*cut);
+                let open = self.open.entry(epoch).or_default();
+                (open.cut, open.since) = (Some(*cut), Some(Instant::now()));
             }
             Report::Part { epoch, part } => self.open.entry(epoch).or_default().parts.push(part),
             Report::Staged { epoch, sink, value } => {
@@ -319,7 +325,7 @@ impl Run {
     }
 
     fn commit(&mut self, open: Open) -> Result<bool, StateError> {
-        let Open { cut: Some(cut), mut parts, staged } = open else { return Ok(true) };
+        let Open { cut: Some(cut), mut parts, staged, .. } = open else { return Ok(true) };
         // By name, so that a manifest does not depend on who was first.
         parts.sort_by(|a, b| a.name.cmp(&b.name));
         let outboxes: BTreeMap<String, Vec<Value>> = staged
@@ -419,7 +425,7 @@ impl Logging {
             tick: cut.tick,
             watermark: cut.watermark,
             now: cut.now,
-            committed_ms: now_ms(),
+            committed_ms: wall_clock() / 1_000,
             parts: self.log.chain.clone(),
             reader: cut.reader.clone(),
             outboxes: outboxes.clone(),
@@ -468,9 +474,4 @@ impl Logging {
 
 fn part_names(manifest: &Manifest) -> BTreeSet<String> {
     manifest.parts.iter().map(|part| part.name.clone()).collect()
-}
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_millis() as i64)
 }

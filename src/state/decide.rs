@@ -38,6 +38,8 @@ pub struct Choice {
     pub suppress_through: Option<Tick>,
     /// Epochs whose outboxes may wait to be published, in order; each sink skips what it has.
     pub publish: Vec<Epoch>,
+    /// The input behind the loaded state is read again in new cuts.
+    pub anew: bool,
     /// What happens to the ticks behind the loaded state, in words.
     pub condition: String,
 }
@@ -68,55 +70,65 @@ pub fn choose(epochs: &BTreeMap<Epoch, Committed>, ticks: &Range<Tick>, wish: Wi
         epochs.iter().filter(|(_, epoch)| epoch.tick.is_some()).map(|(number, _)| *number).collect();
     let beginning = if wish.begin > 0 { "the savepoint that the job began with" } else { "the beginning of the input" };
     let whence = loaded.map_or(beginning.to_owned(), |number| format!("epoch {number}"));
-    let newest = match newest {
-        Some((newest, last)) if loaded != Some(*newest) => (newest, last),
+    let (newest, last) = match newest {
+        // What a start that cut anew has gone back past means nothing since.
+        Some((newest, last)) if loaded != Some(*newest) && *newest >= wish.anew_since => (newest, last),
         _ => {
-            let something = loaded.is_some() || wish.begin > 0;
-            let found = if something { format!("{whence} is loaded") } else { "no epoch is committed".to_owned() };
-            let condition = match ticks.end.saturating_sub(first) {
-                0 => format!("{found}; nothing is behind it in the tick log"),
-                replayed if ticks.start <= first => {
-                    format!("{found}; {replayed} ticks behind {whence} are replayed in the cuts of the tick log")
-                }
-                _ if wish.allow_replay => format!(
-                    "{found}; the tick log lacks ticks {first} to {}: the input behind {whence} is read again in new cuts",
-                    ticks.start - 1
-                ),
-                _ => {
-                    return Err(format!(
-                        "the tick log lacks ticks {first} to {}, so the input behind {whence} cannot be cut as it was: restore the log's files from a copy, or accept with --allow-replay that it is read again in new cuts, and that topics with `delivery: at_least_once` get rows again",
-                        ticks.start - 1
-                    ));
-                }
-            };
             // Epochs that were replayed past damage are behind what was published before it.
             let published =
                 epochs.range(wish.anew_since..).filter_map(|(_, epoch)| epoch.tick).chain(wish.published).max();
-            let suppress_through = published.filter(|tick| *tick >= first);
-            return Ok(Choice { load: loaded, suppress_through, publish, condition });
+            let through = published.filter(|tick| *tick >= first);
+            let lacks = match through {
+                _ if ticks.end > first && ticks.start > first => Some((first, ticks.start - 1)),
+                Some(through) if ticks.end <= through => Some((ticks.end.max(first), through)),
+                _ => None,
+            };
+            let something = loaded.is_some() || wish.begin > 0;
+            let found = if something { format!("{whence} is loaded") } else { "no epoch is committed".to_owned() };
+            let condition = match (lacks, ticks.end.saturating_sub(first)) {
+                (None, 0) => format!("{found}; nothing is behind it in the tick log"),
+                (None, replayed) => {
+                    format!("{found}; {replayed} ticks behind {whence} are replayed in the cuts of the tick log")
+                }
+                (Some((from, to)), _) if wish.allow_replay => format!(
+                    "{found}; the tick log lacks ticks {from} to {to}: the input behind {whence} is read again in new cuts"
+                ),
+                (Some((from, to)), _) => {
+                    let again = match through {
+                        Some(_) => "that rows behind it are published twice",
+                        None => "that topics with `delivery: at_least_once` get rows again",
+                    };
+                    return Err(format!(
+                        "the tick log lacks ticks {from} to {to}, so the input behind {whence} cannot be cut as it was: restore the log's files from a copy, or accept with --allow-replay that it is read again in new cuts, and {again}"
+                    ));
+                }
+            };
+            let suppress_through = through.filter(|_| lacks.is_none());
+            return Ok(Choice { load: loaded, suppress_through, publish, anew: lacks.is_some(), condition });
         }
     };
-    let (newest, last) = newest;
-    let covered = last.tick.is_some_and(|tick| ticks.start <= first && ticks.end > tick);
-    match (covered, wish.allow_replay) {
-        (true, _) => Ok(Choice {
+    let through = last.tick.map(|tick| tick.max(wish.published.unwrap_or(tick)));
+    let through = through.filter(|through| ticks.start <= first && ticks.end > *through);
+    match (through, wish.allow_replay) {
+        (Some(through), _) => Ok(Choice {
             load: loaded,
-            suppress_through: last.tick.max(wish.published),
+            suppress_through: Some(through),
             publish,
+            anew: false,
             condition: format!(
-                "{whence} is loaded instead of epoch {newest}; ticks {first} to {} are replayed in the cuts of the tick log and not published again",
-                last.tick.unwrap_or_default()
+                "{whence} is loaded instead of epoch {newest}; ticks {first} to {through} are replayed in the cuts of the tick log and not published again"
             ),
         }),
-        (false, true) => Ok(Choice {
+        (None, true) => Ok(Choice {
             load: loaded,
             suppress_through: None,
             publish,
+            anew: true,
             condition: format!(
                 "{whence} is loaded instead of epoch {newest} and the tick log does not reach from one to the other: the input behind it is read again in new cuts, and its rows are published again"
             ),
         }),
-        (false, false) => Err(format!(
+        (None, false) => Err(format!(
             "epoch {newest} cannot be loaded, and from {whence} on the tick log (ticks {} to {}) does not reach to it: what was published since cannot be told from what was not; restore the damaged files from a copy, or accept with --allow-replay that rows behind {whence} are published twice",
             ticks.start, ticks.end
         )),
@@ -149,7 +161,11 @@ mod tests {
         let log = epochs(&[(1, 9, true), (2, 19, true)]);
         let choice = choose(&log, &(0..25), Wish::default()).expect("there is a way");
         assert_eq!((choice.load, choice.suppress_through, choice.publish), (Some(2), None, vec![1, 2]));
-        assert!(choice.condition.contains("5 ticks"), "{}", choice.condition);
+        assert!(choice.condition.contains("5 ticks") && !choice.anew, "{}", choice.condition);
+        // Its ticks are gone from the log, and later ones are there.
+        let wish = Wish { allow_replay: true, ..Wish::default() };
+        assert!(choose(&log, &(22..25), Wish::default()).is_err());
+        assert!(choose(&log, &(22..25), wish).expect("it was allowed").anew);
     }
 
     #[test]
@@ -171,7 +187,7 @@ mod tests {
             assert!(refusal.contains("--allow-replay"), "{refusal}");
             let wish = Wish { allow_replay: true, ..Wish::default() };
             let choice = choose(&log, &ticks, wish).expect("it was allowed");
-            assert_eq!((choice.load, choice.suppress_through), (Some(1), None));
+            assert_eq!((choice.load, choice.suppress_through, choice.anew), (Some(1), None, true));
         }
         let mut log = log;
         log.insert(3, Committed { tick: None, loadable: false });
@@ -198,6 +214,35 @@ mod tests {
         let wish = Wish { published: Some(29), ..Wish::default() };
         let choice = choose(&log, &(0..40), wish).expect("there is a way");
         assert_eq!((choice.load, choice.suppress_through), (Some(4), Some(29)));
+    }
+
+    #[test]
+    fn what_is_not_published_again_is_what_the_log_replays() {
+        // As above, and the tick log has lost its end: what comes behind tick 19 is cut anew and is in no table.
+        let log = epochs(&[(1, 9, true), (2, 29, false), (4, 15, true)]);
+        let allowed = Wish { allow_replay: true, ..Wish::default() };
+        for ticks in [0..20, 0..29, 0..0] {
+            let refusal = choose(&log, &ticks, Wish::default()).expect_err("it would not be exact");
+            assert!(refusal.contains("to 29") && refusal.contains("--allow-replay"), "{refusal}");
+            let choice = choose(&log, &ticks, allowed).expect("it was allowed");
+            assert_eq!((choice.load, choice.suppress_through, choice.anew), (Some(4), None, true));
+        }
+        // Nor where the newest epoch cannot be loaded either.
+        let log = epochs(&[(1, 9, true), (4, 15, false)]);
+        let wish = Wish { published: Some(29), ..Wish::default() };
+        assert!(choose(&log, &(0..20), wish).is_err());
+        assert_eq!(choose(&log, &(0..30), wish).expect("there is a way").suppress_through, Some(29));
+    }
+
+    #[test]
+    fn a_start_that_cut_anew_and_left_no_epoch_is_gone_on_from() {
+        // Claim 3 cut anew from tick 10 on: that epoch 2 had ended with tick 29 means nothing since.
+        let log = epochs(&[(1, 9, true), (2, 29, false)]);
+        let wish = Wish { anew_since: 3, ..Wish::default() };
+        for ticks in [0..15, 0..40] {
+            let choice = choose(&log, &ticks, wish).expect("there is a way");
+            assert_eq!((choice.load, choice.suppress_through, choice.anew), (Some(1), None, false));
+        }
     }
 
     #[test]

@@ -137,6 +137,22 @@ pub fn read(store: &Store) -> Result<BTreeMap<u64, Seen>, StateError> {
     Ok(entries)
 }
 
+/// The claims of a log, oldest first.
+pub fn claims(entries: &BTreeMap<u64, Seen>) -> impl DoubleEndedIterator<Item = (u64, &Claim)> {
+    entries.iter().filter_map(|(number, seen)| match seen {
+        Seen::Whole(Entry::Claim(claim)) => Some((*number, claim)),
+        _ => None,
+    })
+}
+
+/// The epochs of a log whose manifests are whole, oldest first.
+pub fn epochs(entries: &BTreeMap<u64, Seen>) -> impl DoubleEndedIterator<Item = (Epoch, &Manifest)> {
+    entries.iter().filter_map(|(number, seen)| match seen {
+        Seen::Whole(Entry::Epoch(manifest)) => Some((*number, &**manifest)),
+        _ => None,
+    })
+}
+
 /// Appends an entry: false when the number is taken, or later numbers are; then another process has taken over.
 ///
 /// # Errors
@@ -157,9 +173,8 @@ pub fn append(store: &Store, number: u64, entry: &Entry) -> Result<bool, StateEr
 /// # Errors
 /// When the log cannot be read.
 pub fn newer_claim(store: &Store, generation: u64) -> Result<Option<u64>, StateError> {
-    let entries = read(store)?;
-    let mut newer = entries.range(generation + 1..).rev();
-    Ok(newer.find(|(_, seen)| matches!(seen, Seen::Whole(Entry::Claim(_)))).map(|(number, _)| *number))
+    let newest = claims(&read(store)?).next_back().map(|(number, _)| number);
+    Ok(newest.filter(|number| *number > generation))
 }
 
 /// Removes an entry.

@@ -119,8 +119,9 @@ pub fn open(
             loaded: loaded.as_ref().map(|loaded| loaded.epoch),
             savepoint: life.map_or_else(|| savepoint.map(str::to_owned), |(_, first)| first),
             suppress_through: choice.suppress_through,
-            anew: wish.allow_replay && choice.condition.contains("read again in new cuts"),
+            anew: choice.anew,
         };
+        failpoint("restore.read");
         if !manifest::append(store, number, &Entry::Claim(claim))? {
             continue;
         }
@@ -140,10 +141,7 @@ pub fn open(
 
 /// Instance and savepoint of the job's life, as the newest claim says.
 fn life(entries: &BTreeMap<u64, Seen>) -> Option<(String, Option<String>)> {
-    entries.values().rev().find_map(|seen| match seen {
-        Seen::Whole(Entry::Claim(claim)) => Some((claim.instance.clone(), claim.savepoint.clone())),
-        _ => None,
-    })
+    manifest::claims(entries).next_back().map(|(_, claim)| (claim.instance.clone(), claim.savepoint.clone()))
 }
 
 fn load(
@@ -158,14 +156,9 @@ fn load(
             tracing::warn!(entry = manifest::name(*number), what, "an entry of the state's log is damaged");
         }
     }
-    let claims = || {
-        entries.iter().filter_map(|(number, seen)| match seen {
-            Seen::Whole(Entry::Claim(claim)) => Some((*number, claim)),
-            _ => None,
-        })
-    };
-    let anew_since = claims().filter(|(_, claim)| claim.anew).map(|(number, _)| number).max().unwrap_or(0);
-    let since = claims().filter(|(number, _)| *number >= anew_since);
+    let anew = manifest::claims(entries).rfind(|(_, claim)| claim.anew);
+    let anew_since = anew.map_or(0, |(number, _)| number);
+    let since = manifest::claims(entries).filter(|(number, _)| *number >= anew_since);
     let published = since.filter_map(|(_, claim)| claim.suppress_through).max();
     let wish = Wish { published, anew_since, ..wish };
     let mut damaged = BTreeSet::new();
@@ -206,27 +199,19 @@ fn load(
 /// When there is none, or it is damaged.
 pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
     let store = Store::open(uri)?;
-    let (name, bytes) = match store.read(SAVEPOINT)? {
-        Some(bytes) => (SAVEPOINT.to_owned(), bytes),
+    let manifest = match store.read(SAVEPOINT)? {
+        Some(bytes) => match Entry::decode(&bytes).map_err(|what| store.damaged(SAVEPOINT, what))? {
+            Entry::Epoch(manifest) => *manifest,
+            Entry::Claim(_) => return Err(store.damaged(SAVEPOINT, "it is a claim and no manifest")),
+        },
         None => {
             let entries = manifest::read(&store)?;
-            let newest = entries.iter().rev().find_map(|(number, seen)| match seen {
-                Seen::Whole(Entry::Epoch(_)) => Some(*number),
-                _ => None,
-            });
             let none = || StateError::Refused(format!("{uri} is no savepoint: it has no {SAVEPOINT} and no epochs"));
-            let number = newest.ok_or_else(none)?;
-            let name = manifest::name(number);
-            (name.clone(), store.read(&name)?.ok_or_else(|| store.damaged(&name, "it is missing"))?)
+            manifest::epochs(&entries).next_back().map(|(_, manifest)| manifest.clone()).ok_or_else(none)?
         }
     };
-    match Entry::decode(&bytes).map_err(|what| store.damaged(&name, what))? {
-        Entry::Epoch(manifest) => {
-            let epoch = manifest.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
-            Loaded::read(&store, epoch, *manifest)
-        }
-        Entry::Claim(_) => Err(store.damaged(&name, "it is a claim and no manifest")),
-    }
+    let epoch = manifest.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
+    Loaded::read(&store, epoch, manifest)
 }
 
 /// Refuses a place that a savepoint cannot be written to, before there is one to be written.
@@ -258,12 +243,7 @@ pub fn copy_savepoint(store: &Store, target: &str) -> Result<Epoch, StateError> 
 /// As [`copy_savepoint`].
 pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<Epoch, StateError> {
     let entries = manifest::read(store)?;
-    let found = entries.iter().rev().find_map(|(number, seen)| match seen {
-        Seen::Whole(Entry::Epoch(manifest)) if epoch.is_none_or(|wanted| wanted == *number) => {
-            Some((*number, manifest))
-        }
-        _ => None,
-    });
+    let found = manifest::epochs(&entries).rfind(|(number, _)| epoch.is_none_or(|wanted| wanted == *number));
     let Some((number, manifest)) = found else {
         if let Some(wanted) = epoch {
             return Err(StateError::Refused(format!("{} has no epoch {wanted}", store.place())));
@@ -279,7 +259,7 @@ pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<E
         copy.finish()?;
     }
     // What was staged is published by now, and is not the savepoint's to publish.
-    let saved = Manifest { outboxes: BTreeMap::new(), ..(**manifest).clone() };
+    let saved = Manifest { outboxes: BTreeMap::new(), ..manifest.clone() };
     let encoded = Entry::Epoch(Box::new(saved)).encode();
     target.create(SAVEPOINT, &encoded.map_err(|e| target.damaged(SAVEPOINT, e.to_string()))?)?;
     Ok(number)

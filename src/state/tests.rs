@@ -10,18 +10,28 @@ use std::hash::{Hash, Hasher};
 use super::decide::{Committed, Wish, choose, garbage};
 use crate::base::{Epoch, Tick};
 
-const KEEP: usize = 1;
 /// Numbers beyond which a start that lost its claim tries no more.
 const NUMBERS: u64 = 4;
 
+/// How large a world may grow.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    processes: usize,
+    ticks: Tick,
+    /// Epochs that are damaged.
+    damages: usize,
+    /// Epochs that are kept.
+    keep: usize,
+    /// A process starts when those before it are dead.
+    alone: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Entry {
-    Claim,
+    /// A claim, and which ticks it said were published by others.
+    Claim(Option<Tick>),
     /// An epoch: its last tick, and the tick that it staged if that was not suppressed.
-    Epoch {
-        tick: Tick,
-        staged: Option<Tick>,
-    },
+    Epoch { tick: Tick, staged: Option<Tick> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -31,8 +41,8 @@ struct World {
     sink: Vec<Tick>,
     /// The newest epoch that the sink took.
     sink_epoch: Option<Epoch>,
-    /// An epoch whose state cannot be loaded.
-    damaged: Option<Epoch>,
+    /// Epochs whose state cannot be loaded.
+    damaged: BTreeSet<Epoch>,
     processes: Vec<Process>,
 }
 
@@ -115,14 +125,16 @@ impl World {
             .log
             .iter()
             .filter_map(|(number, entry)| match entry {
-                Entry::Claim => None,
+                Entry::Claim(_) => None,
                 Entry::Epoch { tick, .. } => {
-                    Some((*number, Committed { tick: Some(*tick), loadable: self.damaged != Some(*number) }))
+                    Some((*number, Committed { tick: Some(*tick), loadable: !self.damaged.contains(number) }))
                 }
             })
             .collect();
+        let claimed = |entry: &Entry| if let Entry::Claim(suppress) = entry { *suppress } else { None };
+        let published = self.log.values().filter_map(claimed).max();
         // The tick log keeps all ticks here; what was never cut is cut alike.
-        let choice = choose(&committed, &(0..ticks), Wish::default()).ok()?;
+        let choice = choose(&committed, &(0..ticks), Wish { published, ..Wish::default() }).ok()?;
         let tick = |epoch: &Epoch| match self.log.get(epoch) {
             Some(Entry::Epoch { tick, .. }) => Some(*tick),
             _ => None,
@@ -140,11 +152,12 @@ impl World {
     }
 
     /// The world after a process has done its next step.
-    fn step(&self, index: usize, ticks: Tick) -> Option<World> {
+    fn step(&self, index: usize, bounds: Bounds) -> Option<World> {
+        let ticks = bounds.ticks;
         let mut world = self.clone();
         let next = match self.processes[index].clone() {
             Process::Begin => self.choose(ticks)?,
-            Process::Chosen { number, load, suppress, publish } => match world.create(number, Entry::Claim) {
+            Process::Chosen { number, load, suppress, publish } => match world.create(number, Entry::Claim(suppress)) {
                 true => Process::Claimed { number, load, suppress, publish },
                 false => Process::Begin,
             },
@@ -179,11 +192,11 @@ impl World {
                 Process::Published { number, tick, suppress }
             }
             Process::Published { number, tick, suppress } => {
-                let claims: BTreeSet<u64> = entries(&self.log, |entry| *entry == Entry::Claim);
-                let epochs: BTreeSet<u64> = entries(&self.log, |entry| *entry != Entry::Claim);
+                let claims: BTreeSet<u64> = entries(&self.log, Entry::is_claim);
+                let epochs: BTreeSet<u64> = entries(&self.log, |entry| !entry.is_claim());
                 // A process knows the log up to its own entry.
                 let known = |set: BTreeSet<u64>| set.into_iter().filter(|n| *n <= number).collect::<BTreeSet<_>>();
-                for old in garbage(&known(claims), &known(epochs), KEEP, number) {
+                for old in garbage(&known(claims), &known(epochs), bounds.keep, number) {
                     world.log.remove(&old);
                 }
                 after(number + 1, Some(tick), suppress, ticks)
@@ -194,8 +207,8 @@ impl World {
         Some(world)
     }
 
-    fn successors(&self, processes: usize, ticks: Tick, damage: bool) -> Vec<World> {
-        let mut next: Vec<World> = (0..self.processes.len()).filter_map(|index| self.step(index, ticks)).collect();
+    fn successors(&self, bounds: Bounds) -> Vec<World> {
+        let mut next: Vec<World> = (0..self.processes.len()).filter_map(|index| self.step(index, bounds)).collect();
         for (index, process) in self.processes.iter().enumerate() {
             if !matches!(process, Process::Ended | Process::Dead) {
                 let mut world = self.clone();
@@ -203,19 +216,27 @@ impl World {
                 next.push(world);
             }
         }
-        if self.processes.len() < processes {
+        let gone = self.processes.iter().all(|process| matches!(process, Process::Dead | Process::Ended));
+        if self.processes.len() < bounds.processes && (gone || !bounds.alone) {
             let mut world = self.clone();
             world.processes.push(Process::Begin);
             next.push(world);
         }
-        // Once, the newest state is damaged.
-        let newest = self.log.iter().rev().find(|(_, entry)| **entry != Entry::Claim).map(|(number, _)| *number);
-        if let (true, None, Some(newest)) = (damage, self.damaged, newest) {
+        // The newest state is damaged, or what was loaded in its place.
+        let loadable = |(number, entry): &(&u64, &Entry)| !entry.is_claim() && !self.damaged.contains(number);
+        if let Some((newest, _)) = self.log.iter().rev().find(loadable).filter(|_| self.damaged.len() < bounds.damages)
+        {
             let mut world = self.clone();
-            world.damaged = Some(newest);
+            world.damaged.insert(*newest);
             next.push(world);
         }
         next
+    }
+}
+
+impl Entry {
+    fn is_claim(&self) -> bool {
+        matches!(self, Entry::Claim(_))
     }
 }
 
@@ -231,8 +252,8 @@ fn after(next: u64, tick: Option<Tick>, suppress: Option<Tick>, ticks: Tick) -> 
     }
 }
 
-/// Explores all worlds of so many processes and ticks; tells how many there were, and in how many a process had ended.
-fn explore(processes: usize, ticks: Tick, damage: bool) -> (usize, usize) {
+/// Explores all worlds within bounds; tells how many there were, and in how many a process had ended.
+fn explore(bounds: Bounds) -> (usize, usize) {
     let mut seen: HashSet<(u64, u64)> = HashSet::new();
     let mut open = vec![World::default()];
     let mut ended = 0;
@@ -245,9 +266,9 @@ fn explore(processes: usize, ticks: Tick, damage: bool) -> (usize, usize) {
         assert_eq!(world.sink, expected, "{world:#?}");
         if world.processes.contains(&Process::Ended) {
             ended += 1;
-            assert_eq!(world.sink.len() as Tick, ticks, "{world:#?}");
+            assert_eq!(world.sink.len() as Tick, bounds.ticks, "{world:#?}");
         }
-        open.extend(world.successors(processes, ticks, damage));
+        open.extend(world.successors(bounds));
     }
     (seen.len(), ended)
 }
@@ -261,10 +282,18 @@ fn fingerprint(world: &World, seed: u64) -> u64 {
 
 #[test]
 fn every_tick_is_published_once_whatever_happens_when() {
-    // Long lives of two, short ones of three, and one whose newest state is damaged at some moment.
-    for (processes, ticks, damage) in [(2, 3, false), (2, 2, true), (3, 1, false)] {
-        let (worlds, ended) = explore(processes, ticks, damage);
-        println!("{processes} processes, {ticks} ticks: {worlds} worlds, {ended} of them at an end");
+    let bounds = |processes, ticks, damages| Bounds { processes, ticks, damages, keep: 1, alone: false };
+    // Long lives of two, short ones of three, two whose newest state is damaged at some moment; and many that follow one
+    // another, past damage again and again.
+    for bounds in [
+        bounds(2, 3, 0),
+        bounds(2, 2, 1),
+        bounds(3, 1, 0),
+        Bounds { keep: 1, alone: true, ..bounds(4, 3, 2) },
+        Bounds { keep: 2, alone: true, ..bounds(4, 3, 2) },
+    ] {
+        let (worlds, ended) = explore(bounds);
+        println!("{bounds:?}: {worlds} worlds, {ended} of them at an end");
         assert!(worlds > 1_000 && ended > 100, "{worlds} worlds, {ended} of them at an end");
     }
 }

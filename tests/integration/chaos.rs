@@ -60,6 +60,18 @@ fn stopped_at_every_place_and_woken_too_late() {
     all_of(&mut setup, GENERATED, FAILPOINTS.map(|place| Fault::Zombie(at(place), Wake::Last)).to_vec());
 }
 
+/// Whoever dies before it has taken over has not taken over.
+#[test]
+fn stopped_and_woken_with_nobody_in_its_place() {
+    let mut setup = setup(None, None);
+    let faults = vec![
+        Fault::Zombie(at("checkpoint.staged"), Wake::After),
+        Fault::KillAfter(Duration::ZERO),
+        Fault::Zombie(at("restore.claimed"), Wake::After),
+    ];
+    all_of(&mut setup, GENERATED, faults);
+}
+
 #[test]
 fn damage_and_rivals() {
     let mut setup = setup(None, None);
@@ -147,6 +159,123 @@ fn what_redis_loses_while_no_process_runs_is_written_again() {
         same(&mut setup, &bed, true);
         redis.start_again();
     }
+}
+
+fn killed(bed: &mut Bed, failpoint: &str, workers: usize) {
+    let mut process = bed.start(failpoint, workers).expect("it starts");
+    let (status, said) = (process.end().expect("it ends"), process.said());
+    assert!(status.code().is_none() && said.contains("failpoint"), "{failpoint}: {status}: {said}");
+}
+
+/// Starts that find a loss and die before they have made it good leave it to the next.
+#[test]
+fn a_loss_of_redis_outlives_those_who_found_it() {
+    let Some(redis) = Redis::start("losses of Redis that are found by processes that die") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let mut bed = setup.bed(World { topics: false, online: Online::Redis }, "job").expect("a place");
+    bed.finish(2).expect("nothing disturbs it");
+    // The job is at its end: what is not written because of the loss is not written at all. One who died had joined, and
+    // written nothing; others had written the clock, or a part of the values.
+    for deaths in [&["restore.claimed=kill"][..], &["online.put=kill@2", "online.put=kill@3"], &["online.put=kill@5"]] {
+        redis.ask::<()>(&["FLUSHALL"]);
+        deaths.iter().for_each(|death| killed(&mut bed, death, 1));
+        bed.finish(3).expect("it has nothing to do but that");
+        same(&mut setup, &bed, true);
+    }
+    // A loss upon a loss that was half made good.
+    redis.ask::<()>(&["FLUSHALL"]);
+    killed(&mut bed, "online.put=kill@3", 1);
+    redis.ask::<()>(&["FLUSHALL"]);
+    killed(&mut bed, "online.put=kill@2", 2);
+    bed.finish(1).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+    // Between the joining and the first look.
+    let mut process = bed.start("restore.claimed=stop", 2).expect("it starts");
+    assert_eq!(process.became().expect("it is seen"), Became::Stopped);
+    redis.ask::<()>(&["FLUSHALL"]);
+    process.wake();
+    assert!(process.end().expect("it ends").success(), "{}", process.said());
+    same(&mut setup, &bed, true);
+}
+
+/// The command of [`Bed::command`] for a job that stays when its input has ended.
+fn staying(bed: &Bed, workers: usize) -> Command {
+    let plain = bed.command(workers);
+    let mut command = Command::new(plain.get_program());
+    command.args(plain.get_args().filter(|argument| *argument != "--until-end"));
+    command.current_dir(plain.get_current_dir().expect("it has one"));
+    command
+}
+
+#[test]
+fn a_loss_of_redis_that_a_running_job_saw_before_it_died_is_made_good() {
+    let Some(redis) = Redis::start("a job that sees a loss and dies") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let mut bed = setup.bed(World { topics: false, online: Online::Redis }, "job").expect("a place");
+    let mut process = bed.start_command(staying(&bed, 2), "online.lost=kill").expect("it starts");
+    let ended = || bed.manifest().expect("a log").is_some_and(|(_, manifest)| manifest["last"] == true);
+    wait_for(&mut process, "end of the input", |_| ended());
+    redis.ask::<()>(&["FLUSHALL"]);
+    assert!(process.end().expect("it ends").code().is_none(), "{}", process.said());
+    bed.finish(1).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+    // A job that came to its end before, and stays, has its values too.
+    let mut process = bed.start_command(staying(&bed, 2), "").expect("it starts");
+    wait_for(&mut process, "second loss", |process| {
+        redis.ask::<()>(&["FLUSHALL"]);
+        process.said().contains("all current values are written again")
+    });
+    let values = |count: u64| redis.ask::<u64>(&["DBSIZE"]) > count;
+    wait_for(&mut process, "values", |_| values(1000));
+    process.kill().expect("it dies");
+    bed.finish(3).expect("it has nothing to do but that");
+    same(&mut setup, &bed, true);
+}
+
+#[test]
+fn an_embedded_store_that_was_half_filled_again_is_filled() {
+    let mut setup = setup(None, None);
+    let mut bed = setup.bed(EMBEDDED, "job").expect("a place");
+    killed(&mut bed, "online.created=kill", 1);
+    bed.finish(1).expect("it begins");
+    same(&mut setup, &bed, false);
+    for deaths in [&["online.put=kill@2"][..], &["online.created=kill", "online.put=kill@2", "online.put=kill@2"]] {
+        std::fs::remove_dir_all(bed.path("online")).expect("it is removed");
+        deaths.iter().for_each(|death| killed(&mut bed, death, 1));
+        bed.finish(1).expect("it has nothing to do but that");
+        same(&mut setup, &bed, true);
+    }
+    let names =
+        std::fs::read_dir(bed.path("online")).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let unfinished: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".new")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
+/// Of two starts that overlap the one that took the state over last is the one whose values stand, whoever came to Redis
+/// first.
+#[test]
+fn who_has_the_state_has_the_last_word_in_redis() {
+    let Some(redis) = Redis::start("starts that overlap") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let world = World { topics: false, online: Online::Redis };
+    // It reads the state, is overtaken, and takes over from the one who overtook it.
+    let mut bed = setup.bed(world, "slow").expect("a place");
+    killed(&mut bed, "checkpoint.published=kill@2", 1);
+    let mut slow = bed.start("restore.read=stop", 2).expect("it starts");
+    assert_eq!(slow.became().expect("it is seen"), Became::Stopped);
+    killed(&mut bed, "checkpoint.published=kill@6", 3);
+    slow.wake();
+    assert!(slow.end().expect("it ends").success(), "{}", slow.said());
+    same(&mut setup, &bed, false);
+    // It has taken the state over, is overtaken, and comes to Redis last.
+    let mut bed = setup.bed(world, "late").expect("a place");
+    killed(&mut bed, "checkpoint.published=kill@2", 1);
+    let mut late = bed.start("restore.claimed=stop", 2).expect("it starts");
+    assert_eq!(late.became().expect("it is seen"), Became::Stopped);
+    bed.finish(3).expect("it takes over");
+    late.wake();
+    assert_eq!(late.end().expect("it ends").code(), Some(1), "{}", late.said());
+    same(&mut setup, &bed, false);
 }
 
 /// Whether a file system of few bytes could be mounted at `path`.

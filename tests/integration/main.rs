@@ -1,6 +1,7 @@
 //! Whole jobs, from a dataflow file to the tables it leaves: one test binary, since each links the whole program.
 
 mod accuracy;
+mod alerts;
 mod avro_peer;
 mod bad_input;
 mod card_fraud;
@@ -8,6 +9,7 @@ mod chaos;
 mod cli;
 mod delta;
 mod delta_upkeep;
+mod detectors;
 mod docker;
 mod drift;
 mod exactly_once;
@@ -23,6 +25,7 @@ mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;
 mod labels;
+mod metrics;
 mod object_store;
 mod online;
 mod prove;
@@ -31,6 +34,7 @@ mod recovery;
 mod redis_job;
 mod redis_store;
 mod registry;
+mod report;
 mod savepoint;
 mod score_matrix;
 mod support;

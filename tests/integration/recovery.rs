@@ -82,7 +82,10 @@ impl Place {
         let value = |customer: i64| {
             let key = [("customer_id".to_owned(), customer.to_string())];
             let row = get_online(&reader, "customer", &key).expect("an answer");
-            (customer, format!("{:?} {:?} {:?}", row.status, row.event_time, row.features))
+            // When its last event was is told as a bound where its windows have run empty, which depends on when it was told.
+            let empty = row.features.iter().any(|feature| feature.name == "nb_tx_7d" && feature.value == 0);
+            let event_time = row.event_time.filter(|_| !empty);
+            (customer, format!("{:?} {event_time:?} {:?}", row.status, row.features))
         };
         customers.into_iter().step_by(7).map(value).collect()
     }
@@ -103,8 +106,10 @@ fn assert_same(found: &Place) {
     for table in TABLES {
         assert_same_rows(table, &reference.table(table), &found.table(table));
     }
-    let (expected, found) = (reference.online(), found.online());
-    for (customer, value) in &expected {
+    // A store is open once at a time, and tests run side by side.
+    static EXPECTED: std::sync::OnceLock<BTreeMap<i64, String>> = std::sync::OnceLock::new();
+    let (expected, found) = (EXPECTED.get_or_init(|| reference.online()), found.online());
+    for (customer, value) in expected {
         assert_eq!(Some(value), found.get(customer), "customer {customer}");
     }
 }

@@ -10,7 +10,9 @@ use proptest::test_runner::{Config, TestRunner};
 use tidemill::base::SecretText;
 use tidemill::ops::key;
 use tidemill::plan::model::{Clock, RedisPlan};
-use tidemill::store::online::{ColumnSchema, OnlineReader, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema};
+use tidemill::store::online::{
+    ColumnSchema, OnlineReader, Rank, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema,
+};
 
 use crate::support::redis::Redis;
 
@@ -79,7 +81,7 @@ fn an_older_stamp_never_replaces_a_newer_one() {
         let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let place = place(&redis, &format!("run{run}"));
         let stores: Vec<RedisStore> =
-            (0..STARTS).map(|_| RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store")).collect();
+            (0..STARTS).map(|_| RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store")).collect();
         let generations: Vec<u64> = stores.iter().map(RedisStore::generation).collect();
         prop_assert_eq!(&generations, &[generations[0], generations[0] + 1, generations[0] + 2]);
         let mut writers: Vec<RedisWriter> = stores.iter().map(|store| store.writer("0")).collect();
@@ -131,7 +133,7 @@ fn an_older_stamp_never_replaces_a_newer_one() {
 fn a_loss_is_counted_once() {
     let Some(mut redis) = Redis::start("losses of Redis") else { return };
     let place = place(&redis, "p");
-    let store = RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store");
+    let store = RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
     let losses = store.losses();
     let losses = || losses.load(std::sync::atomic::Ordering::SeqCst);
     let (mut a, mut b) = (store.writer("a"), store.writer("b"));
@@ -147,8 +149,110 @@ fn a_loss_is_counted_once() {
     write(&mut b, stamp(4), &[3], 0);
     write(&mut a, stamp(4), &[1], 0);
     assert_eq!(losses(), 2, "restarted");
-    let next = RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store");
+    let next = RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
     assert_eq!(next.generation(), store.generation() + 1);
+}
+
+/// What happens to lives of the values.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A start joins, and writes nothing.
+    Join,
+    /// One of the starts writes some entities.
+    Write { start: usize, entities: Vec<i64> },
+    /// The server loses everything.
+    Lose,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let entities = proptest::collection::vec(0..ENTITIES, 0..3);
+    prop_oneof![
+        2 => Just(Event::Join),
+        6 => (0..STARTS, entities).prop_map(|(start, entities)| Event::Write { start, entities }),
+        1 => Just(Event::Lose),
+    ]
+}
+
+/// A start that finds the life in which values were told finds them all, whoever joined, wrote or died in between.
+#[test]
+fn a_life_that_is_found_again_has_all_that_was_told_in_it() {
+    let Some(redis) = Redis::start("lives of values in Redis") else { return };
+    let runs = std::sync::atomic::AtomicU32::new(0);
+    let (found, lost) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&proptest::collection::vec(event(), 1..40), |events| {
+        let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let place = place(&redis, &format!("life{run}"));
+        let open = || RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
+        let mut starts: Vec<(RedisStore, RedisWriter)> = Vec::new();
+        // Entities by the life that their writer took them to be in.
+        let mut told: HashMap<String, Vec<i64>> = HashMap::new();
+        for (tick, event) in (0u64..).zip(events) {
+            match event {
+                Event::Lose => redis.ask::<()>(&["FLUSHALL"]),
+                Event::Write { start, entities } => {
+                    let newest = starts.len().checked_sub(1 + start % starts.len().max(1));
+                    let Some((store, writer)) = newest.and_then(|index| starts.get_mut(index)) else { continue };
+                    write(writer, Stamp { generation: store.generation(), tick }, &entities, 0);
+                    told.entry(store.life().0).or_default().extend(entities);
+                }
+                Event::Join => {
+                    let store = open();
+                    let reader = OnlineReader::redis(&place).expect("a reader");
+                    match told.get(&store.life().0) {
+                        Some(told) if !told.is_empty() => {
+                            let ids: ArrayRef = Arc::new(Int64Array::from(told.clone()));
+                            let rows = reader.read("v", &[ids]).expect("rows");
+                            prop_assert!(rows.states.iter().all(Option::is_some), "{:?}", told);
+                            found.set(found.get() + 1);
+                        }
+                        _ => lost.set(lost.get() + 1),
+                    }
+                    let writer = store.writer("0");
+                    starts.push((store, writer));
+                }
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    assert!(found.get() > 10 && lost.get() > 10, "{} and {}", found.get(), lost.get());
+}
+
+/// Starts that the job's state has numbered rank by their numbers, in whatever order they come; so do those that come with
+/// the number that they had when the server forgets. Starts without numbers, or of another state, rank by when they come.
+#[test]
+fn starts_rank_by_their_numbers() {
+    let Some(redis) = Redis::start("ranks of starts in Redis") else { return };
+    let place = place(&redis, "p");
+    let open = |rank: Option<(&str, u64)>| {
+        let rank = rank.map(|(instance, number)| Rank { instance: instance.into(), number });
+        RedisStore::open(&place, Clock::Event, &[schema()], rank).expect("a store")
+    };
+    let (third, first) = (open(Some(("a", 3))), open(Some(("a", 1))));
+    let put = |store: &RedisStore, tick| {
+        write(&mut store.writer("0"), Stamp { generation: store.generation(), tick }, &[tick as i64], 0)
+    };
+    // Not even where there is nothing.
+    assert_eq!((put(&third, 1), put(&first, 9), put(&third, 2)), (1, 0, 1));
+    let ninth = open(Some(("a", 9)));
+    assert_eq!((ninth.generation() - third.generation(), third.generation() - first.generation()), (6, 2));
+    redis.ask::<()>(&["FLUSHALL"]);
+    // Who was there before counts from where he stood.
+    assert_eq!((put(&first, 9), put(&third, 1)), (1, 1));
+    assert_eq!(open(Some(("a", 9))).generation(), ninth.generation());
+    redis.ask::<()>(&["FLUSHALL"]);
+    let tenth = open(Some(("a", 10)));
+    assert!(tenth.generation() > ninth.generation());
+    assert_eq!((put(&tenth, 1), put(&ninth, 9), put(&tenth, 2)), (1, 0, 1));
+    let mut newest = tenth.generation();
+    for rank in [None, Some(("b", 1)), Some(("a", 2)), None, None, Some(("a", 0))] {
+        let next = open(rank);
+        assert!(next.generation() > newest, "{rank:?}");
+        newest = next.generation();
+    }
 }
 
 /// Rows of an older version of the job stay readable, by the names of their columns.
@@ -156,13 +260,13 @@ fn a_loss_is_counted_once() {
 fn versions_lie_side_by_side() {
     let Some(redis) = Redis::start("versions in Redis") else { return };
     let place = place(&redis, "p");
-    let store = RedisStore::open(&place, Clock::Event, &[schema()]).expect("a store");
+    let store = RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
     write(&mut store.writer("0"), Stamp { generation: 1, tick: 7 }, &[1, 2], 70);
     let mut wider = schema();
     wider.columns.remove(0);
     wider.columns.push(ColumnSchema::new("extra", &DataType::Int64).expect("a type"));
     wider.job_version = 2;
-    let store = RedisStore::open(&place, Clock::Event, &[wider]).expect("a store");
+    let store = RedisStore::open(&place, Clock::Event, &[wider], None).expect("a store");
     write(&mut store.writer("0"), Stamp { generation: 2, tick: 1 }, &[2], 90);
     let reader = OnlineReader::redis(&place).expect("a reader");
     let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));

@@ -208,11 +208,15 @@ impl Bed {
         Ok(())
     }
 
-    /// Makes Redis lose what the job wrote.
+    /// Makes Redis lose what the job wrote; removes an embedded store, which nobody may have open.
     ///
     /// # Errors
-    /// When Redis does not answer.
+    /// When Redis does not answer, or the store cannot be removed.
     pub fn forget_online(&self) -> anyhow::Result<()> {
+        let embedded = self.path("online");
+        if embedded.exists() {
+            std::fs::remove_dir_all(&embedded).with_context(|| format!("cannot remove {}", embedded.display()))?;
+        }
         let Some(url) = &self.redis else { return Ok(()) };
         let mut connection = redis::Client::open(url.as_str())?.get_connection()?;
         let pattern = format!("{}*", job::prefix(&self.dir));
@@ -232,12 +236,24 @@ impl Bed {
     /// # Errors
     /// When the log cannot be read.
     pub fn manifest(&self) -> anyhow::Result<Option<(PathBuf, Value)>> {
+        self.newest("epoch")
+    }
+
+    /// The file of the newest claim of the job's state.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn claim(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(self.newest("claim")?.map(|(path, _)| path))
+    }
+
+    fn newest(&self, kind: &str) -> anyhow::Result<Option<(PathBuf, Value)>> {
         for path in files(&self.path("state/epochs"))?.into_iter().rev() {
             // Old ones are removed by a process that runs.
             let Ok(bytes) = std::fs::read(&path) else { continue };
             let entry: Value = serde_json::from_slice(&bytes).with_context(|| format!("{}", path.display()))?;
-            if let Some(epoch) = entry["entry"].get("epoch") {
-                return Ok(Some((path, epoch.clone())));
+            if let Some(found) = entry["entry"].get(kind) {
+                return Ok(Some((path, found.clone())));
             }
         }
         Ok(None)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::job::{Online, World};
+use crate::base::SplitMix64;
 
 /// Steps of a schedule at most, beside the last start, which is left alone.
 const STEPS_MAX: u64 = 4;
@@ -21,6 +22,8 @@ pub const FAILPOINTS: [&str; 8] = [
     "restore.claimed",
     "restore.published",
 ];
+/// And that of a job with online values: before each part of them.
+pub const ONLINE_FAILPOINTS: [&str; 1] = ["online.put"];
 /// And those of a job that writes topics exactly once.
 pub const TOPIC_FAILPOINTS: [&str; 3] = ["topic.staged", "topic.sent", "topic.committed"];
 
@@ -154,27 +157,19 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A sequence of draws that follows from a seed (Steele, Lea and Flood's SplitMix64).
+/// A sequence of draws that follows from a seed.
 #[derive(Clone, Debug)]
-pub struct Draws(u64);
+pub struct Draws(SplitMix64);
 
 impl Draws {
     /// The sequence of a seed and a number.
     pub fn new(seed: u64, number: u64) -> Draws {
-        let mut draws = Draws(seed);
-        Draws(draws.next() ^ number.wrapping_mul(0xd134_2543_de82_ef95))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Draws(SplitMix64::new(SplitMix64::new(seed).word() ^ number.wrapping_mul(0xd134_2543_de82_ef95)))
     }
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.0.below(end)
     }
 
     fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
@@ -204,8 +199,9 @@ impl Schedule {
 impl Fault {
     fn draw(world: World, number: u64, draws: &mut Draws) -> Fault {
         let at = |draws: &mut Draws| {
-            let more = if world.topics { &TOPIC_FAILPOINTS[..] } else { &[] };
-            let place = draws.one_of(&[&FAILPOINTS[..], more].concat());
+            let topic = if world.topics { &TOPIC_FAILPOINTS[..] } else { &[] };
+            let online = if world.online == Online::None { &[][..] } else { &ONLINE_FAILPOINTS };
+            let place = draws.one_of(&[&FAILPOINTS[..], online, topic].concat());
             // A restore happens once in a process.
             let visit = if place.starts_with("restore") { 1 } else { 1 + draws.below(8) };
             At { place, visit }
@@ -233,8 +229,9 @@ impl Fault {
                 Fault::Tear { part, at }
             }
             17 => Fault::Manifest { at: draws.below(1000), torn: draws.below(2) == 0 },
-            _ if world.online != Online::Redis => Fault::Kill(at(draws)),
+            _ if world.online == Online::None => Fault::Kill(at(draws)),
             18 => Fault::Lose,
+            _ if world.online == Online::Embedded => Fault::Kill(at(draws)),
             _ => Fault::LoseBeside(draws.time(), draws.time()),
         }
     }
@@ -264,6 +261,6 @@ mod tests {
         assert_eq!(kinds.len(), 8, "{kinds:?}");
         assert!(worlds.iter().all(|world| schedules.iter().any(|s| s.world == *world)));
         let told: String = schedules.iter().map(Schedule::to_string).collect();
-        assert!(FAILPOINTS.iter().chain(&TOPIC_FAILPOINTS).all(|place| told.contains(place)));
+        assert!(FAILPOINTS.iter().chain(&ONLINE_FAILPOINTS).chain(&TOPIC_FAILPOINTS).all(|place| told.contains(place)));
     }
 }

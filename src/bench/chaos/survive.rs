@@ -1,6 +1,7 @@
 //! A schedule carried out.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
@@ -26,6 +27,8 @@ struct Zombie {
     wake: Wake,
     /// Whether nothing was left to commit when it was stopped.
     complete: bool,
+    /// The newest claim then, its own.
+    claim: Option<PathBuf>,
 }
 
 struct Course<'a> {
@@ -69,9 +72,9 @@ impl Course<'_> {
             }
             Fault::Zombie(at, wake) => {
                 if let Some(process) = self.stopped(at, workers)? {
-                    let complete = self.is_complete()?;
+                    let (complete, claim) = (self.is_complete()?, self.bed.claim()?);
                     self.wake(|zombie| zombie.wake == Wake::After)?;
-                    self.zombies.push(Zombie { process, at, wake, complete });
+                    self.zombies.push(Zombie { process, at, wake, complete, claim });
                     return Ok(());
                 }
             }
@@ -188,10 +191,12 @@ impl Course<'_> {
     /// Wakes stopped processes; each must end by itself.
     fn wake(&mut self, which: impl Fn(&Zombie) -> bool) -> anyhow::Result<()> {
         for mut zombie in self.zombies.extract_if(.., |zombie| which(zombie)).collect::<Vec<_>>() {
+            // Those who came after it may have died before they took over.
+            let overtaken = self.bed.claim()? != zombie.claim;
             zombie.process.wake();
             let (status, said) = (zombie.process.end()?, zombie.process.said());
             // With nothing left to commit it may not notice, and one that wakes beside may be first.
-            let may_succeed = zombie.complete || matches!(zombie.wake, Wake::Beside(_));
+            let may_succeed = zombie.complete || !overtaken || matches!(zombie.wake, Wake::Beside(_));
             let taken_over = status.code() == Some(1) && said.contains(TAKEN_OVER);
             ensure!(
                 taken_over || (may_succeed && status.success()),

@@ -16,7 +16,7 @@ fn observer() -> Observer {
         columns: vec![("amount".into(), "amount".into()), ("customer.nb_tx_1d".into(), "customer__nb_tx_1d".into())],
         labels: Some(labels),
     };
-    Observer::with(Some(watched), 1000)
+    Observer::with(Some(watched), 1000, 2)
 }
 
 fn tick(tick: Tick, now: EventTime) -> TickInfo {
@@ -114,7 +114,7 @@ fn text_ids_match_and_odd_batches_do_no_harm() {
 
 #[test]
 fn latency_counts_from_the_tick_that_read_the_row() {
-    let mut latencies = Latencies::new();
+    let mut latencies = Latencies::new(2);
     let position = |source, partition, offset| Ord64::from(Position { source, partition, offset }).0;
     let second = Duration::from_secs(1);
     latencies.cuts.push(second, &[vec![10, 0], vec![5]]);
@@ -129,7 +129,7 @@ fn latency_counts_from_the_tick_that_read_the_row() {
         position(1, 0, 5),
         position(0, 0, 20),
     ];
-    latencies.scored(4 * second, &rows);
+    latencies.scored(0, 4 * second, &rows);
     let counted: Vec<(u64, u64)> = latencies
         .total
         .iter_recorded()
@@ -140,11 +140,11 @@ fn latency_counts_from_the_tick_that_read_the_row() {
 
 #[test]
 fn latency_looks_back_ten_seconds() {
-    let mut latencies = Latencies::new();
-    latencies.record(0, 1000, Duration::from_secs(2));
+    let mut latencies = Latencies::new(2);
+    latencies.record(1, 0, 1000, Duration::from_secs(2));
     for second in 0..100 {
-        latencies.record(second, 99, Duration::from_millis(1));
-        latencies.record(second, 1, Duration::from_millis(10));
+        latencies.record(1, second, 99, Duration::from_millis(1));
+        latencies.record(1, second, 1, Duration::from_millis(10));
         assert!(latencies.seconds.len() <= LATENCY_SECONDS);
     }
     let near = |a: Duration, b: u64| (a.as_micros() as f64 / (b * 1000) as f64 - 1.0).abs() < 0.02;
@@ -154,8 +154,29 @@ fn latency_looks_back_ten_seconds() {
     assert!(near(total.p99, 2000) && near(total.max, 2000), "{total:?}");
     latencies.turn_to(1000);
     assert_eq!(latencies.recent(), None, "nothing in ten seconds");
-    latencies.record(1000, 1, Duration::MAX);
+    latencies.record(1, 1000, 1, Duration::MAX);
     assert!(latencies.recent().is_some());
+}
+
+#[test]
+fn latencies_are_told_by_model() {
+    let observer = Observer::with(None, 0, 2);
+    {
+        let mut latencies = lock(&observer.latency);
+        for ms in [1, 2, 4, 400] {
+            latencies.record(1, 0, 10, Duration::from_millis(ms));
+        }
+        latencies.record(0, 0, 1, Duration::from_secs(9));
+        latencies.record(7, 0, 1, Duration::from_secs(9));
+    }
+    let buckets = observer.latencies_of(1, &[0.0005, 0.0025, 0.005, 1.0]);
+    assert_eq!(buckets.cumulative, [(0.0005, 0), (0.0025, 20), (0.005, 30), (1.0, 40)]);
+    assert_eq!((buckets.count, buckets.sum), (40, 4.07));
+    let (latency, rows) = observer.take_latency(1).unwrap();
+    let near = |a: Duration, ms: u64| (a.as_micros() as f64 / (ms * 1000) as f64 - 1.0).abs() < 0.02;
+    assert!(near(latency.p50, 2) && near(latency.p99, 400) && rows == 40, "{latency:?} of {rows}");
+    assert_eq!((observer.take_latency(1), observer.latencies_of(1, &[1.0]).count), (None, 40));
+    assert_eq!((observer.take_latency(0).unwrap().1, observer.take_latency(2)), (1, None));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::base::FAILPOINTS;
+use crate::base::{FAILPOINTS, SplitMix64};
 use crate::engine::{EngineError, StopHandle};
 
 /// Makes the command that calls [`replay_into`](super::replay_into) over a folder, with so many workers.
@@ -75,7 +75,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// # Errors
 /// When a process cannot be started, or fails by itself.
 pub fn run(chaos: &Chaos, place: &Path, plain_seconds: f64, stop: &StopHandle) -> Result<Kills, EngineError> {
-    let mut random = Random(chaos.seed);
+    let mut random = SplitMix64::new(chaos.seed);
     let mut kills = Kills { seed: chaos.seed, starts: Vec::new() };
     // A start that ends before its kill has finished the replay: it is not repeated for ever.
     for _ in 0..chaos.kills {
@@ -86,7 +86,7 @@ pub fn run(chaos: &Chaos, place: &Path, plain_seconds: f64, stop: &StopHandle) -
                 let (name, visits) = PLACES[random.below(PLACES.len() as u64) as usize];
                 (Some(format!("{name}=kill@{}", 1 + random.below(visits))), None)
             }
-            false => (None, Some(Duration::from_secs_f64(plain_seconds.max(0.05) * random.fraction()))),
+            false => (None, Some(Duration::from_secs_f64(plain_seconds.max(0.05) * random.unit()))),
         };
         let kill = failpoint.clone().or_else(|| after.map(|after| format!("after {} ms", after.as_millis())));
         let mut command = (chaos.launch)(place, workers);
@@ -165,27 +165,6 @@ impl Drop for Killed {
         // One that has ended is not there to be killed.
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// Numbers from a seed (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

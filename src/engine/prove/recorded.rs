@@ -6,13 +6,17 @@ use super::ProveOptions;
 use crate::base::{Epoch, Tick};
 use crate::engine::EngineError;
 use crate::engine::chain::chains;
+use crate::engine::monitor::alerts;
 use crate::engine::operators::{Changes, operators};
 use crate::engine::publish::{OFFLINE, StagedTables};
+use crate::engine::recovery::saved_sources;
 use crate::engine::tables::{table_names, wanted};
-use crate::ingest::aligned::{Aligned, AlignedState};
+use crate::ingest::aligned::Aligned;
 use crate::ingest::ticks::{self, TickRecord};
+use crate::monitor::StatKind;
+use crate::monitor::alert::table::TABLE;
 use crate::plan::model::Plan;
-use crate::state::manifest::{self, Entry, Manifest, Seen};
+use crate::state::manifest::{self, Manifest};
 use crate::state::{Store, open_savepoint};
 use crate::store::StoreError;
 use crate::store::offline::{TableReader, table_path};
@@ -78,19 +82,12 @@ impl Recorded {
         if !dir.is_dir() {
             return refuse(format!("there is no state in {}; give the --state that the job ran with", dir.display()));
         }
-        let place = plan.checkpoint.uri.clone().unwrap_or_else(|| dir.display().to_string());
+        let place = plan.checkpoint.place(dir);
         let store = Store::open(&place)?;
         let entries = manifest::read(&store)?;
-        let committed = |seen: &'_ Seen| match seen {
-            Seen::Whole(Entry::Epoch(manifest)) => Some((**manifest).clone()),
-            _ => None,
-        };
         let epochs: Vec<(Epoch, Manifest)> =
-            entries.iter().filter_map(|(number, seen)| Some((*number, committed(seen)?))).collect();
-        let life = entries.values().rev().find_map(|seen| match seen {
-            Seen::Whole(Entry::Claim(claim)) => Some(claim.clone()),
-            _ => None,
-        });
+            manifest::epochs(&entries).map(|(number, manifest)| (number, manifest.clone())).collect();
+        let life = manifest::claims(&entries).next_back().map(|(_, claim)| claim);
         let (Some(newest), Some(life)) = (epochs.last(), life) else {
             return refuse(format!(
                 "the state in {place} has no committed epoch yet, so the tables hold nothing that could be proven; let the job run on to its next checkpoint"
@@ -112,7 +109,7 @@ impl Recorded {
                 }
             },
         };
-        if let Ok(state) = serde_json::from_value::<AlignedState>(manifest.reader.clone()) {
+        if let Ok(state) = saved_sources(manifest) {
             Aligned::same_input(plan, &state)?;
         }
         let mut log = ticks::read(dir)?;
@@ -183,13 +180,15 @@ fn same_job(plan: &Plan, newest: &Manifest, place: &str) -> Result<(), EngineErr
     Ok(())
 }
 
-/// Opens the tables that a plan writes.
+/// Opens the tables that a plan writes, but for those that no replay repeats.
 ///
 /// # Errors
 /// When one cannot be read.
 pub fn open_tables(plan: &Plan) -> Result<Vec<RecordedTable>, EngineError> {
     let Some(offline) = &plan.offline else { return Ok(Vec::new()) };
-    let names = table_names(plan).into_iter().filter(|name| wanted(offline, name));
+    let is_exact = |name: &String| StatKind::ALL.iter().all(|kind| kind.is_exact() || kind.table() != name);
+    let is_exact = |name: &String| is_exact(name) && (name != TABLE || alerts::is_exact(plan));
+    let names = table_names(plan).into_iter().filter(|name| wanted(offline, name) && is_exact(name));
     names.map(|name| Ok(RecordedTable { reader: open(Path::new(&offline.uri), &name)?, name })).collect()
 }
 

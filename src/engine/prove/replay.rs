@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 
 use super::recorded::{Recorded, Start};
@@ -97,6 +97,9 @@ pub fn prepare(recorded: &Recorded, place: &Path) -> Result<(), EngineError> {
 pub fn redirected(plan: &Plan, place: &Path, with_online: bool) -> Plan {
     let mut plan = plan.clone();
     plan.topics.clear();
+    // Alerts are made again, and nobody is told of them.
+    plan.receivers.clear();
+    plan.monitors.iter_mut().flat_map(|monitor| &mut monitor.alerts).for_each(|alert| alert.to.clear());
     plan.checkpoint.uri = None;
     if let Some(offline) = &mut plan.offline {
         offline.uri = lake(place).display().to_string();
@@ -195,26 +198,26 @@ fn one_ulp(batch: &RecordBatch, name: &str, range: Range) -> Option<RecordBatch>
     let times = times.as_primitive::<Int64Type>();
     let column = batch.column(index);
     let in_range = |row: usize| range.has(Some(times.value(row)));
-    let changed: ArrayRef = match column.data_type() {
-        DataType::Float64 => {
-            let values = column.as_primitive::<Float64Type>();
-            let row = (0..values.len())
-                .find(|&row| values.is_valid(row) && values.value(row).is_finite() && in_range(row))?;
-            let change = |(i, x): (usize, Option<f64>)| if i == row { x.map(f64::next_up) } else { x };
-            Arc::new(values.iter().enumerate().map(change).collect::<arrow::array::Float64Array>())
-        }
-        DataType::Float32 => {
-            let values = column.as_primitive::<Float32Type>();
-            let row = (0..values.len())
-                .find(|&row| values.is_valid(row) && values.value(row).is_finite() && in_range(row))?;
-            let change = |(i, x): (usize, Option<f32>)| if i == row { x.map(f32::next_up) } else { x };
-            Arc::new(values.iter().enumerate().map(change).collect::<arrow::array::Float32Array>())
-        }
+    let changed = match column.data_type() {
+        DataType::Float64 => nudged::<Float64Type>(column, |row, x| x.is_finite() && in_range(row), f64::next_up)?,
+        DataType::Float32 => nudged::<Float32Type>(column, |row, x| x.is_finite() && in_range(row), f32::next_up)?,
         _ => return None,
     };
     let mut columns = batch.columns().to_vec();
     columns[index] = changed;
     RecordBatch::try_new(batch.schema(), columns).ok()
+}
+
+/// A column with its first value that fits changed; none where no value does.
+fn nudged<T: ArrowPrimitiveType>(
+    column: &ArrayRef,
+    fits: impl Fn(usize, T::Native) -> bool,
+    change: impl Fn(T::Native) -> T::Native,
+) -> Option<ArrayRef> {
+    let values = column.as_primitive::<T>();
+    let row = (0..values.len()).find(|&row| values.is_valid(row) && fits(row, values.value(row)))?;
+    let changed = values.iter().enumerate().map(|(i, x)| if i == row { x.map(&change) } else { x });
+    Some(Arc::new(changed.collect::<PrimitiveArray<T>>()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use crate::engine::checkpoint::{Checkpoints, Resumed};
 use crate::engine::offsets::Offsets;
 use crate::engine::outbox::Staging;
 use crate::engine::shared::StopHandle;
-use crate::engine::{EngineError, graph, load_text};
+use crate::engine::telemetry::Meters;
+use crate::engine::{EngineError, RunOptions, graph, load_text};
 use crate::ingest::aligned::{Aligned, EpochPolicy};
 use crate::ingest::{ReaderOptions, Reading, SourceReader};
 use crate::plan::model::Plan;
@@ -96,7 +97,8 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
     let resumed = Resumed { suppress_through, ..Resumed::default() };
     let checkpoints =
         Checkpoints::start(std::time::Instant::now(), None, resumed, progress, reporter).expect("checkpoints");
-    let watchers = (None, StopHandle::new(), None, None);
+    let meters = Meters::new(&plan, workers, &RunOptions::default());
+    let watchers = (meters, None, StopHandle::new(), None, None);
     let instance = "staged".to_owned();
     let shared =
         Shared::new(Arc::clone(&plan), None, Arc::default(), checkpoints, Offsets::default(), instance, watchers);

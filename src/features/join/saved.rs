@@ -18,7 +18,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::rows::{Address, CHUNK_ROWS, Rows};
 use super::{JoinError, KEPT_ID, LabelJoin, entry_of};
-use crate::base::{EventTime, slot_of};
+use crate::base::{EventTime, seal, slot_of, unseal};
 use crate::ops::{decode_rows, encode_rows_tightly, ords, split_by_slot, times};
 
 const VERSION: u8 = 1;
@@ -245,8 +245,7 @@ impl JoinFrozen {
                 bytes.extend_from_slice(&(met.len() as u64).to_le_bytes());
                 met.iter().for_each(|ord| bytes.extend_from_slice(&ord.to_le_bytes()));
             }
-            let crc = crc32fast::hash(&bytes);
-            bytes.extend_from_slice(&crc.to_le_bytes());
+            seal(&mut bytes);
             (slot, bytes)
         });
         Ok(encoded.collect())
@@ -283,14 +282,7 @@ struct Part {
 
 fn read_slot(bytes: &[u8]) -> Result<(Part, Part), String> {
     const SHORT: &str = "it is cut short";
-    let (body, crc) = bytes.split_last_chunk::<4>().ok_or(SHORT)?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err("the checksum does not match".into());
-    }
-    let (version, mut rest) = body.split_first().ok_or(SHORT)?;
-    if *version != VERSION {
-        return Err(format!("it is of version {version}; this program reads version {VERSION}"));
-    }
+    let mut rest = unseal(bytes, VERSION)?;
     let take = |rest: &mut &[u8], unit: usize| {
         let (count, behind) = rest.split_first_chunk::<8>().ok_or(SHORT)?;
         let length = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(unit));

@@ -27,7 +27,7 @@ use self::replay::Following;
 use self::silence::Progress;
 pub use self::state::{AlignedState, PartitionState, SourceState};
 use super::ticks::TickRecord;
-use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, SourceReader};
+use super::{Counts, DeadLetter, DedupDelta, IngestError, Polled, ReaderOptions, Reading, SourceReader, TopicWatch};
 use crate::base::{Epoch, EventTime, Micros, Tick};
 use crate::ops::control::TickInfo;
 use crate::plan::model::{Order, Plan, TickPolicy};
@@ -146,6 +146,8 @@ pub struct Aligned {
     /// Bytes read since the watermark moved.
     ahead: usize,
     last_cut: Option<Instant>,
+    /// Longest silence without a tick; none for ever.
+    beat: Option<Duration>,
     /// Nothing is under way behind the sources.
     idle: bool,
     /// Partitions that wait for their first tick.
@@ -179,6 +181,17 @@ struct OpenTick {
 }
 
 impl Aligned {
+    /// Opens the sources of `plan` at their beginning.
+    ///
+    /// # Errors
+    /// When a source cannot be opened.
+    pub fn begin(plan: &Plan, reading: Reading, epochs: EpochPolicy) -> Result<Self, IngestError> {
+        let open =
+            |(index, source)| SourceReader::open(source, ReaderOptions { reading, ..ReaderOptions::of(plan, index) });
+        let readers = plan.sources.iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Self::new(plan, readers, epochs))
+    }
+
     /// Prepares to read `readers`, one per source of `plan`, from their current positions.
     pub fn new(plan: &Plan, readers: Vec<SourceReader>, epochs: EpochPolicy) -> Self {
         let mut aligned = Self::without_lanes(plan, readers, epochs);
@@ -204,6 +217,7 @@ impl Aligned {
             order: plan.order,
             ahead: 0,
             last_cut: None,
+            beat: None,
             idle: false,
             entered: Vec::new(),
             counts: vec![Counts::default(); readers.len()],
@@ -234,6 +248,16 @@ impl Aligned {
             let wake = Arc::clone(&wake);
             reader.wake_with(Box::new(move || wake()));
         }
+    }
+
+    /// Looks at the sources' topics from outside.
+    pub fn topic_watches(&self) -> Vec<TopicWatch> {
+        self.readers.iter().filter_map(SourceReader::topic_watch).collect()
+    }
+
+    /// Cuts a tick at least this often while live sources are silent, for those who do something with every tick.
+    pub fn beat_every(&mut self, beat: Duration) {
+        self.beat = Some(beat);
     }
 
     /// Rows read, filtered, late and rejected so far, per source.
@@ -423,7 +447,8 @@ impl Aligned {
         }
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let epoch_open = !self.hold_epochs && self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
-        epoch_open || (since(self.last_cut) >= SILENT_TICK && self.progress().watermark > self.watermark)
+        let beat = self.beat.is_some_and(|beat| since(self.last_cut) >= beat);
+        epoch_open || beat || (since(self.last_cut) >= SILENT_TICK && self.progress().watermark > self.watermark)
     }
 
     fn read(&mut self, index: usize, rows: usize, until: Option<u64>, now: Instant) -> Result<(), IngestError> {

@@ -6,10 +6,10 @@
 //! for the newest event time e, the moment t at which rows last came, and that moment a, yet never past the wall clock
 //! itself less the disorder.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::{Aligned, Lane};
-use crate::base::{EventTime, Micros};
+use crate::base::{EventTime, Micros, wall_clock};
 
 /// How far event time has come.
 pub(super) struct Progress {
@@ -63,10 +63,6 @@ impl Aligned {
 fn silent_clock(newest: EventTime, silent: Micros, wall: EventTime) -> Option<EventTime> {
     // Events from the future hold the clock where they are.
     (newest != EventTime::MIN).then(|| newest.saturating_add(silent).min(wall.max(newest)))
-}
-
-pub(super) fn wall_clock() -> EventTime {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as EventTime)
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::silence::wall_clock;
 use super::{Aligned, EpochPolicy};
-use crate::base::{Epoch, EventTime, Micros, Tick};
+use crate::base::{Epoch, EventTime, Micros, Tick, wall_clock};
 use crate::ingest::{
     AheadState, Counts, DedupDelta, FileState, IngestError, Polled, ReaderOptions, Reading, SourceReader,
 };

@@ -5,7 +5,7 @@
 //! so that ids that grow with time take some five bytes. A CRC-32 of all of it ends it.
 
 use super::Id;
-use crate::base::EventTime;
+use crate::base::{EventTime, seal, unseal};
 
 const VERSION: u8 = 1;
 const WORD: u8 = 1;
@@ -93,8 +93,7 @@ impl Writer {
         if self.bytes.len() <= 1 {
             return None;
         }
-        let crc = crc32fast::hash(&self.bytes);
-        self.bytes.extend_from_slice(&crc.to_le_bytes());
+        seal(&mut self.bytes);
         Some(self.bytes)
     }
 
@@ -110,15 +109,7 @@ impl Writer {
 
 /// The ids of one [`DedupDelta`].
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<(Id, EventTime)>, String> {
-    let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it is cut short")?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err("the checksum does not match".into());
-    }
-    let mut input = Reader(body);
-    match input.byte()? {
-        VERSION => {}
-        other => return Err(format!("it is of version {other}; this program reads version {VERSION}")),
-    }
+    let mut input = Reader(unseal(bytes, VERSION)?);
     let (mut time, mut word, mut found) = (0i64, 0u64, Vec::new());
     while !input.0.is_empty() {
         let form = input.byte()?;
@@ -244,7 +235,7 @@ mod tests {
         fn foreign_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = DedupDelta::decode(&bytes);
             let mut sealed = bytes.clone();
-            sealed.extend(crc32fast::hash(&bytes).to_le_bytes());
+            seal(&mut sealed);
             let _ = Kept::new(5).load(&sealed);
         }
     }

@@ -10,10 +10,12 @@ mod columns;
 mod group;
 mod partition;
 mod topic;
+mod watch;
 
 pub use group::GroupOffsets;
 pub(crate) use partition::{Partition, Taken};
 pub(crate) use topic::Topic;
+pub use watch::TopicWatch;
 
 /// How a topic is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::bindings::rd_kafka_get_watermark_offsets;
 use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
@@ -15,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::columns::{Extras, MessageColumns};
 use super::topic::Shared;
+use super::watch::last_told_end;
 use crate::ingest::IngestError;
 use crate::ingest::decode::RawChunk;
 use crate::kafka::Context;
@@ -261,20 +261,8 @@ impl Partition {
         if self.at_end {
             return true;
         }
-        let (mut low, mut high) = (-1, -1);
-        // SAFETY: the client lives as long as the queue, which holds it; the name is a C string; both results are ours.
-        // The call looks up what the last fetch told and does not block.
-        let outcome = unsafe {
-            rd_kafka_get_watermark_offsets(
-                self.shared.consumer.client().native_ptr(),
-                self.topic_c.as_ptr(),
-                i32::from(self.number),
-                &mut low,
-                &mut high,
-            )
-        };
-        let known = outcome as i32 == 0 && high >= 0;
-        known && self.place.next.saturating_add(NEAR_END) >= high.unsigned_abs()
+        let end = last_told_end(&self.shared, &self.topic_c, i32::from(self.number));
+        end.is_some_and(|end| self.place.next.saturating_add(NEAR_END) >= end)
     }
 }
 

@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Reading;
 use super::columns::MessageColumns;
 use super::partition::{Partition, Place};
+use super::watch::TopicWatch;
 use crate::ingest::IngestError;
 use crate::kafka::{Connection, Context, client_config};
 use crate::plan::model::{KafkaConnector, KafkaStart, SourcePlan};
@@ -214,6 +215,11 @@ impl Topic {
         let partition = Partition::assign(&self.source, &self.connector.topic, number, place, &self.shared, columns)?;
         self.entered += 1;
         Ok(partition)
+    }
+
+    /// Looks at it from outside.
+    pub(crate) fn watched(&self) -> Option<TopicWatch> {
+        TopicWatch::new(&self.source, &self.connector.topic, Arc::downgrade(&self.shared))
     }
 
     /// When brokers were asked the first and the last of the questions that they have answered without a break.

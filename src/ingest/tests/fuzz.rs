@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 
 use super::kit::{Dir, http};
+use crate::base::SplitMix64;
 use crate::ingest::decode::avro::schema_fault;
 use crate::ingest::file::RawReader;
 use crate::ingest::file::parquet::ParquetReader;
@@ -31,19 +32,16 @@ const WRITER: &str = r#"{"type":"record","name":"tx","fields":[
     {"name":"kind","type":{"type":"enum","name":"Kind","symbols":["IT","DE"]}},
     {"name":"fixed","type":{"type":"fixed","name":"F","size":3}}, {"name":"note","type":["bytes","null","int"]}]}"#;
 
-/// Pseudo-random numbers: splitmix64.
-struct Random(u64);
+/// Pseudo-random numbers.
+struct Random(SplitMix64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.word()
     }
 
     fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+        self.0.below(n as u64) as usize
     }
 
     /// Damages `input`; `other` is another input to take pieces from, `words` are pieces that mean something.
@@ -102,7 +100,7 @@ fn fuzz(reader: &str, seeds: Vec<Vec<u8>>, words: &[&[u8]], mut read: impl FnMut
         }
     };
     pool.iter().for_each(|input| attempt(input));
-    let (mut random, begin, mut executions) = (Random(seed), Instant::now(), pool.len());
+    let (mut random, begin, mut executions) = (Random(SplitMix64::new(seed)), Instant::now(), pool.len());
     while begin.elapsed() < Duration::from_secs_f64(seconds) {
         for _ in 0..16 {
             let mut input = pool[random.below(pool.len())].clone();

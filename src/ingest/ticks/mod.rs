@@ -70,12 +70,6 @@ pub enum TickLogError {
         /// What the operating system says.
         source: Arc<std::io::Error>,
     },
-    /// The directory holds a log already.
-    #[error("{} holds a tick log already; resume from it, or name another state directory", path.display())]
-    Exists {
-        /// The directory.
-        path: PathBuf,
-    },
     /// A record that had been durable cannot be read.
     #[error("tick log {} is damaged at byte {at}: {what}; restore the file from a copy or restart from a savepoint", path.display())]
     Damaged {
@@ -111,7 +105,6 @@ impl TickLogError {
     pub fn blame(&self) -> Blame {
         match self {
             TickLogError::Io { .. } | TickLogError::Damaged { .. } | TickLogError::Gone { .. } => Blame::Outside,
-            TickLogError::Exists { .. } => Blame::User,
             TickLogError::Gap { .. } => Blame::Ours,
         }
     }
@@ -198,11 +191,6 @@ impl Durable {
         let at = |quantile: f64| Duration::from_micros(histogram.value_at_quantile(quantile));
         Some(Delays { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(histogram.max()) })
     }
-
-    /// Why nothing more becomes durable, once the log has failed.
-    pub fn failure(&self) -> Option<TickLogError> {
-        self.0.lock().failure.clone()
-    }
 }
 
 /// How long records waited to become durable, from [`TickLog::append`] on.
@@ -218,9 +206,6 @@ pub struct Delays {
 
 /// Longest delay told apart, in microseconds.
 const DELAY_MAX: u64 = 60_000_000;
-
-/// Called with the new [`Durable::ticks`] whenever it grows, and once more when the log has failed.
-type Listener = Box<dyn Fn(Tick) + Send>;
 
 /// Shared with the log's thread.
 struct Shared {
@@ -245,7 +230,6 @@ struct State {
     next: Tick,
     failure: Option<TickLogError>,
     closing: bool,
-    listener: Option<Listener>,
 }
 
 impl Shared {
@@ -269,17 +253,6 @@ pub struct TickLog {
 }
 
 impl TickLog {
-    /// Begins a log in a directory, made if absent, whose first record is tick 0.
-    ///
-    /// # Errors
-    /// When the directory holds a log already or cannot be written.
-    pub fn create(dir: &Path) -> Result<TickLog, TickLogError> {
-        if !segments::list(dir)?.is_empty() {
-            return Err(TickLogError::Exists { path: dir.to_owned() });
-        }
-        Self::start(Box::new(Segments::begin(dir, 0)?), 0)
-    }
-
     /// Goes on with the log of a directory behind its last whole record, or with tick `from` where there is none so late, and
     /// returns the records from tick `from` on. `generation` is higher than that of every start before: it names segments of
     /// its own, so that a process that was frozen and wakes writes nothing that is ever read.
@@ -369,12 +342,6 @@ impl TickLog {
         Durable(Arc::clone(&self.shared))
     }
 
-    /// Has `listener` called from the log's thread with the new [`Durable::ticks`] whenever it grows, and once more when
-    /// the log has failed; it replaces any listener before it and must not call the log.
-    pub fn on_durable(&self, listener: impl Fn(Tick) + Send + 'static) {
-        self.shared.lock().listener = Some(Box::new(listener));
-    }
-
     /// Writes what is pending and ends the log.
     ///
     /// # Errors
@@ -434,9 +401,6 @@ fn write_until_closed(shared: &Shared, mut disk: Box<dyn Disk>) {
             }
         }
         shared.done.notify_all();
-        if let Some(listener) = &state.listener {
-            listener(shared.durable.load(Ordering::Acquire));
-        }
         if state.failure.is_some() {
             return;
         }

@@ -32,6 +32,16 @@ fn what(change: Change) -> String {
     }
 }
 
+/// Whether a prediction sees a label that is near: one that came before it and that others have taken is there for as long
+/// as one of those that saw it.
+fn sees(events: &[Event], windows: &Windows, l: &Event, p: &Event) -> bool {
+    let earlier = events.iter().filter(|q| q.label.is_none() && (q.time, q.ord) < (p.time, p.ord));
+    let near = |q: &&Event| q.id.is_some() && q.id == l.id && (l.time - q.time).abs() <= windows.within;
+    let mut takers = earlier.filter(near).peekable();
+    let lasts = |q: &Event| windows.complete(windows.start(q.time)) >= p.time && sees(events, windows, l, q);
+    l.time > p.time || takers.peek().is_none() || takers.any(lasts)
+}
+
 /// What holds at a boundary, by the definition.
 fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
     let mut held = Held::new();
@@ -44,13 +54,8 @@ fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
         if told(p.time) {
             held.insert((of(p), p.ord, "Predicted".into()), 1);
         }
-        // A label that a prediction has taken is seen by later ones of its id for as long as that prediction is there.
         let is_near = |l: &Event, p: &Event| same(l, p) && (l.time - p.time).abs() <= within;
-        let seen = |l: &Event| {
-            let earlier = events.iter().filter(|q| q.label.is_none() && (q.time, q.ord) < (p.time, p.ord));
-            let mut takers = earlier.filter(|q| is_near(l, q)).peekable();
-            l.time > p.time || takers.peek().is_none() || takers.any(|q| windows.complete(of(q)) >= p.time)
-        };
+        let seen = |l: &Event| sees(events, windows, l, p);
         let near = labels().filter(|l| is_near(l, p) && told(l.time) && seen(l));
         if let Some(Some(Some(value))) = near.max_by_key(|l| (l.time, l.ord)).map(|l| l.label) {
             held.insert((of(p), p.ord, format!("labelled {value}")), 1);

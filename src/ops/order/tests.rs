@@ -1,16 +1,12 @@
-//! The reorder buffer and its operator against sorting everything at once.
+//! The reorder buffer against sorting everything at once.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use proptest::prelude::*;
-use timely::CommunicationConfig;
-use timely::dataflow::operators::{Input, InspectCore, Probe};
 
 use super::*;
-use crate::ops::control::broadcast;
-use crate::ops::exchange::by_slot;
 use crate::ops::tests::{rows, rows_with_strings};
 use crate::ops::{ords, times};
 
@@ -194,119 +190,6 @@ fn a_deep_buffer_keeps_few_runs_and_little_memory() {
     assert_eq!(released + held, 1_000_000);
     assert!(buffer.backing_rows() < 3 * held, "{} rows of memory for {held}", buffer.backing_rows());
     assert!(buffer.memory_bytes() < 100 * held);
-}
-
-fn threads(communication: &CommunicationConfig) -> usize {
-    match communication {
-        CommunicationConfig::Process(threads) | CommunicationConfig::ProcessBinary(threads) => *threads,
-        other => panic!("{other:?} is not of one process"),
-    }
-}
-
-/// What one worker sent, container by container.
-type Sent = Vec<(u64, Vec<At>)>;
-
-/// What a run of the operator on several workers sent, by worker.
-fn run(communication: CommunicationConfig, ticks: Vec<(Vec<Vec<At>>, i64)>, hold: Hold) -> Vec<Sent> {
-    let workers = threads(&communication);
-    let sent: Arc<Vec<Mutex<Sent>>> = Arc::new((0..workers).map(|_| Mutex::default()).collect());
-    let log = Arc::clone(&sent);
-    let config = timely::Config { communication, worker: timely::WorkerConfig::default() };
-    timely::execute(config, move |worker| {
-        let (log, index) = (Arc::clone(&log), worker.index());
-        let (mut input, mut control, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (input, rows) = scope.new_input_with_builder::<NoopBuilder<Batch>>();
-            let (control, records) = scope.new_input::<Vec<TickInfo>>();
-            let routed = rows.unary::<NoopBuilder<Batch>, _, _, _>(by_slot(vec![2]), "route", |_, _| {
-                |input, output| input.for_each(|tick, batch| output.session_with_builder(&tick).give_container(batch))
-            });
-            let (probe, _) = reorder_with(routed, broadcast(records), hold, Rc::default())
-                .inspect_container(move |event| {
-                    if let Ok((tick, batch)) = event {
-                        assert!(batch.0.num_rows() <= ROWS_MAX);
-                        log[index].lock().unwrap().push((*tick, at(&batch.0)));
-                    }
-                })
-                .probe();
-            (input, control, probe)
-        });
-        let mut previous_watermark = i64::MIN;
-        for (tick, (batches, watermark)) in ticks.iter().enumerate() {
-            let tick = tick as u64;
-            if index == 0 {
-                batches.iter().for_each(|b| input.send_batch(&mut Batch(rows_with_strings(b))));
-                let (watermark, last) = (*watermark, tick as usize + 1 == ticks.len());
-                control.send(TickInfo {
-                    tick,
-                    watermark,
-                    previous_watermark,
-                    now: watermark,
-                    epoch: 0,
-                    epoch_end: last,
-                    last,
-                });
-                previous_watermark = watermark;
-            }
-            input.advance_to(tick + 1);
-            control.advance_to(tick + 1);
-            // Some ticks pile up before the workers get to run.
-            if tick % 3 == 2 {
-                worker.step_while(|| probe.less_than(&(tick + 1)));
-            }
-        }
-    })
-    .unwrap()
-    .join()
-    .into_iter()
-    .for_each(|r| r.unwrap());
-    Arc::try_unwrap(sent).unwrap().into_iter().map(|m| m.into_inner().unwrap()).collect()
-}
-
-#[test]
-fn the_operator_sends_the_same_rows_on_any_number_of_workers() {
-    let ticks: Vec<(Vec<Vec<At>>, i64)> = (0..10u64)
-        .map(|t| {
-            let batch = |b: u64| {
-                (0..500).map(|i| ((t * 1000 + (i * 37 + b * 11) % 1400) as i64, (t * 3 + b) * 500 + i)).collect()
-            };
-            ((0..3).map(batch).collect(), if t == 9 { i64::MAX } else { t as i64 * 1000 })
-        })
-        .collect();
-    let mut all: Vec<At> = ticks.iter().flat_map(|(b, _)| b.iter().flatten().copied()).collect();
-    all.sort_unstable();
-    for hold in [Hold::UntilWatermark, Hold::UntilTickEnds] {
-        let mut by_tick: Option<Vec<Vec<At>>> = None;
-        // As threads that share memory, and as threads that send one another bytes as processes do.
-        let sharing = [1, 2, 3].map(CommunicationConfig::Process);
-        for communication in sharing.into_iter().chain([CommunicationConfig::ProcessBinary(2)]) {
-            let workers = threads(&communication);
-            let sent = run(communication, ticks.clone(), hold);
-            assert_eq!(sent.iter().filter(|s| !s.is_empty()).count(), workers);
-            let mut ticks = vec![Vec::new(); 10];
-            for (tick, rows) in sent.iter().flatten() {
-                assert!(rows.is_sorted());
-                ticks[*tick as usize].extend(rows);
-            }
-            ticks.iter_mut().for_each(|t| t.sort_unstable());
-            let flat: Vec<At> = ticks.iter().flatten().copied().collect();
-            match hold {
-                Hold::UntilWatermark => assert_eq!(flat, all),
-                Hold::UntilTickEnds => assert!(ticks.iter().all(|t| t.len() == 1500)),
-            }
-            assert_eq!(by_tick.get_or_insert_with(|| ticks.clone()), &ticks, "{workers} workers");
-        }
-    }
-}
-
-#[test]
-fn large_releases_leave_in_pieces() {
-    let n = ROWS_MAX as u64 * 2 + 5;
-    let sent = run(
-        CommunicationConfig::Process(1),
-        vec![(vec![(0..n).map(|i| (i as i64, i)).collect()], i64::MAX)],
-        Hold::UntilWatermark,
-    );
-    assert_eq!(sent[0].iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>(), vec![ROWS_MAX, ROWS_MAX, 5]);
 }
 
 /// Prints what a row costs; the figure is a measurement, not a check.

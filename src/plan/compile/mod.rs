@@ -5,12 +5,17 @@
 
 mod accuracy;
 mod aggregate;
+mod alerts;
+mod condition;
 mod connector;
+mod detect;
 mod drift;
 mod join;
 mod kafka;
+mod latency;
 mod message;
 mod monitor;
+mod notify;
 mod output;
 mod post;
 mod set;
@@ -73,7 +78,8 @@ impl Compiler<'_> {
             .collect();
         let models = self.models(config, &sets);
         let labels = self.labels(config, &models, &sets, &mut sources);
-        let monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let mut monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let receivers = self.alerts(config, &models, &mut monitors);
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
@@ -123,6 +129,7 @@ impl Compiler<'_> {
             models,
             labels,
             monitors,
+            receivers,
             online,
             offline,
             topics,

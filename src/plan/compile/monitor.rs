@@ -115,7 +115,10 @@ impl Compiler<'_> {
             segments_max: c.segments_max.unwrap_or(SEGMENTS_MAX) as usize,
             prediction,
             task,
+            latency: self.latency(&path.key("latency"), c.latency.as_ref()),
             accuracy,
+            detectors: self.detectors(&path, c, task, label.is_some()),
+            alerts: Vec::new(),
         })
     }
 }

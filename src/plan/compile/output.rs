@@ -25,7 +25,10 @@ impl Tables {
         tables.extend(config.feature_sets.0.iter().map(|(n, _)| format!("feature_sets/{n}")));
         tables.extend(config.models.0.iter().map(|(n, _)| format!("predictions/{n}")));
         if !config.monitors.0.is_empty() {
-            tables.extend(["stats/accuracy", "stats/drift", "stats/quality"].map(str::to_owned));
+            tables.extend(["stats/accuracy", "stats/drift", "stats/quality", "stats/operation"].map(str::to_owned));
+        }
+        if config.monitors.0.iter().any(|(_, monitor)| !monitor.alerts.is_empty()) {
+            tables.push("stats/alerts".to_owned());
         }
         tables.push(DEAD_LETTERS.to_string());
         for (_, source) in &config.sources.0 {

@@ -2,6 +2,7 @@
 
 use super::Compiler;
 use super::connector::DEFAULT_BROKERS;
+use super::notify::topic_of;
 use super::source::Source;
 use crate::plan::config::{DeliveryConfig, JobConfig, ToConfig, TopicFormatConfig};
 use crate::plan::faults::Path;
@@ -47,6 +48,11 @@ impl Compiler<'_> {
         }
         let mut topics: Vec<TopicPlan> =
             asked.into_iter().map(|(path, rows, to)| self.topic(&path.key("to"), rows, to, &sources)).collect();
+        if config.monitors.0.iter().any(|(_, monitor)| !monitor.alerts.is_empty()) {
+            for (name, to) in config.notify.0.iter().filter_map(|(name, c)| Some((name, topic_of(c)?))) {
+                topics.push(self.topic(&Path::of(&["notify", name]), TopicRows::Alerts(name.clone()), &to, &sources));
+            }
+        }
         if let Some(to) = &config.sinks.dead_letters {
             topics.push(self.topic(&Path::of(&["sinks", "dead_letters"]), TopicRows::DeadLetters, to, &sources));
         }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
-use super::{DriftConfig, QualityConfig, ToConfig};
+use super::{AlertConfig, DetectorConfig, DriftConfig, LatencyConfig, QualityConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -32,6 +32,8 @@ pub(in crate::plan) struct MonitorConfig {
     pub drift: Option<DriftConfig>,
     /// Statistics of the quality of the scored rows, over the windows of `drift`, or the monitor's.
     pub quality: Option<QualityConfig>,
+    /// How long a row may take from its reading until it is scored.
+    pub latency: Option<LatencyConfig>,
     /// Statistics of how good predictions turn out to be; needs `labels`. Default: the usual ones of the task.
     pub accuracy: Option<Vec<MetricConfig>>,
     /// A score at or above this predicts the positive class. Default 0.5.
@@ -42,6 +44,13 @@ pub(in crate::plan) struct MonitorConfig {
     pub ranking: Option<RankingConfig>,
     /// Precision among the entities with the highest scores of a window.
     pub card_precision: Option<CardPrecisionConfig>,
+    /// Change detectors over the errors of predictions, in the order in which their labels became known, each version by itself:
+    /// `adwin`, `page_hinkley`, `ddm`, or one of these with settings. What they find is told in `stats/drift`.
+    #[serde(default)]
+    pub detectors: Vec<DetectorConfig>,
+    /// Rules by which statistics become alerts.
+    #[serde(default)]
+    pub alerts: Vec<AlertConfig>,
     /// Publish the statistics to a topic, besides the tables `stats/…`.
     pub to: Option<ToConfig>,
 }

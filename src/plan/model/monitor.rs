@@ -1,6 +1,6 @@
 //! What is watched of a model.
 
-use super::{AccuracyPlan, DriftPlan};
+use super::{AccuracyPlan, AlertPlan, DetectorPlan, DriftPlan, LatencyPlan};
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -24,8 +24,14 @@ pub struct MonitorPlan {
     pub task: Task,
     /// What is counted of its inputs and outputs.
     pub drift: Option<DriftPlan>,
+    /// How its latency and the job's operation are looked at.
+    pub latency: LatencyPlan,
     /// How good predictions turn out to be, where there are labels.
     pub accuracy: Option<AccuracyPlan>,
+    /// Change detectors over its errors.
+    pub detectors: Vec<DetectorPlan>,
+    /// Rules by which its statistics become alerts.
+    pub alerts: Vec<AlertPlan>,
 }
 
 /// What a model does.

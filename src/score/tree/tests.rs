@@ -105,15 +105,15 @@ fn check<T: Real + std::fmt::Debug>(forest: &Forest, rows: &[Vec<f64>], aggregat
     let (mut sums, mut seen) =
         (vec![T::default(); rows.len() * forest.targets], vec![false; rows.len() * forest.targets]);
     let mut block = Vec::new();
-    if flat.one_target().is_some() {
+    if let Some(target) = flat.one_target() {
         let mut only = vec![T::default(); rows.len()];
         match aggregate.adds() {
             true => flat.sum(&x, rows.len(), width, &mut block, &mut only),
             false => flat.pick(&x, rows.len(), width, &mut block, &mut only, aggregate),
         }
         for (i, v) in only.into_iter().enumerate() {
-            sums[i * forest.targets] = v;
-            seen[i * forest.targets] = true;
+            sums[i * forest.targets + target] = v;
+            seen[i * forest.targets + target] = true;
         }
     } else {
         flat.sum_targets(&x, rows.len(), width, &mut block, &mut sums, &mut seen, aggregate);

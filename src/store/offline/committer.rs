@@ -8,7 +8,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Fields;
@@ -22,7 +21,9 @@ use super::kernel::engine;
 use super::outbox;
 use super::part::{Part, sync_parents};
 use super::spec::{TableSpec, table_path};
-use super::table::{ATTEMPTS_MAX, ENGINE_INFO, FAILURES_MAX, checkpointed, create, evolve, has_log, load, table_url};
+use super::table::{
+    ATTEMPTS_MAX, Attempts, ENGINE_INFO, GivenUp, checkpointed, create, evolve, has_log, load, table_url,
+};
 use crate::base::{Epoch, failpoint};
 use crate::store::StoreError;
 
@@ -154,43 +155,29 @@ impl TableCommitter {
         }
         failpoint("delta.moved");
         let adds = add_files(parts, &self.stats).map_err(StoreError::arrow(self.table.as_str()))?;
-        let (mut failures, mut reason) = (0, String::new());
-        for attempt in 1..=ATTEMPTS_MAX {
+        let mut attempts = Attempts::default();
+        loop {
             if self.has(epoch) {
                 return Ok(Outcome::AlreadyCommitted);
             }
-            match self.attempt(epoch, &adds) {
-                Ok(CommitResult::Committed(done)) => {
-                    failpoint("delta.committed");
-                    let version = done.commit_version();
-                    self.newest = Some(epoch);
-                    match done.post_commit_snapshot() {
-                        Some(snapshot) => self.snapshot = snapshot.clone(),
-                        None => self.reload()?,
-                    }
-                    return Ok(Outcome::Committed { version });
+            let contended = |GivenUp { attempts, reason }| StoreError::Contended {
+                table: self.table.clone(),
+                epoch,
+                attempts,
+                reason,
+            };
+            if let Some(done) = attempts.ended(self.attempt(epoch, &adds)).map_err(contended)? {
+                failpoint("delta.committed");
+                let version = done.commit_version();
+                self.newest = Some(epoch);
+                match done.post_commit_snapshot() {
+                    Some(snapshot) => self.snapshot = snapshot.clone(),
+                    None => self.reload()?,
                 }
-                Ok(CommitResult::Conflicted(lost)) => {
-                    reason = format!("another writer took version {}", lost.conflict_version());
-                }
-                Ok(CommitResult::Retryable(failed)) => {
-                    failures += 1;
-                    reason = failed.error.to_string();
-                }
-                Err(error) => {
-                    failures += 1;
-                    reason = error.to_string();
-                }
-            }
-            if failures >= FAILURES_MAX {
-                return Err(self.contended(epoch, attempt, reason));
-            }
-            if failures > 0 {
-                std::thread::sleep(Duration::from_millis(25 << failures));
+                return Ok(Outcome::Committed { version });
             }
             self.reload()?;
         }
-        Err(self.contended(epoch, ATTEMPTS_MAX, reason))
     }
 
     fn attempt(&self, epoch: Epoch, adds: &RecordBatch) -> KernelResult<CommitResult> {
@@ -216,10 +203,6 @@ impl TableCommitter {
     /// Whether the epoch, or a later one, was in the table as of the snapshot.
     fn has(&self, epoch: Epoch) -> bool {
         self.newest.is_some_and(|newest| newest >= epoch)
-    }
-
-    fn contended(&self, epoch: Epoch, attempts: u32, reason: String) -> StoreError {
-        StoreError::Contended { table: self.table.clone(), epoch, attempts, reason }
     }
 }
 

@@ -29,7 +29,7 @@ use super::merge::Merge;
 use super::part::{Layout, Part, PartWriter, Place, ROW_GROUP_ROWS, now_ms, publish};
 use super::reader::{TableReader, partition_date};
 use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, table_path};
-use super::table::{ATTEMPTS_MAX, ENGINE_INFO, FAILURES_MAX, checkpointed};
+use super::table::{Attempts, ENGINE_INFO, GivenUp, checkpointed};
 use crate::base::failpoint;
 use crate::store::StoreError;
 
@@ -228,48 +228,29 @@ impl Table {
         let stats = stats_fields(&self.layout.schema, self.layout.stats.iter().map(String::as_str));
         let adds = add_files(std::slice::from_ref(part), &stats).map_err(StoreError::arrow(self.name.as_str()))?;
         let sources: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let (mut failures, mut reason) = (0, String::new());
-        for attempt in 1..=ATTEMPTS_MAX {
-            let live = self.reader.files()?;
-            // The outcome of an attempt that failed is unknown until it is looked at.
-            if attempt > 1 && live.iter().any(|file| file.path == part.path) {
-                return Ok(true);
-            }
+        let mut attempts = Attempts::default();
+        let mut live = self.reader.files()?;
+        loop {
             if !whole(&live, files) || self.reader.schema != self.schema {
                 return Ok(false);
             }
-            match self.attempt(&sources, &adds) {
-                Ok(CommitResult::Committed(done)) => {
-                    let snapshot = done.post_commit_snapshot().cloned();
-                    match snapshot {
-                        Some(snapshot) => self.reader.snapshot = snapshot,
-                        None => self.reload()?,
-                    }
-                    let snapshot = self.reader.snapshot.clone();
-                    self.reader.snapshot = checkpointed(snapshot, self.reader.engine.as_ref(), &self.name);
-                    return Ok(true);
+            let given_up =
+                |GivenUp { attempts, reason }| StoreError::Upkeep { table: self.name.clone(), attempts, reason };
+            if let Some(done) = attempts.ended(self.attempt(&sources, &adds)).map_err(given_up)? {
+                match done.post_commit_snapshot() {
+                    Some(snapshot) => self.reader.snapshot = snapshot.clone(),
+                    None => self.reload()?,
                 }
-                Ok(CommitResult::Conflicted(lost)) => {
-                    reason = format!("another writer took version {}", lost.conflict_version());
-                }
-                Ok(CommitResult::Retryable(failed)) => {
-                    failures += 1;
-                    reason = failed.error.to_string();
-                }
-                Err(error) => {
-                    failures += 1;
-                    reason = error.to_string();
-                }
-            }
-            if failures >= FAILURES_MAX {
-                return Err(StoreError::Upkeep { table: self.name.clone(), attempts: attempt, reason });
-            }
-            if failures > 0 {
-                std::thread::sleep(Duration::from_millis(25 << failures));
+                let snapshot = self.reader.snapshot.clone();
+                self.reader.snapshot = checkpointed(snapshot, self.reader.engine.as_ref(), &self.name);
+                return Ok(true);
             }
             self.reload()?;
+            live = self.reader.files()?;
+            if live.iter().any(|file| file.path == part.path) {
+                return Ok(true);
+            }
         }
-        Err(StoreError::Upkeep { table: self.name.clone(), attempts: ATTEMPTS_MAX, reason })
     }
 
     /// Whether all of `files` are live in the newest version.

@@ -6,7 +6,8 @@
 //! tried. [`read_table`] reads through the Delta log.
 //!
 //! Jobs with checkpoints stage parts in an outbox outside of the table ([`WriterOptions::outbox`]), so that nothing enters a
-//! table before the manifest that names it; the commit brings them in. [`discard_outbox`] clears what no manifest names.
+//! table before the manifest that names it; the commit brings them in. [`discard_outboxes_before`] clears what no
+//! manifest names.
 //!
 //! [`compact()`] makes few large files of many small ones, [`vacuum()`] deletes what no reader needs any more; both may be
 //! killed anywhere and leave the table right.
@@ -35,7 +36,7 @@ mod writer;
 
 pub use committer::{Outcome, TableCommitter};
 pub use compact::{CompactOptions, Compacted, compact};
-pub use outbox::{Discarded, discard_outbox, discard_outboxes_before, outbox_name};
+pub use outbox::{discard_outboxes_before, outbox_name};
 pub use part::Part;
 pub use reader::{Latest, TableReader, latest_as_of, read_table};
 pub use rows::RowForm;

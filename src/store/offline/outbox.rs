@@ -102,29 +102,6 @@ pub(super) fn leave(root: &Path, parts: &[Part]) {
     }
 }
 
-/// What was removed from an outbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Discarded {
-    /// Files.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// Removes from the outbox of `instance` below the offline store's directory `root` every file whose path is not in `keep`,
-/// which holds the [`Part::staged`] of all parts that a kept manifest names. For a restore, before anything is staged anew:
-/// what is left then was staged after the manifest that the job goes back to.
-///
-/// # Errors
-/// [`StoreError::Io`] when a directory cannot be listed or a file not removed; [`StoreError::Request`] when `instance` is no
-/// file name.
-pub fn discard_outbox(root: &Path, instance: &str, keep: &BTreeSet<String>) -> Result<Discarded, StoreError> {
-    let below = below(instance)?;
-    let mut discarded = Discarded::default();
-    discard(&table_path(root, &below), &below, keep, &mut discarded)?;
-    Ok(discarded)
-}
-
 /// Name of the outbox of one start of the job `instance`. Each start has its own, so that one that was stopped before it
 /// cleared away what others had left cannot take what a later one stages.
 pub fn outbox_name(instance: &str, generation: u64) -> String {
@@ -134,7 +111,7 @@ pub fn outbox_name(instance: &str, generation: u64) -> String {
 /// Removes the outboxes of all starts of `instance` before `generation`, when everything that was committed is published.
 ///
 /// # Errors
-/// As [`discard_outbox`].
+/// [`StoreError::Io`] when a directory cannot be listed or removed.
 pub fn discard_outboxes_before(root: &Path, instance: &str, generation: u64) -> Result<(), StoreError> {
     for (name, path, _) in entries(&root.join(OUTBOXES))? {
         let of_start = name.strip_prefix(instance).and_then(|rest| rest.strip_prefix('.')?.parse::<u64>().ok());
@@ -145,30 +122,6 @@ pub fn discard_outboxes_before(root: &Path, instance: &str, generation: u64) -> 
                     return Err(StoreError::io("remove", &path)(e));
                 }
                 _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-fn discard(directory: &Path, below: &str, keep: &BTreeSet<String>, sum: &mut Discarded) -> Result<(), StoreError> {
-    for (name, path, is_directory) in entries(directory)? {
-        let below = format!("{below}/{name}");
-        if is_directory {
-            discard(&path, &below, keep, sum)?;
-            if name.starts_with("event_date=") {
-                // Refused while something is in it, which is as it should be.
-                let _ = fs::remove_dir(&path);
-            }
-        } else if !keep.contains(&below) {
-            let bytes = fs::metadata(&path).map_or(0, |m| m.len());
-            match fs::remove_file(&path) {
-                Ok(()) => {
-                    sum.files += 1;
-                    sum.bytes += bytes;
-                }
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(StoreError::io("remove", &path)(e)),
             }
         }
     }

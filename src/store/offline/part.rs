@@ -25,6 +25,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use crate::base::wall_clock;
 use crate::store::StoreError;
 
 /// A finished Parquet file of one event date, on disk but named by no commit yet. Any worker may write it, any worker may
@@ -384,7 +385,7 @@ pub(super) fn format_date(date: i32) -> String {
 }
 
 pub(super) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    wall_clock() / 1_000
 }
 
 /// 32 hex digits that no other process and no other call makes: 128-bit hash of time, process, a counter and a stack address.

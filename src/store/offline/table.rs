@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use delta_kernel::committer::FileSystemCommitter;
@@ -10,7 +11,7 @@ use delta_kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use delta_kernel::schema::StructType;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
-use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
+use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableOperation};
 use delta_kernel::{Engine, KernelResult, Snapshot, SnapshotRef, Version};
 use url::Url;
 
@@ -21,9 +22,52 @@ use crate::store::StoreError;
 pub(super) const ENGINE_INFO: &str = concat!("tidemill/", env!("CARGO_PKG_VERSION"));
 /// A checkpoint every this many versions keeps reopening at a few milliseconds.
 const CHECKPOINT_INTERVAL: Version = 10;
-/// Attempts at one commit. Losing to other writers costs little; failures of the store wait longer each time.
+/// Attempts at one commit.
 pub(super) const ATTEMPTS_MAX: u32 = 50;
-pub(super) const FAILURES_MAX: u32 = 6;
+/// Attempts that fail otherwise than by losing to another writer.
+const FAILURES_MAX: u32 = 6;
+
+/// Attempts at one commit. Losing to other writers costs little; failures of the store wait longer each time.
+#[derive(Default)]
+pub(super) struct Attempts {
+    made: u32,
+    failures: u32,
+}
+
+/// A commit was tried often enough.
+pub(super) struct GivenUp {
+    /// How often.
+    pub attempts: u32,
+    /// Outcome of the last attempt.
+    pub reason: String,
+}
+
+impl Attempts {
+    /// Takes in how an attempt ended: the commit if it is one. If not there is to be another, on a new snapshot, after a look
+    /// into it: the outcome of one that failed is unknown.
+    pub fn ended(&mut self, outcome: KernelResult<CommitResult>) -> Result<Option<CommittedTransaction>, GivenUp> {
+        self.made += 1;
+        let reason = match outcome {
+            Ok(CommitResult::Committed(done)) => return Ok(Some(done)),
+            Ok(CommitResult::Conflicted(lost)) => format!("another writer took version {}", lost.conflict_version()),
+            Ok(CommitResult::Retryable(failed)) => {
+                self.failures += 1;
+                failed.error.to_string()
+            }
+            Err(error) => {
+                self.failures += 1;
+                error.to_string()
+            }
+        };
+        if self.failures >= FAILURES_MAX || self.made >= ATTEMPTS_MAX {
+            return Err(GivenUp { attempts: self.made, reason });
+        }
+        if self.failures > 0 {
+            std::thread::sleep(Duration::from_millis(25 << self.failures));
+        }
+        Ok(None)
+    }
+}
 
 /// The table's address, from its directory, which must exist.
 pub(super) fn table_url(directory: &Path) -> Result<Url, StoreError> {

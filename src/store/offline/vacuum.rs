@@ -234,7 +234,8 @@ fn removals_by_entry(log: &Path, since: i64, note: &mut dyn FnMut(&str, i64)) ->
             if !line.contains("\"remove\"") {
                 continue;
             }
-            let action: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            // What was removed and cannot be told might be deleted too early.
+            let action: serde_json::Value = serde_json::from_str(&line).map_err(|e| wrong()(e.into()))?;
             if let Some(path) = action["remove"]["path"].as_str() {
                 note(path, action["remove"]["deletionTimestamp"].as_i64().unwrap_or(0));
             }

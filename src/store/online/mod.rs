@@ -19,12 +19,15 @@ mod store;
 mod tests;
 pub mod value;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 pub use reader::{OnlineReader, ReadRows, RowState};
-pub use redis::{RedisRows, RedisStore, RedisWriter};
+pub use redis::{Rank, RedisRows, RedisStore, RedisWriter};
 pub use socket::SocketGuard;
 pub use store::{OnlineStore, View};
 pub use value::ColumnType;
@@ -63,6 +66,13 @@ impl ColumnSchema {
     pub fn new(name: impl Into<String>, data_type: &DataType) -> Option<Self> {
         Some(ColumnSchema { name: name.into(), column_type: ColumnType::of(data_type)? })
     }
+}
+
+/// A name that no other call gives, in this process or another.
+fn unique_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{nanos:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// When a row was written; rows of one entity are ordered by it.

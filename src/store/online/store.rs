@@ -14,7 +14,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::reader::OnlineReader;
 use super::socket::{SocketGuard, serve};
 use super::value::{ColumnType, Header, pack};
-use super::{OnlineRows, Stamp, ViewSchema};
+use super::{OnlineRows, Stamp, ViewSchema, unique_name};
 use crate::base::{EventTime, failpoint};
 use crate::ops::key;
 use crate::plan::model::Clock;
@@ -24,6 +24,10 @@ use crate::store::StoreError;
 const BATCH_ROWS: usize = 4096;
 /// How long opening waits for another process to let go of the directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Begins the name of a database that is being made.
+const UNFINISHED: &str = ".db-";
+/// What the store's name lies under.
+const LIFE: &str = "life";
 /// "Now" of an event-time job that has not said it yet.
 const NO_TIME: EventTime = EventTime::MIN;
 
@@ -38,6 +42,8 @@ struct Shared {
     database: Database,
     meta: Keyspace,
     clock: Clock,
+    /// Names the database; empty for one that nobody has opened for writing since databases have names.
+    life: String,
     now: AtomicI64,
     /// Newest stamp of any row as of opening: a write with a newer stamp needs no look at what is there.
     newest_before: Stamp,
@@ -75,6 +81,10 @@ impl OnlineStore {
                 Err(StoreError::Locked { .. }) if Instant::now() < patience => {
                     std::thread::sleep(Duration::from_millis(50));
                 }
+                Ok(store) => {
+                    Self::clear(path)?;
+                    return Ok(store);
+                }
                 outcome => return outcome,
             }
         }
@@ -82,24 +92,36 @@ impl OnlineStore {
 
     /// Makes an empty database under another name first: a process that is killed in the middle leaves one that cannot be opened.
     fn create(path: &Path) -> Result<(), StoreError> {
-        let unfinished = path.join(format!(".db-{}.new", std::process::id()));
-        let remove = |path: &Path| match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
-            _ => Ok(()),
-        };
-        remove(&unfinished)?;
+        let unfinished = path.join(format!("{UNFINISHED}{}.new", std::process::id()));
         let wrong = |source| StoreError::Online { path: path.to_path_buf(), source };
-        let database = Database::builder(&unfinished).worker_threads(1).open().map_err(wrong)?;
-        database.keyspace("meta", KeyspaceCreateOptions::default).map_err(wrong)?;
-        database.persist(PersistMode::SyncAll).map_err(wrong)?;
-        drop(database);
-        failpoint("online.created");
+        let make = || {
+            remove(&unfinished)?;
+            let database = Database::builder(&unfinished).worker_threads(1).open().map_err(wrong)?;
+            let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(wrong)?;
+            meta.insert(LIFE, unique_name()).map_err(wrong)?;
+            database.persist(PersistMode::SyncAll).map_err(wrong)
+        };
         let target = path.join("db");
-        match fs::rename(&unfinished, &target) {
-            // Another process was quicker.
+        let made = make().and_then(|()| {
+            failpoint("online.created");
+            fs::rename(&unfinished, &target).map_err(StoreError::io("rename", &target))
+        });
+        match made {
+            // Another process was quicker, and may have cleared ours away.
             Err(_) if target.exists() => remove(&unfinished),
-            renamed => renamed.map_err(StoreError::io("rename", &target)),
+            made => made,
         }
+    }
+
+    /// Removes what processes left that were killed while they made a database.
+    fn clear(path: &Path) -> Result<(), StoreError> {
+        for entry in fs::read_dir(path).map_err(StoreError::io("read", path))? {
+            let entry = entry.map_err(StoreError::io("read", path))?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens the store if no other process has it open; without a clock it takes the one it finds.
@@ -115,6 +137,16 @@ impl OnlineStore {
         let state = meta.get("state").map_err(wrong)?;
         let state = state.map(|bytes| State::read(&bytes).ok_or_else(|| damaged("its state is not 25 bytes".into())));
         let state = state.transpose()?.unwrap_or_default();
+        let life = match meta.get(LIFE).map_err(wrong)? {
+            Some(name) => String::from_utf8(name.to_vec()).map_err(|e| damaged(format!("its name: {e}")))?,
+            None if clock.is_none() => String::new(),
+            None => {
+                let name = unique_name();
+                meta.insert(LIFE, name.as_str()).map_err(wrong)?;
+                database.persist(PersistMode::SyncAll).map_err(wrong)?;
+                name
+            }
+        };
         let mut schemas: HashMap<String, Vec<ViewSchema>> = HashMap::new();
         for entry in meta.prefix("schema/") {
             let (_, value) = entry.into_inner().map_err(wrong)?;
@@ -126,6 +158,7 @@ impl OnlineStore {
             database,
             meta,
             clock: clock.unwrap_or(state.clock),
+            life,
             // A job that starts says its own "now"; that of its last life may lie ahead of it.
             now: AtomicI64::new(if clock.is_some() { NO_TIME } else { state.now }),
             newest_before: state.newest,
@@ -270,6 +303,7 @@ impl OnlineStore {
                 *newest
             };
             batch.insert(&shared.meta, "state", self.state(newest).bytes());
+            failpoint("online.put");
             batch.commit().map_err(|source| self.wrong(source))?;
         }
         Ok(written)
@@ -279,6 +313,11 @@ impl OnlineStore {
     /// generation by its own count: rows with older stamps than those in the store are skipped.
     pub fn newest(&self) -> Stamp {
         *self.shared.newest.lock().expect("no panics while held")
+    }
+
+    /// Names this very database: one that is made in the place of another has another name.
+    pub fn life(&self) -> &str {
+        &self.shared.life
     }
 
     /// Tells the store the job's "now", its watermark; ignored by wall-clock jobs. It only moves forward; the
@@ -386,6 +425,14 @@ impl OnlineStore {
 
     fn wrong(&self, source: fjall::Error) -> StoreError {
         StoreError::Online { path: self.shared.path.clone(), source }
+    }
+}
+
+/// Removes a directory that may be there.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Delivery {
 pub struct Publisher {
     brokers: String,
     producer: Arc<BaseProducer<Reports>>,
+    connection: Connection,
     account: Arc<Account>,
     closing: Arc<AtomicBool>,
     poller: Option<JoinHandle<()>>,
@@ -156,6 +157,7 @@ impl Publisher {
             config.create_with_context(reports).map_err(|e| refused(e.to_string()))?;
         let producer = Arc::new(producer);
         let closing = Arc::new(AtomicBool::new(false));
+        let watched = connection.clone();
         let poller = {
             let (producer, account, closing) = (Arc::clone(&producer), Arc::clone(&account), Arc::clone(&closing));
             std::thread::Builder::new()
@@ -163,7 +165,19 @@ impl Publisher {
                 .spawn(move || poll(&producer, &account, &closing, &connection))
                 .map_err(|source| StoreError::Io { action: "start a thread for", path: "publish".into(), source })?
         };
-        Ok(Publisher { brokers: brokers.to_owned(), producer, account, closing, poller: Some(poller) })
+        Ok(Publisher {
+            brokers: brokers.to_owned(),
+            producer,
+            connection: watched,
+            account,
+            closing,
+            poller: Some(poller),
+        })
+    }
+
+    /// Whether the last news of its brokers is that they do not answer.
+    pub fn is_away(&self) -> bool {
+        self.connection.is_away()
     }
 
     /// Hands a message to the producer. Waits while its queue is full; `give_up` is asked meanwhile.

@@ -1,6 +1,7 @@
 //! Running a job and looking at what it left.
 
 pub mod kafka;
+pub mod lake;
 pub mod redis;
 pub mod rows;
 pub mod s3;

@@ -55,25 +55,14 @@ impl ViewState {
         }
         let due = if tag & DUE != 0 { input.time()? } else { i64::MAX };
         let found = self.find(key, hash);
-        let handle = match (tag & FORM, found) {
-            (GONE, found) => {
-                if let Some(handle) = found {
-                    self.remove(handle, hash);
-                }
-                return Ok(());
-            }
-            (SMALL, found) => {
-                if let Some(handle) = found {
-                    self.remove(handle, hash);
-                }
-                self.import_small(key, hash, unit, input)?
-            }
-            (DENSE, found) => {
-                if let Some(handle) = found {
-                    self.remove(handle, hash);
-                }
-                self.import_dense(key, hash, unit, input)?
-            }
+        let form = tag & FORM;
+        if let (GONE | SMALL | DENSE, Some(handle)) = (form, found) {
+            self.remove(handle, hash);
+        }
+        let handle = match (form, found) {
+            (GONE, _) => return Ok(()),
+            (SMALL, _) => self.import_small(key, hash, unit, input)?,
+            (DENSE, _) => self.import_dense(key, hash, unit, input)?,
             (MORE, Some(handle)) => self.import_more(handle, unit, input)?,
             (TOLD, Some(handle)) => handle,
             (MORE | TOLD, None) => return Err(bad("it adds to a key that no earlier one holds")),

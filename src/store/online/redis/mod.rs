@@ -8,6 +8,8 @@
 //! | `format` | `1`, the version of this layout |
 //! | `job` | name of the job |
 //! | `generation` | the newest start of the job, counted up by each start, from the milliseconds since 1970 of the first |
+//! | `start` | number and instance of that start, where the job's state counts its starts |
+//! | `life` | names the life of the values: the server's run id, and what nobody else has called one |
 //! | `clock` | `event` or `wall`: what "now" is |
 //! | `now` | an event-time job's clock, microseconds; absent until it has one |
 //! | `tick:WRITER` | the newest tick that a writer of this generation has written |
@@ -23,8 +25,10 @@
 //! is older. A call that hung in a connection given up, or that comes from an earlier start of the job, fails that test and
 //! is compared.
 //!
-//! **Losses.** A server that restarted (another run id) or was emptied (no `generation`) may have lost values: the store
-//! counts it, and whoever holds the state writes all values again. Nothing here expires: ages are judged by readers, by
+//! **Losses.** A server that restarted (another run id) or was emptied (no `life`) may have lost values: whoever joins next
+//! names a new life, the store counts it, and whoever holds the state writes all values again. What was written in a life is
+//! there as long as the hash names it, so a process that remembers in which life it told its values needs no other mark, and
+//! one that joined and died before it wrote them again has made nothing good. Nothing here expires: ages are judged by readers, by
 //! the job's clock. Keys that Redis evicts are not noticed, so the server's policy must be `noeviction`.
 
 mod client;
@@ -37,7 +41,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 pub(super) use reader::RedisReader;
-pub use writer::{RedisRows, RedisStore, RedisWriter};
+pub use writer::{Rank, RedisRows, RedisStore, RedisWriter};
 
 use super::{ColumnSchema, ViewSchema};
 use crate::base::hash_bytes;

@@ -1,13 +1,35 @@
 //! The two scripts that change a job's keys, each at once or not at all.
 
-/// Joins a generation of the job, or claims the next; tells (generation, the one found, 0 when there was none).
+/// Joins a generation of the job, or claims one; tells (generation, life of the values).
 ///
-/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim the next; the generation of the first start; then field, value of what a job says of
-/// itself (only the newest generation speaks); then `"layouts"`; then field, value of layouts, which anyone adds.
+/// `KEYS[1]` is the job's hash. `ARGV`: the generation, or `""` to claim one; the generation of the first start; the
+/// server's run id; what a new life of the values would be called; the job's instance, or `""`, and the number of this start
+/// of it; then field, value of what a job says of itself (only the newest generation speaks); then `"layouts"`; then field,
+/// value of layouts, which anyone adds.
+///
+/// Starts of one instance have generations in the order of their numbers, whenever they come here. Others are newer than
+/// whoever came before.
+///
+/// A life begins where the hash names none, because it is lost with the values, or one of another run of the server. It
+/// is never renewed otherwise: whoever finds the life that he knows finds everything that was written in it.
 pub(super) const JOIN: &str = r#"
 local held = tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
-local mine = tonumber(ARGV[1]) or (held == 0 and tonumber(ARGV[2]) or held + 1)
-local at = 3
+local mine, number = tonumber(ARGV[1]), tonumber(ARGV[6])
+if not mine then
+  local counted, instance = string.match(redis.call('HGET', KEYS[1], 'start') or '', '^(%d+):(.*)$')
+  if instance == ARGV[5] then
+    mine = held - tonumber(counted) + number
+  else
+    mine = (held == 0 and tonumber(ARGV[2]) or held + 1) + number
+  end
+end
+local life = redis.call('HGET', KEYS[1], 'life')
+local start = ARGV[3] .. ':'
+if held == 0 or not life or string.sub(life, 1, #start) ~= start then
+  life = start .. ARGV[4]
+  redis.call('HSET', KEYS[1], 'life', life)
+end
+local at = 7
 while ARGV[at] ~= 'layouts' do at = at + 2 end
 for i = at + 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
@@ -23,20 +45,29 @@ if mine >= held then
     end
   end
   redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', mine))
-  for i = 3, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  if ARGV[5] ~= '' then
+    redis.call('HSET', KEYS[1], 'start', ARGV[6] .. ':' .. ARGV[5])
+  else
+    redis.call('HDEL', KEYS[1], 'start')
+  end
+  for i = 7, at - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
-return {mine, held}
+return {mine, life}
 "#;
 
 /// Writes rows in place of older ones; tells ([`MINE`], [`SUPERSEDED`] or [`FORGOTTEN`], rows written).
 ///
 /// `KEYS[1]` is the job's hash. `ARGV`: generation, writer, tick, the clock or `""`; then key, row of each row. A row's
 /// stamp is at its bytes 6 to 21 (see [`super::super::value`]); numbers are exact up to 2^53.
+///
+/// A newer start that has a number has the job's state, and tells all that the state holds: what an older one still has to
+/// write is void, also where there is nothing now.
 pub(super) const PUT: &str = r#"
 local writer = 'tick:' .. ARGV[2]
 local g, t = tonumber(ARGV[1]), tonumber(ARGV[3])
-local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now')
+local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now', 'start')
 local generation, newest = tonumber(held[1] or 0), tonumber(held[2] or 0)
+if generation > g and held[4] then return {1, 0} end
 if generation == g then
   if ARGV[4] ~= '' and (not held[3] or tonumber(held[3]) < tonumber(ARGV[4])) then
     redis.call('HSET', KEYS[1], 'now', ARGV[4])

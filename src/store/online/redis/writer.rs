@@ -10,11 +10,11 @@ use redis::{Cmd, Connection, FromRedisValue, RedisError};
 use super::client::{CLUSTER, Endpoint, Trouble, answer, info_field, trouble};
 use super::script::{FORGOTTEN, JOIN, MINE, PUT, SUPERSEDED};
 use super::{FORMAT, Layout, fingerprint};
-use crate::base::EventTime;
+use crate::base::{EventTime, failpoint};
 use crate::plan::model::{Clock, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::value::{ColumnType, Header, pack};
-use crate::store::online::{Stamp, ViewSchema};
+use crate::store::online::{Stamp, ViewSchema, unique_name};
 
 /// Rows per call at most: a script keeps the server from others, and Lua's stack holds some thousand values.
 const CALL_ROWS: usize = 512;
@@ -31,18 +31,26 @@ pub struct RedisStore {
     shared: Arc<Shared>,
 }
 
+/// Which start of a job this is, where its state counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Names the life of the job's state.
+    pub instance: String,
+    /// Of two starts the one with the higher number has the state.
+    pub number: u64,
+}
+
 struct Shared {
     endpoint: Endpoint,
     prefix: String,
     clock: Clock,
     job: String,
+    rank: Option<Rank>,
     views: Vec<View>,
     generation: u64,
-    /// The generation that the server held when this start joined it.
-    held: u64,
     put_sha: String,
-    /// Which life of the server the values are in.
-    run_id: Mutex<String>,
+    /// Changes together with `losses`.
+    life: Mutex<String>,
     losses: Arc<AtomicU64>,
     away: AtomicBool,
     superseded: AtomicBool,
@@ -83,11 +91,21 @@ pub struct RedisWriter {
 }
 
 impl RedisStore {
-    /// Connects and claims the job's next generation for the writing of `views`.
+    /// Finds out whether the server can be used, and changes nothing there.
     ///
     /// # Errors
     /// [`StoreError::Redis`] when the server cannot be reached, refuses the password or lacks what is needed.
-    pub fn open(plan: &RedisPlan, clock: Clock, views: &[ViewSchema]) -> Result<Self, StoreError> {
+    pub fn reach(plan: &RedisPlan) -> Result<(), StoreError> {
+        let endpoint = Endpoint::new(plan)?;
+        greet(&endpoint).map(|_| ()).map_err(|trouble| endpoint.wrong(trouble))
+    }
+
+    /// Connects and claims a generation of the job for the writing of `views`: that of its rank among the starts of its
+    /// instance; without one the next.
+    ///
+    /// # Errors
+    /// As [`reach`](Self::reach).
+    pub fn open(plan: &RedisPlan, clock: Clock, views: &[ViewSchema], rank: Option<Rank>) -> Result<Self, StoreError> {
         let endpoint = Endpoint::new(plan)?;
         let mut shared = Shared {
             endpoint,
@@ -95,18 +113,18 @@ impl RedisStore {
             clock,
             job: views.first().map(|view| view.job.clone()).unwrap_or_default(),
             views: views.iter().map(|schema| View::new(&plan.prefix, schema)).collect(),
+            rank,
             generation: 0,
-            held: 0,
             put_sha: String::new(),
-            run_id: Mutex::new(String::new()),
+            life: Mutex::default(),
             losses: Arc::default(),
             away: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
         };
         let (_, joined) = shared.connect(None).map_err(|trouble| shared.endpoint.wrong(trouble))?;
-        (shared.generation, shared.held) = (joined.generation, joined.held);
+        shared.generation = joined.generation;
         shared.put_sha = joined.put_sha;
-        shared.run_id = Mutex::new(joined.run_id);
+        shared.life = Mutex::new(joined.life);
         Ok(RedisStore { shared: Arc::new(shared) })
     }
 
@@ -115,14 +133,13 @@ impl RedisStore {
         self.shared.generation
     }
 
-    /// The generation that the server held before this start; 0 for none.
-    pub fn held(&self) -> u64 {
-        self.shared.held
-    }
-
-    /// Names the server's life that the values are in.
-    pub fn run_id(&self) -> String {
-        self.shared.run_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Names the life of the values, which ends when the server loses them or may have lost some, and how many
+    /// [losses](Self::losses) came before it.
+    ///
+    /// What was written since a life began, and before it was asked for here, is there as long as the server is in that life.
+    pub fn life(&self) -> (String, u64) {
+        let life = self.shared.life.lock().unwrap_or_else(PoisonError::into_inner);
+        (life.clone(), self.shared.losses.load(Ordering::Acquire))
     }
 
     /// The address, as it may be shown.
@@ -156,9 +173,7 @@ impl View {
 /// What joining a generation told.
 struct Joined {
     generation: u64,
-    /// The generation that the server held before; 0 for none.
-    held: u64,
-    run_id: String,
+    life: String,
     put_sha: String,
 }
 
@@ -166,18 +181,17 @@ impl Shared {
     /// Connects and joins `generation`, or claims the next.
     fn connect(&self, generation: Option<u64>) -> Result<(Link, Joined), Trouble> {
         let wrong = |error: RedisError| trouble(&error);
-        let mut connection = self.endpoint.connect().map_err(wrong)?;
-        let info: String = redis::cmd("INFO").arg("server").query(&mut connection).map_err(wrong)?;
-        if info_field(&info, "redis_mode") == Some("cluster") {
-            return Err(Trouble { what: CLUSTER.into(), passing: false });
-        }
+        let (mut connection, info) = greet(&self.endpoint)?;
         let load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).take();
         let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
-        join.arg(first_generation());
+        let run_id = info_field(&info, "run_id").unwrap_or_default();
+        join.arg(first_generation()).arg(run_id).arg(unique_name());
+        let (instance, number) = self.rank.as_ref().map_or(("", 0), |rank| (rank.instance.as_str(), rank.number));
+        join.arg(instance).arg(number);
         self.describe(&mut join);
-        let (generation, held): (u64, u64) = join.query(&mut connection).map_err(|error| match error.code() {
+        let (generation, life): (u64, String) = join.query(&mut connection).map_err(|error| match error.code() {
             Some("TWOLAYOUTS") => Trouble {
                 what: format!(
                     "two layouts have one fingerprint ({}); rename a column of the view, or give another `prefix`",
@@ -187,8 +201,7 @@ impl Shared {
             },
             _ => trouble(&error),
         })?;
-        let run_id = info_field(&info, "run_id").unwrap_or_default().to_owned();
-        Ok((Link { connection }, Joined { generation, held, run_id, put_sha }))
+        Ok((Link { connection }, Joined { generation, life, put_sha }))
     }
 
     /// What the job says of itself, as arguments of [`JOIN`].
@@ -211,16 +224,18 @@ impl Shared {
     /// Connects for a writer and finds out whether the server still has what was written.
     fn rejoin(&self) -> Result<Link, Trouble> {
         let (link, joined) = self.connect(Some(self.generation))?;
-        let mut run_id = self.run_id.lock().unwrap_or_else(PoisonError::into_inner);
-        let restarted = *run_id != joined.run_id;
-        if restarted || joined.held < self.generation {
-            *run_id = joined.run_id;
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if *life != joined.life {
+            let server = |life: &str| life.split(':').next().map(str::to_owned);
+            let restarted = server(&life) != server(&joined.life);
+            *life = joined.life;
             self.losses.fetch_add(1, Ordering::Release);
             tracing::warn!(
                 address = self.endpoint.address(),
                 "redis {}: all current values are written again",
                 if restarted { "has restarted" } else { "has lost the job's keys" }
             );
+            failpoint("online.lost");
         }
         Ok(link)
     }
@@ -247,6 +262,17 @@ impl Shared {
             );
         }
     }
+}
+
+/// Connects, and asks who answers.
+fn greet(endpoint: &Endpoint) -> Result<(Connection, String), Trouble> {
+    let wrong = |error: RedisError| trouble(&error);
+    let mut connection = endpoint.connect().map_err(wrong)?;
+    let info: String = redis::cmd("INFO").arg("server").query(&mut connection).map_err(wrong)?;
+    if info_field(&info, "redis_mode") == Some("cluster") {
+        return Err(Trouble { what: CLUSTER.into(), passing: false });
+    }
+    Ok((connection, info))
 }
 
 impl RedisWriter {
@@ -387,6 +413,7 @@ impl Link {
             Ok::<_, RedisError>(())
         };
         for (sent, call) in calls.iter().enumerate() {
+            failpoint("online.put");
             self.connection.send_packed_command(call)?;
             if sent >= CALLS_AHEAD {
                 take(&mut self.connection)?;

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use reader::{OutboxHeaders, OutboxMessage, OutboxReader};
-pub use writer::{OutboxWriter, remove_unfinished};
+pub use writer::OutboxWriter;
 
 use crate::base::{hash_bytes, hash_u64};
 

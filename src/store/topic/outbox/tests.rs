@@ -165,8 +165,7 @@ fn large_epochs_go_through_the_file_and_leave_nothing_behind() {
         append(&mut writer, &(0, 0, None, payload(n), vec![]));
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-    std::mem::forget(writer);
-    remove_unfinished(dir.path()).unwrap();
+    drop(writer);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     // The same epoch again would replace what a manifest may name.
     let mut again = self::writer(&dir);

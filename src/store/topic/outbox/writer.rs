@@ -217,7 +217,7 @@ impl OutboxWriter {
 impl Drop for OutboxWriter {
     fn drop(&mut self) {
         if let Some(staged) = self.file.take() {
-            // What is left over is removed at the next start.
+            // What is left over is removed by the next start.
             let _ = fs::remove_file(&staged.path);
         }
     }
@@ -254,27 +254,4 @@ impl Staged {
 
 fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", directory))
-}
-
-/// Removes the files that writers of an earlier start left unfinished. A process that still writes one fails when it
-/// wants to give it its name.
-///
-/// # Errors
-/// When the directory cannot be read or a file not be removed.
-pub fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StoreError::io("list", directory)(error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io("list", directory))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(UNFINISHED) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-        }
-    }
-    Ok(())
 }

@@ -142,7 +142,8 @@ impl TransactionalPublisher {
         // A process that was replaced must not fence the one that replaced it.
         let before = ledger.peek(give_up)?;
         ledger.check(&before)?;
-        let count = before.iter().map(|entry| entry.slot + 1).max().unwrap_or(0).max(options.slots.max(1));
+        let count =
+            before.iter().map(|entry| entry.slot.saturating_add(1)).max().unwrap_or(0).max(options.slots.max(1));
 
         let topics: Vec<TopicCount> = (options.topics.iter())
             .map(|name| TopicCount { name: name.clone(), committed: AtomicU64::new(0) })
