@@ -25,7 +25,7 @@ use crate::base::{EventTime, ORD_COLUMN, TIME_COLUMN, Tick};
 use crate::monitor::accuracy::feed::Feed;
 use crate::monitor::accuracy::items::Ripe;
 use crate::monitor::accuracy::measure::Measures;
-use crate::monitor::matches::{Change, Keys, Labels, Matches, Predictions, Row, Sink, Widths};
+use crate::monitor::matches::{Change, Groups, Keys, Kind, Labels, Matches, Predictions, Row, Sink, Widths};
 use crate::monitor::windows::Windows;
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
@@ -177,6 +177,8 @@ struct MatchCore {
     monitor: usize,
     matches: Matches,
     feed: Feed,
+    /// Whether anybody looks at the stream of matches.
+    watched: bool,
     schema: SchemaRef,
     /// Column by which rows are grouped, and whether it is text.
     group: Option<(String, bool)>,
@@ -197,11 +199,11 @@ impl MatchCore {
         let measures = super::accuracy::measures(described)
             .ok_or_else(|| EngineError::defect("labels without statistics".to_owned()))?;
         let group = group(&measures);
-        let texts: Vec<bool> = group.iter().map(|group| group.1).collect();
         let (scores, segments) = (described.prediction.len(), described.segments.len());
-        let (widths, windows) = (Widths { scores, segments, groups: texts.len() }, windows(described, labels));
+        let kind = group.as_ref().map(|(_, text)| if *text { Kind::Text } else { Kind::Number });
+        let (widths, windows) = (Widths { scores, segments, group: kind }, windows(described, labels));
         let checkpoints = &shared.checkpoints;
-        let mut matches = Matches::new(windows, widths, texts, checkpoints.enabled());
+        let mut matches = Matches::new(windows, widths, checkpoints.enabled());
         let name = name(plan, described);
         let saver = checkpoints.operator(place.0, &name);
         let damaged = |error| EngineError::Plan(format!("the saved state of `{name}`: {error}"));
@@ -277,12 +279,17 @@ impl MatchCore {
             places.zip(texts).for_each(|(place, text)| *place = text);
         }
         let groups = match self.group.clone() {
-            None => Vec::new(),
-            Some((name, true)) => self.texts(column(&name)?)?.into_iter().map(i64::from).collect(),
+            None => Groups::None,
+            Some((name, true)) => {
+                let texts = cast(column(&name)?, &DataType::Utf8).map_err(EngineError::arrow)?;
+                Groups::Texts(texts.as_string::<i32>().clone())
+            }
             Some((name, false)) => {
                 let mut words = Vec::with_capacity(count);
-                key::words(column(&name)?, &mut words);
-                words.into_iter().map(u64::cast_signed).collect()
+                let column = column(&name)?;
+                key::words(column, &mut words);
+                let number = |(row, word): (usize, u64)| if column.is_null(row) { 0 } else { word.cast_signed() };
+                Groups::Numbers(words.into_iter().enumerate().map(number).collect())
             }
         };
         let ids = Keys::of(rows.column(self.id)).map_err(|error| EngineError::Plan(error.to_string()))?;

@@ -21,13 +21,13 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, StringArray};
 use hashbrown::{HashMap, HashTable};
 
 pub use self::saved::MatchesFrozen;
-pub use self::store::{Key, Names, Widths};
+pub use self::store::{GroupOf, Key, Kind, Names, Widths};
 
-use self::store::{Address, LABEL, Window, address, flag, hash_of, place};
+use self::store::{Address, LABEL, Texts, Window, address, flag, hash_of, place};
 use super::windows::Windows;
 use crate::base::{EventTime, hash_bytes};
 use crate::ops::key::{self, KeyError};
@@ -89,8 +89,19 @@ pub struct Predictions<'a> {
     pub scores: Vec<f64>,
     /// Numbers in [`Matches::names`], row after row.
     pub segments: Vec<u32>,
-    /// Whole numbers, or numbers in [`Matches::names`], row after row.
-    pub groups: Vec<i64>,
+    /// Values of the column by which rows are grouped.
+    pub groups: Groups,
+}
+
+/// Values of the column by which rows are grouped; a null is 0, or an empty text.
+#[derive(Debug)]
+pub enum Groups {
+    /// There is no such column.
+    None,
+    /// Whole numbers.
+    Numbers(Vec<i64>),
+    /// Texts.
+    Texts(StringArray),
 }
 
 /// Labels in the order of `(_time, _ord)`.
@@ -121,8 +132,8 @@ pub struct Row<'a> {
     pub scores: &'a [f64],
     /// Numbers of the segments' values.
     pub segments: &'a [u32],
-    /// Values of further columns.
-    pub groups: &'a [i64],
+    /// Value of the column by which it is grouped.
+    pub group: GroupOf<'a>,
 }
 
 /// What changes.
@@ -169,8 +180,8 @@ impl Known {
 pub struct Matches {
     windows: Windows,
     widths: Widths,
-    /// Which of the further columns are numbers in `names`.
-    texts: Vec<bool>,
+    /// Texts by which rows are grouped.
+    texts: Texts,
     names: Names,
     /// Windows by their number.
     all: Vec<Option<Window>>,
@@ -193,16 +204,15 @@ pub struct Matches {
 }
 
 impl Matches {
-    /// No predictions, no labels. `texts` tells which of the further columns are numbers of texts; with `tracked`, changes
-    /// are noted for checkpoints that hold what is new.
-    pub fn new(windows: Windows, widths: Widths, texts: Vec<bool>, tracked: bool) -> Matches {
+    /// No predictions, no labels. With `tracked`, changes are noted for checkpoints that hold what is new.
+    pub fn new(windows: Windows, widths: Widths, tracked: bool) -> Matches {
         let mut names = Names::default();
         // What has no name has number 0.
         names.number("");
         Matches {
             windows,
             widths,
-            texts,
+            texts: Texts::default(),
             names,
             all: Vec::new(),
             by_start: BTreeMap::new(),
@@ -251,6 +261,7 @@ impl Matches {
             + self.waiting.capacity() * size_of::<(EventTime, u64, Address)>()
             + self.earlier.allocation_size()
             + self.late.allocation_size()
+            + self.texts.memory_bytes()
             + self.dirty.as_ref().map_or(0, |dirty| dirty.capacity() * size_of::<Address>())
     }
 
@@ -363,7 +374,7 @@ impl Matches {
         }
     }
 
-    fn prediction<'a>(&self, window: &'a Window, row: usize) -> Row<'a> {
+    fn prediction<'a>(&'a self, window: &'a Window, row: usize) -> Row<'a> {
         let (p, widths) = (&window.predictions, &self.widths);
         Row {
             time: p.times[row],
@@ -372,7 +383,11 @@ impl Matches {
             version: p.versions[row],
             scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
             segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
-            groups: &p.groups[row * widths.groups..(row + 1) * widths.groups],
+            group: match widths.group {
+                None => GroupOf::None,
+                Some(Kind::Number) => GroupOf::Number(p.groups[row]),
+                Some(Kind::Text) => GroupOf::Text(self.texts.get(p.groups[row])),
+            },
         }
     }
 
@@ -392,6 +407,9 @@ impl Matches {
             if flags & flag::LATE != 0 {
                 self.late.remove(&at);
             }
+        }
+        if self.widths.group == Some(Kind::Text) {
+            window.predictions.groups.iter().for_each(|text| self.texts.release(*text));
         }
         // Its labels were given up before, and nothing leads to them.
         if let Some(dirty) = &mut self.dirty {
@@ -467,7 +485,11 @@ impl Matches {
         p.versions.push(rows.versions[i]);
         p.scores.extend_from_slice(&rows.scores[i * widths.scores..(i + 1) * widths.scores]);
         p.segments.extend_from_slice(&rows.segments[i * widths.segments..(i + 1) * widths.segments]);
-        p.groups.extend_from_slice(&rows.groups[i * widths.groups..(i + 1) * widths.groups]);
+        match &rows.groups {
+            Groups::None => {}
+            Groups::Numbers(numbers) => p.groups.push(numbers[i]),
+            Groups::Texts(texts) => p.groups.push(self.texts.take(if texts.is_valid(i) { texts.value(i) } else { "" })),
+        }
         let mut flags = if has_id { 0 } else { flag::NO_ID };
         if let Some(known) = known {
             flags |= flag::SEEN | if known.value.is_some() { flag::COUNTS | flag::COUNTED } else { 0 };
@@ -650,5 +672,5 @@ fn remove(index: &mut HashTable<Address>, key: Key, at: Address) {
 fn orphan(window: &Window, row: usize) -> Row<'_> {
     let l = &window.labels;
     let (time, ord, window) = (l.times[row], l.ords[row], window.start);
-    Row { time, ord, window, version: 0, scores: &[], segments: &[], groups: &[] }
+    Row { time, ord, window, version: 0, scores: &[], segments: &[], group: GroupOf::None }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::store::{Address, LABEL, address, flag, hash_of, place};
-use super::{Key, Matches, MatchesError, Widths, remove};
+use super::{GroupOf, Key, Kind, Matches, MatchesError, Widths, remove};
 use crate::base::{EventTime, slot_of};
 
 const VERSION: u8 = 1;
@@ -24,7 +24,6 @@ const SAVED: u8 = !flag::DIRTY;
 #[derive(Debug)]
 pub struct MatchesFrozen {
     widths: Widths,
-    texts: Vec<bool>,
     names: Vec<Arc<str>>,
     /// Slot and end of each row's bytes.
     rows: Vec<(u16, usize)>,
@@ -35,13 +34,8 @@ impl Matches {
     /// Takes a copy of the rows that changed since the last freeze, or with `whole` of all rows.
     pub fn freeze(&mut self, whole: bool) -> MatchesFrozen {
         self.prune();
-        let mut frozen = MatchesFrozen {
-            widths: self.widths,
-            texts: self.texts.clone(),
-            names: self.names.all(),
-            rows: Vec::new(),
-            bytes: Vec::new(),
-        };
+        let mut frozen =
+            MatchesFrozen { widths: self.widths, names: self.names.all(), rows: Vec::new(), bytes: Vec::new() };
         let dirty = self.dirty.as_mut().map(std::mem::take);
         for at in dirty.iter().flatten() {
             let (number, row) = place(*at);
@@ -93,7 +87,14 @@ impl Matches {
             bytes.extend_from_slice(&seen.ord.to_le_bytes());
             bytes.extend_from_slice(&seen.version.to_le_bytes());
             seen.segments.iter().for_each(|segment| bytes.extend_from_slice(&segment.to_le_bytes()));
-            seen.groups.iter().for_each(|group| bytes.extend_from_slice(&group.to_le_bytes()));
+            match seen.group {
+                GroupOf::None => {}
+                GroupOf::Number(number) => bytes.extend_from_slice(&number.to_le_bytes()),
+                GroupOf::Text(text) => {
+                    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+            }
             seen.scores.iter().for_each(|score| bytes.extend_from_slice(&score.to_le_bytes()));
             if flags & flag::SEEN != 0 {
                 bytes.extend_from_slice(&p.labels[row].to_le_bytes());
@@ -166,10 +167,14 @@ impl Matches {
         let name = |bytes: &mut Reader| names.get(bytes.u32()? as usize).copied();
         let version = name(bytes)?;
         let segments = (0..self.widths.segments).map(|_| name(bytes)).collect::<Option<Vec<u32>>>()?;
-        let mut groups = Vec::with_capacity(self.widths.groups);
-        for text in &self.texts {
-            let group = bytes.i64()?;
-            groups.push(if *text { i64::from(*names.get(usize::try_from(group).ok()?)?) } else { group });
+        let (mut whole, mut text) = (None, None);
+        match self.widths.group {
+            None => {}
+            Some(Kind::Number) => whole = Some(bytes.i64()?),
+            Some(Kind::Text) => {
+                let length = bytes.u32()? as usize;
+                text = Some(std::str::from_utf8(bytes.take(length)?).ok()?);
+            }
         }
         let scores = (0..self.widths.scores).map(|_| bytes.f64()).collect::<Option<Vec<f64>>>()?;
         let label =
@@ -197,7 +202,7 @@ impl Matches {
                 p.versions.push(version);
                 p.scores.extend(scores);
                 p.segments.extend(segments);
-                p.groups.extend(groups);
+                p.groups.extend(whole.or_else(|| text.map(|text| self.texts.take(text))));
                 p.labels.push(0.0);
                 p.label_times.push(0);
                 p.label_ords.push(0);
@@ -333,12 +338,6 @@ impl MatchesFrozen {
                     *text = number(u32::from_le_bytes(*text)).to_le_bytes();
                 }
                 at += 4;
-            }
-            for is_text in &self.texts {
-                if *is_text && let Some(group) = row.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<8>()) {
-                    *group = i64::from(number(i64::from_le_bytes(*group) as u32)).to_le_bytes();
-                }
-                at += 8;
             }
         }
         let mut bytes = vec![VERSION];

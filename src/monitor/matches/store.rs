@@ -58,8 +58,28 @@ pub struct Widths {
     pub scores: usize,
     /// Segment columns.
     pub segments: usize,
-    /// Columns by which rows are grouped beyond segments: a ranking's query, a card.
-    pub groups: usize,
+    /// The column by which rows are grouped beyond segments, a ranking's query or a card, if there is one.
+    pub group: Option<Kind>,
+}
+
+/// What the column by which rows are grouped holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Whole numbers.
+    Number,
+    /// Texts.
+    Text,
+}
+
+/// The value of the column by which a row is grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupOf<'a> {
+    /// There is no such column.
+    None,
+    /// A whole number.
+    Number(i64),
+    /// A text.
+    Text(&'a Arc<str>),
 }
 
 /// Predictions of a window.
@@ -72,6 +92,7 @@ pub(super) struct Predictions {
     /// Row after row.
     pub scores: Vec<f64>,
     pub segments: Vec<u32>,
+    /// Whole numbers, or numbers of texts; empty without such a column.
     pub groups: Vec<i64>,
     pub labels: Vec<f64>,
     pub label_times: Vec<EventTime>,
@@ -170,5 +191,63 @@ impl Names {
     /// All of them, by number.
     pub(super) fn all(&self) -> Vec<Arc<str>> {
         self.list.clone()
+    }
+}
+
+/// Texts that rows have, by number, for as long as a row has them.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    /// Each with the number of its rows.
+    list: Vec<(Arc<str>, u32)>,
+    numbers: HashMap<Arc<str>, u32>,
+    free: Vec<u32>,
+}
+
+impl Texts {
+    /// A row more has a text.
+    pub fn take(&mut self, text: &str) -> i64 {
+        if let Some(number) = self.numbers.get(text) {
+            self.list[*number as usize].1 += 1;
+            return i64::from(*number);
+        }
+        let text = Arc::<str>::from(text);
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.list[number as usize] = (Arc::clone(&text), 1);
+                number
+            }
+            None => {
+                self.list.push((Arc::clone(&text), 1));
+                self.list.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(text, number);
+        i64::from(number)
+    }
+
+    /// A row less has it.
+    pub fn release(&mut self, number: i64) {
+        let Some((text, rows)) = self.list.get_mut(number as usize) else { return };
+        *rows -= 1;
+        if *rows == 0 {
+            self.numbers.remove(&**text);
+            self.free.push(number as u32);
+            *text = Arc::from("");
+        }
+    }
+
+    /// The text of a number.
+    pub fn get(&self, number: i64) -> &Arc<str> {
+        &self.list[number as usize].0
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let text: usize = self.numbers.keys().map(|text| text.len() + 16).sum();
+        text + self.list.capacity() * size_of::<(Arc<str>, u32)>() + self.numbers.allocation_size()
     }
 }
