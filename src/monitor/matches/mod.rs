@@ -27,7 +27,7 @@ use hashbrown::{HashMap, HashTable};
 pub use self::saved::MatchesFrozen;
 pub use self::store::{GroupOf, Key, Kind, Names, Widths};
 
-use self::store::{Address, LABEL, Texts, Window, address, flag, hash_of, place};
+use self::store::{Address, LABEL, Texts, Waiting, Window, address, flag, hash_of, place};
 use super::windows::Windows;
 use crate::base::{EventTime, hash_bytes};
 use crate::ops::key::{self, KeyError};
@@ -339,10 +339,10 @@ impl Matches {
     /// All changes of a window's rows; orphans are those labels that were given up before `watermark`.
     fn tell(&self, number: usize, watermark: EventTime, sink: &mut impl Sink) {
         let Some(window) = &self.all[number] else { return };
-        for row in 0..window.predictions.keys.len() {
+        for row in 0..window.predictions.rows.len() {
             let (at, seen) = (address(number, row), self.prediction(window, row));
             let p = &window.predictions;
-            let flags = p.flags[row];
+            let flags = p.rows[row].flags;
             sink.change(seen, Change::Predicted, seen.time, 1);
             if flags & flag::LATE != 0
                 && let Some(due) = self.late.get(&at)
@@ -350,7 +350,7 @@ impl Matches {
                 sink.change(seen, Change::Late, *due, 1);
             }
             let mut held: Option<f64> = None;
-            let present = (p.label_times[row], (flags & flag::COUNTS != 0).then_some(p.labels[row]));
+            let present = (p.rows[row].label_time, (flags & flag::COUNTS != 0).then_some(p.rows[row].label));
             let past = self.earlier.get(&at).filter(|_| flags & flag::EARLIER != 0);
             let present = Some(present).filter(|_| flags & flag::SEEN != 0);
             for (due, value) in past.into_iter().flatten().copied().chain(present) {
@@ -377,10 +377,10 @@ impl Matches {
     fn prediction<'a>(&'a self, window: &'a Window, row: usize) -> Row<'a> {
         let (p, widths) = (&window.predictions, &self.widths);
         Row {
-            time: p.times[row],
-            ord: p.ords[row],
+            time: p.rows[row].time,
+            ord: p.rows[row].ord,
             window: window.start,
-            version: p.versions[row],
+            version: p.rows[row].version,
             scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
             segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
             group: match widths.group {
@@ -395,11 +395,11 @@ impl Matches {
     fn forget(&mut self, number: usize) {
         let Some(window) = self.all[number].take() else { return };
         self.free.push(number);
-        self.rows -= window.predictions.keys.len();
-        for (row, flags) in window.predictions.flags.iter().enumerate() {
+        self.rows -= window.predictions.rows.len();
+        for (row, flags) in window.predictions.rows.iter().map(|row| &row.flags).enumerate() {
             let at = address(number, row);
             if flags & flag::NO_ID == 0 {
-                remove(&mut self.index, window.predictions.keys[row], at);
+                remove(&mut self.index, window.predictions.rows[row].key, at);
             }
             if flags & flag::EARLIER != 0 {
                 self.earlier.remove(&at);
@@ -450,7 +450,8 @@ impl Matches {
         let Some(dirty) = &mut self.dirty else { return };
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
-        let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut window.labels.flags[row] };
+        let flags =
+            if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut window.labels.flags[row] };
         if *flags & flag::DIRTY == 0 {
             *flags |= flag::DIRTY;
             dirty.push(at);
@@ -477,12 +478,8 @@ impl Matches {
         }
         let Some(window) = &mut self.all[number] else { return };
         let p = &mut window.predictions;
-        let row = p.keys.len();
+        let row = p.rows.len();
         let at = address(number, row);
-        p.keys.push(key);
-        p.times.push(time);
-        p.ords.push(rows.ords[i]);
-        p.versions.push(rows.versions[i]);
         p.scores.extend_from_slice(&rows.scores[i * widths.scores..(i + 1) * widths.scores]);
         p.segments.extend_from_slice(&rows.segments[i * widths.segments..(i + 1) * widths.segments]);
         match &rows.groups {
@@ -494,10 +491,16 @@ impl Matches {
         if let Some(known) = known {
             flags |= flag::SEEN | if known.value.is_some() { flag::COUNTS | flag::COUNTED } else { 0 };
         }
-        p.labels.push(known.and_then(|known| known.value).unwrap_or_default());
-        p.label_times.push(known.map_or(0, |known| known.time));
-        p.label_ords.push(known.map_or(0, |known| known.ord));
-        p.flags.push(flags);
+        p.rows.push(Waiting {
+            key,
+            time,
+            ord: rows.ords[i],
+            label: known.and_then(|known| known.value).unwrap_or_default(),
+            label_time: known.map_or(0, |known| known.time),
+            label_ord: known.map_or(0, |known| known.ord),
+            version: rows.versions[i],
+            flags,
+        });
         self.rows += 1;
         if has_id {
             self.insert(key, at);
@@ -520,9 +523,9 @@ impl Matches {
         let window = self.all[number].as_ref()?;
         if at & LABEL == 0 {
             let p = &window.predictions;
-            let flags = p.flags[row];
-            let value = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
-            let known = Known { time: p.label_times[row], ord: p.label_ords[row], value };
+            let flags = p.rows[row].flags;
+            let value = (flags & flag::COUNTS != 0).then_some(p.rows[row].label);
+            let known = Known { time: p.rows[row].label_time, ord: p.rows[row].label_ord, value };
             return (flags & flag::SEEN != 0 && time <= window.complete).then_some(known);
         }
         let l = &window.labels;
@@ -550,7 +553,7 @@ impl Matches {
             let Some(window) = self.all[number].as_ref().filter(|window| label.time <= window.complete) else {
                 continue;
             };
-            let time = window.predictions.times[row];
+            let time = window.predictions.rows[row].time;
             if label.time.saturating_sub(time) > self.windows.within {
                 late = true;
                 self.came_late(at, label.time, sink);
@@ -576,10 +579,10 @@ impl Matches {
     fn came_late(&mut self, at: Address, due: EventTime, sink: &mut impl Sink) {
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
-        if window.predictions.flags[row] & flag::LATE != 0 {
+        if window.predictions.rows[row].flags & flag::LATE != 0 {
             return;
         }
-        window.predictions.flags[row] |= flag::LATE;
+        window.predictions.rows[row].flags |= flag::LATE;
         self.late.insert(at, due);
         self.touch(at);
         let Some(window) = &self.all[number] else { return };
@@ -591,10 +594,10 @@ impl Matches {
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
         let (start, p) = (window.start, &mut window.predictions);
-        let (flags, time) = (p.flags[row], p.times[row]);
-        let old = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
+        let (flags, time) = (p.rows[row].flags, p.rows[row].time);
+        let old = (flags & flag::COUNTS != 0).then_some(p.rows[row].label);
         if flags & flag::SEEN != 0 {
-            let before = (p.label_times[row], p.label_ords[row]);
+            let before = (p.rows[row].label_time, p.rows[row].label_ord);
             if before >= label.order() {
                 return;
             }
@@ -603,14 +606,14 @@ impl Matches {
                 earlier.clear();
             }
             earlier.push((before.0, old));
-            p.flags[row] |= flag::EARLIER;
+            p.rows[row].flags |= flag::EARLIER;
         }
-        p.flags[row] = (p.flags[row] | flag::SEEN) & !flag::COUNTS;
+        p.rows[row].flags = (p.rows[row].flags | flag::SEEN) & !flag::COUNTS;
         if label.value.is_some() {
-            p.flags[row] |= flag::COUNTS | flag::COUNTED;
+            p.rows[row].flags |= flag::COUNTS | flag::COUNTED;
         }
-        p.labels[row] = label.value.unwrap_or_default();
-        (p.label_times[row], p.label_ords[row]) = label.order();
+        p.rows[row].label = label.value.unwrap_or_default();
+        (p.rows[row].label_time, p.rows[row].label_ord) = label.order();
         self.touch(at);
         if old.map(f64::to_bits) == label.value.map(f64::to_bits) {
             return;
@@ -656,7 +659,7 @@ impl Matches {
 fn key_at(all: &[Option<Window>], at: Address) -> Key {
     let (number, row) = place(at);
     let keys = |window: &Window| match at & LABEL {
-        0 => window.predictions.keys[row],
+        0 => window.predictions.rows[row].key,
         _ => window.labels.keys[row],
     };
     // What is in the index is there.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::store::{Address, LABEL, address, flag, hash_of, place};
+use super::store::{Address, LABEL, Waiting, address, flag, hash_of, place};
 use super::{GroupOf, Key, Kind, Matches, MatchesError, Widths, remove};
 use crate::base::{EventTime, slot_of};
 
@@ -41,7 +41,7 @@ impl Matches {
             let (number, row) = place(*at);
             if let Some(window) = &mut self.all[number] {
                 let l = &mut window.labels.flags;
-                let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut l[row] };
+                let flags = if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut l[row] };
                 *flags &= SAVED;
             }
         }
@@ -50,7 +50,7 @@ impl Matches {
             None => {
                 for number in self.by_start.values() {
                     let Some(window) = &self.all[*number] else { continue };
-                    (0..window.predictions.keys.len()).for_each(|row| self.put(address(*number, row), &mut frozen));
+                    (0..window.predictions.rows.len()).for_each(|row| self.put(address(*number, row), &mut frozen));
                     let kept = (0..window.labels.keys.len()).filter(|row| window.labels.flags[*row] & flag::DEAD == 0);
                     kept.for_each(|row| self.put(address(*number, row) | LABEL, &mut frozen));
                 }
@@ -66,9 +66,9 @@ impl Matches {
             let (number, row) = place(*at);
             let Some(window) = &mut all[number] else { return false };
             let p = &mut window.predictions;
-            let kept = windows.told(window.start, p.times[row].max(p.label_times[row])) > passed;
+            let kept = windows.told(window.start, p.rows[row].time.max(p.rows[row].label_time)) > passed;
             if !kept {
-                p.flags[row] &= !flag::EARLIER;
+                p.rows[row].flags &= !flag::EARLIER;
             }
             kept
         });
@@ -80,9 +80,9 @@ impl Matches {
         let bytes = &mut to.bytes;
         let key = if at & LABEL == 0 {
             let (p, seen) = (&window.predictions, self.prediction(window, row));
-            let flags = p.flags[row] & SAVED;
+            let flags = p.rows[row].flags & SAVED;
             bytes.extend_from_slice(&[PREDICTION, flags]);
-            bytes.extend_from_slice(&p.keys[row].to_le_bytes());
+            bytes.extend_from_slice(&p.rows[row].key.to_le_bytes());
             bytes.extend_from_slice(&seen.time.to_le_bytes());
             bytes.extend_from_slice(&seen.ord.to_le_bytes());
             bytes.extend_from_slice(&seen.version.to_le_bytes());
@@ -97,9 +97,9 @@ impl Matches {
             }
             seen.scores.iter().for_each(|score| bytes.extend_from_slice(&score.to_le_bytes()));
             if flags & flag::SEEN != 0 {
-                bytes.extend_from_slice(&p.labels[row].to_le_bytes());
-                bytes.extend_from_slice(&p.label_times[row].to_le_bytes());
-                bytes.extend_from_slice(&p.label_ords[row].to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label.to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label_time.to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label_ord.to_le_bytes());
             }
             if flags & flag::LATE != 0 {
                 bytes.extend_from_slice(&self.late.get(&at).copied().unwrap_or(seen.time).to_le_bytes());
@@ -113,7 +113,7 @@ impl Matches {
                     bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
                 }
             }
-            p.keys[row]
+            p.rows[row].key
         } else {
             let l = &window.labels;
             bytes.extend_from_slice(&[LONE, l.flags[row] & SAVED]);
@@ -195,18 +195,11 @@ impl Matches {
             Some(at) => at,
             None => {
                 let p = &mut self.all[number].as_mut()?.predictions;
-                let at = address(number, p.keys.len());
-                p.keys.push(key);
-                p.times.push(time);
-                p.ords.push(ord);
-                p.versions.push(version);
+                let at = address(number, p.rows.len());
+                p.rows.push(Waiting { key, time, ord, version, label: 0.0, label_time: 0, label_ord: 0, flags: 0 });
                 p.scores.extend(scores);
                 p.segments.extend(segments);
                 p.groups.extend(whole.or_else(|| text.map(|text| self.texts.take(text))));
-                p.labels.push(0.0);
-                p.label_times.push(0);
-                p.label_ords.push(0);
-                p.flags.push(0);
                 self.rows += 1;
                 if has_id {
                     self.insert(key, at);
@@ -216,8 +209,8 @@ impl Matches {
         };
         let row = place(at).1;
         let p = &mut self.all[number].as_mut()?.predictions;
-        (p.labels[row], p.label_times[row], p.label_ords[row]) = label;
-        p.flags[row] = flags;
+        (p.rows[row].label, p.rows[row].label_time, p.rows[row].label_ord) = label;
+        p.rows[row].flags = flags;
         self.late.extend(late.map(|late| (at, late)));
         if earlier.is_empty() {
             self.earlier.remove(&at);
@@ -255,8 +248,11 @@ impl Matches {
     fn saved_at(&mut self, key: Key, number: usize, ord: u64, kind: Address) -> Option<Address> {
         self.find(key);
         let window = self.all[number].as_ref()?;
-        let ords = if kind == 0 { &window.predictions.ords } else { &window.labels.ords };
-        let same = |at: &Address| at & LABEL == kind && place(*at).0 == number && ords[place(*at).1] == ord;
+        let ord_at = |row: usize| match kind {
+            0 => window.predictions.rows[row].ord,
+            _ => window.labels.ords[row],
+        };
+        let same = |at: &Address| at & LABEL == kind && place(*at).0 == number && ord_at(place(*at).1) == ord;
         self.found.iter().copied().find(same)
     }
 

@@ -82,22 +82,28 @@ pub enum GroupOf<'a> {
     Text(&'a Arc<str>),
 }
 
+/// What is looked at when a label comes, in one line of the cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub key: Key,
+    pub time: EventTime,
+    pub ord: u64,
+    pub label: f64,
+    pub label_time: EventTime,
+    pub label_ord: u64,
+    pub version: u32,
+    pub flags: u8,
+}
+
 /// Predictions of a window.
 #[derive(Debug, Default)]
 pub(super) struct Predictions {
-    pub keys: Vec<Key>,
-    pub times: Vec<EventTime>,
-    pub ords: Vec<u64>,
-    pub versions: Vec<u32>,
+    pub rows: Vec<Waiting>,
     /// Row after row.
     pub scores: Vec<f64>,
     pub segments: Vec<u32>,
     /// Whole numbers, or numbers of texts; empty without such a column.
     pub groups: Vec<i64>,
-    pub labels: Vec<f64>,
-    pub label_times: Vec<EventTime>,
-    pub label_ords: Vec<u64>,
-    pub flags: Vec<u8>,
 }
 
 /// Labels of a window, by their own time, without a prediction.
@@ -131,26 +137,18 @@ impl Window {
     pub fn settle(&mut self) {
         self.settled = true;
         let p = &mut self.predictions;
-        p.keys.shrink_to_fit();
-        p.times.shrink_to_fit();
-        p.ords.shrink_to_fit();
-        p.versions.shrink_to_fit();
+        p.rows.shrink_to_fit();
         p.scores.shrink_to_fit();
         p.segments.shrink_to_fit();
         p.groups.shrink_to_fit();
-        p.labels.shrink_to_fit();
-        p.label_times.shrink_to_fit();
-        p.label_ords.shrink_to_fit();
-        p.flags.shrink_to_fit();
     }
 
     pub fn memory_bytes(&self) -> usize {
         let (p, l) = (&self.predictions, &self.labels);
-        let words = p.times.capacity() + p.ords.capacity() + p.scores.capacity() + p.groups.capacity();
-        let label_words = p.labels.capacity() + p.label_times.capacity() + p.label_ords.capacity();
-        let halves = p.versions.capacity() + p.segments.capacity();
+        let words = p.scores.capacity() + p.groups.capacity();
         let lone = l.times.capacity() + l.ords.capacity() + l.values.capacity() + 2 * l.keys.capacity();
-        8 * (words + label_words + lone) + 16 * p.keys.capacity() + 4 * halves + p.flags.capacity() + l.flags.capacity()
+        let rows = p.rows.capacity() * size_of::<Waiting>() + 4 * p.segments.capacity();
+        8 * (words + lone) + rows + l.flags.capacity()
     }
 }
 
@@ -242,6 +240,7 @@ impl Texts {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.numbers.len()
     }
