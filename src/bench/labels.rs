@@ -28,6 +28,8 @@ use crate::engine::{self, RunOptions};
 const TICK_ROWS: u64 = 10_000;
 /// Rows of an epoch then.
 const EPOCH_ROWS: u64 = 100_000;
+/// Seconds until the predictions wait.
+const WAITING_S: u64 = 10;
 /// A label comes after so long.
 const DELAY_MS: i64 = 2 * 86_400_000;
 /// First event of the restart's job: 2026-01-01T00:00:00Z, in milliseconds.
@@ -246,16 +248,22 @@ labels:
     );
     fs::write(dir.join("restart.yaml"), job)?;
     let state = dir.join("state");
-    let start = |what: &str| -> anyhow::Result<Job> {
+    let start = |what: &str, sets: &[String]| -> anyhow::Result<Job> {
         let mut command = Command::new(&options.program);
         command.arg("run").arg(dir.join("restart.yaml")).args(["--json", "--until-end", "--state"]).arg(&state);
         command.args(["--workers", &options.workers.to_string()]).stdin(Stdio::null());
+        sets.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
         Job::spawn(command, what, dir)
     };
+    // Slow enough for checkpoints to keep up, so that it is the state that is loaded and not the input that is read again.
+    let rate = options.waiting / WAITING_S;
     let ticks = options.waiting / TICK_ROWS;
-    start("killed")?.reads(&state, ticks)?.kill()?;
+    let paced = [format!("sources.tx.file.rate={rate}"), "tick.interval=1h".to_owned()];
+    start("killed", &paced)?.reads(&state, ticks)?.kill()?;
     let spawned = unix_ms();
-    let summary = start("restarted")?.end()?;
+    let summary = start("restarted", &[])?.end()?;
     ensure!(number(&summary, "/recovery/state_bytes")? > 0.0, "the job had saved nothing when it was killed");
     let process = (number(&summary, "/recovery/began_unix_ms")? - spawned).max(0.0);
     let of = |name: &str| number(&summary, &format!("/recovery/{name}"));

@@ -61,9 +61,11 @@ pub fn monitor<'s>(
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
     statistics.extend(operation::operation(scope, shared, control, monitor));
-    // What labels say of predictions: read by whatever compares the two.
+    // What labels say of predictions: read by whatever compares the two. Whoever reads the stream of matches says so here:
+    // else it has no rows.
+    let read = !shared.plan.monitors[monitor].detectors.is_empty() || watched.labels.is_some();
     let matched =
-        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
+        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, read, scored.clone(), labels));
     if let Some(Matched { rows, ripe }) = matched {
         let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
         statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });

@@ -20,12 +20,12 @@ use super::super::EngineError;
 use super::super::checkpoint::Saver;
 use super::super::shared::Shared;
 use super::super::tables::MODEL_COLUMNS;
-use super::super::ticked::{Control, Port, Rows, TickBuffer};
+use super::super::ticked::{Control, Port, Rows, TickBuffer, per_tick};
 use crate::base::{EventTime, ORD_COLUMN, TIME_COLUMN, Tick};
 use crate::monitor::accuracy::feed::Feed;
 use crate::monitor::accuracy::items::Ripe;
 use crate::monitor::accuracy::measure::Measures;
-use crate::monitor::matches::{Change, Keys, Labels, Matches, Predictions, Row, Sink, Widths};
+use crate::monitor::matches::{Change, Groups, Keys, Kind, Labels, Matches, Predictions, Row, Sink, Widths};
 use crate::monitor::windows::Windows;
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
@@ -111,28 +111,29 @@ pub struct Matched<'s> {
     pub ripe: Stream<'s, Tick, Vec<Ripe>>,
 }
 
-/// Attaches the operator: scored rows from wherever they are, labels on the worker of their id and in the plan's order.
+/// Attaches the operator: scored rows from wherever they are, labels on the worker of their id and in the plan's order. The
+/// stream of matches has rows where it is `watched`.
 pub fn matches<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
     control: Control<'s>,
     monitor: usize,
+    watched: bool,
     scored: Rows<'s>,
     labels: Port<'s>,
 ) -> Matched<'s> {
     let name = name(&shared.plan, &shared.plan.monitors[monitor]);
     let place = (scope.index(), scope.peers());
-    let mut core = match MatchCore::new(shared, monitor, place) {
+    let mut core = match MatchCore::new(shared, monitor, watched, place) {
         Ok(core) => Some(core),
         Err(error) => {
             shared.fail(error);
             None
         }
     };
-    let ids = core.as_ref().map_or(0, |core| core.id);
     let shared = Arc::clone(shared);
     let mut builder = OperatorBuilder::new(name, scope);
-    let ports = vec![Port::keyed(scored, vec![ids]), labels];
+    let ports = vec![Port::keyed(narrow(scope, &shared, &control, monitor, scored), vec![ID]), labels];
     let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0, 1]);
     let (output, rows) = builder.new_output::<Batch>();
     let mut rows_out = OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output);
@@ -166,6 +167,48 @@ pub fn matches<'s>(
     Matched { rows, ripe }
 }
 
+/// Place of the id in rows that came through [`narrow`].
+const ID: usize = 2;
+
+/// Scored rows without the columns that nobody looks at here: they may move to another worker.
+fn narrow<'s>(
+    scope: Scope<'s, Tick>,
+    shared: &Arc<Shared>,
+    control: &Control<'s>,
+    monitor: usize,
+    scored: Rows<'s>,
+) -> Rows<'s> {
+    let (plan, shared) = (Arc::clone(&shared.plan), Arc::clone(shared));
+    let described = &plan.monitors[monitor];
+    let id = id_column(&plan, described);
+    let group = super::accuracy::measures(described).as_ref().and_then(group);
+    let mut names = vec![MODEL_COLUMNS[1].to_owned()];
+    names.extend(described.prediction.iter().cloned());
+    names.extend(described.segments.iter().map(|(_, column)| column.clone()).chain(group.map(|group| group.0)));
+    names.sort_unstable();
+    names.dedup();
+    let project = move |rows: &RecordBatch| -> Result<RecordBatch, EngineError> {
+        let missing = |name: &str| EngineError::defect(format!("scored rows have no column {name}"));
+        let mut columns = vec![0, 1, id.ok_or_else(|| missing("of ids"))?];
+        for name in &names {
+            let (column, _) = rows.schema_ref().column_with_name(name).ok_or_else(|| missing(name))?;
+            columns.push(column);
+        }
+        rows.project(&columns).map_err(EngineError::arrow)
+    };
+    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        for Batch(rows) in inputs.into_iter().flatten() {
+            match project(&rows) {
+                Ok(rows) => out[0].push(Batch(rows)),
+                Err(error) => shared.fail(error),
+            }
+        }
+    });
+    let name = format!("{} columns", super::name(&plan, described));
+    let mut outputs = per_tick(scope, &name, control.clone(), vec![Port::local(scored)], 1, logic);
+    outputs.pop().expect("one output")
+}
+
 fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
     let batches: Vec<RecordBatch> = batches.into_iter().map(|batch| batch.0).collect();
     merge_sorted(&batches)
@@ -177,31 +220,34 @@ struct MatchCore {
     monitor: usize,
     matches: Matches,
     feed: Feed,
+    /// Whether anybody looks at the stream of matches.
+    watched: bool,
     schema: SchemaRef,
     /// Column by which rows are grouped, and whether it is text.
     group: Option<(String, bool)>,
-    /// Column of the scored rows with their id.
-    id: usize,
     labels: (usize, usize),
     saver: Option<Saver>,
 }
 
 impl MatchCore {
-    fn new(shared: &Arc<Shared>, monitor: usize, place: (usize, usize)) -> Result<MatchCore, EngineError> {
+    fn new(
+        shared: &Arc<Shared>,
+        monitor: usize,
+        watched: bool,
+        place: (usize, usize),
+    ) -> Result<MatchCore, EngineError> {
         let plan = &shared.plan;
         let described = &plan.monitors[monitor];
         let labels = described.labels.map(|labels| &plan.labels[labels]);
         let labels = labels.ok_or_else(|| EngineError::defect("matches without labels".to_owned()))?;
-        let id = id_column(plan, described)
-            .ok_or_else(|| EngineError::defect("labels of predictions without an id".to_owned()))?;
         let measures = super::accuracy::measures(described)
             .ok_or_else(|| EngineError::defect("labels without statistics".to_owned()))?;
         let group = group(&measures);
-        let texts: Vec<bool> = group.iter().map(|group| group.1).collect();
         let (scores, segments) = (described.prediction.len(), described.segments.len());
-        let (widths, windows) = (Widths { scores, segments, groups: texts.len() }, windows(described, labels));
+        let kind = group.as_ref().map(|(_, text)| if *text { Kind::Text } else { Kind::Number });
+        let (widths, windows) = (Widths { scores, segments, group: kind }, windows(described, labels));
         let checkpoints = &shared.checkpoints;
-        let mut matches = Matches::new(windows, widths, texts, checkpoints.enabled());
+        let mut matches = Matches::new(windows, widths, checkpoints.enabled());
         let name = name(plan, described);
         let saver = checkpoints.operator(place.0, &name);
         let damaged = |error| EngineError::Plan(format!("the saved state of `{name}`: {error}"));
@@ -216,9 +262,9 @@ impl MatchCore {
             monitor,
             matches,
             feed,
+            watched,
             group,
             schema: match_schema(described),
-            id,
             labels: (labels.id, labels.value),
             saver,
         })
@@ -232,9 +278,9 @@ impl MatchCore {
     ) -> Result<(Option<RecordBatch>, Ripe), EngineError> {
         let scored = scored.map(|rows| self.predictions(rows)).transpose()?;
         let labels = labels.map(|rows| self.labels(rows)).transpose()?;
-        let (mut told, feed) = (Told::default(), &mut self.feed);
+        let (mut told, feed, watched) = (Told::default(), &mut self.feed, self.watched);
         let mut sink = |row: Row<'_>, change: Change, due: EventTime, diff: i64| {
-            if let Change::Labelled(label, first) = change {
+            if watched && let Change::Labelled(label, first) = change {
                 told.push(row, label, first, due, diff);
             }
             feed.change(row, change, due, diff);
@@ -277,15 +323,20 @@ impl MatchCore {
             places.zip(texts).for_each(|(place, text)| *place = text);
         }
         let groups = match self.group.clone() {
-            None => Vec::new(),
-            Some((name, true)) => self.texts(column(&name)?)?.into_iter().map(i64::from).collect(),
+            None => Groups::None,
+            Some((name, true)) => {
+                let texts = cast(column(&name)?, &DataType::Utf8).map_err(EngineError::arrow)?;
+                Groups::Texts(texts.as_string::<i32>().clone())
+            }
             Some((name, false)) => {
                 let mut words = Vec::with_capacity(count);
-                key::words(column(&name)?, &mut words);
-                words.into_iter().map(u64::cast_signed).collect()
+                let column = column(&name)?;
+                key::words(column, &mut words);
+                let number = |(row, word): (usize, u64)| if column.is_null(row) { 0 } else { word.cast_signed() };
+                Groups::Numbers(words.into_iter().enumerate().map(number).collect())
             }
         };
-        let ids = Keys::of(rows.column(self.id)).map_err(|error| EngineError::Plan(error.to_string()))?;
+        let ids = Keys::of(rows.column(ID)).map_err(|error| EngineError::Plan(error.to_string()))?;
         Ok(Predictions { times: times(rows), ords: ords(rows), ids, versions, scores, segments, groups })
     }
 

@@ -14,7 +14,7 @@ use crate::base::Tick;
 use crate::monitor::accuracy::feed::Feed;
 use crate::monitor::accuracy::items::{Outcome, Ripe};
 use crate::monitor::accuracy::measure::Measures;
-use crate::monitor::matches::{Change, Names, Row, Sink as _};
+use crate::monitor::matches::{Change, GroupOf, Names, Row, Sink as _};
 use crate::monitor::windows::Windows;
 use crate::plan::model::{AccuracyPlan, CardPlan, Metric, Task};
 
@@ -76,7 +76,7 @@ fn windows_that_are_complete_leave_nothing_in_the_traces() {
             let start = tick as i64 * 100;
             for row in (0..200).filter(|_| tick < windows) {
                 let time = start + row / 2;
-                let (scores, card) = ([(row % 17) as f64 / 17.0], [row]);
+                let scores = [(row % 17) as f64 / 17.0];
                 let seen = |window| Row {
                     time,
                     ord: tick * 1_000 + row as u64,
@@ -84,7 +84,7 @@ fn windows_that_are_complete_leave_nothing_in_the_traces() {
                     version: 0,
                     scores: &scores,
                     segments: &[],
-                    groups: &card,
+                    group: GroupOf::Number(row),
                 };
                 // Some labels come late, some are corrected, and when the window is complete all is taken back.
                 let (label, due) = (f64::from(u8::from(row % 5 == 0)), time + row % 150);

@@ -3,6 +3,7 @@
 //! At one boundary a group may change a thousandfold: the graph sees all of it at once, and works on it once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -11,7 +12,7 @@ use super::counts::{Counting, Tally};
 use super::items::{By, Fact, Group, Name, Ranked, Ripe, Score};
 use super::measure::{Measures, place};
 use crate::base::EventTime;
-use crate::monitor::matches::{Change, Names, Row, Sink};
+use crate::monitor::matches::{Change, GroupOf, Names, Row, Sink};
 use crate::monitor::windows::Windows;
 use crate::plan::model::{Metric, Task};
 
@@ -22,8 +23,8 @@ type Place = (EventTime, u32, u16, u32);
 #[derive(Debug, Default)]
 struct Bucket {
     counts: HashMap<Place, Counting>,
-    ranked: Vec<(Place, i64, Ranked, i64)>,
-    cards: Vec<(Place, i64, (Score, bool), i64)>,
+    ranked: Vec<(Place, By, Ranked, i64)>,
+    cards: Vec<(Place, By, (Score, bool), i64)>,
 }
 
 /// Takes changes and gives out what is told of them.
@@ -31,8 +32,6 @@ struct Bucket {
 pub struct Feed {
     measures: Measures,
     windows: Windows,
-    /// Whether the column by which rows are grouped is text.
-    text: bool,
     pending: BTreeMap<EventTime, Bucket>,
     /// No change is told at a boundary before this.
     floor: EventTime,
@@ -53,12 +52,7 @@ impl Feed {
     /// Nothing is held. Changes that were told by `passed`, the last boundary that the state has passed, come again after a
     /// restart and are told at that boundary.
     pub fn new(measures: Measures, windows: Windows, passed: EventTime) -> Feed {
-        let text = match (&measures.plan.ranking, &measures.plan.card) {
-            (Some(ranking), _) => ranking.text,
-            (_, Some(card)) => card.text,
-            _ => false,
-        };
-        Feed { measures, windows, text, pending: BTreeMap::new(), floor: passed, places: Vec::new() }
+        Feed { measures, windows, pending: BTreeMap::new(), floor: passed, places: Vec::new() }
     }
 
     /// What the watermark has made ripe. `names` are those of the rows' numbers.
@@ -70,7 +64,7 @@ impl Feed {
         {
             let (boundary, bucket) = entry.remove_entry();
             let mut facts = Vec::new();
-            bucket.tell(names, self.text, &mut |fact| facts.push(fact));
+            bucket.tell(names, &mut |fact| facts.push(fact));
             ripe.facts.push((boundary, facts));
         }
         self.floor = self.floor.max(passed.saturating_add(1));
@@ -142,9 +136,14 @@ impl Bucket {
             counts.tally(Tally::Labelled, diff);
             count(measures, counts, row, fit, diff);
         }
-        match (fit, row.groups.first()) {
+        let by = match row.group {
+            GroupOf::None => None,
+            GroupOf::Number(number) => Some(By::Number(number)),
+            GroupOf::Text(text) => Some(By::Text(Name(Arc::clone(text)))),
+        };
+        match (fit, by) {
             (Fit::Score { score, positive }, Some(group)) if plan.card.is_some() => {
-                self.cards.push((places[0], *group, (Score::exact(*score), *positive), diff));
+                self.cards.push((places[0], group, (Score::exact(*score), *positive), diff));
             }
             (Fit::Item { score, relevance }, Some(query)) => {
                 let ranked = Ranked {
@@ -152,27 +151,23 @@ impl Bucket {
                     ord: row.ord,
                     relevance: Score::exact(*relevance),
                 };
-                self.ranked.extend(places.iter().map(|place| (*place, *query, ranked.clone(), diff)));
+                self.ranked.extend(places.iter().map(|place| (*place, query.clone(), ranked.clone(), diff)));
             }
             _ => {}
         }
     }
 
-    fn tell(self, names: &Names, text: bool, put: &mut impl FnMut(Fact)) {
+    fn tell(self, names: &Names, put: &mut impl FnMut(Fact)) {
         let name = |number: u32| Name(names.text(number).clone());
         let group = |place: &Place| Group { window: place.0, version: name(place.1), segment: place.2 };
-        let by = |value: i64| match text {
-            true => By::Text(name(value as u32)),
-            false => By::Number(value),
-        };
         for (place, counts) in self.counts {
             put(Fact::Counts((group(&place), name(place.3)), counts.counts()));
         }
         for (place, query, ranked, diff) in self.ranked {
-            put(Fact::Ranked(((group(&place), name(place.3), by(query)), ranked), diff));
+            put(Fact::Ranked(((group(&place), name(place.3), query), ranked), diff));
         }
         for (place, card, row, diff) in self.cards {
-            put(Fact::Card(((group(&place), by(card)), row), diff));
+            put(Fact::Card(((group(&place), card), row), diff));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::feed::Feed;
 use super::items::{By, Fact, Name, Outcome, Ranked, Score, Value};
 use super::measure::Measures;
 use super::segments::outcomes;
-use crate::monitor::matches::{Change, Matches, Row, Sink, Widths};
+use crate::monitor::matches::{Change, GroupOf, Matches, Row, Sink, Widths};
 use crate::monitor::windows::Windows;
 use crate::plan::model::{AccuracyPlan, Metric, RankingPlan, Task};
 
@@ -81,14 +81,14 @@ fn through(measures: &Measures, facts: Vec<Fact>) -> Vec<Value> {
 }
 
 fn values(case: &Case, measures: &Measures) -> Vec<Value> {
-    let widths = Widths { scores: measures.outputs, segments: 0, groups: 1 };
-    let names = Matches::new(WINDOWS, widths, vec![false], false).names().clone();
+    let widths = Widths { scores: measures.outputs, segments: 0, group: None };
+    let names = Matches::new(WINDOWS, widths, false).names().clone();
     let mut feed = Feed::new(measures.clone(), WINDOWS, i64::MIN);
     let mut tell = |row: usize, shift: f64, diff: i64| {
         let scores: Vec<f64> = case.scores[row].iter().map(|score| score + shift).collect();
-        let groups = [case.queries.get(row).copied().unwrap_or_default()];
+        let group = GroupOf::Number(case.queries.get(row).copied().unwrap_or_default());
         let (time, ord) = (row as i64, row as u64);
-        let seen = Row { time, ord, window: 0, version: 0, scores: &scores, segments: &[], groups: &groups };
+        let seen = Row { time, ord, window: 0, version: 0, scores: &scores, segments: &[], group };
         feed.change(seen, Change::Predicted, time, diff);
         feed.change(seen, Change::Labelled(case.labels[row], true), time, diff);
     };
@@ -146,12 +146,12 @@ fn in_bins_statistics_are_within_their_bounds() {
         }
         for bins in [10, 50, 1000] {
             let of_case = measures(case, Some(bins));
-            let widths = Widths { scores: of_case.outputs, segments: 0, groups: 0 };
-            let names = Matches::new(WINDOWS, widths, Vec::new(), false).names().clone();
+            let widths = Widths { scores: of_case.outputs, segments: 0, group: None };
+            let names = Matches::new(WINDOWS, widths, false).names().clone();
             let mut feed = Feed::new(of_case.clone(), WINDOWS, i64::MIN);
             for (row, (scores, label)) in case.scores.iter().zip(&case.labels).enumerate() {
                 let (time, ord) = (row as i64, row as u64);
-                let seen = Row { time, ord, window: 0, version: 0, scores, segments: &[], groups: &[] };
+                let seen = Row { time, ord, window: 0, version: 0, scores, segments: &[], group: GroupOf::None };
                 feed.change(seen, Change::Labelled(*label, true), time, 1);
             }
             let ripe = feed.ripen(i64::MAX, &names);

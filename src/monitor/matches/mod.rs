@@ -21,13 +21,13 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, StringArray};
 use hashbrown::{HashMap, HashTable};
 
 pub use self::saved::MatchesFrozen;
-pub use self::store::{Key, Names, Widths};
+pub use self::store::{GroupOf, Key, Kind, Names, Widths};
 
-use self::store::{Address, LABEL, Window, address, flag, hash_of, place};
+use self::store::{Address, LABEL, Texts, Waiting, Window, address, flag, hash_of, place};
 use super::windows::Windows;
 use crate::base::{EventTime, hash_bytes};
 use crate::ops::key::{self, KeyError};
@@ -89,8 +89,19 @@ pub struct Predictions<'a> {
     pub scores: Vec<f64>,
     /// Numbers in [`Matches::names`], row after row.
     pub segments: Vec<u32>,
-    /// Whole numbers, or numbers in [`Matches::names`], row after row.
-    pub groups: Vec<i64>,
+    /// Values of the column by which rows are grouped.
+    pub groups: Groups,
+}
+
+/// Values of the column by which rows are grouped; a null is 0, or an empty text.
+#[derive(Debug)]
+pub enum Groups {
+    /// There is no such column.
+    None,
+    /// Whole numbers.
+    Numbers(Vec<i64>),
+    /// Texts.
+    Texts(StringArray),
 }
 
 /// Labels in the order of `(_time, _ord)`.
@@ -121,8 +132,8 @@ pub struct Row<'a> {
     pub scores: &'a [f64],
     /// Numbers of the segments' values.
     pub segments: &'a [u32],
-    /// Values of further columns.
-    pub groups: &'a [i64],
+    /// Value of the column by which it is grouped.
+    pub group: GroupOf<'a>,
 }
 
 /// What changes.
@@ -169,8 +180,8 @@ impl Known {
 pub struct Matches {
     windows: Windows,
     widths: Widths,
-    /// Which of the further columns are numbers in `names`.
-    texts: Vec<bool>,
+    /// Texts by which rows are grouped.
+    texts: Texts,
     names: Names,
     /// Windows by their number.
     all: Vec<Option<Window>>,
@@ -193,16 +204,15 @@ pub struct Matches {
 }
 
 impl Matches {
-    /// No predictions, no labels. `texts` tells which of the further columns are numbers of texts; with `tracked`, changes
-    /// are noted for checkpoints that hold what is new.
-    pub fn new(windows: Windows, widths: Widths, texts: Vec<bool>, tracked: bool) -> Matches {
+    /// No predictions, no labels. With `tracked`, changes are noted for checkpoints that hold what is new.
+    pub fn new(windows: Windows, widths: Widths, tracked: bool) -> Matches {
         let mut names = Names::default();
         // What has no name has number 0.
         names.number("");
         Matches {
             windows,
             widths,
-            texts,
+            texts: Texts::default(),
             names,
             all: Vec::new(),
             by_start: BTreeMap::new(),
@@ -251,6 +261,7 @@ impl Matches {
             + self.waiting.capacity() * size_of::<(EventTime, u64, Address)>()
             + self.earlier.allocation_size()
             + self.late.allocation_size()
+            + self.texts.memory_bytes()
             + self.dirty.as_ref().map_or(0, |dirty| dirty.capacity() * size_of::<Address>())
     }
 
@@ -328,10 +339,10 @@ impl Matches {
     /// All changes of a window's rows; orphans are those labels that were given up before `watermark`.
     fn tell(&self, number: usize, watermark: EventTime, sink: &mut impl Sink) {
         let Some(window) = &self.all[number] else { return };
-        for row in 0..window.predictions.keys.len() {
+        for row in 0..window.predictions.rows.len() {
             let (at, seen) = (address(number, row), self.prediction(window, row));
             let p = &window.predictions;
-            let flags = p.flags[row];
+            let flags = p.rows[row].flags;
             sink.change(seen, Change::Predicted, seen.time, 1);
             if flags & flag::LATE != 0
                 && let Some(due) = self.late.get(&at)
@@ -339,7 +350,7 @@ impl Matches {
                 sink.change(seen, Change::Late, *due, 1);
             }
             let mut held: Option<f64> = None;
-            let present = (p.label_times[row], (flags & flag::COUNTS != 0).then_some(p.labels[row]));
+            let present = (p.rows[row].label_time, (flags & flag::COUNTS != 0).then_some(p.rows[row].label));
             let past = self.earlier.get(&at).filter(|_| flags & flag::EARLIER != 0);
             let present = Some(present).filter(|_| flags & flag::SEEN != 0);
             for (due, value) in past.into_iter().flatten().copied().chain(present) {
@@ -363,16 +374,20 @@ impl Matches {
         }
     }
 
-    fn prediction<'a>(&self, window: &'a Window, row: usize) -> Row<'a> {
+    fn prediction<'a>(&'a self, window: &'a Window, row: usize) -> Row<'a> {
         let (p, widths) = (&window.predictions, &self.widths);
         Row {
-            time: p.times[row],
-            ord: p.ords[row],
+            time: p.rows[row].time,
+            ord: p.rows[row].ord,
             window: window.start,
-            version: p.versions[row],
+            version: p.rows[row].version,
             scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
             segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
-            groups: &p.groups[row * widths.groups..(row + 1) * widths.groups],
+            group: match widths.group {
+                None => GroupOf::None,
+                Some(Kind::Number) => GroupOf::Number(p.groups[row]),
+                Some(Kind::Text) => GroupOf::Text(self.texts.get(p.groups[row])),
+            },
         }
     }
 
@@ -380,11 +395,11 @@ impl Matches {
     fn forget(&mut self, number: usize) {
         let Some(window) = self.all[number].take() else { return };
         self.free.push(number);
-        self.rows -= window.predictions.keys.len();
-        for (row, flags) in window.predictions.flags.iter().enumerate() {
+        self.rows -= window.predictions.rows.len();
+        for (row, flags) in window.predictions.rows.iter().map(|row| &row.flags).enumerate() {
             let at = address(number, row);
             if flags & flag::NO_ID == 0 {
-                remove(&mut self.index, window.predictions.keys[row], at);
+                remove(&mut self.index, window.predictions.rows[row].key, at);
             }
             if flags & flag::EARLIER != 0 {
                 self.earlier.remove(&at);
@@ -392,6 +407,9 @@ impl Matches {
             if flags & flag::LATE != 0 {
                 self.late.remove(&at);
             }
+        }
+        if self.widths.group == Some(Kind::Text) {
+            window.predictions.groups.iter().for_each(|text| self.texts.release(*text));
         }
         // Its labels were given up before, and nothing leads to them.
         if let Some(dirty) = &mut self.dirty {
@@ -432,7 +450,8 @@ impl Matches {
         let Some(dirty) = &mut self.dirty else { return };
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
-        let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut window.labels.flags[row] };
+        let flags =
+            if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut window.labels.flags[row] };
         if *flags & flag::DIRTY == 0 {
             *flags |= flag::DIRTY;
             dirty.push(at);
@@ -459,23 +478,29 @@ impl Matches {
         }
         let Some(window) = &mut self.all[number] else { return };
         let p = &mut window.predictions;
-        let row = p.keys.len();
+        let row = p.rows.len();
         let at = address(number, row);
-        p.keys.push(key);
-        p.times.push(time);
-        p.ords.push(rows.ords[i]);
-        p.versions.push(rows.versions[i]);
         p.scores.extend_from_slice(&rows.scores[i * widths.scores..(i + 1) * widths.scores]);
         p.segments.extend_from_slice(&rows.segments[i * widths.segments..(i + 1) * widths.segments]);
-        p.groups.extend_from_slice(&rows.groups[i * widths.groups..(i + 1) * widths.groups]);
+        match &rows.groups {
+            Groups::None => {}
+            Groups::Numbers(numbers) => p.groups.push(numbers[i]),
+            Groups::Texts(texts) => p.groups.push(self.texts.take(if texts.is_valid(i) { texts.value(i) } else { "" })),
+        }
         let mut flags = if has_id { 0 } else { flag::NO_ID };
         if let Some(known) = known {
             flags |= flag::SEEN | if known.value.is_some() { flag::COUNTS | flag::COUNTED } else { 0 };
         }
-        p.labels.push(known.and_then(|known| known.value).unwrap_or_default());
-        p.label_times.push(known.map_or(0, |known| known.time));
-        p.label_ords.push(known.map_or(0, |known| known.ord));
-        p.flags.push(flags);
+        p.rows.push(Waiting {
+            key,
+            time,
+            ord: rows.ords[i],
+            label: known.and_then(|known| known.value).unwrap_or_default(),
+            label_time: known.map_or(0, |known| known.time),
+            label_ord: known.map_or(0, |known| known.ord),
+            version: rows.versions[i],
+            flags,
+        });
         self.rows += 1;
         if has_id {
             self.insert(key, at);
@@ -498,9 +523,9 @@ impl Matches {
         let window = self.all[number].as_ref()?;
         if at & LABEL == 0 {
             let p = &window.predictions;
-            let flags = p.flags[row];
-            let value = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
-            let known = Known { time: p.label_times[row], ord: p.label_ords[row], value };
+            let flags = p.rows[row].flags;
+            let value = (flags & flag::COUNTS != 0).then_some(p.rows[row].label);
+            let known = Known { time: p.rows[row].label_time, ord: p.rows[row].label_ord, value };
             return (flags & flag::SEEN != 0 && time <= window.complete).then_some(known);
         }
         let l = &window.labels;
@@ -528,7 +553,7 @@ impl Matches {
             let Some(window) = self.all[number].as_ref().filter(|window| label.time <= window.complete) else {
                 continue;
             };
-            let time = window.predictions.times[row];
+            let time = window.predictions.rows[row].time;
             if label.time.saturating_sub(time) > self.windows.within {
                 late = true;
                 self.came_late(at, label.time, sink);
@@ -554,10 +579,10 @@ impl Matches {
     fn came_late(&mut self, at: Address, due: EventTime, sink: &mut impl Sink) {
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
-        if window.predictions.flags[row] & flag::LATE != 0 {
+        if window.predictions.rows[row].flags & flag::LATE != 0 {
             return;
         }
-        window.predictions.flags[row] |= flag::LATE;
+        window.predictions.rows[row].flags |= flag::LATE;
         self.late.insert(at, due);
         self.touch(at);
         let Some(window) = &self.all[number] else { return };
@@ -569,10 +594,10 @@ impl Matches {
         let (number, row) = place(at);
         let Some(window) = &mut self.all[number] else { return };
         let (start, p) = (window.start, &mut window.predictions);
-        let (flags, time) = (p.flags[row], p.times[row]);
-        let old = (flags & flag::COUNTS != 0).then_some(p.labels[row]);
+        let (flags, time) = (p.rows[row].flags, p.rows[row].time);
+        let old = (flags & flag::COUNTS != 0).then_some(p.rows[row].label);
         if flags & flag::SEEN != 0 {
-            let before = (p.label_times[row], p.label_ords[row]);
+            let before = (p.rows[row].label_time, p.rows[row].label_ord);
             if before >= label.order() {
                 return;
             }
@@ -581,14 +606,14 @@ impl Matches {
                 earlier.clear();
             }
             earlier.push((before.0, old));
-            p.flags[row] |= flag::EARLIER;
+            p.rows[row].flags |= flag::EARLIER;
         }
-        p.flags[row] = (p.flags[row] | flag::SEEN) & !flag::COUNTS;
+        p.rows[row].flags = (p.rows[row].flags | flag::SEEN) & !flag::COUNTS;
         if label.value.is_some() {
-            p.flags[row] |= flag::COUNTS | flag::COUNTED;
+            p.rows[row].flags |= flag::COUNTS | flag::COUNTED;
         }
-        p.labels[row] = label.value.unwrap_or_default();
-        (p.label_times[row], p.label_ords[row]) = label.order();
+        p.rows[row].label = label.value.unwrap_or_default();
+        (p.rows[row].label_time, p.rows[row].label_ord) = label.order();
         self.touch(at);
         if old.map(f64::to_bits) == label.value.map(f64::to_bits) {
             return;
@@ -634,7 +659,7 @@ impl Matches {
 fn key_at(all: &[Option<Window>], at: Address) -> Key {
     let (number, row) = place(at);
     let keys = |window: &Window| match at & LABEL {
-        0 => window.predictions.keys[row],
+        0 => window.predictions.rows[row].key,
         _ => window.labels.keys[row],
     };
     // What is in the index is there.
@@ -650,5 +675,5 @@ fn remove(index: &mut HashTable<Address>, key: Key, at: Address) {
 fn orphan(window: &Window, row: usize) -> Row<'_> {
     let l = &window.labels;
     let (time, ord, window) = (l.times[row], l.ords[row], window.start);
-    Row { time, ord, window, version: 0, scores: &[], segments: &[], groups: &[] }
+    Row { time, ord, window, version: 0, scores: &[], segments: &[], group: GroupOf::None }
 }

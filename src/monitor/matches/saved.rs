@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::store::{Address, LABEL, address, flag, hash_of, place};
-use super::{Key, Matches, MatchesError, Widths, remove};
+use super::store::{Address, LABEL, Waiting, address, flag, hash_of, place};
+use super::{GroupOf, Key, Kind, Matches, MatchesError, Widths, remove};
 use crate::base::{EventTime, slot_of};
 
 const VERSION: u8 = 1;
@@ -24,7 +24,6 @@ const SAVED: u8 = !flag::DIRTY;
 #[derive(Debug)]
 pub struct MatchesFrozen {
     widths: Widths,
-    texts: Vec<bool>,
     names: Vec<Arc<str>>,
     /// Slot and end of each row's bytes.
     rows: Vec<(u16, usize)>,
@@ -35,19 +34,14 @@ impl Matches {
     /// Takes a copy of the rows that changed since the last freeze, or with `whole` of all rows.
     pub fn freeze(&mut self, whole: bool) -> MatchesFrozen {
         self.prune();
-        let mut frozen = MatchesFrozen {
-            widths: self.widths,
-            texts: self.texts.clone(),
-            names: self.names.all(),
-            rows: Vec::new(),
-            bytes: Vec::new(),
-        };
+        let mut frozen =
+            MatchesFrozen { widths: self.widths, names: self.names.all(), rows: Vec::new(), bytes: Vec::new() };
         let dirty = self.dirty.as_mut().map(std::mem::take);
         for at in dirty.iter().flatten() {
             let (number, row) = place(*at);
             if let Some(window) = &mut self.all[number] {
                 let l = &mut window.labels.flags;
-                let flags = if at & LABEL == 0 { &mut window.predictions.flags[row] } else { &mut l[row] };
+                let flags = if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut l[row] };
                 *flags &= SAVED;
             }
         }
@@ -56,7 +50,7 @@ impl Matches {
             None => {
                 for number in self.by_start.values() {
                     let Some(window) = &self.all[*number] else { continue };
-                    (0..window.predictions.keys.len()).for_each(|row| self.put(address(*number, row), &mut frozen));
+                    (0..window.predictions.rows.len()).for_each(|row| self.put(address(*number, row), &mut frozen));
                     let kept = (0..window.labels.keys.len()).filter(|row| window.labels.flags[*row] & flag::DEAD == 0);
                     kept.for_each(|row| self.put(address(*number, row) | LABEL, &mut frozen));
                 }
@@ -72,9 +66,9 @@ impl Matches {
             let (number, row) = place(*at);
             let Some(window) = &mut all[number] else { return false };
             let p = &mut window.predictions;
-            let kept = windows.told(window.start, p.times[row].max(p.label_times[row])) > passed;
+            let kept = windows.told(window.start, p.rows[row].time.max(p.rows[row].label_time)) > passed;
             if !kept {
-                p.flags[row] &= !flag::EARLIER;
+                p.rows[row].flags &= !flag::EARLIER;
             }
             kept
         });
@@ -86,19 +80,26 @@ impl Matches {
         let bytes = &mut to.bytes;
         let key = if at & LABEL == 0 {
             let (p, seen) = (&window.predictions, self.prediction(window, row));
-            let flags = p.flags[row] & SAVED;
+            let flags = p.rows[row].flags & SAVED;
             bytes.extend_from_slice(&[PREDICTION, flags]);
-            bytes.extend_from_slice(&p.keys[row].to_le_bytes());
+            bytes.extend_from_slice(&p.rows[row].key.to_le_bytes());
             bytes.extend_from_slice(&seen.time.to_le_bytes());
             bytes.extend_from_slice(&seen.ord.to_le_bytes());
             bytes.extend_from_slice(&seen.version.to_le_bytes());
             seen.segments.iter().for_each(|segment| bytes.extend_from_slice(&segment.to_le_bytes()));
-            seen.groups.iter().for_each(|group| bytes.extend_from_slice(&group.to_le_bytes()));
+            match seen.group {
+                GroupOf::None => {}
+                GroupOf::Number(number) => bytes.extend_from_slice(&number.to_le_bytes()),
+                GroupOf::Text(text) => {
+                    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+            }
             seen.scores.iter().for_each(|score| bytes.extend_from_slice(&score.to_le_bytes()));
             if flags & flag::SEEN != 0 {
-                bytes.extend_from_slice(&p.labels[row].to_le_bytes());
-                bytes.extend_from_slice(&p.label_times[row].to_le_bytes());
-                bytes.extend_from_slice(&p.label_ords[row].to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label.to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label_time.to_le_bytes());
+                bytes.extend_from_slice(&p.rows[row].label_ord.to_le_bytes());
             }
             if flags & flag::LATE != 0 {
                 bytes.extend_from_slice(&self.late.get(&at).copied().unwrap_or(seen.time).to_le_bytes());
@@ -112,7 +113,7 @@ impl Matches {
                     bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
                 }
             }
-            p.keys[row]
+            p.rows[row].key
         } else {
             let l = &window.labels;
             bytes.extend_from_slice(&[LONE, l.flags[row] & SAVED]);
@@ -166,10 +167,14 @@ impl Matches {
         let name = |bytes: &mut Reader| names.get(bytes.u32()? as usize).copied();
         let version = name(bytes)?;
         let segments = (0..self.widths.segments).map(|_| name(bytes)).collect::<Option<Vec<u32>>>()?;
-        let mut groups = Vec::with_capacity(self.widths.groups);
-        for text in &self.texts {
-            let group = bytes.i64()?;
-            groups.push(if *text { i64::from(*names.get(usize::try_from(group).ok()?)?) } else { group });
+        let (mut whole, mut text) = (None, None);
+        match self.widths.group {
+            None => {}
+            Some(Kind::Number) => whole = Some(bytes.i64()?),
+            Some(Kind::Text) => {
+                let length = bytes.u32()? as usize;
+                text = Some(std::str::from_utf8(bytes.take(length)?).ok()?);
+            }
         }
         let scores = (0..self.widths.scores).map(|_| bytes.f64()).collect::<Option<Vec<f64>>>()?;
         let label =
@@ -190,18 +195,11 @@ impl Matches {
             Some(at) => at,
             None => {
                 let p = &mut self.all[number].as_mut()?.predictions;
-                let at = address(number, p.keys.len());
-                p.keys.push(key);
-                p.times.push(time);
-                p.ords.push(ord);
-                p.versions.push(version);
+                let at = address(number, p.rows.len());
+                p.rows.push(Waiting { key, time, ord, version, label: 0.0, label_time: 0, label_ord: 0, flags: 0 });
                 p.scores.extend(scores);
                 p.segments.extend(segments);
-                p.groups.extend(groups);
-                p.labels.push(0.0);
-                p.label_times.push(0);
-                p.label_ords.push(0);
-                p.flags.push(0);
+                p.groups.extend(whole.or_else(|| text.map(|text| self.texts.take(text))));
                 self.rows += 1;
                 if has_id {
                     self.insert(key, at);
@@ -211,8 +209,8 @@ impl Matches {
         };
         let row = place(at).1;
         let p = &mut self.all[number].as_mut()?.predictions;
-        (p.labels[row], p.label_times[row], p.label_ords[row]) = label;
-        p.flags[row] = flags;
+        (p.rows[row].label, p.rows[row].label_time, p.rows[row].label_ord) = label;
+        p.rows[row].flags = flags;
         self.late.extend(late.map(|late| (at, late)));
         if earlier.is_empty() {
             self.earlier.remove(&at);
@@ -250,8 +248,11 @@ impl Matches {
     fn saved_at(&mut self, key: Key, number: usize, ord: u64, kind: Address) -> Option<Address> {
         self.find(key);
         let window = self.all[number].as_ref()?;
-        let ords = if kind == 0 { &window.predictions.ords } else { &window.labels.ords };
-        let same = |at: &Address| at & LABEL == kind && place(*at).0 == number && ords[place(*at).1] == ord;
+        let ord_at = |row: usize| match kind {
+            0 => window.predictions.rows[row].ord,
+            _ => window.labels.ords[row],
+        };
+        let same = |at: &Address| at & LABEL == kind && place(*at).0 == number && ord_at(place(*at).1) == ord;
         self.found.iter().copied().find(same)
     }
 
@@ -333,12 +334,6 @@ impl MatchesFrozen {
                     *text = number(u32::from_le_bytes(*text)).to_le_bytes();
                 }
                 at += 4;
-            }
-            for is_text in &self.texts {
-                if *is_text && let Some(group) = row.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<8>()) {
-                    *group = i64::from(number(i64::from_le_bytes(*group) as u32)).to_le_bytes();
-                }
-                at += 8;
             }
         }
         let mut bytes = vec![VERSION];

@@ -58,25 +58,52 @@ pub struct Widths {
     pub scores: usize,
     /// Segment columns.
     pub segments: usize,
-    /// Columns by which rows are grouped beyond segments: a ranking's query, a card.
-    pub groups: usize,
+    /// The column by which rows are grouped beyond segments, a ranking's query or a card, if there is one.
+    pub group: Option<Kind>,
+}
+
+/// What the column by which rows are grouped holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Whole numbers.
+    Number,
+    /// Texts.
+    Text,
+}
+
+/// The value of the column by which a row is grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupOf<'a> {
+    /// There is no such column.
+    None,
+    /// A whole number.
+    Number(i64),
+    /// A text.
+    Text(&'a Arc<str>),
+}
+
+/// What is looked at when a label comes, in one line of the cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub key: Key,
+    pub time: EventTime,
+    pub ord: u64,
+    pub label: f64,
+    pub label_time: EventTime,
+    pub label_ord: u64,
+    pub version: u32,
+    pub flags: u8,
 }
 
 /// Predictions of a window.
 #[derive(Debug, Default)]
 pub(super) struct Predictions {
-    pub keys: Vec<Key>,
-    pub times: Vec<EventTime>,
-    pub ords: Vec<u64>,
-    pub versions: Vec<u32>,
+    pub rows: Vec<Waiting>,
     /// Row after row.
     pub scores: Vec<f64>,
     pub segments: Vec<u32>,
+    /// Whole numbers, or numbers of texts; empty without such a column.
     pub groups: Vec<i64>,
-    pub labels: Vec<f64>,
-    pub label_times: Vec<EventTime>,
-    pub label_ords: Vec<u64>,
-    pub flags: Vec<u8>,
 }
 
 /// Labels of a window, by their own time, without a prediction.
@@ -110,26 +137,18 @@ impl Window {
     pub fn settle(&mut self) {
         self.settled = true;
         let p = &mut self.predictions;
-        p.keys.shrink_to_fit();
-        p.times.shrink_to_fit();
-        p.ords.shrink_to_fit();
-        p.versions.shrink_to_fit();
+        p.rows.shrink_to_fit();
         p.scores.shrink_to_fit();
         p.segments.shrink_to_fit();
         p.groups.shrink_to_fit();
-        p.labels.shrink_to_fit();
-        p.label_times.shrink_to_fit();
-        p.label_ords.shrink_to_fit();
-        p.flags.shrink_to_fit();
     }
 
     pub fn memory_bytes(&self) -> usize {
         let (p, l) = (&self.predictions, &self.labels);
-        let words = p.times.capacity() + p.ords.capacity() + p.scores.capacity() + p.groups.capacity();
-        let label_words = p.labels.capacity() + p.label_times.capacity() + p.label_ords.capacity();
-        let halves = p.versions.capacity() + p.segments.capacity();
+        let words = p.scores.capacity() + p.groups.capacity();
         let lone = l.times.capacity() + l.ords.capacity() + l.values.capacity() + 2 * l.keys.capacity();
-        8 * (words + label_words + lone) + 16 * p.keys.capacity() + 4 * halves + p.flags.capacity() + l.flags.capacity()
+        let rows = p.rows.capacity() * size_of::<Waiting>() + 4 * p.segments.capacity();
+        8 * (words + lone) + rows + l.flags.capacity()
     }
 }
 
@@ -170,5 +189,64 @@ impl Names {
     /// All of them, by number.
     pub(super) fn all(&self) -> Vec<Arc<str>> {
         self.list.clone()
+    }
+}
+
+/// Texts that rows have, by number, for as long as a row has them.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    /// Each with the number of its rows.
+    list: Vec<(Arc<str>, u32)>,
+    numbers: HashMap<Arc<str>, u32>,
+    free: Vec<u32>,
+}
+
+impl Texts {
+    /// A row more has a text.
+    pub fn take(&mut self, text: &str) -> i64 {
+        if let Some(number) = self.numbers.get(text) {
+            self.list[*number as usize].1 += 1;
+            return i64::from(*number);
+        }
+        let text = Arc::<str>::from(text);
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.list[number as usize] = (Arc::clone(&text), 1);
+                number
+            }
+            None => {
+                self.list.push((Arc::clone(&text), 1));
+                self.list.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(text, number);
+        i64::from(number)
+    }
+
+    /// A row less has it.
+    pub fn release(&mut self, number: i64) {
+        let Some((text, rows)) = self.list.get_mut(number as usize) else { return };
+        *rows -= 1;
+        if *rows == 0 {
+            self.numbers.remove(&**text);
+            self.free.push(number as u32);
+            *text = Arc::from("");
+        }
+    }
+
+    /// The text of a number.
+    pub fn get(&self, number: i64) -> &Arc<str> {
+        &self.list[number as usize].0
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let text: usize = self.numbers.keys().map(|text| text.len() + 16).sum();
+        text + self.list.capacity() * size_of::<(Arc<str>, u32)>() + self.numbers.allocation_size()
     }
 }

@@ -42,6 +42,14 @@ fn sees(events: &[Event], windows: &Windows, l: &Event, p: &Event) -> bool {
     l.time > p.time || takers.peek().is_none() || takers.any(lasts)
 }
 
+fn shown(group: GroupOf<'_>) -> String {
+    match group {
+        GroupOf::None => String::new(),
+        GroupOf::Number(number) => number.to_string(),
+        GroupOf::Text(text) => text.to_string(),
+    }
+}
+
 /// What holds at a boundary, by the definition.
 fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
     let mut held = Held::new();
@@ -80,9 +88,9 @@ fn expected(events: &[Event], windows: &Windows, boundary: i64) -> Held {
 
 const SCORES: usize = 2;
 
-fn new(windows: Windows) -> Matches {
-    let widths = Widths { scores: SCORES, segments: 1, groups: 2 };
-    Matches::new(windows, widths, vec![false, true], true)
+fn new(windows: Windows, words: bool) -> Matches {
+    let group = Some(if words { Kind::Number } else { Kind::Text });
+    Matches::new(windows, Widths { scores: SCORES, segments: 1, group }, true)
 }
 
 /// Several cores as on several workers.
@@ -97,7 +105,7 @@ struct Job {
 
 impl Job {
     fn new(windows: Windows, workers: usize, words: bool) -> Job {
-        let cores = (0..workers).map(|_| new(windows)).collect();
+        let cores = (0..workers).map(|_| new(windows, words)).collect();
         Job { windows, cores, words, told: Vec::new(), firsts: BTreeMap::new(), watermark: i64::MIN }
     }
 
@@ -136,7 +144,10 @@ impl Job {
                 versions: vec![core.name("v1"); times.len()],
                 scores: ords.iter().flat_map(|ord| [*ord as f64, -(*ord as f64)]).collect(),
                 segments: ords.iter().map(|ord| core.name(&format!("s{}", ord % 3))).collect(),
-                groups: ords.iter().flat_map(|o| [*o as i64 * 7, i64::from(core.name(&format!("g{o}")))]).collect(),
+                groups: match self.words {
+                    true => Groups::Numbers(ords.iter().map(|ord| *ord as i64 * 7).collect()),
+                    false => Groups::Texts(ords.iter().map(|ord| Some(format!("g{}", ord / 2))).collect()),
+                },
             };
             let label_times: Vec<i64> = labels.iter().map(|e| e.time).collect();
             let label_ords: Vec<u64> = labels.iter().map(|e| e.ord).collect();
@@ -146,13 +157,13 @@ impl Job {
             let before = self.watermark;
             core.apply(Some(&predictions), Some(&labels), &mut |row: Row<'_>, change, due, diff| {
                 assert!((before..watermark).contains(&due), "{change:?} due at {due} told at {watermark}");
-                heard.push((row.window, row.ord, what(change), due, diff, row.groups.to_vec(), row.segments.to_vec()));
+                heard.push((row.window, row.ord, what(change), due, diff, shown(row.group), row.segments.to_vec()));
                 if let Change::Labelled(_, true) = change {
                     firsts.push(row.ord);
                 }
             });
             core.advance(watermark, &mut |row: Row<'_>, change, due, diff| {
-                heard.push((row.window, row.ord, what(change), due, diff, row.groups.to_vec(), row.segments.to_vec()));
+                heard.push((row.window, row.ord, what(change), due, diff, shown(row.group), row.segments.to_vec()));
             });
             firsts.into_iter().for_each(|ord| *self.firsts.entry(ord).or_default() += 1);
             self.note(worker, heard);
@@ -160,12 +171,11 @@ impl Job {
         self.watermark = watermark;
     }
 
-    fn note(&mut self, worker: usize, heard: Vec<(i64, u64, String, i64, i64, Vec<i64>, Vec<u32>)>) {
-        for (window, ord, change, due, diff, groups, segments) in heard {
+    fn note(&mut self, worker: usize, heard: Vec<(i64, u64, String, i64, i64, String, Vec<u32>)>) {
+        for (window, ord, change, due, diff, group, segments) in heard {
             if change != "Orphan" {
                 let names = self.cores[worker].names();
-                assert_eq!(groups[0], ord as i64 * 7);
-                assert_eq!(&**names.text(groups[1] as u32), format!("g{ord}"));
+                assert_eq!(group, if self.words { format!("{}", ord * 7) } else { format!("g{}", ord / 2) });
                 assert_eq!(&**names.text(segments[0]), format!("s{}", ord % 3));
             }
             let told = self.windows.told(window, due);
@@ -176,7 +186,7 @@ impl Job {
     /// Saved as these epochs say, and taken up by other workers.
     fn moved(&mut self, saved: &[Vec<(u16, Vec<u8>)>], workers: usize) {
         let before = self.windows.passed(self.watermark);
-        self.cores = (0..workers).map(|_| new(self.windows)).collect();
+        self.cores = (0..workers).map(|_| new(self.windows, self.words)).collect();
         for (slot, bytes) in saved.iter().flatten() {
             let worker = worker_of_slot(usize::from(*slot), workers);
             self.cores[worker].import(*slot, bytes).expect("it is read");
@@ -187,7 +197,7 @@ impl Job {
             self.cores[worker].restored(self.watermark);
             self.cores[worker].replay(&mut |row: Row<'_>, change, due: i64, diff| {
                 let due = due.max(before);
-                heard.push((row.window, row.ord, what(change), due, diff, row.groups.to_vec(), row.segments.to_vec()));
+                heard.push((row.window, row.ord, what(change), due, diff, shown(row.group), row.segments.to_vec()));
             });
             self.note(worker, heard);
         }
@@ -274,7 +284,7 @@ proptest! {
         prop_assert!(sums.is_empty(), "{:?}", sums);
         for core in &job.cores {
             prop_assert_eq!((core.len(), core.waiting(), core.index.len(), core.by_start.len()), (0, 0, 0, 0));
-            prop_assert!(core.earlier.is_empty() && core.late.is_empty());
+            prop_assert!(core.earlier.is_empty() && core.late.is_empty() && core.texts.len() == 0);
         }
     }
 
@@ -288,13 +298,13 @@ proptest! {
         let mut damaged = bytes.clone();
         let at = at.index(bytes.len());
         if cut { damaged.truncate(at) } else { damaged[at] ^= flip }
-        prop_assert!(new(windows).import(slot, &damaged).is_err());
+        prop_assert!(new(windows, true).import(slot, &damaged).is_err());
         // Behind a checksum that lies, too, nothing panics.
         if damaged.len() > 4 {
             let body = damaged.len() - 4;
             let crc = crc32fast::hash(&damaged[..body]);
             damaged[body..].copy_from_slice(&crc.to_le_bytes());
-            let _ = new(windows).import(slot, &damaged);
+            let _ = new(windows, true).import(slot, &damaged);
         }
     }
 }
@@ -303,7 +313,7 @@ proptest! {
 fn a_waiting_prediction_takes_less_than_a_hundred_bytes() {
     const DAY: i64 = 86_400_000_000;
     let windows = Windows { window: DAY, refresh: DAY, within: 45 * DAY };
-    let mut core = Matches::new(windows, Widths { scores: 1, segments: 1, groups: 0 }, Vec::new(), true);
+    let mut core = Matches::new(windows, Widths { scores: 1, segments: 1, group: None }, true);
     let rows = 100_000usize;
     for tick in 0..10 {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|i| i + tick * rows as i64)));
@@ -311,7 +321,8 @@ fn a_waiting_prediction_takes_less_than_a_hundred_bytes() {
         let ords: Vec<u64> = (0..rows as u64).collect();
         let versions = vec![core.name("champion"); rows];
         let (ids, scores, segments) = (Keys::of(&ids).expect("keys"), vec![0.5; rows], versions.clone());
-        let predictions = Predictions { times: &times, ords: &ords, ids, versions, scores, segments, groups: vec![] };
+        let predictions =
+            Predictions { times: &times, ords: &ords, ids, versions, scores, segments, groups: Groups::None };
         let mut count = 0;
         core.apply(Some(&predictions), None, &mut |_: Row<'_>, _, _, _| count += 1);
         assert_eq!(count, rows);
