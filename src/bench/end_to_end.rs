@@ -59,7 +59,7 @@ pub struct Report {
 }
 
 /// The data: ten days of payments by card and merchant.
-fn data(events: u64) -> W1Data {
+pub(super) fn data(events: u64) -> W1Data {
     W1Data {
         events: events as usize,
         cards: 100_000,
@@ -70,7 +70,7 @@ fn data(events: u64) -> W1Data {
 }
 
 /// The job as a user would write it.
-fn job(input: &Path, lake: &Path, model: &Path) -> String {
+pub(super) fn job(input: &Path, lake: &Path, model: &Path) -> String {
     format!(
         r#"job: bench_end_to_end
 version: 1

@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod checkpoints;
 pub mod decode;
 pub mod detectors;
+pub mod drift;
 pub mod end_to_end;
 mod end_to_end_baseline;
 pub mod end_to_end_kafka;

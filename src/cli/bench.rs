@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use crate::base::parse_duration;
 use crate::bench::{
-    chaos, checkpoints, decode, detectors, end_to_end, end_to_end_kafka, labels, online, recovery, score, windows,
+    chaos, checkpoints, decode, detectors, drift, end_to_end, end_to_end_kafka, labels, online, recovery, score,
+    windows,
 };
 
 /// The benchmarks.
@@ -30,6 +31,11 @@ pub enum BenchCommand {
     Decode(DecodeArgs),
     /// Change detectors over a stream of errors, on one thread.
     Detectors(DetectorsArgs),
+    /// Statistics of drift: 20 columns held against a reference, and what a monitor costs a job.
+    ///
+    /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
+    /// with the rows that --keep leaves. Then the job of `bench end_to_end` with and without a monitor, in turn.
+    Drift(DriftArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -162,6 +168,32 @@ pub struct EndToEndArgs {
     /// With --kafka, set a value of the job's file, such as `--set tick.interval=5ms`; repeatable.
     #[arg(long = "set", value_name = "PATH.TO.KEY=VALUE", value_parser = super::job::assignment, requires = "kafka")]
     sets: Vec<(String, String)>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `bench drift`.
+#[derive(Args, Debug)]
+pub struct DriftArgs {
+    /// Rows of the window.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rows: u32,
+    /// Rows of the reference.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    reference: u32,
+    /// Events of the job that runs with and without a monitor; 0 leaves it out.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    job_events: u64,
+    /// Worker threads of the job.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Run each side this often, in turn; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Leave the rows in this directory: reference.parquet and current.parquet.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -307,6 +339,17 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
             show(&report, args.json, ToString::to_string)
         }
+        BenchCommand::Drift(args) => {
+            let report = drift::run(&drift::Options {
+                rows: args.rows as usize,
+                reference: args.reference as usize,
+                job_events: Some(args.job_events).filter(|events| *events > 0),
+                workers: usize::from(args.workers),
+                runs: args.runs,
+                keep: args.keep,
+            })?;
+            show(&report, args.json, drift_text)
+        }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);
             let report = end_to_end::run(&end_to_end::Options { events: args.events, workers, runs: args.runs })?;
@@ -440,6 +483,48 @@ fn end_to_end_text(report: &end_to_end::Report) -> String {
         columns(&sides, &[1, 2]),
         report.ratio,
     )
+}
+
+fn drift_text(report: &drift::Report) -> String {
+    let line = |name: &str, seconds: f64| vec![name.to_owned(), format!("{:.1} ms", seconds * 1e3)];
+    let lines = [
+        line("reference", report.reference_seconds),
+        line("count", report.count_seconds),
+        line("statistics", report.statistics_seconds),
+        line("all", report.total_seconds),
+    ];
+    let mut text = format!(
+        "{} rows of {} columns against {}, one thread; {} statistics, {} alarms\n{}\
+         {:.1} ns to count a value, {:.1} to find its cell; {:.1} by binary search\n",
+        grouped(report.rows as u64),
+        report.columns,
+        grouped(report.reference_rows as u64),
+        report.values.len(),
+        report.alarms,
+        columns(&lines, &[1]),
+        report.count_ns_per_value,
+        report.index_ns_per_value,
+        report.binary_search_ns_per_value,
+    );
+    if let Some(job) = &report.job {
+        let list = |losses: &[f64]| losses.iter().map(|loss| format!("{loss:.1}")).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!(
+            "a job of {} events, {}: {:.2} s without a monitor, {:.2} with: {:.1} % lost (pairs: {})\n\
+             processor time {:.2} s without, {:.2} with: {:.1} % lost (pairs: {}), {:.0} ns per event\n",
+            grouped(job.events),
+            workers(job.workers),
+            job.plain_seconds,
+            job.monitored_seconds,
+            job.loss_percent,
+            list(&job.losses_percent),
+            job.plain_cpu_seconds,
+            job.monitored_cpu_seconds,
+            job.cpu_loss_percent,
+            list(&job.cpu_losses_percent),
+            job.cpu_ns_per_event,
+        ));
+    }
+    text
 }
 
 fn online_text(report: &online::Report) -> String {

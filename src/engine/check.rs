@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use super::chain::chains;
 use super::graph::bind;
+use super::monitor::reference::watch;
 use super::tables::{table_names, tables};
 use super::topics;
 use crate::base::{Fault, Faults, Severity};
@@ -81,6 +82,13 @@ pub fn check(plan: &Plan) -> Result<String, Faults> {
                 outputs.push(Vec::new());
                 list.push(fault(&format!("models.{}", model.name), error.to_string(), ""));
             }
+        }
+    }
+    for monitor in &plan.monitors {
+        if let Err(error) = watch(plan, monitor) {
+            let path = format!("monitors.{}.drift", plan.models[monitor.model].name);
+            let what = error.to_string();
+            list.push(fault(&path, what.strip_prefix(&format!("{path}: ")).unwrap_or(&what).to_owned(), ""));
         }
     }
     if let Some(offline) = &plan.offline {

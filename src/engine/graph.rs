@@ -20,7 +20,8 @@ use super::chain::{self, Chain};
 use super::finish;
 use super::monitor::alerts::{Alerts, alerts};
 use super::monitor::receivers::{self, Receiver};
-use super::monitor::{self, Statistics};
+use super::monitor::reference::Watches;
+use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
@@ -38,7 +39,7 @@ use crate::monitor::StatKind;
 use crate::ops::Batch;
 use crate::ops::by_slot;
 use crate::ops::order::{Reorder, merge_sorted};
-use crate::plan::model::{OnlinePlace, Order, Plan, StreamRef};
+use crate::plan::model::{OnlinePlace, Order, Plan, QualityMetric, StreamRef};
 use crate::score::{Bound, Model};
 use crate::state::Mode;
 use crate::store::offline::TableSpec;
@@ -57,6 +58,8 @@ pub struct Resources {
     /// The online store, the generation that this start writes, and the door that other processes read through; Redis
     /// since it was [joined](Self::join_redis).
     pub online: Option<OpenStore>,
+    /// What the monitors watch of rows, by monitor.
+    pub watches: Vec<Watches>,
     /// The topics that rows are published to.
     pub topics: Vec<OpenTopic>,
     /// Where rows of topics that are written exactly once wait for their epoch, if there are any.
@@ -143,9 +146,10 @@ impl Resources {
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?.flatten();
+        let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
         let receivers = receivers::open(plan)?;
         let (topics, outboxes) = (Vec::new(), None);
-        Ok(Resources { chains, tables, dead_letters, models, online, topics, outboxes, receivers })
+        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics, outboxes, receivers })
     }
 
     /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
@@ -244,7 +248,7 @@ impl<'s> Graph<'_, 's> {
             scored.push(rows);
             turned_away.push(dead);
         }
-        let statistics = self.monitors(&scored);
+        let statistics = self.monitors(&scored, &dead);
         let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
@@ -439,15 +443,20 @@ impl<'s> Graph<'_, 's> {
     }
 
     /// The monitors of the models' scored rows.
-    fn monitors(&self, scored: &[Rows<'s>]) -> Vec<Statistics<'s>> {
+    fn monitors(&self, scored: &[Rows<'s>], dead: &[Rows<'s>]) -> Vec<Statistics<'s>> {
         let mut statistics = Vec::new();
+        let letters = tables::dead_letter_tables(&self.shared.plan).iter().position(|t| t == tables::DEAD_LETTERS);
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
             let labels = monitor.labels.map(|labels| {
                 let labels = &self.shared.plan.labels[labels];
                 self.ordered(labels.from, vec![labels.id], &monitor::name(&self.shared.plan, monitor))
             });
             let scored = scored[monitor.model].clone();
-            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels));
+            let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
+            let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
+            let Watches { rows, labels: watched } = &self.resources.watches[index];
+            let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
+            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched));
         }
         telemetry::publish(self.scope, self.shared, &self.control, &statistics);
         statistics

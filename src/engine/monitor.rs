@@ -3,9 +3,12 @@
 pub mod accuracy;
 pub mod alerts;
 pub mod detect;
+pub mod drift;
+pub mod label_drift;
 pub mod matches;
 mod operation;
 pub mod receivers;
+pub mod reference;
 
 use std::sync::Arc;
 
@@ -16,6 +19,8 @@ use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
 use crate::monitor::StatKind;
+use crate::monitor::drift::labels::LabelWatch;
+use crate::monitor::drift::windows::Watch;
 use crate::plan::model::{MonitorPlan, Plan};
 
 /// Statistics of one kind on their way to tables, topics, alerts and pages, as rows of [`crate::monitor::stat_schema`].
@@ -33,6 +38,16 @@ pub fn name(plan: &Plan, monitor: &MonitorPlan) -> String {
     format!("monitor {}", plan.models[monitor.model].name)
 }
 
+/// What is watched of a monitor's rows, and where duplicates are told of.
+pub struct Watched<'a, 's> {
+    /// The columns with their references; nothing where neither drift nor quality is asked for.
+    pub watch: Option<&'a Arc<Watch>>,
+    /// The label with its reference; nothing where its drift is not asked for.
+    pub labels: Option<&'a Arc<LabelWatch>>,
+    /// Rows of the table `dead_letters`, where duplicates are counted.
+    pub dead: Option<Rows<'s>>,
+}
+
 /// Attaches a monitor to the scored rows of its model, and the rows of its labels' source, where it has labels, on the
 /// worker of their id and in the plan's order.
 pub fn monitor<'s>(
@@ -42,6 +57,7 @@ pub fn monitor<'s>(
     monitor: usize,
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
+    watched: Watched<'_, 's>,
 ) -> Vec<Statistics<'s>> {
     let mut statistics = Vec::new();
     statistics.extend(operation::operation(scope, shared, control, monitor));
@@ -51,10 +67,19 @@ pub fn monitor<'s>(
     if let Some(Matched { rows, ripe }) = matched {
         let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
         statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
+        if let Some(watch) = watched.labels {
+            statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows.clone()));
+        }
         if !shared.plan.monitors[monitor].detectors.is_empty() {
             let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
             statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });
         }
     }
+    if let Some(watch) = watched.watch {
+        statistics.extend(drift::drift(scope, shared, control, monitor, watch, scored, watched.dead));
+    }
     statistics
 }
+
+#[cfg(test)]
+mod tests;

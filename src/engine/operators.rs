@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::chain::Chain;
 use super::monitor;
+use super::monitor::{drift, label_drift};
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -109,6 +110,12 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
         }
     }
     for described in &plan.monitors {
+        for (name, meaning) in [
+            (drift::windows_name(plan, described), drift::windows_meaning(described)),
+            (label_drift::name(plan, described), label_drift::meaning(plan, described)),
+        ] {
+            all.extend(meaning.map(|meaning| (name, meaning)));
+        }
         let Some(labels) = described.labels.map(|labels| &plan.labels[labels]) else { continue };
         let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
         reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));

@@ -4,6 +4,7 @@
 mod accuracy;
 mod alerts;
 mod detect;
+mod drift;
 mod latency;
 mod monitors;
 
@@ -16,6 +17,7 @@ use super::values::{
 
 pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
 pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
+pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 

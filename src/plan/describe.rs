@@ -1,11 +1,13 @@
 //! The plan in words, as `check` prints it.
 
+mod accuracy;
 mod alerts;
 
 use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
 
+use super::describe_drift::write_drift;
 use super::model::*;
 use crate::base::{Micros, SLOTS, format_bytes, format_duration, format_time, shown_setting};
 
@@ -94,6 +96,10 @@ impl Plan {
         for monitor in &self.monitors {
             let window = format_duration(monitor.window);
             writeln!(out, "\nmonitor of {}: windows of {window}", self.models[monitor.model].name)?;
+            self.write_accuracy(out, monitor)?;
+            if let Some(drift) = &monitor.drift {
+                write_drift(out, drift)?;
+            }
             monitor.latency.describe(out)?;
             alerts::write_alerts(out, self, monitor)?;
         }

@@ -10,6 +10,7 @@ mod compile;
 mod config;
 mod decode;
 mod describe;
+mod describe_drift;
 mod expand;
 pub mod expr;
 mod faults;

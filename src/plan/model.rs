@@ -9,6 +9,7 @@
 mod accuracy;
 mod alert;
 mod detect;
+mod drift;
 mod latency;
 mod metric;
 mod monitor;
@@ -29,6 +30,7 @@ pub use alert::{
     Severity, Subject, Template, TemplatePiece, WebhookFormat,
 };
 pub use detect::{AdwinPlan, DdmPlan, DetectorPlan, Direction, PageHinkleyPlan};
+pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, ReferencePlan};
 pub use latency::LatencyPlan;
 pub use metric::{metrics, table_of};
 pub use monitor::{MonitorPlan, Task};

@@ -39,6 +39,11 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("AggregateConfig", "rows", "use a trailing window: `over`"),
     ("LayoutConfig", "feast", "use `native`"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
+    (
+        "ReferenceConfig",
+        "training",
+        "a model does not know its training set yet: name the table (`delta: {uri: …, version: …}`) or the file (`file: PATH.parquet`)",
+    ),
     ("ModelConfig", "registry", "name the ONNX file: `versions: {champion: PATH}`"),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
@@ -109,6 +114,12 @@ impl Validator<'_> {
 
     fn mapping(&mut self, node: &Node, schema: &Value, holder: &str, path: &Path) -> Option<Node> {
         let Data::Map(entries) = &node.data else {
+            if let Data::Scalar(scalar) = &node.data
+                && let Some(mend) = not_built(holder, &scalar.text)
+            {
+                self.fault(node, path, &format!("`{}` is not built yet", scalar.text), mend);
+                return None;
+            }
             let keys = keys_of(schema);
             let mend = match keys.is_empty() {
                 true => "write NAME: VALUE, one per line or in { }".to_string(),

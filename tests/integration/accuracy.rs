@@ -403,14 +403,10 @@ fn a_job_killed_again_and_again_tells_what_it_would_have_told() {
         Bed::new(&events, &labels, "50h", &format!("{MONITOR}, card_precision: {{by: card, k: 5, exclude_found: 2d}}"));
     let expected = bed.run(1, 1_000);
     assert!(expected.iter().any(|t| t.metric == "card_precision" && t.revision > 2));
-    let sets = ["tick.rows=9", "checkpoint.rows=40"];
+    let sets = ["tick.rows=3", "checkpoint.rows=12"];
     let place = TempDir::new().expect("a folder");
-    let deaths = [
-        "checkpoint.staged=kill@2",
-        "checkpoint.committed=kill@3",
-        "delta.moved=kill@2",
-        "checkpoint.published=kill@3",
-    ];
+    let deaths =
+        ["checkpoint.staged=kill@2", "checkpoint.committed=kill", "delta.moved=kill@2", "checkpoint.published=kill"];
     for (number, death) in deaths.into_iter().enumerate() {
         let (ended, said) = start(&bed, place.path(), [1, 3, 2][number % 3], death, &sets);
         assert!(!ended && said.contains("failpoint"), "{death}: {said}");

@@ -73,10 +73,12 @@ fn job(dir: &TempDir, notify: &str) -> PathBuf {
 monitors:
   fraud:
     window: 1d
+    segments: [country]
     detectors: [adwin, {{page_hinkley: {{threshold: 5}}}}, ddm]
     alerts:
       - {{name: changed, when: change, clear: 12h, severity: critical, message: "{{metric}} of {{model}}: {{value}}"}}
       - {{name: errors, when: prequential_error_fading > 0.001, clear: "< 0.0005", for: 2 windows, to: [pager]}}
+      - {{name: auc, when: auc < 0.999, segment: country=*, min_rows: 20, severity: info, to: [pager]}}
 notify:
   pager: {{webhook: {{url: "${{PAGER}}"}}}}
 {notify}
@@ -131,6 +133,10 @@ fn alerts_are_the_same_at_any_number_of_workers_and_all_are_delivered() {
         let count = |name: &str, state: &str| told.iter().filter(|r| r["name"] == name && r["state"] == state).count();
         assert!(count("changed", "firing") >= 1 && count("changed", "resolved") >= 1, "{told:#?}");
         assert!(count("errors", "firing") >= 1, "{told:#?}");
+        assert!(
+            count("auc", "firing") >= 2
+                && told.iter().all(|r| r["name"] != "auc" || r["segment"].starts_with("country="))
+        );
         assert!(found.iter().any(|r| r["metric"] == "page_hinkley" && r["alarm"] == "true"), "{found:#?}");
         assert!(found.iter().filter(|r| r["metric"] == "prequential_error").count() >= 7);
         // Each was taken once, in the end.
@@ -233,4 +239,27 @@ fn a_topic_holds_the_alerts_that_are_for_it() {
     );
     let told = lake.summary.topics.iter().find(|t| t.rows == "alerts").expect("a summary");
     assert_eq!(told.delivered as usize, expected.len());
+}
+
+/// The process is too large, by a rule that always holds.
+#[test]
+fn the_job_itself_can_be_watched() {
+    let (dir, pager) = (TempDir::new().expect("a temporary folder"), Pager::start(0));
+    let file = job(&dir, "");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    let rule = "    alerts:\n      - {name: large, when: memory_bytes > 1kB, to: [pager]}\n";
+    std::fs::write(
+        &file,
+        text.replace("    window: 1d\n", "    window: 1d\n    latency: {every: 1s}\n").replace("    alerts:\n", rule),
+    )
+    .expect("a file");
+    let lake = ready(file, &pager).run();
+    let alerts = rows(&lake.table("stats/alerts", None));
+    let large: Vec<_> = alerts.iter().filter(|r| r["name"] == "large").collect();
+    assert!(
+        !large.is_empty() && large.iter().all(|r| r["metric"] == "memory_bytes" && r["subject"] == "engine"),
+        "{alerts:#?}"
+    );
+    assert_eq!(large.iter().filter(|r| r["state"] == "firing").count(), 1, "{large:#?}");
+    assert_eq!(pager.ids().into_iter().collect::<BTreeSet<_>>().len(), alerts.len());
 }

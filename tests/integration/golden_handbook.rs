@@ -2,8 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
+use tidemill::monitor::drift::count::{Counter, Missing};
+use tidemill::monitor::drift::measure::{Metric, measure};
+use tidemill::monitor::drift::reference::Reference;
 
 use crate::support::rows::{assert_same_rows, ids, read_parquet, values, without};
 use crate::support::{Job, full, golden_columns, golden_data};
@@ -47,6 +53,44 @@ fn features_and_scores_equal_the_published_ones() {
     }
     let auc = auc(&mut ranked);
     assert!((auc - 0.8703).abs() < 0.00005, "AUC {auc}");
+    assert_drift(&data, &table);
+}
+
+/// The drift of each feature from the training week to the book's test set, as published.
+fn assert_drift(data: &Path, table: &RecordBatch) {
+    const DAY: f64 = 86_400e6;
+    let text = std::fs::read_to_string(data.join("reference_drift.json")).expect("the published drift");
+    let published: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    let mut names = golden_columns("handbook_columns");
+    names.insert("TX_AMOUNT".to_owned(), "TX_AMOUNT".to_owned());
+    let tested = by_id(&read_parquet(&data.join("reference_scores.parquet")), "score_lr");
+    // 2018-07-25 and a week.
+    let week = 17_737.0 * DAY..17_744.0 * DAY;
+    let times = values(table, "event_time");
+    let training: BooleanArray = times.iter().map(|t| Some(week.contains(&t.expect("a time")))).collect();
+    let test: BooleanArray = ids(table, ID).iter().map(|id| Some(tested.contains_key(id))).collect();
+    let rows = |keep: &BooleanArray| filter_record_batch(table, keep).expect("rows");
+    let (training, test) = (rows(&training), rows(&test));
+    assert_eq!((training.num_rows(), test.num_rows()), (67_240, 58_264));
+    let mut compared = 0;
+    for (ours, theirs) in &names {
+        let column = |rows: &RecordBatch| Arc::clone(rows.column_by_name(ours).expect("a feature"));
+        let expected = published.iter().find(|p| p["feature"] == **theirs).expect("every feature is published");
+        let reference = Reference::of_column(&column(&training), false, 10).expect("values");
+        let mut counter = Counter::new(&reference.kind());
+        counter.count(&column(&test), &mut Missing::new(test.num_rows())).expect("it is counted");
+        let window = counter.take();
+        let psi = measure(Metric::Psi, &reference, &window).expect("a value");
+        let wanted = expected["psi"].as_f64().expect("a number");
+        assert!((psi.value - wanted).abs() <= 1e-9, "{theirs}: PSI {psi:?}, published {wanted}");
+        let ks = measure(Metric::Ks, &reference, &window).expect("a value");
+        let wanted = expected["ks"].as_f64().expect("a number");
+        let bound = ks.bound.unwrap_or(0.0);
+        assert!((ks.value - wanted).abs() <= bound + 1e-9, "{theirs}: KS {ks:?}, published {wanted}");
+        assert!(bound <= 0.006, "{theirs}: a bound of {bound} says little");
+        compared += 1;
+    }
+    assert_eq!(compared, 15);
 }
 
 #[test]

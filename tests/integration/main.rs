@@ -11,6 +11,7 @@ mod delta;
 mod delta_upkeep;
 mod detectors;
 mod docker;
+mod drift;
 mod exactly_once;
 mod generate;
 mod golden_flights;

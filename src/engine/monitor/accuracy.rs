@@ -6,11 +6,13 @@
 //! round to come: traces forget which round a change was of once it has passed, and what was taken back is gone.
 //!
 //! ```text
-//!   matches ─ ripe ─►│ rounds ─► items ───────────────────────────►┐
-//!                    │        ─► sums ────────► concat ► count ───►├ concat ► reduce: by group ──►┐
-//!                    │        ─► ranked ► reduce: by query ▲       ┘                             ├ leave ─► told
-//!                    │        ─► cards ► reduce: by card ► reduce: the first k ─────────────────►┘
+//!   matches ─ ripe ─►│ rounds ─► counts ─────────────────────► concat ► reduce: by group ──►┐
+//!                    │        ─► ranked ► reduce: by query ─────►┘                          ├ leave ─► told
+//!                    │        ─► cards ► reduce: by card ► reduce: the first k ────────────►┘
 //! ```
+//!
+//! What is counted of a group is the *difference* of its record: scores with their labels, in order, are added and taken
+//! back as numbers are, so that the graph moves one record for all that a group has of a round.
 //!
 //! Its traces are in no checkpoint: after a restart the operator of matches tells of all rows of open windows again, as of the
 //! last boundary that had passed, and what comes out is what was told before.
@@ -35,10 +37,10 @@ use super::super::shared::Shared;
 use super::super::ticked::{Control, Rows};
 use super::matches;
 use crate::base::{EventTime, Micros, Tick, worker_of_slot};
-use crate::monitor::accuracy::items::{By, Fact, Group, Item, Name, Outcome, Ranked, Ripe, Score};
+use crate::monitor::accuracy::counts::Counts;
+use crate::monitor::accuracy::items::{By, Fact, Group, Name, Outcome, Ranked, Ripe, Score};
 use crate::monitor::accuracy::measure::Measures;
 use crate::monitor::accuracy::segments::{first_cards, outcomes};
-use crate::monitor::accuracy::sums::Sums;
 use crate::monitor::accuracy::told::{Changed, Titles, Told, slot};
 use crate::monitor::stat_batch;
 use crate::ops::Batch;
@@ -124,22 +126,18 @@ pub fn graph<'s>(
     ripe: Stream<'s, Tick, Vec<Ripe>>,
 ) -> Outcomes<'s> {
     scope.scoped::<Time, _, _>("accuracy", |inner| {
-        let Rounds { items, sums, ranked, cards } = rounds(inner, begin, ripe.enter(inner));
+        let Rounds { counts, ranked, cards } = rounds(inner, begin, ripe.enter(inner));
         let of_queries = Arc::new(measures.clone());
         let queries = ranked
-            .reduce_named("by query", move |_, items: &[(&Ranked, i64)], out: &mut Vec<(Sums, i64)>| {
-                out.extend(of_queries.query(items).map(|sums| (sums, 1)));
+            .reduce_named("by query", move |_, items: &[(&Ranked, i64)], out: &mut Vec<(Counts, i64)>| {
+                out.extend(of_queries.query(items).map(|sums| (Counts::of_sums(sums), 1)));
             })
             .explode(|((group, name, _), sums)| Some(((group, name), sums)));
-        let sums = sums
-            .concat(queries)
-            .count_core::<i64>()
-            .map(|((group, name), sums)| (group, (name, Item::Sums(Box::new(sums)))));
         let of_groups = Arc::new(measures.clone());
-        let values = items.concat(sums).reduce_named(
+        let values = counts.concat(queries).reduce_named(
             "by group",
-            move |_, items: &[(&(Name, Item), i64)], out: &mut Vec<((Name, Outcome), i64)>| {
-                out.extend(outcomes(&of_groups, apart, items).into_iter().map(|outcome| (outcome, 1)));
+            move |_, values: &[(&Name, Counts)], out: &mut Vec<((Name, Outcome), i64)>| {
+                out.extend(outcomes(&of_groups, apart, values).into_iter().map(|outcome| (outcome, 1)));
             },
         );
         let mut results = vec![values];
@@ -178,8 +176,7 @@ fn first<'s>(
 
 /// What enters the graph.
 struct Rounds<'s> {
-    items: VecCollection<'s, Time, (Group, (Name, Item)), i64>,
-    sums: VecCollection<'s, Time, (Group, Name), Sums>,
+    counts: VecCollection<'s, Time, (Group, Name), Counts>,
     ranked: VecCollection<'s, Time, ((Group, Name, By), Ranked), i64>,
     cards: VecCollection<'s, Time, ((Group, By), (Score, bool)), i64>,
 }
@@ -198,8 +195,7 @@ fn rounds<'s>(scope: Scope<'s, Time>, begin: Tick, ripe: Stream<'s, Time, Vec<Ri
             (output, stream.as_collection())
         }};
     }
-    let (mut items_out, items) = output!((Group, (Name, Item)), i64);
-    let (mut sums_out, sums) = output!((Group, Name), Sums);
+    let (mut counts_out, counts) = output!((Group, Name), Counts);
     let (mut ranked_out, ranked) = output!(((Group, Name, By), Ranked), i64);
     let (mut cards_out, cards) = output!(((Group, By), (Score, bool)), i64);
     builder.build(move |mut capabilities: Vec<Capability<Time>>| {
@@ -214,18 +210,17 @@ fn rounds<'s>(scope: Scope<'s, Time>, begin: Tick, ripe: Stream<'s, Time, Vec<Ri
                 let (tick, ripe) = entry.remove_entry();
                 let Some(held) = &mut capabilities else { continue };
                 let passed = ripe.iter().map(|ripe| ripe.passed).max().unwrap_or(EventTime::MIN);
-                let (mut items, mut sums) = (items_out.activate(), sums_out.activate());
+                let mut counts = counts_out.activate();
                 let (mut ranked, mut cards) = (ranked_out.activate(), cards_out.activate());
                 for (boundary, facts) in ripe.into_iter().flat_map(|ripe| ripe.facts) {
                     let time = Product::new(tick, round(boundary));
                     let at: Vec<Capability<Time>> = held.iter().map(|held| held.delayed(&time)).collect();
-                    let (mut items, mut sums) = (items.session_with_builder(&at[0]), sums.session_with_builder(&at[1]));
+                    let mut counts = counts.session_with_builder(&at[0]);
                     let (mut ranked, mut cards) =
-                        (ranked.session_with_builder(&at[2]), cards.session_with_builder(&at[3]));
+                        (ranked.session_with_builder(&at[1]), cards.session_with_builder(&at[2]));
                     for fact in facts {
                         match fact {
-                            Fact::Item(item, diff) => items.give((item, time, diff)),
-                            Fact::Sums(group, diff) => sums.give((group, time, diff)),
+                            Fact::Counts(group, diff) => counts.give((group, time, diff)),
                             Fact::Ranked(row, diff) => ranked.give((row, time, diff)),
                             Fact::Card(row, diff) => cards.give((row, time, diff)),
                         }
@@ -239,7 +234,7 @@ fn rounds<'s>(scope: Scope<'s, Time>, begin: Tick, ripe: Stream<'s, Time, Vec<Ri
             }
         }
     });
-    Rounds { items, sums, ranked, cards }
+    Rounds { counts, ranked, cards }
 }
 
 /// Attaches the operator that tells: outcomes come to the worker that owns the slot of their group.

@@ -1,7 +1,8 @@
 //! Statistics of scores for one class against the rest, from counts by score.
 
+use super::counts::{Counts, Point};
 use super::items::{Score, Value};
-use super::measure::{Counted, Measures, place, value_of};
+use super::measure::{Measures, place, value_of};
 use super::sums::Twofold;
 use crate::plan::model::Metric;
 
@@ -9,23 +10,23 @@ use crate::plan::model::Metric;
 const CALIBRATION_BINS: usize = 10;
 
 /// Counts of negative and positive labels by score, the lowest score first.
-#[derive(Debug, Default)]
-pub(super) struct Curve {
-    points: Vec<(Score, u64, u64)>,
+#[derive(Debug)]
+pub(super) struct Curve<'a> {
+    points: &'a [Point],
     negative: u64,
     positive: u64,
 }
 
-impl Curve {
-    /// Scores come in their order.
-    pub fn put(&mut self, score: Score, positive: bool, count: u64) {
-        if self.points.last().is_none_or(|point| point.0 != score) {
-            self.points.push((score, 0, 0));
-        }
-        if let Some((_, negatives, positives)) = self.points.last_mut() {
-            *(if positive { positives } else { negatives }) += count;
-        }
-        *(if positive { &mut self.positive } else { &mut self.negative }) += count;
+/// Labels of a point. At a time that is complete none is less than nothing.
+fn labels(point: &Point) -> (u64, u64) {
+    (point.1.max(0).cast_unsigned(), point.2.max(0).cast_unsigned())
+}
+
+impl<'a> Curve<'a> {
+    /// Of points in the order of their scores.
+    pub fn of(points: &'a [Point]) -> Curve<'a> {
+        let sum = |of: fn((u64, u64)) -> u64| points.iter().map(|point| of(labels(point))).sum();
+        Curve { points, negative: sum(|labels| labels.0), positive: sum(|labels| labels.1) }
     }
 
     /// Area under the ROC curve and, when scores are in bins, how far it may be off.
@@ -35,8 +36,8 @@ impl Curve {
     /// way: each may be half a pair off.
     pub fn auc(&self) -> Option<(f64, f64)> {
         let (mut below, mut halves, mut tied) = (0u128, 0u128, 0u128);
-        for (_, negatives, positives) in &self.points {
-            let (negatives, positives) = (u128::from(*negatives), u128::from(*positives));
+        for (negatives, positives) in self.points.iter().map(labels) {
+            let (negatives, positives) = (u128::from(negatives), u128::from(positives));
             halves += positives * (2 * below + negatives);
             tied += positives * negatives;
             below += negatives;
@@ -68,9 +69,9 @@ impl Curve {
 
     fn precision_sum(&self, part: impl Fn(u64, u64, u64, u64) -> f64) -> Option<f64> {
         let (mut found, mut seen, mut sum) = (0, 0, Twofold::default());
-        for (_, negatives, positives) in self.points.iter().rev() {
-            if *positives > 0 {
-                sum = sum + Twofold::of(part(found, seen, *negatives, *positives));
+        for (negatives, positives) in self.points.iter().rev().map(labels) {
+            if positives > 0 {
+                sum = sum + Twofold::of(part(found, seen, negatives, positives));
             }
             found += positives;
             seen += negatives + positives;
@@ -84,17 +85,16 @@ impl Curve {
 
     /// Whether all scores, which are exact, are probabilities.
     fn are_probabilities(&self) -> bool {
-        let inside =
-            |point: Option<&(Score, u64, u64)>| point.is_none_or(|point| (0.0..=1.0).contains(&point.0.value()));
+        let inside = |point: Option<&Point>| point.is_none_or(|point| (0.0..=1.0).contains(&point.0.value()));
         inside(self.points.first()) && inside(self.points.last())
     }
 
     /// The mean over rows of what a score costs with a negative and with a positive label.
     fn mean(&self, cost: impl Fn(f64) -> (f64, f64)) -> f64 {
-        let sum = self.points.iter().fold(Twofold::default(), |sum, (score, negatives, positives)| {
-            let (negative, positive) = cost(score.value());
-            sum + Twofold::of(*negatives as f64) * Twofold::of(negative)
-                + Twofold::of(*positives as f64) * Twofold::of(positive)
+        let sum = self.points.iter().fold(Twofold::default(), |sum, point| {
+            let ((negatives, positives), (negative, positive)) = (labels(point), cost(point.0.value()));
+            sum + Twofold::of(negatives as f64) * Twofold::of(negative)
+                + Twofold::of(positives as f64) * Twofold::of(positive)
         });
         sum.value() / self.rows() as f64
     }
@@ -103,8 +103,8 @@ impl Curve {
     /// share of positive labels, weighted by its rows.
     fn calibration_error(&self, probability: impl Fn(Score) -> f64) -> f64 {
         let mut bins = [(Twofold::default(), 0u64, 0u64); CALIBRATION_BINS];
-        for (score, negatives, positives) in &self.points {
-            let p = probability(*score);
+        for point in self.points {
+            let (p, (negatives, positives)) = (probability(point.0), labels(point));
             let at = ((p * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1);
             let rows = negatives + positives;
             bins[at].0 = bins[at].0 + Twofold::of(rows as f64) * Twofold::of(p);
@@ -118,8 +118,8 @@ impl Curve {
     /// Negatives and positives below the threshold, then at or above it.
     fn split(&self, above: impl Fn(Score) -> bool) -> [(u64, u64); 2] {
         let mut sides = [(0, 0); 2];
-        for (score, negatives, positives) in &self.points {
-            let side = &mut sides[usize::from(above(*score))];
+        for point in self.points {
+            let (side, (negatives, positives)) = (&mut sides[usize::from(above(point.0))], labels(point));
             side.0 += negatives;
             side.1 += positives;
         }
@@ -135,9 +135,8 @@ pub(super) fn log_cost(probability: f64) -> f64 {
 }
 
 /// Statistics of two classes.
-pub(super) fn values(measures: &Measures, counted: &Counted, values: &mut Vec<Value>) {
-    let Some(curve) = counted.curves.first() else { return };
-    let plan = &measures.plan;
+pub(super) fn values(measures: &Measures, counts: &Counts, values: &mut Vec<Value>) {
+    let (curve, plan) = (Curve::of(counts.curve(0)), &measures.plan);
     let (rows, bins) = (curve.rows(), plan.bins);
     let [(tn, fn_), (fp, tp)] = curve.split(|score| match bins {
         Some(_) => score.bin().1,
@@ -168,8 +167,8 @@ pub(super) fn values(measures: &Measures, counted: &Counted, values: &mut Vec<Va
                 }
                 continue;
             }
-            Metric::LogLoss if bins.is_some() => exact(Some(counted.sums.get(place::LOG_LOSS).value() / rows as f64)),
-            Metric::Brier if bins.is_some() => exact(Some(counted.sums.get(place::BRIER).value() / rows as f64)),
+            Metric::LogLoss if bins.is_some() => exact(Some(counts.sums.get(place::LOG_LOSS).value() / rows as f64)),
+            Metric::Brier if bins.is_some() => exact(Some(counts.sums.get(place::BRIER).value() / rows as f64)),
             Metric::LogLoss => exact(probabilities.then(|| curve.mean(|p| (log_cost(1.0 - p), log_cost(p))))),
             Metric::Brier => exact(probabilities.then(|| curve.mean(|p| (p * p, (1.0 - p) * (1.0 - p))))),
             Metric::CalibrationError => match bins {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::binary::Curve;
+use super::counts::{Counts, Tally};
 use super::items::Value;
-use super::measure::{Counted, Measures, place, value_of};
+use super::measure::{Measures, place, value_of};
 use super::sums::Twofold;
 use crate::plan::model::Metric;
 
@@ -30,16 +32,16 @@ impl Class {
 }
 
 /// Statistics of several classes. Averages are over the classes that occur among labels or predictions.
-pub(super) fn values(measures: &Measures, counted: &Counted, values: &mut Vec<Value>) {
+pub(super) fn values(measures: &Measures, counts: &Counts, values: &mut Vec<Value>) {
     let mut classes: BTreeMap<u16, Class> = BTreeMap::new();
-    for ((label, predicted), count) in &counted.confusion {
-        classes.entry(*label).or_default().labels += count;
-        classes.entry(*predicted).or_default().predictions += count;
+    for ((label, predicted), count) in counts.confusion() {
+        classes.entry(label).or_default().labels += count;
+        classes.entry(predicted).or_default().predictions += count;
         if label == predicted {
-            classes.entry(*label).or_default().right += count;
+            classes.entry(label).or_default().right += count;
         }
     }
-    let (rows, right) = (counted.labelled, classes.values().map(|class| class.right).sum::<u64>());
+    let (rows, right) = (counts.tally(Tally::Labelled), classes.values().map(|class| class.right).sum::<u64>());
     let mean = |of: fn(&Class) -> f64, weighted: bool| {
         let weight = |class: &Class| if weighted { class.labels as f64 } else { 1.0 };
         let sum = |of: &dyn Fn(&Class) -> f64| {
@@ -58,10 +60,10 @@ pub(super) fn values(measures: &Measures, counted: &Counted, values: &mut Vec<Va
             Metric::RecallWeighted => mean(Class::recall, true),
             Metric::F1Macro => mean(Class::f1, false),
             Metric::F1Weighted => mean(Class::f1, true),
-            Metric::LogLoss => Some(counted.sums.get(place::LOG_LOSS).value() / rows as f64),
+            Metric::LogLoss => Some(counts.sums.get(place::LOG_LOSS).value() / rows as f64),
             Metric::Auc => {
                 let areas: Option<Vec<(f64, f64)>> =
-                    (0..measures.outputs).map(|class| counted.curves.get(class)?.auc()).collect();
+                    (0..measures.outputs).map(|class| Curve::of(counts.curve(class)).auc()).collect();
                 let of = measures.outputs as f64;
                 let area = areas.as_ref().map(|areas| areas.iter().map(|area| area.0).sum::<f64>() / of);
                 let bound = areas.filter(|_| measures.plan.bins.is_some());
@@ -70,9 +72,9 @@ pub(super) fn values(measures: &Measures, counted: &Counted, values: &mut Vec<Va
                 continue;
             }
             Metric::Confusion => {
-                for (subject, count) in &counted.confusion {
-                    let value = Some((*count as f64).to_bits());
-                    values.push(Value { metric: *metric, subject: Some(*subject), value, bound: None, rows });
+                for (subject, count) in counts.confusion() {
+                    let value = Some((count as f64).to_bits());
+                    values.push(Value { metric: *metric, subject: Some(subject), value, bound: None, rows });
                 }
                 continue;
             }

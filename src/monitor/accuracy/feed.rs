@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 
 use super::binary::log_cost;
-use super::items::{By, Fact, Group, Item, Name, Ranked, Ripe, Score};
+use super::counts::{Counting, Tally};
+use super::items::{By, Fact, Group, Name, Ranked, Ripe, Score};
 use super::measure::{Measures, place};
-use super::sums::Sums;
 use crate::base::EventTime;
 use crate::monitor::matches::{Change, Names, Row, Sink};
 use crate::monitor::windows::Windows;
@@ -21,10 +21,7 @@ type Place = (EventTime, u32, u16, u32);
 /// What is told at one boundary.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// What is the same for many rows.
-    counts: HashMap<(Place, Item), i64>,
-    cells: Vec<(Place, Item, i64)>,
-    sums: HashMap<Place, Sums>,
+    counts: HashMap<Place, Counting>,
     ranked: Vec<(Place, i64, Ranked, i64)>,
     cards: Vec<(Place, i64, (Score, bool), i64)>,
 }
@@ -82,7 +79,11 @@ impl Feed {
 
     /// Changes held.
     pub fn held(&self) -> usize {
-        let of = |bucket: &Bucket| bucket.counts.len() + bucket.cells.len() + bucket.ranked.len() + bucket.cards.len();
+        let of = |bucket: &Bucket| {
+            bucket.counts.values().map(|counts| 1 + counts.held()).sum::<usize>()
+                + bucket.ranked.len()
+                + bucket.cards.len()
+        };
         self.pending.values().map(of).sum()
     }
 
@@ -119,93 +120,42 @@ impl Sink for Feed {
         let fit = if let Change::Labelled(label, _) = change { Some(self.fit(&row, label)) } else { None };
         let bucket = self.pending.entry(boundary).or_default();
         match (change, fit) {
-            (Change::Predicted, _) => bucket.count(&places, &Item::Predicted, diff),
-            (Change::Late, _) => bucket.count(&places, &Item::Late, diff),
-            (Change::Orphan, _) => bucket.count(&[(row.window, 0, 0, 0)], &Item::Orphan, diff),
-            (Change::Labelled(..), None | Some(Fit::Invalid)) => bucket.count(&places, &Item::Invalid, diff),
-            (Change::Labelled(..), Some(fit)) => {
-                bucket.count(&places, &Item::Labelled, diff);
-                bucket.labelled(&self.measures, &places, &row, &fit, diff);
-            }
+            (Change::Predicted, _) => bucket.count(&places, Tally::Predicted, diff),
+            (Change::Late, _) => bucket.count(&places, Tally::Late, diff),
+            (Change::Orphan, _) => bucket.count(&[(row.window, 0, 0, 0)], Tally::Orphan, diff),
+            (Change::Labelled(..), None | Some(Fit::Invalid)) => bucket.count(&places, Tally::Invalid, diff),
+            (Change::Labelled(..), Some(fit)) => bucket.labelled(&self.measures, &places, &row, &fit, diff),
         }
         self.places = places;
     }
 }
 
 impl Bucket {
-    fn count(&mut self, places: &[Place], item: &Item, diff: i64) {
-        for place in places {
-            *self.counts.entry((*place, item.clone())).or_default() += diff;
-        }
+    fn count(&mut self, places: &[Place], tally: Tally, diff: i64) {
+        places.iter().for_each(|place| self.counts.entry(*place).or_default().tally(tally, diff));
     }
 
     fn labelled(&mut self, measures: &Measures, places: &[Place], row: &Row<'_>, fit: &Fit, diff: i64) {
         let plan = &measures.plan;
-        let coded = |score| match plan.bins {
-            None => Score::exact(score),
-            Some(bins) => Score::binned(score, bins, plan.threshold),
-        };
-        match *fit {
-            Fit::Invalid => {}
-            Fit::Score { score, positive } => {
-                self.cell(plan.bins.is_some(), places, &Item::Cell(0, coded(score), positive), diff);
-                if plan.bins.is_some() {
-                    let truth = f64::from(u8::from(positive));
-                    self.sums(places, |sums| {
-                        sums.at(place::LOG_LOSS).add(log_cost(if positive { score } else { 1.0 - score }), diff);
-                        sums.at(place::BRIER).add((score - truth) * (score - truth), diff);
-                    });
-                }
-                if let (Some(_), Some(group)) = (&plan.card, row.groups.first()) {
-                    self.cards.push((places[0], *group, (Score::exact(score), positive), diff));
-                }
+        for place in places {
+            let counts = self.counts.entry(*place).or_default();
+            counts.tally(Tally::Labelled, diff);
+            count(measures, counts, row, fit, diff);
+        }
+        match (fit, row.groups.first()) {
+            (Fit::Score { score, positive }, Some(group)) if plan.card.is_some() => {
+                self.cards.push((places[0], *group, (Score::exact(*score), *positive), diff));
             }
-            Fit::Classes { label, predicted } => {
-                self.count(places, &Item::Confusion(label, predicted), diff);
-                if measures.wants(Metric::LogLoss) {
-                    let cost = log_cost(row.scores[usize::from(label)]);
-                    self.sums(places, |sums| sums.at(place::LOG_LOSS).add(cost, diff));
-                }
-                if measures.wants(Metric::Auc) {
-                    for (score, class) in row.scores.iter().zip(0..) {
-                        let cell = Item::Cell(class, coded(*score), class == label);
-                        self.cell(plan.bins.is_some(), places, &cell, diff);
-                    }
-                }
-            }
-            Fit::Number { score, label } => {
-                let error = label - score;
-                self.sums(places, |sums| {
-                    sums.at(place::SQUARED).add(error * error, diff);
-                    sums.at(place::ABSOLUTE).add(error.abs(), diff);
-                    sums.at(place::RELATIVE).add(error.abs() / label.abs().max(f64::EPSILON), diff);
-                    sums.at(place::LABEL).add(label, diff);
-                    sums.at(place::LABEL_SQUARED).add_product(label, label, diff);
-                });
-            }
-            Fit::Item { score, relevance } => {
+            (Fit::Item { score, relevance }, Some(query)) => {
                 let ranked = Ranked {
-                    score: std::cmp::Reverse(Score::exact(score)),
+                    score: std::cmp::Reverse(Score::exact(*score)),
                     ord: row.ord,
-                    relevance: Score::exact(relevance),
+                    relevance: Score::exact(*relevance),
                 };
-                if let Some(query) = row.groups.first() {
-                    self.ranked.extend(places.iter().map(|place| (*place, *query, ranked.clone(), diff)));
-                }
+                self.ranked.extend(places.iter().map(|place| (*place, *query, ranked.clone(), diff)));
             }
+            _ => {}
         }
-    }
-
-    /// A cell; where there are few of them those of many rows are one.
-    fn cell(&mut self, few: bool, places: &[Place], cell: &Item, diff: i64) {
-        match few {
-            true => self.count(places, cell, diff),
-            false => self.cells.extend(places.iter().map(|place| (*place, cell.clone(), diff))),
-        }
-    }
-
-    fn sums(&mut self, places: &[Place], add: impl Fn(&mut Sums)) {
-        places.iter().for_each(|place| add(self.sums.entry(*place).or_default()));
     }
 
     fn tell(self, names: &Names, text: bool, put: &mut impl FnMut(Fact)) {
@@ -215,18 +165,54 @@ impl Bucket {
             true => By::Text(name(value as u32)),
             false => By::Number(value),
         };
-        let counts = self.counts.into_iter().map(|((place, item), diff)| (place, item, diff));
-        for (place, item, diff) in counts.chain(self.cells).filter(|(.., diff)| *diff != 0) {
-            put(Fact::Item((group(&place), (name(place.3), item)), diff));
-        }
-        for (place, sums) in self.sums {
-            put(Fact::Sums((group(&place), name(place.3)), sums));
+        for (place, counts) in self.counts {
+            put(Fact::Counts((group(&place), name(place.3)), counts.counts()));
         }
         for (place, query, ranked, diff) in self.ranked {
             put(Fact::Ranked(((group(&place), name(place.3), by(query)), ranked), diff));
         }
         for (place, card, row, diff) in self.cards {
             put(Fact::Card(((group(&place), by(card)), row), diff));
+        }
+    }
+}
+
+/// Counts a row with a label in one group.
+fn count(measures: &Measures, counts: &mut Counting, row: &Row<'_>, fit: &Fit, diff: i64) {
+    let plan = &measures.plan;
+    let coded = |score| match plan.bins {
+        None => Score::exact(score),
+        Some(bins) => Score::binned(score, bins, plan.threshold),
+    };
+    match *fit {
+        Fit::Invalid | Fit::Item { .. } => {}
+        Fit::Score { score, positive } => {
+            counts.score(0, coded(score), positive, diff);
+            if plan.bins.is_some() {
+                let truth = f64::from(u8::from(positive));
+                let cost = log_cost(if positive { score } else { 1.0 - score });
+                counts.sums().at(place::LOG_LOSS).add(cost, diff);
+                counts.sums().at(place::BRIER).add((score - truth) * (score - truth), diff);
+            }
+        }
+        Fit::Classes { label, predicted } => {
+            counts.confusion((label, predicted), diff);
+            if measures.wants(Metric::LogLoss) {
+                counts.sums().at(place::LOG_LOSS).add(log_cost(row.scores[usize::from(label)]), diff);
+            }
+            if measures.wants(Metric::Auc) {
+                for (score, class) in row.scores.iter().zip(0..) {
+                    counts.score(class, coded(*score), class == label, diff);
+                }
+            }
+        }
+        Fit::Number { score, label } => {
+            let (error, sums) = (label - score, counts.sums());
+            sums.at(place::SQUARED).add(error * error, diff);
+            sums.at(place::ABSOLUTE).add(error.abs(), diff);
+            sums.at(place::RELATIVE).add(error.abs() / label.abs().max(f64::EPSILON), diff);
+            sums.at(place::LABEL).add(label, diff);
+            sums.at(place::LABEL_SQUARED).add_product(label, label, diff);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::sums::Sums;
+use super::counts::Counts;
 use crate::base::EventTime;
 use crate::plan::model::Metric;
 
@@ -53,27 +53,6 @@ pub struct Group {
     pub version: Name,
     /// 0 for all rows, else the number of the segment column.
     pub segment: u16,
-}
-
-/// What is counted of a row in a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Item {
-    /// It was predicted.
-    Predicted,
-    /// It has a label that fits.
-    Labelled,
-    /// It has a label, or a score, that does not fit the task.
-    Invalid,
-    /// A label came too late for it.
-    Late,
-    /// It is a label for which no prediction came.
-    Orphan,
-    /// Label and predicted class.
-    Confusion(u16, u16),
-    /// A score of a class, and whether the label is that class.
-    Cell(u16, Score, bool),
-    /// Sums over all rows.
-    Sums(Box<Sums>),
 }
 
 /// A score in the order of its value: in bins the bin and whether it is at or above the threshold, else the float's bits.
@@ -129,10 +108,8 @@ pub struct Ranked {
 /// A change on its way into the graph.
 #[derive(Clone, Debug)]
 pub enum Fact {
-    /// Something counted of a group, within a value of its segment.
-    Item((Group, (Name, Item)), i64),
-    /// Sums of a group, within a value of its segment.
-    Sums((Group, Name), Sums),
+    /// What is counted of a group, within a value of its segment.
+    Counts((Group, Name), Counts),
     /// An item of a query.
     Ranked(((Group, Name, By), Ranked), i64),
     /// A row of a card.

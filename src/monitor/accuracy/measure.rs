@@ -4,11 +4,10 @@
 //! predicts no positives, is not defined here and has no value; averages over several classes count such a class as zero, as
 //! there. Whole numbers are counted as such; floats are summed in the order of their scores with compensation, or exactly.
 
-use std::collections::BTreeMap;
-
 use super::binary::{self, Curve};
 use super::classes;
-use super::items::{Item, Ranked, Score, Value};
+use super::counts::{Counts, Point, Tally};
+use super::items::{Ranked, Score, Value};
 use super::sums::{Sums, Twofold};
 use crate::plan::model::{AccuracyPlan, Metric, Task};
 
@@ -58,42 +57,43 @@ impl Measures {
     }
 
     /// The statistics of what is counted. A statistic that counts nothing is left out where that is the usual case.
-    pub fn values(&self, items: &[(&Item, i64)]) -> Vec<Value> {
-        let mut counted = Counted::default();
-        items.iter().filter(|(_, count)| *count > 0).for_each(|(item, count)| counted.take(item, *count as u64));
+    pub fn values(&self, counts: &Counts) -> Vec<Value> {
+        let tally = |tally| counts.tally(tally);
+        let (predicted, labelled) = (tally(Tally::Predicted), tally(Tally::Labelled));
         let mut values = Vec::new();
         let mut put = |metric, value, rows| values.push(Value { metric, subject: None, value, bound: None, rows });
         let number = |count: u64| Some((count as f64).to_bits());
-        if counted.predicted > 0 {
-            let matched = counted.labelled + counted.invalid;
-            put(Metric::Predictions, number(counted.predicted), counted.predicted);
-            put(Metric::Unmatched, number(counted.predicted.saturating_sub(matched)), counted.predicted);
-            let coverage = matched as f64 / counted.predicted as f64;
-            put(Metric::Coverage, Some(coverage.to_bits()), counted.predicted);
+        if predicted > 0 {
+            let matched = labelled + tally(Tally::Invalid);
+            put(Metric::Predictions, number(predicted), predicted);
+            put(Metric::Unmatched, number(predicted.saturating_sub(matched)), predicted);
+            let coverage = matched as f64 / predicted as f64;
+            put(Metric::Coverage, Some(coverage.to_bits()), predicted);
         }
         for (metric, count) in [
-            (Metric::LabelsLate, counted.late),
-            (Metric::LabelsOrphan, counted.orphan),
-            (Metric::LabelsInvalid, counted.invalid),
+            (Metric::LabelsLate, tally(Tally::Late)),
+            (Metric::LabelsOrphan, tally(Tally::Orphan)),
+            (Metric::LabelsInvalid, tally(Tally::Invalid)),
         ] {
             if count > 0 {
                 put(metric, number(count), count);
             }
         }
-        if counted.labelled > 0 {
+        if labelled > 0 {
             match self.task {
-                Task::Binary => binary::values(self, &counted, &mut values),
-                Task::Multiclass => classes::values(self, &counted, &mut values),
-                Task::Regression => self.regression(&counted, &mut values),
-                Task::Ranking => self.ranking(&counted, &mut values),
+                Task::Binary => binary::values(self, counts, &mut values),
+                Task::Multiclass => classes::values(self, counts, &mut values),
+                Task::Regression => self.regression(counts, &mut values),
+                Task::Ranking => self.ranking(counts, &mut values),
             }
         }
         values
     }
 
-    fn regression(&self, counted: &Counted, values: &mut Vec<Value>) {
-        let (n, rows) = (counted.labelled as f64, counted.labelled);
-        let sum = |place| counted.sums.get(place);
+    fn regression(&self, counts: &Counts, values: &mut Vec<Value>) {
+        let rows = counts.tally(Tally::Labelled);
+        let n = rows as f64;
+        let sum = |place| counts.sums.get(place);
         let mean = |place| sum(place).value() / n;
         for metric in &self.plan.metrics {
             let value = match metric {
@@ -118,8 +118,8 @@ impl Measures {
         }
     }
 
-    fn ranking(&self, counted: &Counted, values: &mut Vec<Value>) {
-        let queries = counted.sums.get(place::QUERIES).value();
+    fn ranking(&self, counts: &Counts, values: &mut Vec<Value>) {
+        let queries = counts.sums.get(place::QUERIES).value();
         for metric in &self.plan.metrics {
             let place = match metric {
                 Metric::Ndcg => place::NDCG,
@@ -128,8 +128,8 @@ impl Measures {
                 Metric::RecallAtK => place::RECALL,
                 _ => continue,
             };
-            let value = (queries > 0.0).then(|| counted.sums.get(place).value() / queries);
-            values.push(value_of(*metric, value, None, counted.labelled));
+            let value = (queries > 0.0).then(|| counts.sums.get(place).value() / queries);
+            values.push(value_of(*metric, value, None, counts.tally(Tally::Labelled)));
         }
     }
 
@@ -159,8 +159,13 @@ impl Measures {
         let mut best: Vec<f64> = items.iter().map(|(_, relevance)| *relevance).collect();
         best.sort_unstable_by(|a, b| b.total_cmp(a));
         let ideal: f64 = best.iter().enumerate().map(|(rank, relevance)| relevance * discount(rank)).sum();
-        let mut curve = Curve::default();
-        items.iter().rev().for_each(|(score, relevance)| curve.put(*score, *relevance > 0.0, 1));
+        let points = |equal: &[(Score, f64)]| {
+            let relevant = equal.iter().filter(|(_, relevance)| *relevance > 0.0).count() as i64;
+            (equal[0].0, equal.len() as i64 - relevant, relevant)
+        };
+        let mut points: Vec<Point> = items.chunk_by(|a, b| a.0 == b.0).map(points).collect();
+        points.reverse();
+        let curve = Curve::of(&points);
         let found = items.iter().take(k).filter(|(_, relevance)| *relevance > 0.0).count() as f64;
         let mut sums = Sums::default();
         sums.at(place::NDCG).add(if ideal > 0.0 { gain.value() / ideal } else { 0.0 }, 1);
@@ -176,41 +181,4 @@ impl Measures {
 pub(super) fn value_of(metric: Metric, value: Option<f64>, bound: Option<f64>, rows: u64) -> Value {
     let bits = |value: Option<f64>| value.filter(|value| value.is_finite()).map(f64::to_bits);
     Value { metric, subject: None, value: bits(value), bound: bits(bound), rows }
-}
-
-/// What is counted of a group.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    pub predicted: u64,
-    pub labelled: u64,
-    pub invalid: u64,
-    pub late: u64,
-    pub orphan: u64,
-    /// By label and predicted class.
-    pub confusion: BTreeMap<(u16, u16), u64>,
-    /// By class.
-    pub curves: Vec<Curve>,
-    pub sums: Sums,
-}
-
-impl Counted {
-    /// Cells come in the order of their scores.
-    fn take(&mut self, item: &Item, count: u64) {
-        match item {
-            Item::Predicted => self.predicted += count,
-            Item::Labelled => self.labelled += count,
-            Item::Invalid => self.invalid += count,
-            Item::Late => self.late += count,
-            Item::Orphan => self.orphan += count,
-            Item::Confusion(label, predicted) => *self.confusion.entry((*label, *predicted)).or_default() += count,
-            Item::Cell(class, score, positive) => {
-                let class = usize::from(*class);
-                if self.curves.len() <= class {
-                    self.curves.resize_with(class + 1, Curve::default);
-                }
-                self.curves[class].put(*score, *positive, count);
-            }
-            Item::Sums(sums) => self.sums.add(sums),
-        }
-    }
 }

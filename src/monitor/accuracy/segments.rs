@@ -5,23 +5,20 @@
 
 use std::sync::Arc;
 
-use super::items::{By, Item, Name, Outcome, Score};
+use super::counts::Counts;
+use super::items::{By, Name, Outcome, Score};
 use super::measure::Measures;
 use super::told::OTHER;
 
-/// Statistics by value of a group's segment; `items` are sorted.
-pub fn outcomes(measures: &Measures, apart: usize, items: &[(&(Name, Item), i64)]) -> Vec<(Name, Outcome)> {
-    let of = |items: &[(&Item, i64)]| Outcome::Values(measures.values(items));
-    let mut outcomes = Vec::new();
-    let mut values = items.chunk_by(|a, b| a.0.0 == b.0.0);
-    for value in values.by_ref().take(apart) {
-        let items: Vec<(&Item, i64)> = value.iter().map(|((_, item), count)| (item, *count)).collect();
-        outcomes.push((value[0].0.0.clone(), of(&items)));
-    }
-    let mut rest: Vec<(&Item, i64)> = values.flatten().map(|((_, item), count)| (item, *count)).collect();
-    if !rest.is_empty() {
-        rest.sort_unstable();
-        outcomes.push((Name(Arc::from(OTHER)), of(&rest)));
+/// Statistics by value of a group's segment; values are sorted.
+pub fn outcomes(measures: &Measures, apart: usize, values: &[(&Name, Counts)]) -> Vec<(Name, Outcome)> {
+    let of = |counts: &Counts| Outcome::Values(measures.values(counts));
+    let (apart, others) = values.split_at(apart.min(values.len()));
+    let mut outcomes: Vec<_> = apart.iter().map(|(name, counts)| ((*name).clone(), of(counts))).collect();
+    if let Some(((_, first), others)) = others.split_first() {
+        let mut all = first.clone();
+        others.iter().for_each(|(_, counts)| all.add(counts));
+        outcomes.push((Name(Arc::from(OTHER)), of(&all)));
     }
     outcomes
 }

@@ -4,7 +4,7 @@
 //! are added as 128-bit integers, which leaves room for 2^43 of them. Groups that come to nothing are dropped: equal
 //! multisets are equal sums, bit for bit.
 
-use differential_dataflow::difference::{Abelian, IsZero, Monoid, Multiply, Semigroup};
+use differential_dataflow::difference::{IsZero, Multiply};
 use serde::{Deserialize, Serialize};
 
 /// An exact sum.
@@ -117,7 +117,7 @@ impl std::ops::Mul for Twofold {
     }
 }
 
-/// Several exact sums that go together: the difference of a collection.
+/// Several exact sums that go together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sums(Vec<ExactSum>);
 
@@ -138,7 +138,11 @@ impl Sums {
     /// Adds others place by place.
     pub fn add(&mut self, other: &Sums) {
         other.0.iter().enumerate().for_each(|(place, sum)| self.at(place).add_sum(sum));
-        // Sums that came to nothing are as if they had not been.
+        self.settle();
+    }
+
+    /// Sums that came to nothing are as if they had not been.
+    pub fn settle(&mut self) {
         while self.0.last().is_some_and(|sum| sum.0.is_empty()) {
             self.0.pop();
         }
@@ -151,30 +155,13 @@ impl IsZero for Sums {
     }
 }
 
-impl Semigroup for Sums {
-    fn plus_equals(&mut self, other: &Sums) {
-        self.add(other);
-    }
-}
-
-impl Monoid for Sums {
-    fn zero() -> Sums {
-        Sums::default()
-    }
-}
-
-impl Abelian for Sums {
-    fn negate(&mut self) {
-        self.0.iter_mut().flat_map(|sum| &mut sum.0).for_each(|(_, value)| *value = -*value);
-    }
-}
-
 impl Multiply<i64> for Sums {
     type Output = Sums;
 
     fn multiply(mut self, times: &i64) -> Sums {
         self.0.iter_mut().flat_map(|sum| &mut sum.0).for_each(|(_, value)| *value *= i128::from(*times));
         self.0.iter_mut().for_each(|sum| sum.0.retain(|(_, value)| *value != 0));
+        self.settle();
         self
     }
 }
@@ -228,9 +215,8 @@ mod tests {
     fn sums_go_together() {
         let mut sums = Sums::default();
         sums.at(2).add(0.1, 1);
-        let mut minus = sums.clone();
-        minus.negate();
-        sums.plus_equals(&minus);
-        assert!(sums.is_zero() && sums == Sums::zero());
+        let minus = sums.clone().multiply(&-1);
+        sums.add(&minus);
+        assert!(sums.is_zero() && sums == Sums::default());
     }
 }

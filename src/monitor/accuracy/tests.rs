@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::counts::{Counting, Counts, Tally};
 use super::feed::Feed;
-use super::items::{By, Fact, Item, Name, Outcome, Ranked, Value};
+use super::items::{By, Fact, Name, Outcome, Ranked, Score, Value};
 use super::measure::Measures;
 use super::segments::outcomes;
-use super::sums::Sums;
 use crate::monitor::matches::{Change, Matches, Row, Sink, Widths};
 use crate::monitor::windows::Windows;
 use crate::plan::model::{AccuracyPlan, Metric, RankingPlan, Task};
@@ -59,13 +59,11 @@ const WINDOWS: Windows = Windows { window: 1_000_000, refresh: 1_000_000, within
 
 /// What the graph makes of facts, of one group.
 fn through(measures: &Measures, facts: Vec<Fact>) -> Vec<Value> {
-    let mut items: BTreeMap<(Name, Item), i64> = BTreeMap::new();
-    let mut sums = Sums::default();
+    let mut counts = Counts::default();
     let mut queries: BTreeMap<By, BTreeMap<Ranked, i64>> = BTreeMap::new();
     for fact in facts {
         match fact {
-            Fact::Item((_, item), diff) => *items.entry(item).or_default() += diff,
-            Fact::Sums(_, more) => sums.add(&more),
+            Fact::Counts(_, more) => counts.add(&more),
             Fact::Ranked(((_, _, query), ranked), diff) => {
                 *queries.entry(query).or_default().entry(ranked).or_default() += diff;
             }
@@ -74,11 +72,9 @@ fn through(measures: &Measures, facts: Vec<Fact>) -> Vec<Value> {
     }
     for query in queries.values() {
         let items: Vec<(&Ranked, i64)> = query.iter().map(|(item, count)| (item, *count)).collect();
-        measures.query(&items).iter().for_each(|more| sums.add(more));
+        measures.query(&items).iter().for_each(|more| counts.sums.add(more));
     }
-    items.insert((Name::of(""), Item::Sums(Box::new(sums))), 1);
-    let items: Vec<(&(Name, Item), i64)> = items.iter().map(|(item, count)| (item, *count)).collect();
-    match outcomes(measures, 10, &items).pop() {
+    match outcomes(measures, 10, &[(&Name::of(""), counts)]).pop() {
         Some((_, Outcome::Values(values))) => values,
         other => panic!("{other:?}"),
     }
@@ -158,8 +154,6 @@ fn in_bins_statistics_are_within_their_bounds() {
                 let seen = Row { time, ord, window: 0, version: 0, scores, segments: &[], groups: &[] };
                 feed.change(seen, Change::Labelled(*label, true), time, 1);
             }
-            let cells = 2 * (1 + bins as usize) * 2 * of_case.outputs + 20;
-            assert!(feed.held() <= cells, "{} held of {} rows", feed.held(), case.labels.len());
             let ripe = feed.ripen(i64::MAX, &names);
             let values = through(&of_case, ripe.facts.into_iter().flat_map(|(_, facts)| facts).collect());
             for (metric, expected) in &case.expected {
@@ -205,22 +199,21 @@ fn nothing_and_what_does_not_fit() {
 fn values_beyond_the_first_few_are_one_group() {
     let case = &cases()[0];
     let measures = measures(case, None);
-    let item =
-        |name: &str, score: f64, positive| (Name::of(name), Item::Cell(0, super::items::Score::exact(score), positive));
-    let mut items = vec![
-        item("a", 0.9, true),
-        item("b", 0.8, false),
-        item("c", 0.7, true),
-        item("c", 0.1, false),
-        item("d", 0.2, false),
-        item("d", 0.7, true),
+    let of_rows = |rows: &[(f64, bool)]| {
+        let mut counting = Counting::default();
+        for (score, positive) in rows {
+            counting.tally(Tally::Labelled, 1);
+            counting.score(0, Score::exact(*score), *positive, 1);
+        }
+        counting.counts()
+    };
+    let values = [
+        (&Name::of("a"), of_rows(&[(0.9, true)])),
+        (&Name::of("b"), of_rows(&[(0.8, false)])),
+        (&Name::of("c"), of_rows(&[(0.7, true), (0.1, false)])),
+        (&Name::of("d"), of_rows(&[(0.2, false), (0.7, true)])),
     ];
-    for name in ["a", "b", "c", "d"] {
-        items.push((Name::of(name), Item::Labelled));
-    }
-    items.sort();
-    let counted: Vec<(&(Name, Item), i64)> = items.iter().map(|item| (item, 1)).collect();
-    let told = outcomes(&measures, 2, &counted);
+    let told = outcomes(&measures, 2, &values);
     let names: Vec<&str> = told.iter().map(|(name, _)| &*name.0).collect();
     assert_eq!(names, ["a", "b", "(other)"]);
     let Outcome::Values(values) = &told[2].1 else { panic!("no values") };

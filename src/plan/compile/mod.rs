@@ -9,6 +9,7 @@ mod alerts;
 mod condition;
 mod connector;
 mod detect;
+mod drift;
 mod join;
 mod kafka;
 mod latency;

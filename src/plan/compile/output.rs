@@ -294,7 +294,7 @@ impl Compiler<'_> {
     }
 
     /// A local directory; other places are refused by name.
-    fn local(&mut self, path: &Path, uri: &str) -> Option<String> {
+    pub(super) fn local(&mut self, path: &Path, uri: &str) -> Option<String> {
         match uri.split_once("://") {
             None => Some(uri.to_string()),
             Some(("file", rest)) => Some(rest.to_string()),

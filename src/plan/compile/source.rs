@@ -41,7 +41,7 @@ pub(super) struct Source {
     on_late: OnLate,
     rules: Vec<(String, ValueRule)>,
     rejected_to: String,
-    dedup: Option<Micros>,
+    pub dedup: Option<Micros>,
 }
 
 impl Source {

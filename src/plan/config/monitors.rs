@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::accuracy::{CardPrecisionConfig, MetricConfig, RankingConfig, ScoresConfig};
-use super::{AlertConfig, DetectorConfig, LatencyConfig, ToConfig};
+use super::{AlertConfig, DetectorConfig, DriftConfig, LatencyConfig, QualityConfig, ToConfig};
 use crate::plan::values::{Columns, Duration, Text};
 
 /// What is watched of a model: how good its predictions turn out to be, whether its input moves, and who is told.
@@ -30,6 +30,10 @@ pub(in crate::plan) struct MonitorConfig {
     pub task: Option<TaskConfig>,
     /// How long a row may take from its reading until it is scored.
     pub latency: Option<LatencyConfig>,
+    /// How the model's inputs and outputs differ from a reference.
+    pub drift: Option<DriftConfig>,
+    /// Statistics of the quality of the scored rows, over the windows of `drift`, or the monitor's.
+    pub quality: Option<QualityConfig>,
     /// Statistics of how good predictions turn out to be; needs `labels`. Default: the usual ones of the task.
     pub accuracy: Option<Vec<MetricConfig>>,
     /// A score at or above this predicts the positive class. Default 0.5.

@@ -1,6 +1,6 @@
 //! What is watched of a model.
 
-use super::{AccuracyPlan, AlertPlan, DetectorPlan, LatencyPlan};
+use super::{AccuracyPlan, AlertPlan, DetectorPlan, DriftPlan, LatencyPlan};
 use crate::base::Micros;
 
 /// A monitor of one model.
@@ -24,6 +24,8 @@ pub struct MonitorPlan {
     pub task: Task,
     /// How its latency and the job's operation are looked at.
     pub latency: LatencyPlan,
+    /// What is counted of its inputs and outputs.
+    pub drift: Option<DriftPlan>,
     /// How good predictions turn out to be, where there are labels.
     pub accuracy: Option<AccuracyPlan>,
     /// Change detectors over its errors.
