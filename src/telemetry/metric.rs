@@ -68,13 +68,13 @@ impl Metrics {
     }
 
     /// A family's samples that are numbers, with their labels; for tests and for those who show them otherwise.
-    pub fn numbers(&self, name: &str) -> Vec<(&[(&'static str, String)], f64)> {
+    pub fn numbers<'a>(&'a self, name: &str) -> Vec<(&'a [(&'static str, String)], f64)> {
         let samples = self.families.get(name).map_or(&[][..], |(_, samples)| samples);
-        let number = |(labels, value): &'_ (Labels, Value)| match value {
-            Value::Number(number) => Some((labels.len(), *number)),
+        let number = |(labels, value): &'a (Labels, Value)| match value {
+            Value::Number(number) => Some((labels.as_slice(), *number)),
             Value::Buckets(_) => None,
         };
-        samples.iter().filter_map(|sample| number(sample).map(|(_, number)| (sample.0.as_slice(), number))).collect()
+        samples.iter().filter_map(number).collect()
     }
 }
 

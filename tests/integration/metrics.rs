@@ -280,7 +280,8 @@ fn brokers_that_go_away_are_told_and_so_is_what_waits_on_them() {
     wait("tidemill_kafka_broker_up", 1.0);
     std::thread::sleep(Duration::from_millis(1_500));
     live.stop();
-    assert!(health.ready().is_err_and(|why| why.contains("ended")));
+    // A thread that is about to end may still hold the run.
+    assert!(health.ready().is_err_and(|why| why.contains("the job has ended") || why.contains("the job is ending")));
     let batches = read_table(&lake.join("stats/operation"), Some(&["metric", "value"]), None).expect("a table");
     let mut up = Vec::new();
     for batch in &batches {

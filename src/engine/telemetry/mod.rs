@@ -96,10 +96,12 @@ impl Health for Run {
         self.live()?;
         let Some(attached) = self.attached() else { return Err("the job is starting".to_owned()) };
         let Some(shared) = attached.shared.upgrade() else { return Err("the job has ended".to_owned()) };
-        match () {
-            () if shared.stopping() => Err("the job is ending".to_owned()),
-            () if !shared.meters.is_built() => Err("the job is starting".to_owned()),
-            () => Ok(()),
+        if shared.stopping() {
+            return Err("the job is ending".to_owned());
+        }
+        match shared.meters.is_built() {
+            true => Ok(()),
+            false => Err("the job is starting".to_owned()),
         }
     }
 }
