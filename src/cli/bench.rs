@@ -29,13 +29,13 @@ pub enum BenchCommand {
     ///
     /// With the schema known only at run time, beside decoders written for this one schema, on one thread.
     Decode(DecodeArgs),
+    /// Change detectors over a stream of errors, on one thread.
+    Detectors(DetectorsArgs),
     /// Statistics of drift: 20 columns held against a reference, and what a monitor costs a job.
     ///
     /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
     /// with the rows that --keep leaves. Then the job of `bench end_to_end` with and without a monitor, in turn.
     Drift(DriftArgs),
-    /// Change detectors over a stream of errors, on one thread.
-    Detectors(DetectorsArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -335,6 +335,10 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = decode::run(&decode::Options { seconds: args.seconds })?;
             show(&report, args.json, ToString::to_string)
         }
+        BenchCommand::Detectors(args) => {
+            let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
+            show(&report, args.json, ToString::to_string)
+        }
         BenchCommand::Drift(args) => {
             let report = drift::run(&drift::Options {
                 rows: args.rows as usize,
@@ -345,10 +349,6 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
                 keep: args.keep,
             })?;
             show(&report, args.json, drift_text)
-        }
-        BenchCommand::Detectors(args) => {
-            let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
-            show(&report, args.json, ToString::to_string)
         }
         BenchCommand::EndToEnd(args) => {
             let workers = usize::from(args.workers);

@@ -146,8 +146,8 @@ impl Resources {
             }
         }
         let online = plan.online.as_ref().map(|online| OpenStore::open(plan, &online.store)).transpose()?.flatten();
-        let receivers = receivers::open(plan)?;
         let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
+        let receivers = receivers::open(plan)?;
         let (topics, outboxes) = (Vec::new(), None);
         Ok(Resources { chains, tables, dead_letters, models, online, watches, topics, outboxes, receivers })
     }

@@ -65,11 +65,11 @@ pub fn monitor<'s>(
     let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, scored.clone(), labels));
     if let Some(Matched { rows, ripe }) = matched {
+        let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
+        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
         if let Some(watch) = watched.labels {
             statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows.clone()));
         }
-        let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
-        statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
         if !shared.plan.monitors[monitor].detectors.is_empty() {
             let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
             statistics.push(Statistics { monitor, kind: StatKind::Drift, rows });

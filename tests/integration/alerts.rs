@@ -250,8 +250,7 @@ fn the_job_itself_can_be_watched() {
     let rule = "    alerts:\n      - {name: large, when: memory_bytes > 1kB, to: [pager]}\n";
     std::fs::write(
         &file,
-        text.replace("    window: 1d\n", "    window: 1d\n    latency: {every: 100ms}\n")
-            .replace("    alerts:\n", rule),
+        text.replace("    window: 1d\n", "    window: 1d\n    latency: {every: 1s}\n").replace("    alerts:\n", rule),
     )
     .expect("a file");
     let lake = ready(file, &pager).run();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
 use tempfile::TempDir;
+use tidemill::bench::labels;
 use tidemill::engine::{RunOptions, Telemetry, load};
 use tidemill::monitor::{Stat, StatKind};
 use tidemill::report;
@@ -17,7 +18,7 @@ use tidemill::store::offline::read_table;
 
 use crate::kafka_source::{Setting, event};
 use crate::support::kafka::{Broker, topic};
-use crate::support::{onnx, python, root};
+use crate::support::{python, root};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -233,7 +234,7 @@ fn an_address_that_strangers_reach_is_refused_and_a_taken_one_is_named() {
 fn watched(broker: &Broker, name: &str) -> Setting {
     let setting = Setting::new(&broker.address(), name, "", "", "MODELS");
     let model = setting.dir.path().join("model.onnx");
-    std::fs::write(&model, onnx::identity(4)).expect("a model");
+    std::fs::write(&model, labels::identity(4)).expect("a model");
     let models = format!(
         "models: {{m: {{versions: {{champion: '{}'}}, inputs: rows, outputs: {{score: 'y[0]'}}}}}}\nmonitors: {{m: {{latency: {{every: 1s}}}}}}",
         model.display()

@@ -14,11 +14,28 @@ use super::show::{Difference, integer, show, text};
 use super::{DIFFERENCES_MAX, ProveOptions};
 use crate::base::format_time;
 use crate::engine::EngineError;
+use crate::monitor::StatKind;
 use crate::plan::model::Plan;
 use crate::store::offline::{SYSTEM_COLUMNS, TableReader};
 
 /// What names a row.
 const KEY: [&str; 3] = ["_source", "_partition", "_offset"];
+/// What names a statistic: it is of a window and not of an event.
+const STATISTIC: [&str; 8] =
+    ["model", "model_version", "route", "segment", "window_start", "subject", "metric", "revision"];
+/// What names an alert.
+const ALERT: [&str; 3] = ["_source", "_tick", "_offset"];
+/// Monitors' tables, and the sources that their rows name.
+const MONITORS: (&str, &str) = ("stats/", "monitors.");
+
+/// What names a row of a table.
+fn key_of(table: &str) -> &'static [&'static str] {
+    match StatKind::ALL.iter().any(|kind| kind.table() == table) {
+        true => &STATISTIC,
+        false if table.starts_with(MONITORS.0) => &ALERT,
+        false => &KEY,
+    }
+}
 
 /// What was found of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -102,7 +119,7 @@ impl Comparison<'_> {
             let recorded =
                 self.in_ticks(read(table.reader.as_ref())?, &mut proof, differences).map_err(unlike(table))?;
             let replayed = self.in_range(read(replayed)?).map_err(unlike(table))?;
-            let compared = compare(&recorded, &replayed, &KEY).map_err(unlike(table))?;
+            let compared = compare(&recorded, &replayed, key_of(&table.name)).map_err(unlike(table))?;
             self.count(&mut proof, &recorded, &compared);
             self.judge(&mut proof, &recorded, &replayed, &compared, differences);
             if !differences.is_empty() {
@@ -214,6 +231,10 @@ impl Comparison<'_> {
     /// Whether the ticks that were replayed hold a row's event.
     fn covers(&self, batch: &RecordBatch, row: usize) -> bool {
         let source = text(batch, "_source", row);
+        // Monitors tell of windows: what they told in ticks that were replayed, they tell again.
+        if source.as_ref().is_some_and(|source| source.starts_with(MONITORS.1)) {
+            return true;
+        }
         let source = source.and_then(|name| self.plan.sources.iter().position(|source| source.name == name));
         let partition = integer(batch, "_partition", row).and_then(|number| usize::try_from(number).ok());
         let offset = integer(batch, "_offset", row).and_then(|number| u64::try_from(number).ok());

@@ -28,12 +28,12 @@ pub(in crate::plan) struct MonitorConfig {
     pub prediction: Option<Columns>,
     /// What the model does. Default: `multiclass` for several outputs, `regression` when the label is a fraction, else `binary`.
     pub task: Option<TaskConfig>,
+    /// How long a row may take from its reading until it is scored.
+    pub latency: Option<LatencyConfig>,
     /// How the model's inputs and outputs differ from a reference.
     pub drift: Option<DriftConfig>,
     /// Statistics of the quality of the scored rows, over the windows of `drift`, or the monitor's.
     pub quality: Option<QualityConfig>,
-    /// How long a row may take from its reading until it is scored.
-    pub latency: Option<LatencyConfig>,
     /// Statistics of how good predictions turn out to be; needs `labels`. Default: the usual ones of the task.
     pub accuracy: Option<Vec<MetricConfig>>,
     /// A score at or above this predicts the positive class. Default 0.5.

@@ -22,10 +22,10 @@ pub struct MonitorPlan {
     pub prediction: Vec<String>,
     /// What the model does.
     pub task: Task,
-    /// What is counted of its inputs and outputs.
-    pub drift: Option<DriftPlan>,
     /// How its latency and the job's operation are looked at.
     pub latency: LatencyPlan,
+    /// What is counted of its inputs and outputs.
+    pub drift: Option<DriftPlan>,
     /// How good predictions turn out to be, where there are labels.
     pub accuracy: Option<AccuracyPlan>,
     /// Change detectors over its errors.
