@@ -547,7 +547,7 @@ fn online_text(report: &online::Report) -> String {
 fn labels_text(report: &labels::Report) -> String {
     format!(
         "{} events, {}\n\
-         {:.3} M events/s without the monitor, {:.3} with it: {:.1} % lost (pairs: {})\n\
+         {:.3} M events/s without the monitor, {:.3} with it: {:.1} % lost (pairs: {}), {:.1} % more processor time\n\
          killed while {} predictions waited: loaded {} after {:.0} ms, caught up with {} ticks after {:.0} ms\n",
         grouped(report.events),
         workers(usize::from(report.workers)),
@@ -555,6 +555,7 @@ fn labels_text(report: &labels::Report) -> String {
         report.monitored_m_events_per_s,
         report.loss_percent,
         report.losses_percent.iter().map(|loss| format!("{loss:.1}")).collect::<Vec<_>>().join(", "),
+        report.processor_time_added_percent,
         grouped(report.waiting),
         bytes(report.state_bytes),
         report.loaded_ms,
