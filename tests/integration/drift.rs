@@ -31,6 +31,8 @@ fn job_file(dir: &Path, monitor: &str) -> PathBuf {
     let text = std::fs::read_to_string(root().join("dataflows/card_fraud.yaml")).expect("the job");
     let model = root().join("models/card_fraud.onnx");
     let text = text.replace("models/card_fraud.onnx", &model.display().to_string());
+    // Its own monitor is another one.
+    let text = text.split("\nmonitors:").next().unwrap_or(&text);
     let path = dir.join("job.yaml");
     std::fs::write(&path, format!("{text}\nmonitors:\n  fraud:\n{monitor}")).expect("it is written");
     path
