@@ -1,28 +1,34 @@
 """Evidently and SciPy on the rows of `tidemill bench drift`, beside its own figures.
 
-    tidemill bench drift --keep DIR --json > DIR/tidemill.json
-    python benches/drift_peers.py DIR            # needs evidently, scipy, pandas < 3, pyarrow
+    python benches/drift_peers.py --tidemill target/release/tidemill      # needs evidently, scipy, pandas < 3, pyarrow
 
 All run on one thread. Tidemill's time is of all statistics (PSI by both definitions, KS with its p-value, chi-square,
 Jensen-Shannon, Wasserstein, shift, missing values) for all columns; a peer's is of what is named. "window" leaves out what is
 done once for a reference, which the peers do again each time.
 """
 
+import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
 for name in ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]:
     os.environ[name] = "1"
 
-import numpy as np
-import pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataDriftPreset
-from scipy import stats
-from scipy.spatial import distance
+try:
+    import numpy as np
+    import pandas as pd
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+    from scipy import stats
+    from scipy.spatial import distance
+except ImportError as error:
+    print(f"skipped: {error} (pip install evidently scipy 'pandas<3' pyarrow)")
+    sys.exit(0)
 
 warnings.filterwarnings("ignore")
 
@@ -67,13 +73,19 @@ def scipy_all(reference, current):
 
 
 def main():
-    folder = sys.argv[1]
-    reference, current = (pd.read_parquet(os.path.join(folder, f"{name}.parquet")) for name in ["reference", "current"])
-    with open(os.path.join(folder, "tidemill.json")) as file:
-        ours = json.load(file)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tidemill", default=os.environ.get("TIDEMILL", "target/release/tidemill"))
+    parser.add_argument("--seconds", type=float, default=2.0, help="below 1: few rows, to see that it runs")
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    rows = [] if arguments.seconds >= 1 else ["--rows", "20000", "--reference", "5000"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [arguments.tidemill, "bench", "drift", "--job-events", "0", "--keep", folder, "--json", *rows]
+        ours = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        reference, current = (pd.read_parquet(os.path.join(folder, f"{name}.parquet")) for name in ["reference", "current"])
     names = list(reference.columns)
     peers = {}
-    peers["SciPy and NumPy, psi + ks + js + wasserstein + shift"], theirs = timed(lambda: scipy_all(reference, current))
+    peers["SciPy and NumPy, psi + ks + js + wasserstein + shift"], theirs = timed(lambda: scipy_all(reference, current), arguments.turns)
     for method, what in [("psi", "psi"), ("ks", "ks"), ("jensenshannon", "js"), ("wasserstein", "wasserstein")]:
         peers[f"Evidently preset, {what}"] = evidently_preset(reference, current, method)
     worst = {}
