@@ -2,7 +2,7 @@
 //! sound, and who is told.
 //!
 //! Layers, bottom-up: [`stat`], a statistic as it is told, in tables, topics and on pages; [`history`], what was told over
-//! time; [`windows`], which window a time is in and when it is told; [`matches`], predictions and the labels that come for
+//! time; [`windows`], which window a time is in and when it is told; [`matches`](mod@matches), predictions and the labels that come for
 //! them; [`accuracy`], what labels say of predictions; [`drift`], columns held against a reference, and the quality of rows;
 //! [`detect`], changes in a stream of errors; [`alert`], what becomes of statistics that are wrong.
 
