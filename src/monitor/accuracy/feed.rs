@@ -22,7 +22,10 @@ type Place = (EventTime, u32, u16, u32);
 /// What is told at one boundary.
 #[derive(Debug, Default)]
 struct Bucket {
-    counts: HashMap<Place, Counting>,
+    counts: Vec<(Place, Counting)>,
+    numbers: HashMap<Place, usize>,
+    /// Of each segment column the place of the last row: rows come by window.
+    last: Vec<usize>,
     ranked: Vec<(Place, By, Ranked, i64)>,
     cards: Vec<(Place, By, (Score, bool), i64)>,
 }
@@ -74,7 +77,7 @@ impl Feed {
     /// Changes held.
     pub fn held(&self) -> usize {
         let of = |bucket: &Bucket| {
-            bucket.counts.values().map(|counts| 1 + counts.held()).sum::<usize>()
+            bucket.counts.iter().map(|(_, counts)| 1 + counts.held()).sum::<usize>()
                 + bucket.ranked.len()
                 + bucket.cards.len()
         };
@@ -125,14 +128,28 @@ impl Sink for Feed {
 }
 
 impl Bucket {
+    /// The counts of a place, the `i`-th of its row.
+    fn counting(&mut self, i: usize, place: &Place) -> &mut Counting {
+        if self.last.len() <= i {
+            self.last.resize(i + 1, usize::MAX);
+        }
+        if self.counts.get(self.last[i]).is_none_or(|(last, _)| last != place) {
+            self.last[i] = *self.numbers.entry(*place).or_insert_with(|| {
+                self.counts.push((*place, Counting::default()));
+                self.counts.len() - 1
+            });
+        }
+        &mut self.counts[self.last[i]].1
+    }
+
     fn count(&mut self, places: &[Place], tally: Tally, diff: i64) {
-        places.iter().for_each(|place| self.counts.entry(*place).or_default().tally(tally, diff));
+        places.iter().enumerate().for_each(|(i, place)| self.counting(i, place).tally(tally, diff));
     }
 
     fn labelled(&mut self, measures: &Measures, places: &[Place], row: &Row<'_>, fit: &Fit, diff: i64) {
         let plan = &measures.plan;
-        for place in places {
-            let counts = self.counts.entry(*place).or_default();
+        for (i, place) in places.iter().enumerate() {
+            let counts = self.counting(i, place);
             counts.tally(Tally::Labelled, diff);
             count(measures, counts, row, fit, diff);
         }

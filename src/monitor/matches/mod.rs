@@ -32,6 +32,9 @@ use super::windows::Windows;
 use crate::base::{EventTime, hash_bytes};
 use crate::ops::key::{self, KeyError};
 
+/// Ids whose places are looked at together.
+const AHEAD: usize = 128;
+
 /// Why saved rows cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("saved slot {slot} of predictions and labels cannot be read: {what}; restore from an older checkpoint")]
@@ -274,6 +277,9 @@ impl Matches {
             match (prediction, label, predictions, labels) {
                 // What is known at a time is known to the predictions of that time.
                 (time, Some(known), _, Some(rows)) if time.is_none_or(|time| known <= time) => {
+                    if l.is_multiple_of(AHEAD) {
+                        self.touch_ahead(&rows.ids.keys, l);
+                    }
                     if rows.ids.ids.is_valid(l) {
                         let value = rows.values[l].filter(|value| !value.is_nan());
                         self.label(rows.ids.keys[l], Known { time: *known, ord: rows.ords[l], value }, sink);
@@ -281,12 +287,25 @@ impl Matches {
                     l += 1;
                 }
                 (Some(_), _, Some(rows), _) => {
+                    if p.is_multiple_of(AHEAD) {
+                        self.touch_ahead(&rows.ids.keys, p);
+                    }
                     self.predict(rows, p, sink);
                     p += 1;
                 }
                 _ => break,
             }
         }
+    }
+
+    /// Looks at the places of the ids that come next, and does nothing with them: one after the other each would be waited
+    /// for, while these reads wait together.
+    fn touch_ahead(&self, keys: &[Key], from: usize) {
+        let places = keys[from..].iter().take(AHEAD).map(|key| {
+            let first = self.index.iter_hash(hash_of(*key)).next();
+            first.map_or(0, |at| key_at(&self.all, *at))
+        });
+        std::hint::black_box(places.fold(0, |sum, key| sum ^ key));
     }
 
     /// Nothing before the watermark comes any more: labels are given up, and windows that can change no more are let go
