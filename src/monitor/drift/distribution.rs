@@ -1,5 +1,8 @@
 //! Distributions that statistics have when nothing has changed: their tails, and the values that so many exceed.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use statrs::function::erf::erfc_inv;
 use statrs::function::gamma::gamma_ur;
 
@@ -14,12 +17,24 @@ pub fn chi_square_tail(x: f64, degrees: f64) -> f64 {
     gamma_ur(degrees / 2.0, x / 2.0).clamp(0.0, 1.0)
 }
 
+thread_local! {
+    /// Quantiles that were asked for: a job asks for few, again and again.
+    static QUANTILES: RefCell<BTreeMap<(u64, u64), f64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// The value that chi-square with `degrees` degrees of freedom exceeds with this probability; SciPy's `chi2.isf`.
 pub fn chi_square_quantile(tail: f64, degrees: f64) -> f64 {
     if degrees <= 0.0 {
         return 0.0;
     }
-    invert(degrees + 10.0, |x| chi_square_tail(x, degrees) > tail)
+    QUANTILES.with_borrow_mut(|known| {
+        if known.len() > 10_000 {
+            known.clear();
+        }
+        *known
+            .entry((tail.to_bits(), degrees.to_bits()))
+            .or_insert_with(|| invert(degrees + 10.0, |x| chi_square_tail(x, degrees) > tail))
+    })
 }
 
 /// The value that ∫|B(F)| dx exceeds with this probability, by its mean and variance: see
@@ -273,7 +288,8 @@ pub fn fisher_tail(count: u64, other: u64, n: u64, m: u64) -> f64 {
     let mut sum = 0.0;
     for k in count..=most {
         sum += term;
-        if term < sum * 1e-17 && k as f64 > total as f64 * n as f64 / (n + m) as f64 {
+        // Past the mode terms only fall; so far out they may be nothing from the first.
+        if term <= sum * 1e-17 && k as f64 > total as f64 * n as f64 / (n + m) as f64 {
             break;
         }
         let (k, left) = (k as f64, (total - k) as f64);

@@ -76,6 +76,7 @@ impl Map {
     }
 }
 
+#[allow(clippy::manual_clamp, reason = "NaN is to become 0, which clamp leaves NaN")]
 #[inline(always)]
 fn linear(x: f64, from: f64, per_step: f64) -> usize {
     const WHOLE: f64 = 4_503_599_627_370_496.0;

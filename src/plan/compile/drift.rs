@@ -31,8 +31,7 @@ impl Compiler<'_> {
         path: &Path,
         c: &MonitorConfig,
         (window, refresh): (Micros, Micros),
-        model: &ModelPlan,
-        label: Option<&Label>,
+        (model, label): (&ModelPlan, Option<&Label>),
         set: &Set,
         sources: &[Source],
     ) -> Option<DriftPlan> {

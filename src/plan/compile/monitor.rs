@@ -102,7 +102,7 @@ impl Compiler<'_> {
             self.error(&path.key("prediction"), "several outputs are the probabilities of several classes", mend);
         }
         let known = label.map(|label| &labels[label]);
-        let drift = self.drift(&path, c, (window, refresh), &models[model], known, set, sources);
+        let drift = self.drift(&path, c, (window, refresh), (&models[model], known), set, sources);
         let watched = Watched { path: &path, task, labelled: label.is_some(), outputs: prediction.len(), window };
         let accuracy = self.accuracy(c, &watched, set, &mut sources[spine]);
         Some(MonitorPlan {
