@@ -150,9 +150,10 @@ impl<'a> Of<'a> {
         self.versions.iter().enumerate().map(version).collect()
     }
 
-    /// The colour of a version; what is of all versions has the one behind theirs.
+    /// The colour of a version; what is of all versions has the one behind theirs, or that of the only one.
     fn colour(&self, version: &str) -> usize {
-        self.versions.iter().position(|known| known == version).unwrap_or(self.versions.len())
+        let behind = if self.versions.len() > 1 { self.versions.len() } else { 0 };
+        self.versions.iter().position(|known| known == version).unwrap_or(behind)
     }
 
     fn line(&self, series: &Series, windows: &Windows) -> Line {

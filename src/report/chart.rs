@@ -259,6 +259,15 @@ pub(super) fn steps(chart: &Chart) -> Vec<f64> {
             (low, high) = (low.min(threshold), high.max(threshold));
         }
     }
+    // Closer than this, steps would be written alike.
+    let least = match chart.unit {
+        Unit::Bytes | Unit::Seconds | Unit::Milliseconds => 0.04,
+        _ => 0.004,
+    };
+    let short = least * high.abs().max(low.abs()) - (high - low);
+    if short > 0.0 && high > low {
+        (low, high) = (low - short / 2.0, high + short / 2.0);
+    }
     if chart.look == Look::Bars || (low > 0.0 && low < high * 0.4) {
         low = 0.0;
     }

@@ -111,7 +111,8 @@ pub(super) fn tick(time: EventTime, length: i64) -> String {
         length if length > 700 * DAY => "%b %Y",
         length if length > 3 * DAY => "%-d %b",
         length if length > DAY => "%-d %b %H:%M",
-        _ => "%H:%M",
+        length if length > DAY / 144 => "%H:%M",
+        _ => "%H:%M:%S",
     };
     timestamp_us_to_datetime(time).map_or_else(String::new, |at| at.format(form).to_string())
 }
@@ -121,10 +122,12 @@ pub(super) fn window(start: EventTime, end: EventTime) -> String {
     match end - start {
         DAY if start.rem_euclid(DAY) == 0 => moment(start),
         length if length < DAY && start.div_euclid(DAY) == (end - 1).div_euclid(DAY) => {
-            let end = timestamp_us_to_datetime(end).map_or_else(String::new, |at| at.format("%H:%M").to_string());
-            let start =
-                timestamp_us_to_datetime(start).map_or_else(String::new, |at| at.format("%-d %b %Y %H:%M").to_string());
-            format!("{start}–{end}")
+            let whole = start % 60_000_000 == 0 && end % 60_000_000 == 0;
+            let clock = if whole { "%H:%M" } else { "%H:%M:%S" };
+            let write = |time: EventTime, form: &str| {
+                timestamp_us_to_datetime(time).map_or_else(String::new, |at| at.format(form).to_string())
+            };
+            format!("{}–{}", write(start, &format!("%-d %b %Y {clock}")), write(end, clock))
         }
         _ => format!("{} – {}", moment(start), moment(end)),
     }

@@ -50,6 +50,8 @@ fn times_are_as_short_as_they_are_plain() {
     let hour = DAY / 24;
     assert_eq!(format::window(start, start + DAY), "5 Jan 2026");
     assert_eq!(format::window(start + hour, start + 2 * hour), "5 Jan 2026 01:00–02:00");
+    let minute = hour / 60;
+    assert_eq!(format::window(start + minute, start + minute + 10_000_000), "5 Jan 2026 00:01:00–00:01:10");
     assert_eq!(format::window(start + 23 * hour, start + 24 * hour), "5 Jan 2026 23:00–00:00");
     assert_eq!(format::window(start, start + 7 * DAY), "5 Jan 2026 – 12 Jan 2026");
     assert_eq!(format::moment(start + 90_000_000), "5 Jan 2026 00:01:30");

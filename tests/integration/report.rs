@@ -24,6 +24,7 @@ impl Setting {
     fn new(tables: bool, monitors: &str) -> Setting {
         let dir = TempDir::new().expect("a folder");
         let text = fs::read_to_string(root().join("dataflows/card_fraud.yaml")).expect("a job");
+        let text = without_monitors(&text);
         let job = dir.path().join("job.yaml");
         let models = root().join("models").display().to_string();
         fs::write(&job, format!("{}\n{monitors}", text.replace("models/card", &format!("{models}/card"))))
@@ -47,6 +48,11 @@ impl Setting {
             .unwrap_or_else(|faults| panic!("{faults}"));
         report::page(&plan, options).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// A job up to its monitors, which are its last part.
+pub fn without_monitors(job: &str) -> &str {
+    job.split_once("\nmonitors:").map_or(job, |(before, _)| before)
 }
 
 const MONITOR: &str = "monitors: {fraud: {window: 1d, latency: {p99_ms: 200}}}";
