@@ -223,7 +223,7 @@ fn a_killed_job_tells_what_it_would_have_told() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.arg("run").arg(&file).args(["--until-end", "--json", "--workers", workers]);
         command.arg("--state").arg(dir.path().join(place).join("state"));
-        SETS.iter().chain(&[("tick.rows", "1000"), ("checkpoint.rows", "2000")]).for_each(|(key, value)| {
+        SETS.iter().chain(&[("tick.rows", "500"), ("checkpoint.rows", "1000")]).for_each(|(key, value)| {
             command.args(["--set", &format!("{key}={value}")]);
         });
         let command = command.env(FAILPOINTS, failpoints).env("LAKE", dir.path().join(place).join("lake"));
@@ -238,7 +238,7 @@ fn a_killed_job_tells_what_it_would_have_told() {
     assert!(status.success(), "{said}");
     for (workers, deaths) in [["1", "3", "2"], ["3", "1", "2"]].iter().enumerate() {
         let place = format!("killed{workers}");
-        for (worker, death) in deaths.iter().zip(["checkpoint.committed=kill@3", "checkpoint.staged=kill@4"]) {
+        for (worker, death) in deaths.iter().zip(["checkpoint.committed=kill@3", "checkpoint.staged=kill@2"]) {
             let (status, said) = run(&place, worker, death);
             assert!(status.code().is_none() && said.contains("failpoint"), "{death}: {status}: {said}");
         }

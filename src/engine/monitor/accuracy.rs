@@ -58,7 +58,9 @@ type Time = Product<Tick, Round>;
 type Updates<D, R> = Vec<(D, Time, R)>;
 
 /// Changes that leave the graph.
-type Outcomes<'s> = Stream<'s, Tick, Vec<Changed>>;
+///
+/// Each says its tick: differential puts changes of several times into one message, at the first of them.
+type Outcomes<'s> = Stream<'s, Tick, Vec<(Tick, Changed)>>;
 
 fn round(boundary: EventTime) -> Round {
     boundary.cast_unsigned() ^ (1 << 63)
@@ -145,9 +147,9 @@ pub fn graph<'s>(
             results.push(first(cards, card.k * (1 + (card.exclude / window) as usize)));
         }
         let leaving = results.into_iter().map(|results: VecCollection<'_, Time, (Group, (Name, Outcome)), i64>| {
-            let changed = results
-                .inner
-                .map(|((group, (name, outcome)), time, diff)| (group, name, outcome, boundary(time.inner), diff));
+            let changed = results.inner.map(|((group, (name, outcome)), time, diff)| {
+                (time.outer, (group, name, outcome, boundary(time.inner), diff))
+            });
             changed.leave(scope)
         });
         scope.concatenate(leaving.collect::<Vec<_>>())
@@ -255,8 +257,9 @@ fn told<'s>(
         }
     };
     let mut builder = OperatorBuilder::new(name, scope);
-    let owner =
-        move |(group, _, outcome, ..): &Changed| worker_of_slot(usize::from(slot(group, outcome)), peers) as u64;
+    let owner = move |(_, (group, _, outcome, ..)): &(Tick, Changed)| {
+        worker_of_slot(usize::from(slot(group, outcome)), peers) as u64
+    };
     let mut changes = builder.new_input(outcomes, Exchange::new(owner));
     let mut control = builder.new_input(control, Pipeline);
     let (output, stream) = builder.new_output::<Batch>();
@@ -266,7 +269,11 @@ fn told<'s>(
         drop(capabilities);
         let mut pending: BTreeMap<Tick, (Vec<Changed>, Option<(TickInfo, Capability<Tick>)>)> = BTreeMap::new();
         move |frontiers| {
-            changes.for_each(|time, changed| pending.entry(*time.time()).or_default().0.append(changed));
+            changes.for_each(|_, changed| {
+                for (tick, change) in changed.drain(..) {
+                    pending.entry(tick).or_default().0.push(change);
+                }
+            });
             control.for_each(|time, records| {
                 for info in records.drain(..) {
                     pending.entry(*time.time()).or_default().1 = Some((info, time.retain(0)));

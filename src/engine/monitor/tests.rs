@@ -57,7 +57,7 @@ fn windows_that_are_complete_leave_nothing_in_the_traces() {
             let probe = Probe::new();
             let seen = Rc::clone(&outcomes);
             graph(scope, 0, &measures(), (WINDOWS.window, 10), ripe)
-                .inspect(move |(group, _, outcome, boundary, diff)| {
+                .inspect(move |(_, (group, _, outcome, boundary, diff))| {
                     let values = matches!(outcome, Outcome::Values(_));
                     seen.borrow_mut().push((group.window, *boundary * diff, values));
                 })
