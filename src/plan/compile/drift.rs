@@ -25,7 +25,6 @@ const FALSE_ALARMS: f64 = 0.01;
 
 impl Compiler<'_> {
     /// What a monitor's `drift` and `quality` ask for; `None` when they ask for nothing, or have faults.
-    #[expect(clippy::too_many_arguments, reason = "what a monitor is compiled from")]
     pub(super) fn drift(
         &mut self,
         path: &Path,
