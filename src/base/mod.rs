@@ -20,7 +20,7 @@ pub use seal::{seal, unseal};
 pub use secret::{SecretText, is_secret_reference};
 pub use setting::shown_setting;
 pub use size::{format_bytes, parse_bytes};
-pub use time::{EventTime, Micros, format_duration, format_time, parse_duration, parse_time, wall_clock};
+pub use time::{DAY, EventTime, Micros, format_duration, format_time, parse_duration, parse_time, wall_clock};
 
 /// The timely timestamp of a small group of input: dense, from 0, cut by worker 0.
 pub type Tick = u64;

@@ -8,13 +8,16 @@ pub type EventTime = i64;
 /// A length of time in microseconds.
 pub type Micros = i64;
 
+/// A day.
+pub const DAY: Micros = 86_400_000_000;
+
 /// The wall clock, in microseconds since 1970; 0 before.
 pub fn wall_clock() -> EventTime {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as EventTime)
 }
 
 const UNITS: [(&str, Micros); 7] = [
-    ("d", 86_400_000_000),
+    ("d", DAY),
     ("h", 3_600_000_000),
     ("m", 60_000_000),
     ("s", 1_000_000),

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Sch
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::decode::normalise::UTC;
-use crate::base::{EventTime, Tick};
+use crate::base::{DAY, EventTime, Tick};
 use crate::plan::expr::time_type;
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
@@ -171,7 +171,6 @@ pub fn dead_letter_schema() -> SchemaRef {
 
 /// Dead letters as rows of [`dead_letter_schema`], in the order given.
 pub fn dead_letter_batch(letters: &[DeadLetter], tick: Tick, job_version: u32) -> RecordBatch {
-    const DAY: i64 = 86_400_000_000;
     const YEAR_1: i64 = -719_162 * DAY;
     const YEAR_10000: i64 = 2_932_897 * DAY;
     let days = |time: i64| i32::try_from(time.div_euclid(DAY)).unwrap_or(0);

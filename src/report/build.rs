@@ -6,7 +6,7 @@ use super::ReportOptions;
 use super::metrics::{alarms_below, better, rank, title, unit};
 use super::model::*;
 use super::read::{AlertRow, Input};
-use crate::base::EventTime;
+use crate::base::{DAY, EventTime};
 use crate::monitor::{History, Series, StatKind, Told};
 use crate::plan::model::Plan;
 
@@ -24,8 +24,6 @@ const CATEGORIES_MAX: usize = 8;
 const TILES_MAX: usize = 6;
 /// Points of a series of the job's operation; more samples share one.
 const SAMPLES_MAX: usize = 240;
-const DAY: i64 = 86_400_000_000;
-
 /// The subject of change detectors on the stream of errors.
 const ERRORS: &str = "error";
 

@@ -3,9 +3,7 @@
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 
 use super::metrics::Unit;
-use crate::base::EventTime;
-
-const DAY: i64 = 86_400_000_000;
+use crate::base::{DAY, EventTime};
 
 /// A value in its unit, as short as it says something.
 pub(super) fn value(value: f64, unit: Unit) -> String {

@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, TimeUnit, TimestampMicrosecondType};
 
 use super::{ReportError, ReportOptions};
-use crate::base::EventTime;
+use crate::base::{DAY, EventTime};
 use crate::monitor::{History, Stat, StatKind, stats_of};
 use crate::plan::model::Plan;
 use crate::plan::nearest;
@@ -17,8 +17,6 @@ use crate::store::offline::{TableReader, table_path};
 
 /// Table of alerts.
 const ALERTS: &str = "stats/alerts";
-const DAY: i64 = 86_400_000_000;
-
 /// All that was read.
 pub(super) struct Input {
     /// Directory of the tables.

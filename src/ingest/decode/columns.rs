@@ -15,7 +15,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 
 use super::normalise::{DEFAULT_KEY, SYMBOLS_KEY, Scale, UTC};
-use crate::base::EventTime;
+use crate::base::{DAY, EventTime};
 use crate::ingest::dead_letter::DeadLetterKind;
 use crate::ingest::file::parquet::nullable;
 
@@ -482,7 +482,6 @@ fn word(kind: &Kind, token: Token<'_>) -> Result<i64, String> {
         }
         .map_err(|what: String| format!("{what}, such as 2018-04-01T00:00:31Z or a whole number of {}", unit(*scale))),
         Kind::Date => {
-            const DAY: i64 = 86_400_000_000;
             let days = match (number.and_then(whole), token) {
                 (Some(days), _) => Ok(days),
                 (None, Token::Text(text) | Token::Bare(text)) => time(text).map(|time| time.div_euclid(DAY)),

@@ -7,13 +7,12 @@ use super::accuracy::Watched;
 use super::output::Label;
 use super::set::Set;
 use super::source::Source;
+use crate::base::DAY;
 use crate::plan::config::{JobConfig, MonitorConfig, TaskConfig};
 use crate::plan::faults::Path;
 use crate::plan::model::{ModelPlan, MonitorPlan, Task};
 use crate::plan::nearest;
 
-/// A day, the default window.
-const DAY: i64 = 86_400_000_000;
 /// Values of a segment column that are told apart when the file does not say.
 const SEGMENTS_MAX: u32 = 100;
 

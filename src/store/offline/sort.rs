@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
-const DAY: i64 = 86_400_000_000;
+use crate::base::DAY;
 
 /// Date of an event time, in days since 1970-01-01.
 pub(super) fn date_of(time: i64) -> i32 {

@@ -5,7 +5,7 @@ use std::io::Write;
 use arrow::datatypes::Schema;
 
 use super::cells::Cell;
-use crate::base::format_time;
+use crate::base::{DAY, format_time};
 
 /// What stands before each value: `{"a":`, `,"b":` and so on.
 pub(super) fn heads(schema: &Schema) -> Vec<Vec<u8>> {
@@ -75,8 +75,6 @@ fn write_strange(value: f64, out: &mut Vec<u8>) {
         _ => b"\"-Infinity\"",
     });
 }
-
-const DAY: i64 = 86_400_000_000;
 
 /// RFC 3339 in UTC with six digits of microseconds.
 fn write_time(time: i64, out: &mut Vec<u8>) {
