@@ -15,3 +15,4 @@ pub mod score;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod train;

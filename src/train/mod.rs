@@ -1,0 +1,7 @@
+//! Models from tables: training sets, learners, tuning, evaluation, export.
+//!
+//! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
+//! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
+
+pub mod data;
+pub mod model;
