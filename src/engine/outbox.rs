@@ -10,7 +10,7 @@ use crate::base::Epoch;
 use crate::plan::model::{Delivery, Plan, TopicPlan};
 use crate::store::StoreError;
 use crate::store::topic::outbox::{OutboxPart, OutboxWriter};
-use crate::store::topic::transactions::{MESSAGES_MAX, TransactionOptions, TransactionalPublisher};
+use crate::store::topic::transactions::{MESSAGES_MAX, Rightful, TransactionOptions, TransactionalPublisher};
 
 /// Folder of the outbox files in the state directory.
 pub const FOLDER: &str = "outbox";
@@ -24,6 +24,8 @@ pub struct Staging {
     pub application: String,
     /// Grows with each start of the job.
     pub generation: u64,
+    /// Whether this start still has the job's state.
+    pub rightful: Option<Rightful>,
     /// Hears, on a publishing thread, that a worker has staged an epoch.
     pub stage: Arc<dyn Fn(Staged) + Send + Sync>,
 }
@@ -114,6 +116,7 @@ impl Outboxes {
                     slots: topic.slots,
                     ledger: topic.ledger.clone(),
                     generation: staging.generation,
+                    rightful: staging.rightful.clone(),
                     messages_max: MESSAGES_MAX,
                 });
                 groups.len() - 1
@@ -260,11 +263,12 @@ mod tests {
                 slots: 1,
                 ledger: "ledger".to_owned(),
                 generation,
+                rightful: None,
                 messages_max: 1,
             };
             let groups = vec![Arc::new(OutboxGroup { options, publisher: OnceLock::new() })];
             let stage: Arc<dyn Fn(Staged) + Send + Sync> = Arc::new(|_| {});
-            let staging = Staging { directory: dir.path().to_owned(), application, generation, stage };
+            let staging = Staging { directory: dir.path().to_owned(), application, generation, rightful: None, stage };
             Outboxes { staging, groups }
         };
         for generation in [2, 3, 5] {

@@ -33,6 +33,7 @@ use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Progress as CheckpointProgress, Store};
 use crate::store::offline::outbox_name;
 use crate::store::online::Rank;
+use crate::store::topic::transactions::Rightful;
 
 /// How a job runs here (what it means is in its file).
 #[derive(Clone, Default)]
@@ -294,10 +295,17 @@ impl Job {
         let failure = Arc::new(Failure::default());
         // Who reports what topics stage; there is nobody yet.
         let reports: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+        let rightful = recovery.as_ref().map(|recovery| {
+            let store = recovery.store.clone();
+            Rightful(Arc::new(move || {
+                state::manifest::newer_claim(&store, generation).ok().map(|newer| newer.is_none())
+            }))
+        });
         let staging = options.state_dir.as_ref().map(|dir| Staging {
             directory: dir.join(outbox::FOLDER),
             application: application.clone(),
             generation,
+            rightful,
             stage: publish::stage_topics(Arc::clone(&reports)),
         });
         resources.open_topics(plan, staging.as_ref())?;

@@ -14,7 +14,7 @@ use tidemill::base::FAILPOINTS;
 use tidemill::store::StoreError;
 use tidemill::store::topic::Publisher;
 use tidemill::store::topic::outbox::{OutboxPart, OutboxWriter, slot_of_key};
-use tidemill::store::topic::transactions::{MESSAGES_MAX, TransactionOptions, TransactionalPublisher};
+use tidemill::store::topic::transactions::{MESSAGES_MAX, Rightful, TransactionOptions, TransactionalPublisher};
 
 use crate::support::full;
 use crate::support::kafka::{Broker, Record, send, topic};
@@ -86,6 +86,7 @@ impl Task {
             slots: SLOTS,
             ledger: self.ledger.clone(),
             generation: self.generation,
+            rightful: None,
             messages_max: self.messages_max,
         }
     }
@@ -272,6 +273,41 @@ fn a_process_that_wakes_inside_a_transaction_is_fenced() {
         assert!(text.contains("error: another process has taken over"), "{text}");
         task.check(broker);
     }
+}
+
+/// A start was stopped between its look at who has the state and its fence; it wakes when its successor has the slots, and
+/// fences them. The successor has the state, and goes on.
+#[test]
+fn a_late_fence_of_a_predecessor_does_not_stop_who_has_the_state() {
+    let Some(broker) = Broker::start() else { return };
+    let dir = TempDir::new().expect("a temporary folder");
+    let mut task = Task::new(broker, dir.path());
+    task.stage(0, 300);
+    let stopped = task.process("topic.fencing=stop");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let stat = format!("/proc/{}/stat", stopped.id());
+    while !std::fs::read_to_string(&stat).unwrap_or_default().contains(") T ") {
+        assert!(Instant::now() < deadline, "the process does not come to its fence");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    task.next_generation();
+    let rightful = Some(Rightful(std::sync::Arc::new(|| Some(true))));
+    let options = TransactionOptions { rightful, ..task.options() };
+    let publisher = TransactionalPublisher::open(options, &|| false).expect("a publisher");
+    task.publish(&publisher).expect("published");
+    let _ = Command::new("kill").args(["-CONT", &stopped.id().to_string()]).status();
+    let (text, _) = end(stopped);
+    assert!(text.contains("error: another process has taken over"), "{text}");
+    task.stage(1, 300);
+    assert_eq!(task.publish(&publisher).expect("published"), 300);
+    task.check(broker);
+    // And a start that knows itself replaced fences nobody.
+    let rightful = Some(Rightful(std::sync::Arc::new(|| Some(false))));
+    let options = TransactionOptions { rightful, ..task.next_generation().options() };
+    assert!(is_taken_over(&TransactionalPublisher::open(options, &|| false)));
+    task.stage(2, 30);
+    assert_eq!(task.publish(&publisher).expect("published"), 30);
+    task.check(broker);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub const FAILPOINTS: [&str; 8] = [
 /// And that of a job with online values: before each part of them.
 pub const ONLINE_FAILPOINTS: [&str; 1] = ["online.put"];
 /// And those of a job that writes topics exactly once.
-pub const TOPIC_FAILPOINTS: [&str; 3] = ["topic.staged", "topic.sent", "topic.committed"];
+pub const TOPIC_FAILPOINTS: [&str; 4] = ["topic.staged", "topic.fencing", "topic.sent", "topic.committed"];
 
 /// A failpoint and the visit at which it acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

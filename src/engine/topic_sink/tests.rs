@@ -81,6 +81,7 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
         directory: dir.to_owned(),
         application: "tidemill.staged".to_owned(),
         generation: 1,
+        rightful: None,
         stage: Arc::new(stage),
     };
     let mut resources = graph::Resources::open(&plan).expect("resources");

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::TransactionOptions;
+use super::{Rightful, TransactionOptions};
 use crate::base::Epoch;
 use crate::kafka::{Connection, Context, client_config};
 use crate::store::StoreError;
@@ -102,6 +102,11 @@ impl Ledger {
             brokers: self.options.brokers.clone(),
             reason: reason.to_owned(),
         }
+    }
+
+    /// Whether this start still has its job's state, as far as that can be told.
+    pub(super) fn rightful(&self) -> Option<bool> {
+        self.options.rightful.as_ref().and_then(Rightful::ask)
     }
 
     pub(super) fn fault(&self, reason: impl Into<String>) -> StoreError {
@@ -322,6 +327,7 @@ mod tests {
             slots: 4,
             ledger: "l".to_owned(),
             generation: 3,
+            rightful: None,
             messages_max: 1,
         };
         Ledger::new(Arc::new(options), Connection::new("test", "a:1"))

@@ -20,7 +20,9 @@
 //!
 //! **Brokers away** are waited for, with the warnings of [`Connection`]. A transaction that cannot be
 //! completed is aborted and made anew from the outbox. One that outlived its time while nobody took over is found by the fence
-//! that the brokers put up; its slot is opened anew and goes on by the ledger.
+//! that the brokers put up; its slot is opened anew and goes on by the ledger. So is a slot whose fence was put up by a start
+//! that this one had replaced, and that was stopped between its look at the log and its fence: the log says who has the state,
+//! and the fence only carries that out.
 
 mod ledger;
 mod report;
@@ -37,7 +39,7 @@ pub use ledger::LedgerEntry;
 
 use super::Delivery;
 use super::outbox::OutboxPart;
-use crate::base::Epoch;
+use crate::base::{Epoch, failpoint};
 use crate::kafka::Connection;
 use crate::store::StoreError;
 use ledger::Ledger;
@@ -54,6 +56,22 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// A call of librdkafka that should have returned long ago.
 const STUCK: Duration = Duration::from_secs(120);
+
+/// Tells whether a start still has its job's state, if that can be told: of two that fence each other, who has it goes on.
+#[derive(Clone)]
+pub struct Rightful(pub Arc<dyn Fn() -> Option<bool> + Send + Sync>);
+
+impl Rightful {
+    fn ask(&self) -> Option<bool> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Rightful {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rightful")
+    }
+}
 
 /// Where and as whom to publish.
 #[derive(Clone, Debug)]
@@ -73,6 +91,8 @@ pub struct TransactionOptions {
     pub ledger: String,
     /// Grows with each start of the job.
     pub generation: u64,
+    /// Asked before slots are fenced and when they are; without it whoever is fenced stops.
+    pub rightful: Option<Rightful>,
     /// Most messages of one transaction.
     pub messages_max: u64,
 }
@@ -139,9 +159,13 @@ impl TransactionalPublisher {
             Connection::new(format!("transactions of {}", options.topics.join(", ")), options.brokers.as_str());
         let ledger = Arc::new(Ledger::new(Arc::clone(&options), connection.clone()));
         ledger.prepare(give_up)?;
-        // A process that was replaced must not fence the one that replaced it.
+        // A process that was replaced must not fence the one that replaced it, which may not have come to the ledger yet.
         let before = ledger.peek(give_up)?;
         ledger.check(&before)?;
+        if ledger.rightful() == Some(false) {
+            return Err(ledger.taken_over("a later start has the job's state"));
+        }
+        failpoint("topic.fencing");
         let count =
             before.iter().map(|entry| entry.slot.saturating_add(1)).max().unwrap_or(0).max(options.slots.max(1));
 

@@ -223,12 +223,14 @@ impl Slot {
         Ok(())
     }
 
-    /// The brokers take nothing more: another process has the slot, unless the transaction outlived its time.
+    /// The brokers take nothing more: another process has the slot, unless the transaction outlived its time, or the other was
+    /// replaced by this one and has woken late: it stops when it is fenced in its turn.
     fn refence(&mut self, why: &str, newer: bool) -> Result<(), StoreError> {
         let age = self.begun.elapsed();
         (self.producer, self.open) = (None, false);
         let taken = self.ledger.taken_over(&format!("slot {}: {why}", self.number));
-        if newer && age < OLD {
+        let rightful = self.ledger.rightful();
+        if rightful == Some(false) || (newer && age < OLD && rightful.is_none()) {
             return Err(taken);
         }
         self.look_up()?;
@@ -236,13 +238,15 @@ impl Slot {
             slot = self.number,
             seconds = age.as_secs(),
             why,
-            "the brokers have ended a transaction, and no other process shows in the ledger; opening the slot anew"
+            "the brokers have ended a transaction, and no other process has the job's state or shows in the ledger; opening the slot anew"
         );
         loop {
             match self.fence() {
                 Ok(()) => break,
                 Err(Trouble::Stop(error)) => return Err(error),
-                Err(Trouble::Fenced { .. }) => return Err(taken),
+                Err(Trouble::Fenced { .. }) if self.ledger.rightful() != Some(true) => return Err(taken),
+                Err(Trouble::Fenced { .. }) if self.cancelled() => return Err(taken),
+                Err(Trouble::Fenced { .. }) => std::thread::sleep(PAUSE_MAX),
                 Err(Trouble::Again(why)) if self.cancelled() => return Err(self.given_up(&why)),
                 Err(Trouble::Again(_)) => std::thread::sleep(PAUSE_MAX),
             }
