@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::end_to_end::{Scratch, features};
 use super::end_to_end_baseline::MODEL;
-use crate::base::format_time;
+use crate::base::{format_time, wall_clock};
 use crate::kafka::client_config;
 
 /// Between the search for the limit and the measurement.
@@ -275,8 +275,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Clock { started: Instant::now(), wall: i64::try_from(since.as_micros()).unwrap_or(i64::MAX) }
+        Clock { started: Instant::now(), wall: wall_clock() }
     }
 
     /// In wall-clock microseconds since 1970.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::schedule::Schedule;
 use super::{Format, GenerateArgs, Sent, generator};
-use crate::base::{EventTime, format_time};
+use crate::base::{EventTime, format_time, wall_clock};
 use crate::cli::failure::usage;
 use crate::cli::output::grouped;
 use crate::engine::StopHandle;
@@ -58,7 +58,7 @@ pub fn send(
     properties.extend(args.properties.iter().cloned());
     let publisher = Publisher::open(&args.brokers, &properties, &topics)?;
     let bar = progress_line();
-    let (wall, started) = (Instant::now(), now());
+    let (wall, started) = (Instant::now(), wall_clock());
     let mut behind = Duration::ZERO;
     let mut drawn = Instant::now();
     let asked = StopAsked { stop, publisher: &publisher, seen: std::cell::Cell::new((0, None)) };
@@ -261,11 +261,6 @@ fn prepare_topics(args: &GenerateArgs, topics: &[String]) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-fn now() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A line on a terminal; nothing elsewhere.

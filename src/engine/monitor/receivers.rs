@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver as Inbox, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::super::EngineError;
 use super::super::shared::Shared;
-use crate::base::{EventTime, SecretText, Tick, failpoint};
+use crate::base::{SecretText, Tick, failpoint, wall_clock};
 use crate::monitor::alert::{Alert, State, payload};
 use crate::plan::model::{HttpPlan, Plan, ReceiverWay, WebhookFormat};
 
@@ -409,7 +409,7 @@ impl Teller {
     fn resend(&mut self) {
         let Way::Alertmanager(target, every) = self.way.clone() else { return };
         let alerts: Vec<&Alert> = self.active.values().map(AsRef::as_ref).collect();
-        let body = payload::alertmanager(alerts, wall(), lasting(every));
+        let body = payload::alertmanager(alerts, wall_clock(), lasting(every));
         match self.post(&target, &body, None) {
             Answer::Taken => self.calm(),
             Answer::Refused(what) => tracing::warn!(receiver = self.name, what, "alerts that go on are refused"),
@@ -432,7 +432,7 @@ impl Teller {
                 self.post(&target, &body, Some(alert))
             }
             Way::Alertmanager(target, every) => {
-                let body = payload::alertmanager([alert], wall(), lasting(every));
+                let body = payload::alertmanager([alert], wall_clock(), lasting(every));
                 self.resend_at = self.resend_at.max(Instant::now() + every / 2);
                 self.post(&target, &body, Some(alert))
             }
@@ -476,11 +476,6 @@ impl Teller {
 
 fn lasting(every: Duration) -> i64 {
     i64::try_from(every.as_micros()).unwrap_or(i64::MAX).saturating_mul(LASTING)
-}
-
-fn wall() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 fn log(alert: &Alert) {

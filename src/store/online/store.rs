@@ -15,7 +15,7 @@ use super::reader::OnlineReader;
 use super::socket::{SocketGuard, serve};
 use super::value::{ColumnType, Header, pack};
 use super::{OnlineRows, Stamp, ViewSchema, unique_name};
-use crate::base::{EventTime, failpoint};
+use crate::base::{EventTime, failpoint, wall_clock};
 use crate::ops::key;
 use crate::plan::model::Clock;
 use crate::store::StoreError;
@@ -439,11 +439,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 /// Canonical bytes of keys.
 pub(super) fn encode(view: &str, keys: &[ArrayRef]) -> Result<key::EncodedKeys, StoreError> {
     key::encode(keys).map_err(|e| StoreError::Shape { what: format!("view {view}"), reason: e.to_string() })
-}
-
-fn wall_clock() -> EventTime {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| now.as_micros() as EventTime)
 }
 
 /// What the store remembers beside schemas and rows.

@@ -1,13 +1,12 @@
 //! Reading a job's values, whether it runs or not.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, RedisError};
 
 use super::client::{Endpoint, trouble};
 use super::{FORMAT, Layout, fingerprint, row_key};
-use crate::base::EventTime;
+use crate::base::{EventTime, wall_clock};
 use crate::plan::model::RedisPlan;
 use crate::store::StoreError;
 use crate::store::online::ViewSchema;
@@ -106,8 +105,4 @@ impl RedisReader {
     pub fn damaged(&self, reason: String) -> StoreError {
         StoreError::RedisDamaged { address: self.address(), reason }
     }
-}
-
-fn wall_clock() -> EventTime {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as EventTime)
 }
