@@ -122,10 +122,10 @@ fn search(padded: &[f32; 256], x: f32) -> u8 {
     at
 }
 
-/// A number as an integer in the same order; −0 is 0.
+/// A number as an integer in the same order; −0 is 0, and −∞ the least finite number, as every threshold is finite.
 #[inline]
 pub(super) fn order_key(x: f32) -> u32 {
-    let bits = (x + 0.0).to_bits();
+    let bits = (x.max(f32::MIN) + 0.0).to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
@@ -159,15 +159,10 @@ pub(super) fn counted(sorted: &[u32]) -> Vec<(f32, u64)> {
     values
 }
 
-/// Half-way between a and b, a < b, rounded down: at least a and below b, and never infinite.
+/// Half-way between a, which is finite, and b, a < b, rounded down: at least a and below b, and finite.
 pub(super) fn between(a: f32, b: f32) -> f32 {
-    let (a, b) = (a.max(f32::MIN), b.min(f32::MAX));
-    if a >= b {
-        // Only where one of them was infinite beside the greatest finite number.
-        return a;
-    }
     let middle = (f64::from(a) + f64::from(b)) / 2.0;
-    let near = middle as f32;
+    let near = middle.min(f64::from(f32::MAX)) as f32;
     if f64::from(near) > middle { near.next_down() } else { near }
 }
 

@@ -4,6 +4,7 @@
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
 mod bins;
+mod cart;
 pub mod data;
 pub mod error;
 pub mod forest;
@@ -15,4 +16,5 @@ mod loss;
 pub mod model;
 mod parallel;
 pub mod predict;
+mod rank;
 pub mod tree;
