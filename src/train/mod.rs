@@ -3,11 +3,18 @@
 //! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
+mod algebra;
 pub mod data;
+mod dense;
 pub mod error;
 pub mod forest;
 pub mod gbdt;
 pub mod learner;
+pub mod linear;
+#[cfg(test)]
+mod linear_tests;
+pub mod logistic;
+mod minimise;
 pub mod model;
 pub mod predict;
 pub mod tree;
