@@ -4,6 +4,7 @@
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
 mod algebra;
+pub mod check;
 pub mod data;
 mod dense;
 pub mod error;
@@ -16,5 +17,9 @@ mod linear_tests;
 pub mod logistic;
 mod minimise;
 pub mod model;
+pub mod onnx;
+pub mod pipeline;
 pub mod predict;
+pub mod prepare;
+mod probe;
 pub mod tree;
