@@ -29,4 +29,5 @@ pub mod predict;
 pub mod prepare;
 mod probe;
 mod rank;
+pub mod set;
 pub mod tree;
