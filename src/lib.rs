@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod ops;
 pub mod plan;
 pub mod report;
+pub mod rollout;
 pub mod score;
 pub mod state;
 pub mod store;
