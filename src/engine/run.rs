@@ -173,9 +173,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
-    if let Some(dir) = &options.state_dir {
+    if let Some((dir, recovery)) = options.state_dir.as_ref().zip(recovery.as_ref()) {
         // Before the first tick, and by nobody who has not taken the state over.
-        models::Pins::of(&plan).write(dir)?;
+        models::Pins::of(&plan).write(dir, Some(&recovery.store))?;
     }
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
