@@ -162,7 +162,7 @@ fn a_job_scores_with_the_champion_that_it_began_with() {
     place.job("check", "", &[], "").well().prints(&["model fraud version 2 (fraud@champion of registry "]);
 
     // Ticks are replayed and the rest is scored with the version that had begun.
-    place.run("state", "checkpoint.published=kill@2").says(&["goes on with version 1", "is version 2 by now"]);
+    place.run("state", "checkpoint.published=kill@1").says(&["goes on with version 1", "is version 2 by now"]);
     // Nor is the alias needed for that.
     place.models(&["alias", "fraud", "champion", "--remove"]).well();
     place.run("state", "").well();
