@@ -5,7 +5,7 @@
 //! scores, whoever is the champion by then. Another reference in the job's file is a change of the job, and is looked up anew.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +170,7 @@ fn damaged(name: &str, what: &str) -> EngineError {
 ///
 /// # Errors
 /// As for [`Pins::read`] and [`Pins::apply`].
-pub(super) fn pinned(plan: Plan, dir: Option<&PathBuf>, tell: &dyn Fn(&str)) -> Result<Plan, EngineError> {
+pub(super) fn pinned(plan: Plan, dir: Option<&Path>, tell: &dyn Fn(&str)) -> Result<Plan, EngineError> {
     let Some(dir) = dir.filter(|_| plan.models.iter().any(|model| model.registered.is_some())) else {
         return Ok(plan);
     };

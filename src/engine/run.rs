@@ -164,7 +164,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
     let tell = |text: &str| options.notice.iter().for_each(|notice| notice(text));
-    let plan = Arc::new(models::pinned(plan, options.state_dir.as_ref().or(options.replay.as_ref()), &tell)?);
+    let plan = Arc::new(models::pinned(plan, options.state_dir.as_deref().or(options.replay.as_deref()), &tell)?);
     abort_on_panic_in_workers();
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.

@@ -197,9 +197,14 @@ fn what_does_not_fit_is_found_by_check() {
         place.job("check", "", &["--set", &set], "").fails(2, &["models.fraud.registry", word]);
     }
     place.run("state", "").well();
-    // A file that is not what was registered scores nothing.
+    // A file that is not what was registered scores nothing, also where it has become another since it was looked up.
+    let lake = place.path("lake").display().to_string();
+    let env = |name: &str| (name == "LAKE").then(|| lake.clone());
+    let (plan, _) = tidemill::engine::load(&place.path("job.yaml"), &[], &env).expect("it compiles");
     let artifact = Path::new(&place.registry).join("artifacts").join(hash(FIRST));
     std::fs::copy(root().join(SECOND), &artifact).expect("it is written");
+    let faults = tidemill::engine::check(&plan).expect_err("it is another file").to_string();
+    assert!(faults.contains("is not the file that was registered as version 1"), "{faults}");
     place.job("check", "", &[], "").fails(2, &["artifacts/", "is damaged", "register the same file again"]);
     place.run("state", "").fails(2, &["is damaged"]);
     place.models(&["mend"]).fails(1, &["is damaged in one place"]).prints(&["fraud version 1, its model"]);
