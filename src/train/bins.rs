@@ -52,7 +52,7 @@ impl Bins {
         }
     }
 
-    /// Divides a column into at most `most` bins, 2 to [`BINS_MAX`].
+    /// Divides numbers into at most `most` bins, 2 to [`BINS_MAX`]; levels of a category have as many as there can be.
     pub fn of(column: &Column, most: usize) -> Bins {
         match column {
             Column::Number(values) => {
@@ -72,9 +72,9 @@ impl Bins {
                     }
                 }
                 let mut seen: Vec<u32> = (0..levels.len() as u32).filter(|code| counts[*code as usize] > 0).collect();
-                if seen.len() > most.min(usize::from(REST_BIN)) {
+                if seen.len() > usize::from(REST_BIN) {
                     seen.sort_by_key(|code| (std::cmp::Reverse(counts[*code as usize]), *code));
-                    seen.truncate(most.min(usize::from(REST_BIN)));
+                    seen.truncate(usize::from(REST_BIN));
                     seen.sort_unstable();
                 }
                 let mut bin = vec![REST_BIN; levels.len()];

@@ -212,3 +212,6 @@ fn check_alike(inputs: &Matrix, valid: &Matrix) -> Result<(), TrainError> {
 fn data(why: String) -> TrainError {
     TrainError::Data { why }
 }
+
+#[cfg(test)]
+mod tests;
