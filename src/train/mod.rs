@@ -10,6 +10,8 @@ mod dense;
 pub mod error;
 pub mod forest;
 pub mod gbdt;
+#[cfg(test)]
+mod handbook;
 pub mod learner;
 pub mod linear;
 #[cfg(test)]
