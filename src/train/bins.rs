@@ -107,7 +107,7 @@ impl Bins {
 fn search(padded: &[f32; 256], x: f32) -> u8 {
     let mut at = 0u8;
     for step in [128u8, 64, 32, 16, 8, 4, 2, 1] {
-        at += if padded[usize::from(at + step - 1)] < x { step } else { 0 };
+        at += step * u8::from(padded[usize::from(at + step - 1)] < x);
     }
     at
 }

@@ -6,7 +6,9 @@
 
 use super::bins::{Bins, bin_all};
 use super::data::Matrix;
-use super::histogram::{CELLS, Cut, Found, Histogram, Item, Rules, Sums, Units, WIDTH_MAX, best, build};
+use super::histogram::{
+    AHEAD, CELLS, Cut, Found, Histogram, Item, Rules, Sums, Units, WIDTH_MAX, best, build, fetch_early,
+};
 use super::model::{Node, Split};
 use super::parallel::each;
 
@@ -264,6 +266,9 @@ fn keep(found: &mut Option<Found>, other: Option<Found>) {
 fn divide_part(items: &mut [Item], spare: &mut [Item], column: &[u8], table: &[bool; CELLS]) -> usize {
     let (mut left, mut right) = (0, 0);
     for index in 0..items.len() {
+        if let Some(later) = items.get(index + AHEAD) {
+            fetch_early(&column[later.row as usize]);
+        }
         let item = items[index];
         let goes_left = usize::from(table[usize::from(column[item.row as usize])]);
         items[left] = item;
