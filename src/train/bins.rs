@@ -8,15 +8,13 @@
 //! never asked for by name, as levels are that were not seen.
 
 use super::data::{Column, MISSING};
-use super::parallel::each;
+use super::parallel::Crew;
 use crate::base::SplitMix64;
 
 /// The bin of a missing value.
 pub(super) const MISSING_BIN: u8 = 255;
 /// The bin of levels that have none of their own.
 pub(super) const REST_BIN: u8 = 254;
-/// Bins that a column can have besides that of missing values.
-pub(super) const BINS_MAX: usize = 255;
 /// Edges are taken from so many rows at most, drawn at random.
 const SAMPLE: usize = 200_000;
 
@@ -44,15 +42,7 @@ pub(super) enum Bins {
 }
 
 impl Bins {
-    /// Bins in use, that of missing values and of the rest left out.
-    pub fn len(&self) -> usize {
-        match self {
-            Bins::Number { edges, .. } => edges.len() + 1,
-            Bins::Category { code, .. } => code.len(),
-        }
-    }
-
-    /// Divides a column into at most `most` bins, 2 to [`BINS_MAX`].
+    /// Divides numbers into at most `most` bins, 2 to 255; levels of a category have as many as there can be.
     pub fn of(column: &Column, most: usize) -> Bins {
         match column {
             Column::Number(values) => {
@@ -72,9 +62,9 @@ impl Bins {
                     }
                 }
                 let mut seen: Vec<u32> = (0..levels.len() as u32).filter(|code| counts[*code as usize] > 0).collect();
-                if seen.len() > most.min(usize::from(REST_BIN)) {
+                if seen.len() > usize::from(REST_BIN) {
                     seen.sort_by_key(|code| (std::cmp::Reverse(counts[*code as usize]), *code));
-                    seen.truncate(most.min(usize::from(REST_BIN)));
+                    seen.truncate(usize::from(REST_BIN));
                     seen.sort_unstable();
                 }
                 let mut bin = vec![REST_BIN; levels.len()];
@@ -115,11 +105,11 @@ impl Bins {
 /// Edges below x: x = +∞ is above all but the padding.
 #[inline]
 fn search(padded: &[f32; 256], x: f32) -> u8 {
-    let mut at = 0u8;
-    for step in [128u8, 64, 32, 16, 8, 4, 2, 1] {
-        at += if padded[usize::from(at + step - 1)] < x { step } else { 0 };
+    let mut at = 0usize;
+    for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+        at += step * usize::from(padded[at + step - 1] < x);
     }
-    at
+    at as u8
 }
 
 /// A number as an integer in the same order; −0 is 0, and −∞ the least finite number, as every threshold is finite.
@@ -209,9 +199,9 @@ pub(super) fn cuts(values: &[(f32, u64)], most: usize) -> Vec<usize> {
 }
 
 /// All columns, divided and counted off, by column.
-pub(super) fn bin_all(columns: &[Column], most: usize, threads: usize) -> (Vec<Bins>, Vec<Vec<u8>>) {
+pub(super) fn bin_all(columns: &[Column], most: usize, crew: &Crew) -> (Vec<Bins>, Vec<Vec<u8>>) {
     let mut all: Vec<(&Column, Option<(Bins, Vec<u8>)>)> = columns.iter().map(|column| (column, None)).collect();
-    each(threads, &mut all, |(column, out)| {
+    crew.each(true, &mut all, |(column, out)| {
         let bins = Bins::of(column, most);
         let binned = bins.apply(column);
         *out = Some((bins, binned));
@@ -224,6 +214,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Bins {
+        fn len(&self) -> usize {
+            match self {
+                Bins::Number { edges, .. } => edges.len() + 1,
+                Bins::Category { code, .. } => code.len(),
+            }
+        }
+    }
 
     fn numbers() -> impl Strategy<Value = Vec<f32>> {
         let some = prop_oneof![
@@ -259,7 +258,7 @@ mod tests {
         #[test]
         fn few_values_have_a_bin_each(values in prop::collection::vec(-100i16..100, 1..300)) {
             let column = Column::Number(values.iter().map(|x| f32::from(*x)).collect());
-            let bins = Bins::of(&column, BINS_MAX);
+            let bins = Bins::of(&column, 255);
             let distinct: std::collections::BTreeSet<_> = values.iter().collect();
             prop_assert_eq!(bins.len(), distinct.len());
             let binned = bins.apply(&column);

@@ -13,6 +13,7 @@ pub mod error;
 pub mod forest;
 pub mod gbdt;
 mod grow;
+mod handbook;
 mod histogram;
 pub mod learner;
 pub mod linear;
