@@ -181,7 +181,7 @@ impl Asker<'_> {
             .filter_map(|(c, demand)| Some((self.plain(*c)?, demand.meet()?)))
             .collect();
         let values: Vec<To> = match split {
-            Split::AtMost(t) => [*t, t.next_up(), t.next_down()].map(To::Number).to_vec(),
+            Split::AtMost(t) => vec![To::Number(*t), To::Number(t.next_up()), To::Number(t.next_down()), To::Gap],
             Split::In(set) => {
                 let first_other = (0..).find(|c| set.binary_search(c).is_err()).unwrap_or(0);
                 let own = set.first().map(|c| To::Level(*c));
