@@ -240,7 +240,10 @@ fn every_learner_through_export_and_check() {
                 assert!(checked.max_difference < 1e-7 && checked.refused == 0, "{what} {checked:?}");
                 // The learner's own sums, in double precision, are the same to single precision.
                 let single = pipeline.predict(&set.inputs).expect("predicts");
+                let outputs = pipeline.outputs(&set.inputs).expect("predicts");
+                assert_eq!(outputs.last(), Some(&single.values_of(single.width - 1)));
                 let double = pipeline.fitted.predict(&pipeline.prepare.apply(&set.inputs).expect("applies"));
+                assert_eq!(outputs.len(), double.len());
                 for row in 0..set.rows() {
                     for (output, double) in double.iter().rev().enumerate() {
                         let single = f64::from(single.row(row)[single.width - 1 - output]);
