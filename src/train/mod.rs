@@ -26,6 +26,8 @@ pub mod model;
 pub mod onnx;
 mod parallel;
 pub mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 pub mod predict;
 pub mod prepare;
 mod probe;
