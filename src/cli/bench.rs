@@ -1,5 +1,6 @@
 //! `tidemill bench NAME`: the reproducible benchmarks.
 
+mod dataset;
 mod fit;
 
 use std::path::PathBuf;
@@ -33,6 +34,11 @@ pub enum BenchCommand {
     Decode(DecodeArgs),
     /// Change detectors over a stream of errors, on one thread.
     Detectors(DetectorsArgs),
+    /// Training sets: 200 k entities held against 5 M rows of features.
+    ///
+    /// Time and peak of memory of a point-in-time join, beside a hand-written one of the same files that holds them all;
+    /// benches/dataset_peer.py has DuckDB do the same with the files that --keep leaves.
+    Dataset(dataset::DatasetArgs),
     /// Statistics of drift: 20 columns held against a reference, and what a monitor costs a job.
     ///
     /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
@@ -347,6 +353,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             show(&report, args.json, ToString::to_string)
         }
         BenchCommand::Fit(args) => fit::run(args),
+        BenchCommand::Dataset(args) => dataset::run(args),
         BenchCommand::Drift(args) => {
             let report = drift::run(&drift::Options {
                 rows: args.rows as usize,

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod dataset;
 mod demo;
 mod failure;
 mod features;
@@ -77,6 +78,11 @@ enum Command {
     /// place in an object store; there is no server.
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Make a training set: labels or entities with the features that were known at each one's time.
+    ///
+    /// From the job's tables, which may be written meanwhile. Sorted Parquet with a manifest beside it that names each table's
+    /// version, by which the same bytes can be made again: `--again`.
+    Dataset(dataset::DatasetArgs),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -114,6 +120,7 @@ impl Cli {
             Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
             Command::Models(command) => models::run(command),
+            Command::Dataset(args) => dataset::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

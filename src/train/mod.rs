@@ -13,6 +13,7 @@ pub mod error;
 pub mod forest;
 pub mod gbdt;
 mod grow;
+#[cfg(test)]
 mod handbook;
 mod histogram;
 pub mod learner;

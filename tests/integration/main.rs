@@ -7,6 +7,7 @@ mod bad_input;
 mod card_fraud;
 mod chaos;
 mod cli;
+mod dataset;
 mod delta;
 mod delta_upkeep;
 mod detectors;

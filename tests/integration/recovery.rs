@@ -14,7 +14,8 @@ use crate::support::rows::{assert_same_rows, ids};
 use crate::support::{root, table_in};
 
 /// Tables of `dataflows/card_fraud.yaml`.
-const TABLES: [&str; 4] = ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud"];
+const TABLES: [&str; 5] =
+    ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud", "labels/fraud"];
 
 /// A folder with a job's state, tables and online values, over several runs.
 struct Place {

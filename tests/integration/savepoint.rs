@@ -16,7 +16,8 @@ use crate::support::rows::{assert_same_rows, without};
 use crate::support::{root, table_in};
 
 /// Tables of `dataflows/card_fraud.yaml`.
-const TABLES: [&str; 4] = ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud"];
+const TABLES: [&str; 5] =
+    ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud", "labels/fraud"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with a job's file, state and tables, over several runs.

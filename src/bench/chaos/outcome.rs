@@ -17,8 +17,14 @@ use crate::store::offline::{read_table, table_path};
 use crate::store::online::OnlineReader;
 
 /// Tables of the job.
-const TABLES: [&str; 5] =
-    ["features/customer", "features/terminal", "feature_sets/fraud_inputs", "predictions/fraud", "tx_rejected"];
+const TABLES: [&str; 6] = [
+    "features/customer",
+    "features/terminal",
+    "feature_sets/fraud_inputs",
+    "predictions/fraud",
+    "labels/fraud",
+    "tx_rejected",
+];
 /// The column that follows from how the input was cut.
 const TICK: &str = "_tick";
 

@@ -13,9 +13,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondT
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::statistics::Statistics;
 
 use super::asof::{At, Best, Probes};
@@ -98,7 +99,7 @@ impl Table {
     pub fn rows(&self) -> Result<u64, StoreError> {
         let mut rows = 0;
         for file in &self.files {
-            rows += self.open_file(file, false)?.metadata().file_metadata().num_rows().max(0) as u64;
+            rows += self.open_file(file, false)?.rows();
         }
         Ok(rows)
     }
@@ -108,17 +109,15 @@ impl Table {
         let Some(date) = self.files.last().map(|file| file.date.as_str()) else { return Ok(None) };
         let mut newest = None;
         for file in self.files.iter().rev().take_while(|file| file.date == date) {
-            let builder = self.open_file(file, false)?;
-            let metadata = Arc::clone(builder.metadata());
-            for group in 0..metadata.num_row_groups() {
-                if let Some((_, most)) = span_of(&metadata, group) {
+            let open = self.open_file(file, false)?;
+            for group in 0..open.groups() {
+                if let Some((_, most)) = open.span_of(group) {
                     newest = newest.max(Some(most));
                     continue;
                 }
                 // A file of another writer, without statistics.
-                let mask = ProjectionMask::columns(builder.parquet_schema(), [EVENT_TIME]);
-                let again = self.open_file(file, false)?.with_projection(mask).with_row_groups(vec![group]);
-                for batch in again.build().map_err(StoreError::parquet(&file.path))? {
+                let schema = self.schema_of(&[EVENT_TIME])?;
+                for batch in open.reader(&schema)?.with_row_groups(vec![group]).build().map_err(open.wrong())? {
                     let batch = batch.map_err(StoreError::arrow(file.path.display().to_string()))?;
                     newest = newest.max(times_of(&batch, &file.path)?.iter().copied().max());
                 }
@@ -188,31 +187,23 @@ impl Table {
         take: &mut dyn FnMut(u32, &RecordBatch, &Path) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let file = &self.files[stripe.file as usize];
-        let builder = self.open_file(file, false)?;
-        let metadata = Arc::clone(builder.metadata());
-        drop(builder);
+        let open = self.open_file(file, false)?;
+        let of_stripe = stripe.groups(open.groups());
         let mut first = 0u32;
-        for group in 0..metadata.num_row_groups() {
-            let rows = metadata.row_group(group).num_rows().max(0) as u32;
-            let may_hold = span_of(&metadata, group).is_none_or(|(least, most)| least <= reach.1 && most >= reach.0);
-            if stripe.groups(metadata.num_row_groups()).contains(&group) {
-                if may_hold {
-                    let builder = self.open_file(file, false)?;
-                    let reader = projected(builder, schema)
-                        .with_row_groups(vec![group])
-                        .with_batch_size(BATCH_ROWS)
-                        .build()
-                        .map_err(StoreError::parquet(&file.path))?;
-                    let mut at = first;
-                    for batch in reader {
-                        let batch = batch.and_then(|batch| shaped(&batch, schema));
-                        let batch = batch.map_err(StoreError::arrow(file.path.display().to_string()))?;
-                        take(at, &batch, &file.path)?;
-                        at += batch.num_rows() as u32;
-                        progress.add(batch.num_rows() as u64)?;
-                    }
-                } else {
-                    progress.add(u64::from(rows))?;
+        for group in 0..open.groups() {
+            let rows = open.rows_of(group);
+            let may_hold = open.span_of(group).is_none_or(|(least, most)| least <= reach.1 && most >= reach.0);
+            if of_stripe.contains(&group) && !may_hold {
+                progress.add(u64::from(rows))?;
+            } else if of_stripe.contains(&group) {
+                let reader = open.reader(schema)?.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS);
+                let mut at = first;
+                for batch in reader.build().map_err(open.wrong())? {
+                    let batch = batch.and_then(|batch| shaped(&batch, schema));
+                    let batch = batch.map_err(StoreError::arrow(file.path.display().to_string()))?;
+                    take(at, &batch, &file.path)?;
+                    at += batch.num_rows() as u32;
+                    progress.add(batch.num_rows() as u64)?;
                 }
             }
             first = first.checked_add(rows).ok_or_else(|| {
@@ -256,13 +247,12 @@ impl Table {
         progress: &Progress,
     ) -> Result<Vec<RecordBatch>, StoreError> {
         let file = &self.files[stripe.file as usize];
-        let builder = self.open_file(file, true)?;
-        let metadata = Arc::clone(builder.metadata());
+        let open = self.open_file(file, true)?;
         let (mut first, mut groups, mut ranges, mut before): (u32, Vec<usize>, Vec<Range<usize>>, usize) =
             Default::default();
-        let of_stripe = stripe.groups(metadata.num_row_groups());
-        for group in 0..metadata.num_row_groups() {
-            let rows = metadata.row_group(group).num_rows().max(0) as u32;
+        let of_stripe = stripe.groups(open.groups());
+        for group in 0..open.groups() {
+            let rows = open.rows_of(group);
             let here = &own[own.partition_point(|r| r.1 < first)..own.partition_point(|r| r.1 < first + rows)];
             if of_stripe.contains(&group) && !here.is_empty() {
                 groups.push(group);
@@ -281,12 +271,13 @@ impl Table {
             return Ok(Vec::new());
         }
         let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), before);
-        let reader: ParquetRecordBatchReader = projected(builder, schema)
+        let reader = open
+            .reader(schema)?
             .with_row_groups(groups)
             .with_row_selection(selection)
             .with_batch_size(BATCH_ROWS)
             .build()
-            .map_err(StoreError::parquet(&file.path))?;
+            .map_err(open.wrong())?;
         let mut batches = Vec::new();
         for batch in reader {
             let batch = batch.and_then(|batch| shaped(&batch, schema));
@@ -340,11 +331,12 @@ impl Table {
         Ok(stripes)
     }
 
-    fn open_file(&self, file: &DataFile, pages: bool) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
+    fn open_file<'a>(&self, file: &'a DataFile, pages: bool) -> Result<Opened<'a>, StoreError> {
         let opened = File::open(&file.path).map_err(|error| self.gone(file, error))?;
         let policy = if pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
         let options = ArrowReaderOptions::new().with_offset_index_policy(policy);
-        ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options).map_err(StoreError::parquet(&file.path))
+        let metadata = ArrowReaderMetadata::load(&opened, options).map_err(StoreError::parquet(&file.path))?;
+        Ok(Opened { path: &file.path, file: opened, metadata })
     }
 
     fn gone(&self, file: &DataFile, error: std::io::Error) -> StoreError {
@@ -395,13 +387,49 @@ pub(super) struct Fetched {
     pub schema: SchemaRef,
 }
 
-/// Least and greatest event time of a row group, where its statistics say.
-fn span_of(metadata: &ParquetMetaData, group: usize) -> Option<(EventTime, EventTime)> {
-    let columns = metadata.row_group(group).columns();
-    let column = columns.iter().find(|column| column.column_path().string() == EVENT_TIME)?;
-    match column.statistics()? {
-        Statistics::Int64(bounds) => Some((*bounds.min_opt()?, *bounds.max_opt()?)),
-        _ => None,
+/// An open data file with its footer.
+struct Opened<'a> {
+    path: &'a Path,
+    file: File,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Opened<'_> {
+    fn groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
+    fn rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as u64
+    }
+
+    fn rows_of(&self, group: usize) -> u32 {
+        self.metadata.metadata().row_group(group).num_rows().max(0) as u32
+    }
+
+    /// Least and greatest event time of a row group, where its statistics say.
+    fn span_of(&self, group: usize) -> Option<(EventTime, EventTime)> {
+        let columns = self.metadata.metadata().row_group(group).columns();
+        let column = columns.iter().find(|column| column.column_path().string() == EVENT_TIME)?;
+        match column.statistics()? {
+            Statistics::Int64(bounds) => Some((*bounds.min_opt()?, *bounds.max_opt()?)),
+            _ => None,
+        }
+    }
+
+    /// A reader of those columns of `schema` that the file has.
+    fn reader(&self, schema: &SchemaRef) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
+        let file = self.file.try_clone().map_err(StoreError::io("open", self.path))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let fields = builder.schema().fields();
+        let roots: Vec<usize> =
+            (0..fields.len()).filter(|i| schema.column_with_name(fields[*i].name()).is_some()).collect();
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+        Ok(builder.with_projection(mask))
+    }
+
+    fn wrong(&self) -> impl FnOnce(ParquetError) -> StoreError {
+        StoreError::parquet(self.path)
     }
 }
 
@@ -412,18 +440,6 @@ fn times_of<'a>(batch: &'a RecordBatch, path: &Path) -> Result<&'a [EventTime], 
         what: path.display().to_string(),
         reason: format!("`{EVENT_TIME}` is not there, or is no {}", utc()),
     })
-}
-
-/// A reader of the columns of `schema` that a file has.
-fn projected(
-    builder: ParquetRecordBatchReaderBuilder<File>,
-    schema: &SchemaRef,
-) -> ParquetRecordBatchReaderBuilder<File> {
-    let fields = builder.schema().fields();
-    let roots: Vec<usize> =
-        (0..fields.len()).filter(|i| schema.column_with_name(fields[*i].name()).is_some()).collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-    builder.with_projection(mask)
 }
 
 /// A file's batch with the columns of `schema`: nulls where the file is older than a column.
