@@ -33,8 +33,7 @@ pub struct Underway {
     pub policy: Box<RolloutPlan>,
     /// How far.
     pub exposure: Exposure,
-    /// Changes of the exposure so far: rows of one stage had the same shares.
-    pub stage: u32,
+
 }
 
 /// What an order has done.
@@ -61,7 +60,7 @@ pub enum Effect {
 impl Underway {
     /// Begins with what the policy begins with.
     pub fn new(id: String, challenger: VersionRef, policy: Box<RolloutPlan>) -> Underway {
-        Underway { exposure: Exposure::first(&policy), stage: 0, id, challenger, policy }
+        Underway { exposure: Exposure::first(&policy), id, challenger, policy }
     }
 
     /// What rows of champion and challenger have in their column `route`.
@@ -113,10 +112,7 @@ impl Routes {
                 match (underway.exposure.end, action) {
                     (Some(End::Promoted), _) => self.rollout.take().map_or(Effect::None, |over| self.promote(over)),
                     (Some(End::RolledBack), _) => self.rollout.take().map_or(Effect::None, Effect::RolledBack),
-                    (None, Action::Step { .. }) => {
-                        underway.stage += 1;
-                        Effect::Stepped
-                    }
+                    (None, Action::Step { .. }) => Effect::Stepped,
                     (None, _) => Effect::Decisions,
                 }
             }

@@ -1,8 +1,8 @@
 //! Rows scored by two versions of a model: which version scores which row, and the scores back in the order of the rows.
 //!
-//! A row's **bucket** is one of [`BUCKETS`], by a hash of its key with a salt: all rows of a key have one bucket as long as
-//! the salt is the same, so assignment is *sticky*; a [`Share`] takes the lowest buckets, so a smaller share is *nested* in a
-//! larger one. Since a row's score depends on the row and its model alone, it does not matter which rows are scored with it.
+//! A row's **group** is a number below [`SHARE_ALL`], by a hash of its key with a salt: all rows of a key have one group as long
+//! as the salt is the same, so assignment is *sticky*; a share takes so many of the lowest groups, so a smaller share is
+//! *nested* in a larger one. Since a row's score depends on the row and its model alone, it does not matter which rows are scored with it.
 
 use std::time::{Duration, Instant};
 
@@ -12,38 +12,18 @@ use arrow::compute::{interleave, take};
 use super::error::ScoreError;
 use super::scorer::{Scorer, Scores};
 use crate::base::{hash_bytes, hash_u64};
-use crate::plan::model as plan;
-
-/// Buckets that keys are spread over.
-pub const BUCKETS: u32 = 1_000_000;
-
-/// A share of all keys: so many of the lowest [`BUCKETS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u32);
-
-impl Share {
-    /// The share that a plan writes.
-    pub fn of(share: plan::Share) -> Share {
-        Share(u32::from(share.min(plan::SHARE_ALL)) * (BUCKETS / u32::from(plan::SHARE_ALL)))
-    }
-
-    /// Whether a bucket is in the share.
-    #[inline]
-    pub fn has(self, bucket: u32) -> bool {
-        bucket < self.0
-    }
-}
+use crate::plan::model::{SHARE_ALL, Share};
 
 /// What a name, such as a rollout's, adds to the hash of a key.
 pub fn salt_of(name: &str) -> u64 {
     hash_bytes(name.as_bytes())
 }
 
-/// The bucket of a key, given by its hash. Part of saved state: it must be the same in every build.
+/// The group of a key, given by its hash. Part of saved state: it must be the same in every build.
 #[inline]
-pub fn bucket(salt: u64, key: u64) -> u32 {
+pub fn group(salt: u64, key: u64) -> u16 {
     // The high half of the product: an even spread without a division.
-    ((u128::from(hash_u64(key ^ salt)) * u128::from(BUCKETS)) >> 64) as u32
+    ((u128::from(hash_u64(key ^ salt)) * u128::from(SHARE_ALL)) >> 64) as u16
 }
 
 /// How a batch is scored.
@@ -57,10 +37,8 @@ pub enum Way<'a> {
     Split {
         /// The challenger's share.
         share: Share,
-        /// See [`salt_of`].
-        salt: u64,
-        /// Hashes of the rows' keys.
-        keys: &'a [u64],
+        /// The [groups](group) of the rows' keys.
+        groups: &'a [u16],
     },
 }
 
@@ -96,12 +74,12 @@ impl Pair {
             let (scores, took) = timed(champion, columns)?;
             return Ok(Routed { scores, challenger: None, shadow: None, took: [took, Duration::ZERO] });
         };
-        let Way::Split { share, salt, keys } = way else {
+        let Way::Split { share, groups } = way else {
             let (scores, first) = timed(champion, columns)?;
             let (shadow, second) = timed(challenger, columns)?;
             return Ok(Routed { scores, challenger: None, shadow: Some(shadow), took: [first, second] });
         };
-        let arms: Vec<bool> = keys.iter().map(|key| share.has(bucket(salt, *key))).collect();
+        let arms: Vec<bool> = groups.iter().map(|group| *group < share).collect();
         let routed = arms.iter().filter(|challenger| **challenger).count();
         if routed == 0 || routed == arms.len() {
             let scorer = if routed == 0 { champion } else { challenger };
@@ -173,32 +151,32 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_pinned() {
+    fn groups_are_pinned() {
         // Who is in which share of a rollout that goes on over a restart depends on these.
         assert_eq!(salt_of("fraud/7"), PINNED.0);
-        assert_eq!([bucket(PINNED.0, 0), bucket(PINNED.0, u64::MAX)], PINNED.1);
+        assert_eq!([group(PINNED.0, 0), group(PINNED.0, u64::MAX)], PINNED.1);
     }
 
-    const PINNED: (u64, [u32; 2]) = (0, [0, 0]);
+    const PINNED: (u64, [u16; 2]) = (0, [0, 0]);
 
     #[test]
     fn shares_have_their_sizes() {
         let salt = salt_of("a rollout");
         let keys = 200_000u64;
-        for part in [0, 1, 100, 500, 2_500, 5_000, plan::SHARE_ALL] {
-            let (share, of_all) = (Share::of(part), f64::from(part) / f64::from(plan::SHARE_ALL));
-            let inside = (0..keys).filter(|key| share.has(bucket(salt, hash_u64(*key)))).count() as f64;
+        for share in [0, 1, 100, 500, 2_500, 5_000, SHARE_ALL] {
+            let of_all = f64::from(share) / f64::from(SHARE_ALL);
+            let inside = (0..keys).filter(|key| group(salt, hash_u64(*key)) < share).count() as f64;
             let expected = keys as f64 * of_all;
             let sd = (expected * (1.0 - of_all)).sqrt();
-            assert!((inside - expected).abs() <= 4.0 * sd, "{part}: {inside} of {keys}");
+            assert!((inside - expected).abs() <= 4.0 * sd, "{share}: {inside} of {keys}");
         }
     }
 
     /// The arms of one salt say nothing of those of another: of those in 20 % of the one, 20 % are in that of the other.
     #[test]
     fn rollouts_are_assigned_independently() {
-        let (share, keys) = (Share::of(2_000), 200_000u64);
-        let arm = |salt: &str, key: u64| share.has(bucket(salt_of(salt), hash_u64(key)));
+        let (share, keys) = (2_000, 200_000u64);
+        let arm = |salt: &str, key: u64| group(salt_of(salt), hash_u64(key)) < share;
         let both = (0..keys).filter(|key| arm("fraud/1", *key) && arm("fraud/2", *key)).count() as f64;
         assert!((both - 8_000.0).abs() < 4.0 * (8_000.0f64 * 0.96).sqrt(), "{both} of {keys} are in both");
     }
@@ -209,11 +187,11 @@ mod tests {
         /// Sticky and nested: a key's arm depends on salt, key and share alone, and who is in a share is in every larger one.
         #[test]
         fn assignment_is_sticky_and_nested(salt in any::<u64>(), keys in prop::collection::vec(any::<u64>(), 1..200),
-                                           mut shares in prop::collection::vec(0..=plan::SHARE_ALL, 2..5)) {
+                                           mut shares in prop::collection::vec(0..=SHARE_ALL, 2..5)) {
             shares.sort_unstable();
             for key in &keys {
                 let inside: Vec<bool> =
-                    shares.iter().map(|share| Share::of(*share).has(bucket(salt, *key))).collect();
+                    shares.iter().map(|share| group(salt, *key) < *share).collect();
                 prop_assert!(inside.is_sorted(), "{inside:?} at {shares:?}");
             }
         }
@@ -224,7 +202,7 @@ mod tests {
         fn routed_scores_are_those_of_their_versions(
             values in prop::collection::vec(prop::array::uniform8(prop_oneof![9 => -3.0..3.0f64, 1 => Just(f64::NAN)]), 1..60),
             keys in prop::collection::vec(any::<u64>(), 60),
-            share in prop_oneof![Just(0), Just(plan::SHARE_ALL), 0..=plan::SHARE_ALL],
+            share in prop_oneof![Just(0), Just(SHARE_ALL), 0..=SHARE_ALL],
             cut in 0usize..60,
         ) {
             let (first, second) = (bound(MODELS.0), bound(MODELS.1));
@@ -236,17 +214,17 @@ mod tests {
             let columns: Vec<ArrayRef> = (0..8)
                 .map(|c| Arc::new(Float64Array::from_iter_values(values.iter().map(|row| row[c]))) as ArrayRef)
                 .collect();
-            let (salt, share) = (salt_of("x"), Share::of(share));
+            let groups: Vec<u16> = keys.iter().map(|key| group(salt_of("x"), *key)).collect();
             let cut = cut.min(values.len());
             for (from, length) in [(0, cut), (cut, values.len() - cut)] {
                 let part: Vec<ArrayRef> = columns.iter().map(|column| column.slice(from, length)).collect();
-                let keys = &keys[from..from + length];
-                let split = pair.score(&part, Way::Split { share, salt, keys }).unwrap();
+                let groups = &groups[from..from + length];
+                let split = pair.score(&part, Way::Split { share, groups }).unwrap();
                 let shadow = pair.score(&part, Way::Shadow).unwrap();
                 for row in 0..length {
                     let one: Vec<ArrayRef> = part.iter().map(|column| column.slice(row, 1)).collect();
                     let by: Vec<Scores> = alone.iter_mut().map(|scorer| scorer.score(&one).unwrap()).collect();
-                    let arm = usize::from(share.has(bucket(salt, keys[row])));
+                    let arm = usize::from(groups[row] < share);
                     let bits = |scores: &Scores, row: usize| {
                         let column = scores.columns[0].as_primitive::<Float32Type>();
                         column.is_valid(row).then(|| column.value(row).to_bits())

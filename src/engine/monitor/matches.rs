@@ -104,20 +104,22 @@ pub fn match_schema(plan: &Plan, monitor: &MonitorPlan) -> SchemaRef {
     fields.push(Field::new("label", DataType::Float64, false));
     fields.extend((0..monitor.segments.len()).map(|i| Field::new(format!("segment_{i}"), DataType::Utf8, false)));
     let carried = carried(plan, monitor).len();
-    fields.extend((0..carried).map(|i| match i.checked_sub(1) {
-        None => Field::new("arm", DataType::Float64, false),
-        Some(i) => Field::new(format!("shadow_{i}"), DataType::Float64, false),
+    fields.extend((0..carried).map(|i| match i {
+        0 => Field::new("arm", DataType::Float64, false),
+        1 => Field::new("group", DataType::Float64, false),
+        _ => Field::new(format!("shadow_{}", i - 2), DataType::Float64, false),
     }));
     Arc::new(Schema::new(fields))
 }
 
-/// Columns of scored rows that go with a prediction until its label comes, for the rollout of the model's versions: its arm,
-/// and the challenger's outputs where it was in shadow. They are kept behind the prediction's own outputs.
+/// Columns of scored rows that go with a prediction until its label comes, for the rollout of the model's versions: which version
+/// made it, the group of its key, and the challenger's outputs where it was in shadow. They are kept behind the prediction's own outputs.
 fn carried(plan: &Plan, monitor: &MonitorPlan) -> Vec<String> {
     if !rollout::is_rolled_out(plan, monitor.model) {
         return Vec::new();
     }
-    std::iter::once(rollout::ARM.to_owned()).chain(monitor.prediction.iter().map(|o| rollout::shadow_of(o))).collect()
+    let fixed = [rollout::ARM, rollout::GROUP].map(str::to_owned).into_iter();
+    fixed.chain(monitor.prediction.iter().map(|output| rollout::shadow_of(output))).collect()
 }
 
 /// Hands statistics what is theirs: the prediction's own outputs.

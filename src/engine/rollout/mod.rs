@@ -27,16 +27,19 @@ pub use self::steering::Steering;
 pub use self::versions::Versions;
 
 use self::pilot::Deed;
+use super::EngineError;
+use super::checkpoint::Checkpoints;
 use crate::ingest::aligned::Cut;
 use crate::plan::model::{Plan, RolloutPlan};
 use crate::rollout::order::{Do, Order};
+use crate::rollout::routes::Routes;
 use crate::telemetry::Histogram;
 
 /// Engine column of scored rows: how a row came to its version.
 pub const ROUTE: &str = "_route";
 /// Engine column of scored rows: the version that scored in shadow.
 pub const SHADOW_VERSION: &str = "_shadow_version";
-/// Engine column of scored rows: which rollout, stage and version, as [`tally::Arm`] says.
+/// Engine column of scored rows: which rollout and version, as [`tally::Assigned`] says.
 pub const ARM: &str = "_arm";
 /// Engine column of scored rows: which of the groups, into which keys are divided, the row's key is in.
 pub const GROUP: &str = "_group";
@@ -55,7 +58,7 @@ pub fn is_shadow(column: &str) -> bool {
 
 /// How challengers of a model come in; nothing where none do.
 pub fn policy(plan: &Plan, model: usize) -> Option<&RolloutPlan> {
-    plan.models[model].rollout.as_deref()
+    plan.rollouts.iter().find(|(of, _)| *of == model).map(|(_, policy)| policy)
 }
 
 /// Whether versions of a model are rolled out.
@@ -100,6 +103,20 @@ pub fn columns(outputs: &[(String, DataType)]) -> Vec<(String, String, DataType)
     let fixed = fixed.map(|(name, engine)| (name.to_owned(), engine.to_owned(), DataType::Utf8));
     let shadow = outputs.iter().map(|(name, ty)| (format!("shadow_{name}"), shadow_of(name), ty.clone()));
     fixed.into_iter().chain(shadow).collect()
+}
+
+/// The routes of a model as they were saved, if they were.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn saved_routes(checkpoints: &Checkpoints, name: &str) -> Result<Option<Routes>, EngineError> {
+    let mut saved = None;
+    checkpoints.restore_alike(name, |bytes| {
+        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
+        saved = Some(serde_json::from_slice(bytes).map_err(damaged)?);
+        Ok(())
+    })?;
+    Ok(saved)
 }
 
 /// Bounds of the time that a version takes for a batch, in seconds.

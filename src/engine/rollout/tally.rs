@@ -3,40 +3,33 @@
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ops::Batch;
-use crate::rollout::stat::moments::Moments;
+use crate::rollout::ScoreMoments;
 
-/// Which version scored a row of which stage of which rollout, as one number: so it goes with a prediction until its label
-/// comes. 0 is no rollout; else the rollout's number times [`Arm::STAGES`] and the stage, negative for the champion.
+/// Which version scored a row of which rollout, as one number: so it goes with a prediction until its label comes. 0 is no
+/// rollout; else the rollout's number, negative for the champion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arm {
+pub struct Assigned {
     /// Number of the rollout, from 1.
     pub serial: u32,
-    /// Its stage; later ones than fit count as the last.
-    pub stage: u32,
     /// Whether the challenger scored.
     pub challenger: bool,
 }
 
-impl Arm {
-    /// Stages that are told apart.
-    pub const STAGES: u32 = 4_096;
-
-    /// As a number. Integers below 2^53 are exact.
+impl Assigned {
+    /// As a number.
     pub fn code(self) -> f64 {
-        let stage = self.stage.min(Self::STAGES - 1);
-        let code = f64::from(self.serial) * f64::from(Self::STAGES) + f64::from(stage);
-        if self.challenger { code } else { -code }
+        if self.challenger { f64::from(self.serial) } else { -f64::from(self.serial) }
     }
 
     /// From a number; nothing of rows outside rollouts.
-    pub fn of(code: f64) -> Option<Arm> {
-        let whole = code.abs() as u64;
-        let serial = u32::try_from(whole / u64::from(Self::STAGES)).ok()?;
-        let stage = (whole % u64::from(Self::STAGES)) as u32;
-        (serial > 0).then_some(Arm { serial, stage, challenger: code > 0.0 })
+    pub fn of(code: f64) -> Option<Assigned> {
+        // What is no number becomes 0.
+        let serial = code.abs() as u32;
+        (serial > 0).then_some(Assigned { serial, challenger: code > 0.0 })
     }
 }
 
@@ -47,8 +40,9 @@ pub struct Tally {
     pub serial: u32,
     /// Of champion and challenger.
     pub arms: [ArmTally; 2],
-    /// Keys that this worker had not seen in this stage, by hash, and whether they are the challenger's.
-    pub keys: Vec<(u64, bool)>,
+    /// Rows by group, where rows are assigned by a column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<u16, u64>,
 }
 
 /// What was routed to one version.
@@ -59,7 +53,7 @@ pub struct ArmTally {
     /// Rows that it could not score.
     pub errors: u64,
     /// Scores.
-    pub scores: Moments,
+    pub scores: ScoreMoments,
 }
 
 impl Tally {
@@ -71,7 +65,7 @@ impl Tally {
             arm.errors += other.errors;
             arm.scores.merge(&other.scores);
         }
-        self.keys.extend(other.keys);
+        other.groups.into_iter().for_each(|(group, rows)| *self.groups.entry(group).or_default() += rows);
     }
 
     /// As a row of one text.
@@ -91,9 +85,6 @@ impl Tally {
                 sum.add(serde_json::from_str(text).map_err(|error| error.to_string())?);
             }
         }
-        // Workers come in any order.
-        sum.keys.sort_unstable();
-        sum.keys.dedup();
         Ok(sum)
     }
 }
@@ -105,22 +96,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arms_come_back(serial in 1u32.., stage in 0..Arm::STAGES, challenger in any::<bool>()) {
-            let arm = Arm { serial, stage, challenger };
-            prop_assert_eq!(Arm::of(arm.code()), Some(arm));
+        fn assignments_come_back(serial in 1u32.., challenger in any::<bool>()) {
+            let assigned = Assigned { serial, challenger };
+            prop_assert_eq!(Assigned::of(assigned.code()), Some(assigned));
         }
 
         /// The sum does not depend on who had which rows, nor on the order.
         #[test]
-        fn tallies_add_up_however_rows_are_spread(rows in prop::collection::vec((0usize..3, any::<bool>(), -1e3..1e3f64, 0u64..20), 0..50)) {
+        fn tallies_add_up_however_rows_are_spread(rows in prop::collection::vec((0usize..3, any::<bool>(), -1e3..1e3f64, 0u16..20), 0..50)) {
             let mut workers = vec![Tally::default(); 3];
             let mut alone = Tally::default();
-            for (worker, challenger, score, key) in rows {
+            for (worker, challenger, score, group) in rows {
                 for tally in [&mut workers[worker], &mut alone] {
                     let arm = &mut tally.arms[usize::from(challenger)];
                     arm.rows += 1;
                     arm.scores.add(score, 1);
-                    tally.keys.push((key, challenger));
+                    *tally.groups.entry(group).or_default() += 1;
                 }
             }
             let batches = |tallies: &[Tally]| tallies.iter().map(|t| t.batch().expect("JSON")).collect::<Vec<_>>();
@@ -133,6 +124,6 @@ mod tests {
 
     #[test]
     fn rows_outside_rollouts_have_no_arm() {
-        assert_eq!([Arm::of(0.0), Arm::of(f64::NAN), Arm::of(-12.0)], [None; 3]);
+        assert_eq!([Assigned::of(0.0), Assigned::of(-0.0), Assigned::of(f64::NAN)], [None; 3]);
     }
 }
