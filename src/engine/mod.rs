@@ -15,6 +15,7 @@ mod figures;
 mod finish;
 mod graph;
 mod letters;
+mod models;
 mod monitor;
 pub mod observe;
 mod offline_sink;
@@ -39,7 +40,7 @@ mod topic_sink;
 mod topics;
 mod upkeep;
 
-pub use check::{check, load, load_text};
+pub use check::{check, load, load_text, load_with_state};
 pub use error::EngineError;
 pub use figures::{CheckpointSummary, RecoverySummary};
 pub use observe::Observer;

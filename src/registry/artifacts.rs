@@ -15,13 +15,13 @@ pub(super) const FOLDER: &str = "artifacts";
 
 /// Artifacts of a registry.
 pub(super) struct Artifacts {
-    pub store: Store,
+    store: Store,
     /// The folder itself where the registry is a directory; else where copies are kept.
-    pub here: Here,
+    here: Here,
 }
 
 /// Where artifacts are files of this machine.
-pub(super) enum Here {
+enum Here {
     /// They lie there.
     Folder(PathBuf),
     /// They are copied there.
@@ -29,6 +29,14 @@ pub(super) enum Here {
 }
 
 impl Artifacts {
+    pub fn of(store: Store, uri: &str, cache: PathBuf) -> Artifacts {
+        let here = match super::local(uri) {
+            Some(path) => Here::Folder(std::path::absolute(&path).unwrap_or(path).join(FOLDER)),
+            None => Here::Cache(cache),
+        };
+        Artifacts { store, here }
+    }
+
     /// Keeps bytes, if they are not kept already; a damaged copy of them is mended.
     pub fn put(&self, content: &Content) -> Result<Artifact, RegistryError> {
         let read;
@@ -64,8 +72,8 @@ impl Artifacts {
             }
             Here::Cache(folder) => {
                 let path = folder.join(hash);
-                if fs::read(&path).is_ok_and(|bytes| sha256(&bytes) == hash) {
-                    return Ok(path);
+                if let Some(copy) = copy(folder, hash) {
+                    return Ok(copy);
                 }
                 let bytes = self.check(hash, self.store.read(&name(hash))?)?;
                 write(&path, &bytes).map_err(|error| RegistryError::Store {
@@ -99,6 +107,12 @@ pub(super) fn cache() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     caches.unwrap_or_else(std::env::temp_dir).join("tidemill").join("models")
+}
+
+/// A copy that is there, and whole.
+pub(super) fn copy(cache: &Path, hash: &str) -> Option<PathBuf> {
+    let path = cache.join(hash);
+    fs::read(&path).is_ok_and(|bytes| sha256(&bytes) == hash).then_some(path)
 }
 
 /// SHA-256 in hex.

@@ -21,7 +21,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use artifacts::{Artifacts, Here};
+use artifacts::Artifacts;
 use catalogue::Catalogue;
 
 pub use crate::base::{ModelRef, Selector};
@@ -81,13 +81,27 @@ impl Registry {
     /// As for `open`.
     pub fn open_with(uri: &str, cache: PathBuf) -> Result<Registry, RegistryError> {
         let store = Store::open(uri)?;
-        let here = match local(uri) {
-            Some(path) => Here::Folder(std::path::absolute(&path).unwrap_or(path).join(artifacts::FOLDER)),
-            None => Here::Cache(cache),
-        };
+        let artifacts = Artifacts::of(store.clone(), uri, cache);
         let catalogue = log::load(&store)?;
-        let artifacts = Artifacts { store: store.clone(), here };
         Ok(Registry { store, artifacts, catalogue: Mutex::new(catalogue) })
+    }
+
+    /// A file of this machine that holds the artifact of this hash, as [`artifact`](Self::artifact) gives it, without reading
+    /// anything else of the registry; nothing at all where there is a copy.
+    ///
+    /// # Errors
+    /// As for `artifact`.
+    pub fn fetch(uri: &str, hash: &str) -> Result<PathBuf, RegistryError> {
+        match local(uri) {
+            Some(path) if !path.is_dir() => return Err(RegistryError::Absent { place: uri.to_owned() }),
+            Some(_) => {}
+            None => {
+                if let Some(copy) = artifacts::copy(&artifacts::cache(), hash) {
+                    return Ok(copy);
+                }
+            }
+        }
+        Artifacts::of(Store::open(uri)?, uri, artifacts::cache()).path(hash)
     }
 
     /// Directory or address, for messages.
