@@ -4,7 +4,7 @@
 //! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models, the
 //! topics and the online store. Updates of views over other streams come the same way into the view's operator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -184,21 +184,27 @@ impl Resources {
 
 /// Loads a model and binds it to its feature set.
 pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bound>, EngineError> {
-    let loaded = Model::load(&model.path)?;
-    if let Some(registered) = model.registered.as_ref().filter(|registered| registered.hash != loaded.hash()) {
+    let bound = bind_file(plan, model, &model.path)?;
+    let hash = bound.model().hash();
+    if let Some(registered) = model.registered.as_ref().filter(|registered| registered.hash != hash) {
         return Err(EngineError::Plan(format!(
-            "model `{}`: {} is not the file that was registered as version {}: its hash is {}, and was {}",
+            "model `{}`: {} is not the file that was registered as version {}: its hash is {hash}, and was {}",
             model.name,
             model.path.display(),
             registered.number,
-            loaded.hash(),
             registered.hash
         )));
     }
+    Ok(bound)
+}
+
+/// Loads a file and binds it to the feature set of a model.
+pub fn bind_file(plan: &Plan, model: &crate::plan::model::ModelPlan, path: &Path) -> Result<Arc<Bound>, EngineError> {
+    let loaded = Model::load(path)?;
     let columns = &plan.sets[model.inputs].columns;
     let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
     loaded.bind(&columns, &model.outputs).map_err(|problems| {
-        EngineError::Plan(format!("model `{}` ({}): {}", model.name, model.path.display(), problems.join("; ")))
+        EngineError::Plan(format!("model `{}` ({}): {}", model.name, path.display(), problems.join("; ")))
     })
 }
 
@@ -322,7 +328,9 @@ impl<'s> Graph<'_, 's> {
         let told = alerts
             .into_iter()
             .flat_map(|Alerts { rows, topics }| std::iter::once(rows).chain(topics.into_iter().map(|(_, rows)| rows)));
-        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told).chain(decided) {
+        for rows in
+            ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told).chain(decided)
+        {
             self.follow(rows);
         }
         if let Some(offline) = &plan.offline {

@@ -33,7 +33,7 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Do {
-    /// The champion of a job that begins is this version.
+    /// The job's file names this version: with it a job begins.
     Pin {
         /// The version.
         champion: VersionRef,
@@ -73,6 +73,7 @@ impl Order {
         match (self.entry.filter(|_| !matches!(self.action, Do::Pin { .. })), self.seq, &self.action) {
             (Some(entry), ..) => format!("{model}/entry/{entry}"),
             (None, Some(seq), _) => format!("{model}/{}/{seq}", self.id),
+            (None, None, Do::Pin { champion }) => format!("{model}/pin/{}", champion.hash),
             (None, None, Do::Act(Action::Guard { what, .. })) => format!("{model}/{}/{}", self.id, what.name()),
             (None, None, action) => format!("{model}/{}/{}", self.id, action.name()),
         }
@@ -115,10 +116,16 @@ mod tests {
             action,
         };
         for (order, key) in [
-            (order(Some(7), None, Do::Pin { champion: version(1) }), "fraud/7/pin"),
+            (
+                order(Some(7), None, Do::Pin { champion: version(1) }),
+                "fraud/pin/0000000000000000000000000000000000000000000000000000000000000001",
+            ),
             (order(Some(8), None, Do::Switch { to: version(2) }), "fraud/entry/8"),
             (order(None, Some(3), Do::Act(Action::Step { share: 500 })), "fraud/7/3"),
-            (order(None, None, Do::Act(Action::Guard { what: Guarded::LatencyP99Ms, value: 12.5 })), "fraud/7/latency_p99_ms"),
+            (
+                order(None, None, Do::Act(Action::Guard { what: Guarded::LatencyP99Ms, value: 12.5 })),
+                "fraud/7/latency_p99_ms",
+            ),
             (order(None, None, Do::Act(Action::Hold)), "fraud/7/hold"),
         ] {
             let text = order.encode().expect("it is JSON");
@@ -128,7 +135,10 @@ mod tests {
         // What a tick log holds is for ever.
         let written = r#"{"rollout":{"model":"fraud","id":"7","seq":3,"do":{"step":{"share":500}}}}"#;
         let order = Order::decode(written).expect("it is a command");
-        assert_eq!((order.action.clone(), order.encode().expect("it is JSON")), (Do::Act(Action::Step { share: 500 }), written.to_owned()));
+        assert_eq!(
+            (order.action.clone(), order.encode().expect("it is JSON")),
+            (Do::Act(Action::Step { share: 500 }), written.to_owned())
+        );
         assert!(Order::decode(r#"{"rollout":{"model":"fraud","do":"dance"}}"#).is_err());
     }
 }

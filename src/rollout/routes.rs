@@ -14,6 +14,8 @@ use crate::plan::model::{RolloutPlan, Strategy};
 pub struct Routes {
     /// The version that scores what nobody else does; none until one was [pinned](Do::Pin).
     pub champion: Option<VersionRef>,
+    /// The version that the job's file named when the champion was pinned.
+    pub first: Option<VersionRef>,
     /// Rollouts so far.
     pub serial: u32,
     /// The last entry of the registry's history that was followed.
@@ -33,7 +35,6 @@ pub struct Underway {
     pub policy: Box<RolloutPlan>,
     /// How far.
     pub exposure: Exposure,
-
 }
 
 /// What an order has done.
@@ -78,12 +79,16 @@ impl Routes {
     /// Carries out an order.
     pub fn apply(&mut self, order: &Order) -> Effect {
         if let Do::Pin { champion } = &order.action {
-            if self.champion.is_some() {
+            if self.first.as_ref() == Some(champion) {
                 return Effect::None;
             }
-            self.champion = Some(champion.clone());
+            self.first = Some(champion.clone());
             self.entry = self.entry.max(order.entry.unwrap_or(0));
-            return Effect::Pinned;
+            return match self.champion.replace(champion.clone()) {
+                None => Effect::Pinned,
+                // Another version in the job's file is a change of the job.
+                was => Effect::Switched(was, self.rollout.take()),
+            };
         }
         if let Some(entry) = order.entry {
             if entry <= self.entry {
@@ -164,7 +169,7 @@ mod tests {
         })
     }
 
-    fn version(number: u32) -> VersionRef {
+    fn version(number: u64) -> VersionRef {
         VersionRef { number, hash: format!("{number:064x}") }
     }
 
@@ -172,7 +177,7 @@ mod tests {
         Order { model: "m".into(), id: id.into(), seq: None, entry, by: String::new(), why: String::new(), action }
     }
 
-    fn begin(id: &str, number: u32, entry: u64) -> Order {
+    fn begin(id: &str, number: u64, entry: u64) -> Order {
         let policy = policy(10, Strategy::Canary { steps: vec![500, 10_000], hold: 10 });
         order(id, Some(entry), Do::Act(Action::Begin { challenger: version(number), policy }))
     }
@@ -187,14 +192,16 @@ mod tests {
     fn from_shadow_to_promotion() {
         let mut routes = pinned();
         assert_eq!(routes.apply(&begin("5", 2, 5)), Effect::Began(None));
-        assert_eq!(routes.rollout.as_ref().map(|r| (r.exposure.shadow, r.names())), Some((true, ["champion", "champion"])));
-        assert_eq!(routes.apply(&order("5", None, Do::Act(Action::Step { share: 500 }))), Effect::Stepped);
         assert_eq!(
-            routes.rollout.as_ref().map(|r| (r.exposure.share, r.names())),
-            Some((500, ["champion", "canary"]))
+            routes.rollout.as_ref().map(|r| (r.exposure.shadow, r.names())),
+            Some((true, ["champion", "champion"]))
         );
+        assert_eq!(routes.apply(&order("5", None, Do::Act(Action::Step { share: 500 }))), Effect::Stepped);
+        assert_eq!(routes.rollout.as_ref().map(|r| (r.exposure.share, r.names())), Some((500, ["champion", "canary"])));
         assert_eq!(routes.apply(&order("5", None, Do::Act(Action::Hold))), Effect::Decisions);
-        assert!(matches!(routes.apply(&order("5", None, Do::Act(Action::Promote))), Effect::Promoted(_, Some(was)) if was == version(1)));
+        assert!(
+            matches!(routes.apply(&order("5", None, Do::Act(Action::Promote))), Effect::Promoted(_, Some(was)) if was == version(1))
+        );
         assert_eq!((routes.champion.clone(), routes.rollout.clone(), routes.serial), (Some(version(2)), None, 1));
         // What comes for a rollout that is over changes nothing.
         for late in [Action::Step { share: 1 }, Action::Promote, Action::Hold] {
@@ -212,9 +219,27 @@ mod tests {
         assert_eq!(routes.apply(&begin("6", 2, 6)), Effect::None);
         assert_eq!(routes.apply(&begin("7", 2, 7)), Effect::None, "the same challenger again");
         assert!(matches!(routes.apply(&begin("8", 3, 8)), Effect::Began(Some(over)) if over.id == "6"));
-        assert_eq!(routes.apply(&order("6", None, Do::Act(Action::Promote))), Effect::None, "a decision of a rollout that was replaced");
-        assert!(matches!(routes.apply(&order("", Some(9), Do::Act(Action::RollBack { why: "by hand".into() }))), Effect::RolledBack(over) if over.id == "8"));
+        assert_eq!(
+            routes.apply(&order("6", None, Do::Act(Action::Promote))),
+            Effect::None,
+            "a decision of a rollout that was replaced"
+        );
+        assert!(
+            matches!(routes.apply(&order("", Some(9), Do::Act(Action::RollBack { why: "by hand".into() }))), Effect::RolledBack(over) if over.id == "8")
+        );
         assert_eq!((routes.champion, routes.serial, routes.entry), (Some(version(1)), 2, 9));
+    }
+
+    #[test]
+    fn another_version_in_the_jobs_file() {
+        let mut routes = pinned();
+        routes.apply(&begin("5", 2, 5));
+        routes.apply(&order("5", None, Do::Act(Action::Promote)));
+        assert_eq!(routes.apply(&order("", Some(4), Do::Pin { champion: version(1) })), Effect::None, "a restart");
+        assert_eq!(routes.champion, Some(version(2)));
+        let pin = order("", Some(4), Do::Pin { champion: version(3) });
+        assert_eq!(routes.apply(&pin), Effect::Switched(Some(version(2)), None));
+        assert_eq!((routes.champion, routes.entry), (Some(version(3)), 5));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::{interleave, take};
 
 use super::error::ScoreError;
@@ -134,7 +134,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Float64Array};
+    use arrow::array::{Array, AsArray, Float64Array};
     use arrow::datatypes::{DataType, Float32Type};
     use proptest::prelude::*;
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
+use arrow::array::{AsArray, Float64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int8Type, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
@@ -212,7 +212,7 @@ impl ControlCore {
             // Also one that comes too late: its number is used.
             controller.command(action, order.seq, share_from(&self.shared.plan.order, info));
         }
-        let name = order.action.name();
+        let (name, mut switched) = (order.action.name(), false);
         let mut note = |core: &ControlCore, action: &str, what: What, of: &Underway, seq: Option<u64>, why: &str| {
             let stands = core.controller.as_ref().filter(|controller| controller.id() == of.id);
             let (phase, share) = match &what {
@@ -240,7 +240,9 @@ impl ControlCore {
             Effect::None | Effect::Pinned => return,
             Effect::Began(over) => {
                 let replaced = "another challenger has taken its place";
-                over.iter().for_each(|o| note(self, "roll_back", What::RolledBack { challenger: o.challenger.number }, o, None, replaced));
+                over.iter().for_each(|o| {
+                    note(self, "roll_back", What::RolledBack { challenger: o.challenger.number }, o, None, replaced)
+                });
                 self.controller = None;
                 if let Some(begun) = self.routes.rollout.clone() {
                     self.begin(info);
@@ -263,8 +265,27 @@ impl ControlCore {
             }
             Effect::Switched(_, over) => {
                 let ended = "somebody has chosen another champion";
-                over.iter().for_each(|o| note(self, "roll_back", What::RolledBack { challenger: o.challenger.number }, o, None, ended));
+                over.iter().for_each(|o| {
+                    note(self, "roll_back", What::RolledBack { challenger: o.challenger.number }, o, None, ended)
+                });
+                switched = true;
             }
+        }
+        if switched {
+            // The registry, or the job's file, has said so.
+            done.push(Done {
+                at: info.now,
+                id: String::new(),
+                seq: None,
+                action: "switch".to_owned(),
+                phase: String::new(),
+                champion: self.shown(self.routes.champion.as_ref()),
+                challenger: String::new(),
+                share: 0,
+                figures: Figures::default(),
+                by: if order.by.is_empty() { "the job's file".to_owned() } else { order.by.clone() },
+                why: order.why.clone(),
+            });
         }
         if self.routes.rollout.is_none() {
             (self.controller, self.decided) = (None, None);

@@ -136,7 +136,8 @@ pub struct Done {
 
 /// Rows of the table, in the order given.
 pub fn decision_batch(model: &str, done: &[Done], tick: Tick, job_version: u32) -> Result<RecordBatch, String> {
-    let text = |of: &dyn Fn(&Done) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(done.iter().map(of))) };
+    let text =
+        |of: &dyn Fn(&Done) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(done.iter().map(of))) };
     let float = |of: &dyn Fn(&Figures) -> Option<f64>| -> ArrayRef {
         Arc::new(Float64Array::from_iter(done.iter().map(|done| of(&done.figures))))
     };

@@ -26,7 +26,7 @@ pub use self::pilot::Pilot;
 pub use self::steering::Steering;
 pub use self::versions::Versions;
 
-use self::pilot::Deed;
+use self::pilot::{Deed, own as own_prefix};
 use super::EngineError;
 use super::checkpoint::Checkpoints;
 use crate::ingest::aligned::Cut;
@@ -43,6 +43,9 @@ pub const SHADOW_VERSION: &str = "_shadow_version";
 pub const ARM: &str = "_arm";
 /// Engine column of scored rows: which of the groups, into which keys are divided, the row's key is in.
 pub const GROUP: &str = "_group";
+
+/// Ticks are wanted this often while a version may come in and the input is silent: an order waits for the next.
+pub const BEAT: Duration = Duration::from_secs(1);
 
 const SHADOW: &str = "_shadow_";
 
@@ -170,6 +173,8 @@ pub struct Rollouts {
     /// What the registry is to be told, in order.
     deeds: Mutex<Vec<Deed>>,
     meters: Mutex<Meters>,
+    /// Latency that is guarded, by model.
+    watched: Mutex<BTreeMap<usize, (String, String, f64)>>,
 }
 
 impl Rollouts {
@@ -182,6 +187,7 @@ impl Rollouts {
             followed: Mutex::default(),
             deeds: Mutex::default(),
             meters: Mutex::default(),
+            watched: Mutex::default(),
         }
     }
 
@@ -228,7 +234,11 @@ impl Rollouts {
     /// The meters of a model's versions.
     pub fn meters(&self, model: usize) -> Vec<(String, Arc<VersionMeter>)> {
         let meters = lock(&self.meters);
-        meters.iter().filter(|((of, _), _)| *of == model).map(|((_, v), meter)| (v.clone(), Arc::clone(meter))).collect()
+        meters
+            .iter()
+            .filter(|((of, _), _)| *of == model)
+            .map(|((_, v), meter)| (v.clone(), Arc::clone(meter)))
+            .collect()
     }
 }
 

@@ -24,7 +24,8 @@ pub struct Versions {
 impl Versions {
     /// `first` are the versions that the job's file names.
     pub fn new(plan: &Arc<Plan>, first: &[Arc<Bound>]) -> Versions {
-        let by_hash = first.iter().enumerate().map(|(m, bound)| ((m, bound.model().hash().to_owned()), Arc::clone(bound)));
+        let by_hash =
+            first.iter().enumerate().map(|(m, bound)| ((m, bound.model().hash().to_owned()), Arc::clone(bound)));
         Versions {
             plan: Arc::clone(plan),
             first: first.to_vec(),
