@@ -84,6 +84,7 @@ struct Decided {
 struct Saved {
     routes: Routes,
     decided: Option<Decided>,
+    waiting: Vec<Done>,
     deeds: Vec<Deed>,
 }
 
@@ -96,6 +97,8 @@ struct ControlCore {
     routes: Routes,
     controller: Option<Controller>,
     decided: Option<Decided>,
+    /// What was done before the job's clock went.
+    waiting: Vec<Done>,
     saver: Option<Saver>,
     /// Whether this is the worker that decides.
     first: bool,
@@ -115,6 +118,7 @@ impl ControlCore {
             routes: Routes::default(),
             controller: None,
             decided: None,
+            waiting: Vec::new(),
             saver: shared.checkpoints.operator(worker, &name),
             first: worker == 0,
         };
@@ -134,9 +138,9 @@ impl ControlCore {
         let (length, rest) = bytes.split_first_chunk().ok_or_else(short)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
         let (saved, controller) = rest.split_at_checked(length).ok_or_else(short)?;
-        let Saved { routes, decided, deeds } =
+        let Saved { routes, decided, waiting, deeds } =
             serde_json::from_slice(saved).map_err(|error| damaged(error.to_string()))?;
-        (self.routes, self.decided) = (routes, decided);
+        (self.routes, self.decided, self.waiting) = (routes, decided, waiting);
         self.controller = match controller {
             [] => None,
             bytes => Some(Controller::decode(bytes).map_err(|error| damaged(error.to_string()))?),
@@ -148,7 +152,8 @@ impl ControlCore {
 
     fn export(&self) -> Result<Vec<u8>, EngineError> {
         let deeds = self.shared.rollouts.untold(&self.name());
-        let saved = Saved { routes: self.routes.clone(), decided: self.decided.clone(), deeds };
+        let (routes, decided, waiting) = (self.routes.clone(), self.decided.clone(), self.waiting.clone());
+        let saved = Saved { routes, decided, waiting, deeds };
         let saved = serde_json::to_vec(&saved).map_err(|error| EngineError::defect(error.to_string()))?;
         let mut bytes = (saved.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(&saved);
@@ -177,7 +182,7 @@ impl ControlCore {
             }
             return Ok(None);
         }
-        let mut done = Vec::new();
+        let mut done = std::mem::take(&mut self.waiting);
         for text in commands_of(commands) {
             let order = Order::decode(text).map_err(EngineError::Plan)?;
             if order.model == self.name() {
@@ -186,6 +191,10 @@ impl ControlCore {
         }
         self.observe(info, tallies, matches)?;
         self.decide(info);
+        if info.now == EventTime::MIN {
+            self.waiting = std::mem::take(&mut done);
+        }
+        done.iter_mut().filter(|done| done.at == EventTime::MIN).for_each(|done| done.at = info.now);
         if info.epoch_end
             && let Some(saver) = &self.saver
         {
@@ -197,7 +206,7 @@ impl ControlCore {
             return Ok(None);
         }
         let version = self.shared.plan.version;
-        decision_batch(&self.name(), &done, info.tick, version).map(Some).map_err(EngineError::defect)
+        decision_batch(&self.name(), &done, version).map(Some).map_err(EngineError::defect)
     }
 
     /// Carries out a command: the decider's part of it.
@@ -222,6 +231,7 @@ impl ControlCore {
             };
             let row = Done {
                 at: info.now,
+                tick: info.tick,
                 id: of.id.clone(),
                 seq,
                 action: action.to_owned(),
@@ -275,6 +285,7 @@ impl ControlCore {
             // The registry, or the job's file, has said so.
             done.push(Done {
                 at: info.now,
+                tick: info.tick,
                 id: String::new(),
                 seq: None,
                 action: "switch".to_owned(),

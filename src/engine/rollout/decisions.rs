@@ -108,10 +108,12 @@ impl Figures {
 }
 
 /// Something that was done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// The job's clock.
     pub at: EventTime,
+    /// The tick from which on it holds.
+    pub tick: Tick,
     /// The rollout.
     pub id: String,
     /// Number of the decision in its rollout; none of what was done by hand.
@@ -135,7 +137,7 @@ pub struct Done {
 }
 
 /// Rows of the table, in the order given.
-pub fn decision_batch(model: &str, done: &[Done], tick: Tick, job_version: u32) -> Result<RecordBatch, String> {
+pub fn decision_batch(model: &str, done: &[Done], job_version: u32) -> Result<RecordBatch, String> {
     let text =
         |of: &dyn Fn(&Done) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(done.iter().map(of))) };
     let float = |of: &dyn Fn(&Figures) -> Option<f64>| -> ArrayRef {
@@ -151,7 +153,7 @@ pub fn decision_batch(model: &str, done: &[Done], tick: Tick, job_version: u32) 
         Arc::new(Date32Array::from_iter_values(
             done.iter().map(|done| i32::try_from(done.at.div_euclid(DAY)).unwrap_or(0)),
         )),
-        Arc::new(Int64Array::from_value(tick.cast_signed(), done.len())),
+        Arc::new(Int64Array::from_iter_values(done.iter().map(|done| done.tick.cast_signed()))),
         same(&source),
         Arc::new(Int32Array::from_value(0, done.len())),
         Arc::new(Int64Array::from_iter_values((0..done.len()).map(|n| n as i64))),
