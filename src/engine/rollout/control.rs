@@ -27,11 +27,11 @@ use super::{control_name, is_rolled_out, policy};
 use crate::base::{EventTime, Tick, failpoint};
 use crate::ops::control::TickInfo;
 use crate::ops::{Batch, ords, times};
-use crate::plan::model::{Order as RowOrder, SHARE_ALL};
+use crate::plan::model::Order as RowOrder;
 use crate::rollout::loss::loss;
 use crate::rollout::order::{Do, Order};
 use crate::rollout::routes::{Effect, Routes, Underway};
-use crate::rollout::{Arm, Controller, Outcome, VersionRef};
+use crate::rollout::{Arm, Controller, Outcome, Phase, VersionRef};
 use crate::state::Mode;
 
 /// Attaches the controllers of all models whose versions are rolled out. `tallies` and `matches` are by model. Returns what was
@@ -223,11 +223,10 @@ impl ControlCore {
         }
         let (name, mut switched) = (order.action.name(), false);
         let mut note = |core: &ControlCore, action: &str, what: What, of: &Underway, seq: Option<u64>, why: &str| {
-            let stands = core.controller.as_ref().filter(|controller| controller.id() == of.id);
-            let (phase, share) = match &what {
-                What::Promoted { .. } => ("promoted", SHARE_ALL),
-                What::RolledBack { .. } => ("rolled_back", 0),
-                What::Noted => stands.map_or(("", of.exposure.share), |c| (c.state().name(), c.state().share())),
+            let phase = match &what {
+                What::Promoted { .. } => Phase::Promoted,
+                What::RolledBack { .. } => Phase::RolledBack,
+                What::Noted => of.phase(),
             };
             let row = Done {
                 at: info.now,
@@ -235,10 +234,10 @@ impl ControlCore {
                 id: of.id.clone(),
                 seq,
                 action: action.to_owned(),
-                phase: phase.to_owned(),
+                phase: phase.name().to_owned(),
                 champion: core.shown(core.routes.champion.as_ref()),
                 challenger: core.shown(Some(&of.challenger)),
-                share,
+                share: phase.share(),
                 figures: if action == "begin" { Figures::default() } else { figures },
                 by: if order.by.is_empty() { "controller".to_owned() } else { order.by.clone() },
                 why: why.to_owned(),
