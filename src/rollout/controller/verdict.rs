@@ -8,6 +8,7 @@ pub(super) struct Evidence {
     interval: Option<(f64, f64)>,
     /// Whether there are enough rows to decide by it.
     enough: bool,
+    paired: bool,
 }
 
 impl Evidence {
@@ -34,7 +35,7 @@ impl Controller {
         let difference = difference?;
         let interval = difference.interval(&self.sequence(paired));
         let enough = difference.rows.iter().all(|rows| *rows >= self.policy.min_rows.cast_signed());
-        Some(Evidence { difference, interval, enough })
+        Some(Evidence { difference, interval, enough, paired })
     }
 
     /// Of rows in shadow.
@@ -151,7 +152,7 @@ impl Controller {
     fn told(&self, evidence: &Evidence) -> String {
         let Difference { lift, losses: [champion, challenger], rows, .. } = &evidence.difference;
         let of = match rows {
-            [pairs, other] if pairs == other => format!("{pairs} rows"),
+            [pairs, _] if evidence.paired => format!("{pairs} rows"),
             [champion, challenger] => format!("{champion} and {challenger} rows"),
         };
         let interval = match evidence.interval {
