@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod demo;
+mod experiments;
 mod failure;
 mod features;
 mod generate;
@@ -70,6 +71,9 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// Comparisons of model versions: plan them, and see what rollouts have found.
+    #[command(subcommand)]
+    Experiments(experiments::ExperimentsCommand),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -106,6 +110,7 @@ impl Cli {
             Command::Report(args) => report::run(args),
             Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
+            Command::Experiments(command) => experiments::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

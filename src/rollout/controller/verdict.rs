@@ -48,11 +48,15 @@ impl Controller {
         self.evidence(two_sample(self.strata.iter().map(|stratum| &stratum.losses)), false)
     }
 
-    /// All numbers, and what hurts a guard.
-    pub(super) fn look(&self) -> (Numbers, Option<String>) {
+    /// What the guards see, and what hurts one.
+    pub(super) fn guards(&self) -> (Seen, Option<String>) {
         let routed: Vec<(Share, &Routed)> =
             self.strata.iter().map(|stratum| (stratum.share, &stratum.routed)).collect();
-        let (guards, hurt) = look(&routed, self.latency, &self.policy);
+        look(&routed, self.latency, &self.policy)
+    }
+
+    /// All numbers.
+    pub(super) fn numbers_with(&self, guards: Seen) -> Numbers {
         let mut numbers = Numbers { guards, ..Numbers::default() };
         for stratum in &self.strata {
             for arm in 0..2 {
@@ -74,7 +78,7 @@ impl Controller {
             numbers.p_value = difference.p_value(&self.sequence(paired), self.policy.margin);
             numbers.losses = difference.losses.map(Some);
         }
-        (numbers, hurt)
+        numbers
     }
 
     pub(super) fn verdict(&self, now: EventTime, hurt: Option<String>) -> Option<(Action, String)> {
