@@ -11,6 +11,7 @@ pub mod end_to_end_kafka;
 pub mod labels;
 pub mod online;
 pub mod recovery;
+pub mod rollouts;
 pub mod score;
 mod score_models;
 pub mod w1_data;
