@@ -362,7 +362,8 @@ impl Job {
         let outbox = outbox_name(&instance, generation);
         let versions = Versions::new(plan, &publication.resources.models);
         let rollouts = Rollouts::new(versions, options.replay.is_none());
-        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, rollouts, watchers);
+        let outbox = (outbox, rollouts);
+        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
         // Set once, here.
         let _ = reports.set(Arc::downgrade(&shared));
         if let Some(telemetry) = &options.telemetry {

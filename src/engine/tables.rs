@@ -9,9 +9,9 @@ use crate::ingest::dead_letter_schema;
 use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
+use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::rollout::record::TABLE as ROLLOUTS;
 use crate::rollout::record_schema;
-use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::store::StoreError;
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
 

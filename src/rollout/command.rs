@@ -14,11 +14,6 @@ pub struct VersionRef {
 }
 
 /// What is to be done.
-    #[serde(rename = "do")]
-    pub action: Action,
-}
-
-/// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {

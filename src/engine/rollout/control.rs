@@ -29,8 +29,8 @@ use crate::ops::{Batch, ords, times};
 use crate::plan::model::Order as RowOrder;
 use crate::rollout::loss::loss;
 use crate::rollout::order::{Do, Order};
-use crate::rollout::routes::{Effect, Routes, Underway};
 use crate::rollout::record::Figures;
+use crate::rollout::routes::{Effect, Routes, Underway};
 use crate::rollout::{Arm, Controller, Outcome, Phase, Record, VersionRef, record_batch};
 use crate::state::Mode;
 
