@@ -246,6 +246,7 @@ fn models_are_registered_shown_and_moved() {
     assert!(first["changes"].as_array().expect("a list").contains(&"metric auc: 0.86 → 0.87".into()), "{first}");
     assert_eq!(place.models(&promote).well().json()["entry"], first["entry"], "it is done once");
     place.models(&["show", "fraud@challenger"]).fails(2, &["has no alias `challenger`"]);
+    place.models(&["hold", "fraud"]).fails(2, &["has no challenger"]);
     place.models(&["rollback", "fraud"]).well().prints(&["champion of fraud: version 2 → 1"]);
     place.models(&["rollback", "fraud"]).fails(1, &["has been at no other version than 1"]);
     place.models(&["alias", "fraud", "stable", "--version", "champion"]).well().prints(&["stable of fraud: version 1"]);
@@ -256,6 +257,15 @@ fn models_are_registered_shown_and_moved() {
     assert_eq!(history.as_array().expect("entries").len(), 7);
     assert_eq!(history[2]["event"]["alias_moved"]["to"], 2);
     place.models(&["history", "fraud", "--last", "2"]).well().prints(&["stable taken from 1"]);
+
+    place.models(&["alias", "fraud", "challenger", "--version", "latest"]).well();
+    place.models(&["hold", "fraud", "--why", "a holiday"]).well().prints(&["fraud version 2 are asked to hold"]);
+    let request = place.models(&["history", "fraud", "--last", "1", "--json"]).well().json();
+    assert_eq!(
+        (&request[0]["numbers"]["do"], &request[0]["event"]["noted"]["kind"]),
+        (&"hold".into(), &"request".into())
+    );
+    place.models(&["resume", "fraud"]).well().prints(&["asked to resume"]);
 
     // A model that takes something else is no champion of the same jobs.
     let other = "tests/golden/models/tree_regressor.onnx";
