@@ -30,6 +30,7 @@ pub mod prove;
 mod publish;
 mod read_ahead;
 mod recovery;
+pub mod rollout;
 mod run;
 mod shared;
 mod source;

@@ -20,6 +20,7 @@ use super::offsets::Offsets;
 use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
+use super::rollout::{self, Pilot, Rollouts, Versions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
@@ -195,7 +196,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let mut aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
     let meters = Meters::new(&plan, options.workers.max(1), &options);
     meters.watch_topics(aligned.topic_watches());
-    if let Some(beat) = meters.beat() {
+    let beats = meters.beat().into_iter().chain(rollout::wanted(&plan).then_some(rollout::BEAT));
+    if let Some(beat) = beats.filter(|_| options.replay.is_none()).min() {
         aligned.beat_every(beat);
     }
     let takeover = Takeover { began, recovery, resumed };
@@ -204,6 +206,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
     let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
+    let pilot = Pilot::start(&shared)?;
     let started = Instant::now();
     let workers = options.workers.max(1);
     let outcome = work(&shared, resources, workers, aligned);
@@ -211,6 +214,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     shared.checkpoints.close();
     coordinator.finish();
     drop(upkeep);
+    drop(pilot);
     outcome?;
     if let Some(error) = shared.take_failure() {
         return Err(error);
@@ -364,6 +368,9 @@ impl Job {
         });
         let watchers = (meters, observer, options.stop.clone(), options.tap.clone(), options.alter.clone());
         let outbox = outbox_name(&instance, generation);
+        let versions = Versions::new(plan, &publication.resources.models);
+        let rollouts = Rollouts::new(versions, options.replay.is_none());
+        let outbox = (outbox, rollouts);
         let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
         // Set once, here.
         let _ = reports.set(Arc::downgrade(&shared));

@@ -4,11 +4,14 @@ use arrow::datatypes::{DataType, TimeUnit};
 
 use super::chain::{Chain, update_schema, value_fields};
 use super::monitor::alerts;
+use super::rollout;
 use crate::ingest::dead_letter_schema;
 use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
+use crate::rollout::record::TABLE as ROLLOUTS;
+use crate::rollout::record_schema;
 use crate::store::StoreError;
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
 use crate::store::pit::LABEL_TABLE_COLUMNS;
@@ -34,6 +37,8 @@ pub enum Origin {
     Statistics(StatKind),
     /// Alerts of all monitors, in the form of their table.
     Alerts,
+    /// What was decided about versions of all models, in the form of its table.
+    Rollouts,
 }
 
 /// One offline table.
@@ -53,7 +58,9 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let labels = plan.labels.iter().map(|l| label_table(&plan.models[l.model].name));
     let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
     let alerts = alerts::wanted(plan).then(|| TABLE.to_owned());
-    views.chain(sets).chain(models).chain(labels).chain(stats).chain(alerts).chain(dead_letter_tables(plan)).collect()
+    let rollouts = rollout::wanted(plan).then(|| ROLLOUTS.to_owned());
+    let watched = stats.chain(alerts).chain(rollouts);
+    views.chain(sets).chain(models).chain(labels).chain(watched).chain(dead_letter_tables(plan)).collect()
 }
 
 /// Name of the table of a model's labels.
@@ -98,6 +105,16 @@ pub fn alerts_spec() -> Result<TableSpec, StoreError> {
     let schema = alert_schema();
     let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
     TableSpec::new(TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
+/// The table of decisions about versions.
+///
+/// # Errors
+/// Never, short of a defect: its columns are fixed.
+pub fn rollouts_spec() -> Result<TableSpec, StoreError> {
+    let schema = record_schema();
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(ROLLOUTS, columns.map(|f| named(f.name(), f.data_type())), &[])
 }
 
 /// Whether the plan wants this table.
@@ -164,6 +181,9 @@ pub fn tables_of(
                 let mut columns = columns.clone();
                 columns.extend(MODEL_COLUMNS.map(|name| named(name, &DataType::Utf8)));
                 columns.extend(outputs[model].iter().map(|(name, ty)| named(name, ty)));
+                if rollout::is_rolled_out(plan, model) {
+                    columns.extend(rollout::columns(&outputs[model]));
+                }
                 add(format!("predictions/{}", model_plan.name), columns, &entity, Origin::Model(model))?;
             }
         }
@@ -178,6 +198,9 @@ pub fn tables_of(
     }
     for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
         tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });
+    }
+    if rollout::wanted(plan) && wanted(ROLLOUTS) {
+        tables.push(Table { spec: rollouts_spec()?, origin: Origin::Rollouts });
     }
     if alerts::wanted(plan) && wanted(TABLE) {
         tables.push(Table { spec: alerts_spec()?, origin: Origin::Alerts });

@@ -64,6 +64,8 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Label declarations.
     pub labels: Vec<LabelPlan>,
+    /// How challengers of models come in, by model.
+    pub rollouts: Vec<(usize, RolloutPlan)>,
     /// What is watched of the models.
     pub monitors: Vec<MonitorPlan>,
     /// Who is told of their alerts; nobody where there are none.

@@ -37,6 +37,7 @@ mod redis_job;
 mod redis_store;
 mod registry;
 mod report;
+mod rollout;
 mod savepoint;
 mod score_matrix;
 mod support;
