@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod monitor;
 pub mod ops;
 pub mod plan;
+pub mod registry;
 pub mod report;
 pub mod rollout;
 pub mod score;

@@ -146,6 +146,19 @@ impl Checkpoints {
         loaded.entries(name).filter(|(slot, _)| own(slot)).try_for_each(|(slot, bytes)| import(slot, bytes))
     }
 
+    /// Hands all saved entries of `name` to `import`, on whatever worker, oldest first: of state that all workers have alike.
+    ///
+    /// # Errors
+    /// What `import` says.
+    pub fn restore_alike(
+        &self,
+        name: &str,
+        mut import: impl FnMut(&[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loaded.map_or(Ok(()), |loaded| loaded.entries(name).try_for_each(|(_, bytes)| import(bytes)))
+    }
+
     /// Notes that a worker has built its graph; after the last one what was loaded is let go of.
     pub fn built(&self) {
         if self.building.fetch_sub(1, Ordering::AcqRel) == 1 {

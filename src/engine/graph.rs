@@ -4,7 +4,7 @@
 //! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models, the
 //! topics and the online store. Updates of views over other streams come the same way into the view's operator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -25,6 +25,7 @@ use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
+use super::rollout;
 use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
@@ -183,11 +184,27 @@ impl Resources {
 
 /// Loads a model and binds it to its feature set.
 pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bound>, EngineError> {
-    let loaded = Model::load(&model.path)?;
+    let bound = bind_file(plan, model, &model.path)?;
+    let hash = bound.model().hash();
+    if let Some(registered) = model.registered.as_ref().filter(|registered| registered.hash != hash) {
+        return Err(EngineError::Plan(format!(
+            "model `{}`: {} is not the file that was registered as version {}: its hash is {hash}, and was {}",
+            model.name,
+            model.path.display(),
+            registered.number,
+            registered.hash
+        )));
+    }
+    Ok(bound)
+}
+
+/// Loads a file and binds it to the feature set of a model.
+pub fn bind_file(plan: &Plan, model: &crate::plan::model::ModelPlan, path: &Path) -> Result<Arc<Bound>, EngineError> {
+    let loaded = Model::load(path)?;
     let columns = &plan.sets[model.inputs].columns;
     let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
     loaded.bind(&columns, &model.outputs).map_err(|problems| {
-        EngineError::Plan(format!("model `{}` ({}): {}", model.name, model.path.display(), problems.join("; ")))
+        EngineError::Plan(format!("model `{}` ({}): {}", model.name, path.display(), problems.join("; ")))
     })
 }
 
@@ -202,8 +219,9 @@ pub fn build(worker: &mut Worker, shared: Arc<Shared>, resources: Arc<Resources>
     worker.dataflow_named::<Tick, _, _>("job", |scope| {
         let flow = Probe::new();
         let done = Probe::new();
-        let Sources { rows, dead, control } = sources(scope, Arc::clone(&shared), reader, flow.clone());
-        let graph = Graph { scope, shared: &shared, resources: &resources, rows, control, flow: &flow, done: &done };
+        let Sources { rows, dead, control, commands } = sources(scope, Arc::clone(&shared), reader, flow.clone());
+        let (shared, resources) = (&shared, &resources);
+        let graph = Graph { scope, shared, resources, rows, control, commands, flow: &flow, done: &done };
         graph.build(dead);
         Built { done }
     })
@@ -215,6 +233,7 @@ struct Graph<'a, 's> {
     resources: &'a Arc<Resources>,
     rows: Vec<Rows<'s>>,
     control: Control<'s>,
+    commands: Rows<'s>,
     flow: &'a Probe<Tick>,
     done: &'a Probe<Tick>,
 }
@@ -232,23 +251,20 @@ impl<'s> Graph<'_, 's> {
             let end = self.chain(chain, &joined, &mut seen, &mut side_rows, &mut online);
             ends.push(self.tapped(end));
         }
-        let mut scored = Vec::new();
+        let (mut scored, mut routed) = (Vec::new(), Vec::new());
         for (model, bound) in self.resources.models.iter().enumerate() {
             let set = plan.models[model].inputs;
             let chain =
                 self.resources.chains.iter().position(|c| c.sets.contains(&set)).expect("every set has a chain");
-            let (rows, dead) = finish::score(
-                self.scope,
-                self.control.clone(),
-                ends[chain].clone(),
-                Arc::clone(self.shared),
-                model,
-                bound,
-            );
-            scored.push(rows);
-            turned_away.push(dead);
+            let (control, rows) = (self.control.clone(), ends[chain].clone());
+            let commands = rollout::is_routed(plan, model).then(|| self.commands.clone());
+            let out = finish::score(self.scope, control, rows, commands, Arc::clone(self.shared), model, bound);
+            scored.push(out.rows);
+            turned_away.push(out.dead);
+            routed.push(out.tallies);
         }
-        let statistics = self.monitors(&scored, &dead);
+        let (statistics, matches) = self.monitors(&scored, &dead);
+        let decided = rollout::controllers(self.scope, self.shared, &self.control, &self.commands, routed, matches);
         let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
@@ -262,6 +278,7 @@ impl<'s> Graph<'_, 's> {
                     let rows = statistics.iter().filter(|s| s.monitor == *monitor).map(|s| s.rows.clone());
                     Some(self.scope.concatenate(rows.collect::<Vec<_>>()))
                 }
+                TopicOrigin::Table(Origin::Rollouts) => decided.clone(),
                 TopicOrigin::Table(Origin::Alerts) => alerts.as_ref().map(|alerts| alerts.rows.clone()),
                 TopicOrigin::Alerts(receiver) => {
                     let name = &plan.receivers[*receiver].name;
@@ -290,9 +307,10 @@ impl<'s> Graph<'_, 's> {
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
                 Origin::Statistics(kind) => of_kind(*kind),
                 Origin::Alerts => alerts.as_ref().map(|alerts| alerts.rows.clone()),
+                Origin::Rollouts => decided.clone(),
             };
             if let Some(rows) = rows {
-                let ready_made = matches!(origin, Origin::Statistics(_) | Origin::Alerts);
+                let ready_made = matches!(origin, Origin::Statistics(_) | Origin::Alerts | Origin::Rollouts);
                 sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made });
             }
         }
@@ -310,7 +328,9 @@ impl<'s> Graph<'_, 's> {
         let told = alerts
             .into_iter()
             .flat_map(|Alerts { rows, topics }| std::iter::once(rows).chain(topics.into_iter().map(|(_, rows)| rows)));
-        for rows in ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told) {
+        for rows in
+            ends.into_iter().chain(scored).chain(statistics.into_iter().map(|s| s.rows)).chain(told).chain(decided)
+        {
             self.follow(rows);
         }
         if let Some(offline) = &plan.offline {
@@ -442,9 +462,10 @@ impl<'s> Graph<'_, 's> {
         }
     }
 
-    /// The monitors of the models' scored rows.
-    fn monitors(&self, scored: &[Rows<'s>], dead: &[Rows<'s>]) -> Vec<Statistics<'s>> {
+    /// The monitors of the models' scored rows: their statistics, and by model the rows that labels have come for.
+    fn monitors(&self, scored: &[Rows<'s>], dead: &[Rows<'s>]) -> (Vec<Statistics<'s>>, Vec<Option<Rows<'s>>>) {
         let mut statistics = Vec::new();
+        let mut matches = vec![None; scored.len()];
         let letters = tables::dead_letter_tables(&self.shared.plan).iter().position(|t| t == tables::DEAD_LETTERS);
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
             let labels = monitor.labels.map(|labels| {
@@ -456,10 +477,13 @@ impl<'s> Graph<'_, 's> {
             let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
             let Watches { rows, labels: watched } = &self.resources.watches[index];
             let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
-            statistics.extend(monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched));
+            let (told, labelled) =
+                monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched);
+            statistics.extend(told);
+            matches[monitor.model] = labelled;
         }
         telemetry::publish(self.scope, self.shared, &self.control, &statistics);
-        statistics
+        (statistics, matches)
     }
 
     /// Shows the rows at the end of a chain to those who see or alter them, if there is anybody.

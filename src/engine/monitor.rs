@@ -15,6 +15,7 @@ use std::sync::Arc;
 use timely::dataflow::Scope;
 
 use self::matches::Matched;
+use super::rollout;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows};
 use crate::base::Tick;
@@ -49,7 +50,7 @@ pub struct Watched<'a, 's> {
 }
 
 /// Attaches a monitor to the scored rows of its model, and the rows of its labels' source, where it has labels, on the
-/// worker of their id and in the plan's order.
+/// worker of their id and in the plan's order. Beside the statistics it returns the stream of matches, where there are labels.
 pub fn monitor<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
@@ -58,15 +59,18 @@ pub fn monitor<'s>(
     scored: Rows<'s>,
     labels: Option<Port<'s>>,
     watched: Watched<'_, 's>,
-) -> Vec<Statistics<'s>> {
+) -> (Vec<Statistics<'s>>, Option<Rows<'s>>) {
     let mut statistics = Vec::new();
+    let mut labelled = None;
     statistics.extend(operation::operation(scope, shared, control, monitor));
     // What labels say of predictions: read by whatever compares the two. Whoever reads the stream of matches says so here:
     // else it has no rows.
-    let read = !shared.plan.monitors[monitor].detectors.is_empty() || watched.labels.is_some();
+    let rolled_out = rollout::is_rolled_out(&shared.plan, shared.plan.monitors[monitor].model);
+    let read = !shared.plan.monitors[monitor].detectors.is_empty() || watched.labels.is_some() || rolled_out;
     let matched =
         labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, read, scored.clone(), labels));
     if let Some(Matched { rows, ripe }) = matched {
+        labelled = Some(rows.clone());
         let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
         statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
         if let Some(watch) = watched.labels {
@@ -80,7 +84,7 @@ pub fn monitor<'s>(
     if let Some(watch) = watched.watch {
         statistics.extend(drift::drift(scope, shared, control, monitor, watch, scored, watched.dead));
     }
-    statistics
+    (statistics, labelled)
 }
 
 #[cfg(test)]

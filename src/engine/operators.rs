@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::chain::Chain;
 use super::monitor;
 use super::monitor::{drift, label_drift};
+use super::rollout;
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -125,6 +126,7 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
             all.insert(monitor::detect::name(plan, described), monitor::detect::meaning(plan, described));
         }
     }
+    all.extend(rollout::operators(plan));
     if monitor::alerts::wanted(plan) {
         all.insert(monitor::alerts::NAME.to_owned(), monitor::alerts::MEANING.to_owned());
     }

@@ -20,10 +20,11 @@ use super::offsets::Offsets;
 use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
+use super::rollout::{self, Pilot, Rollouts, Versions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
-use super::{online_redis, online_sink, operators};
+use super::{models, online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
@@ -163,7 +164,8 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 /// Runs `plan`; notes in `claim` what was taken over, and under which number.
 fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
-    let plan = Arc::new(plan);
+    let tell = |text: &str| options.notice.iter().for_each(|notice| notice(text));
+    let plan = Arc::new(models::pinned(plan, options.state_dir.as_ref().or(options.replay.as_ref()), &tell)?);
     abort_on_panic_in_workers();
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
@@ -172,6 +174,10 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
+    if let Some(dir) = &options.state_dir {
+        // Before the first tick, and by nobody who has not taken the state over.
+        models::Pins::of(&plan).write(dir)?;
+    }
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
         // Numbers of claims grow with the order in which the state was taken over.
@@ -189,7 +195,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let mut aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
     let meters = Meters::new(&plan, options.workers.max(1), &options);
     meters.watch_topics(aligned.topic_watches());
-    if let Some(beat) = meters.beat() {
+    let beats = meters.beat().into_iter().chain(rollout::wanted(&plan).then_some(rollout::BEAT));
+    if let Some(beat) = beats.filter(|_| options.replay.is_none()).min() {
         aligned.beat_every(beat);
     }
     let takeover = Takeover { began, recovery, resumed };
@@ -198,6 +205,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
     let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
+    let pilot = Pilot::start(&shared)?;
     let started = Instant::now();
     let workers = options.workers.max(1);
     let outcome = work(&shared, resources, workers, aligned);
@@ -205,6 +213,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     shared.checkpoints.close();
     coordinator.finish();
     drop(upkeep);
+    drop(pilot);
     outcome?;
     if let Some(error) = shared.take_failure() {
         return Err(error);
@@ -351,7 +360,9 @@ impl Job {
         });
         let watchers = (meters, observer, options.stop.clone(), options.tap.clone(), options.alter.clone());
         let outbox = outbox_name(&instance, generation);
-        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
+        let versions = Versions::new(plan, &publication.resources.models);
+        let rollouts = Rollouts::new(versions, options.replay.is_none());
+        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, rollouts, watchers);
         // Set once, here.
         let _ = reports.set(Arc::downgrade(&shared));
         if let Some(telemetry) = &options.telemetry {

@@ -12,6 +12,7 @@ use super::checkpoint::Checkpoints;
 use super::observe::Observer;
 use super::offsets::Offsets;
 use super::online_redis::Left;
+use super::rollout::Rollouts;
 use super::run::{Alter, Tap};
 use super::telemetry::Meters;
 use crate::base::{EventTime, Tick};
@@ -89,6 +90,8 @@ pub struct Shared {
     failure: Arc<Failure>,
     /// Names the outbox of this start beside the tables.
     pub outbox: String,
+    /// Versions of models that take each other's place.
+    pub rollouts: Rollouts,
     /// Checkpoints: where state is saved, and restored from.
     pub checkpoints: Checkpoints,
     /// Raw rows read.
@@ -138,6 +141,7 @@ impl Shared {
         checkpoints: Checkpoints,
         offsets: Offsets,
         outbox: String,
+        rollouts: Rollouts,
         (meters, observer, stop, tap, alter): Watchers,
     ) -> Arc<Self> {
         Arc::new(Shared {
@@ -153,6 +157,7 @@ impl Shared {
             tap,
             alter,
             failure,
+            rollouts,
             checkpoints,
             outbox,
             rows_read: AtomicU64::new(0),
@@ -264,6 +269,11 @@ impl Shared {
     /// How long ticks waited for the disk; none without a tick log.
     pub fn tick_log_delays(&self) -> Option<Delays> {
         self.tick_log.as_ref().and_then(|(_, durable)| durable.delays())
+    }
+
+    /// Whether the log of `tick` is on disk.
+    pub fn is_durable(&self, tick: Tick) -> bool {
+        self.tick_log.as_ref().is_none_or(|(_, durable)| durable.ticks() > tick)
     }
 
     /// Waits until the log of `tick` is on disk: nothing may leave the job before. False when the log has failed.

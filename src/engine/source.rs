@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
 use timely::container::NoopBuilder;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as Probe;
+use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::{Scope, Stream};
 
 use super::EngineError;
@@ -47,6 +50,8 @@ pub struct Sources<'s> {
     pub dead: Vec<Rows<'s>>,
     /// Tick records, on every worker.
     pub control: Control<'s>,
+    /// The commands of ticks that have any, on every worker, in the form of [`commands_of`].
+    pub commands: Rows<'s>,
 }
 
 /// Builds the source operator. Only the worker that is given `reader` sends.
@@ -68,6 +73,8 @@ pub fn sources<'s>(
     }
     let (output, control): (_, Stream<'s, Tick, Vec<TickInfo>>) = builder.new_output();
     let mut control_output = OutputBuilder::<Tick, NoopBuilder<Vec<TickInfo>>>::from(output);
+    let (output, commands): (_, Stream<'s, Tick, Vec<Vec<String>>>) = builder.new_output();
+    let mut commands_output = OutputBuilder::<Tick, NoopBuilder<Vec<Vec<String>>>>::from(output);
     let info = builder.operator_info();
     let saver = reader.as_ref().and_then(|_| shared.checkpoints.operator(scope.index(), READER_IDS));
     let started = reader.map(|reader| {
@@ -136,7 +143,8 @@ pub fn sources<'s>(
                     return false;
                 }
             };
-            let Read { cut, counts, whole } = read;
+            let Read { mut cut, counts, whole } = read;
+            shared.rollouts.steer(&mut cut);
             shared.note_cut(&cut, &counts);
             if let Err(error) = log(&shared, &cut) {
                 shared.fail(error);
@@ -148,7 +156,7 @@ pub fn sources<'s>(
                 capabilities = None;
                 return false;
             }
-            let Cut { info, offsets, batches, dead, .. } = *cut;
+            let Cut { info, offsets, commands, batches, dead, .. } = *cut;
             let last = info.last;
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
@@ -160,6 +168,10 @@ pub fn sources<'s>(
             }
             let control = count + dead_tables.len();
             control_output.activate().session_with_builder(&held[control]).give_container(&mut vec![info]);
+            if !commands.is_empty() {
+                let mut session = commands_output.activate();
+                session.session_with_builder(&held[control + 1]).give_container(&mut vec![commands]);
+            }
             if last {
                 capabilities = None;
                 return false;
@@ -172,7 +184,41 @@ pub fn sources<'s>(
         }
     });
     let dead = rows.split_off(count);
-    Sources { rows, dead, control: broadcast(control) }
+    Sources { rows, dead, control: broadcast(control), commands: as_rows(scope, commands.broadcast()) }
+}
+
+/// Commands as batches, so that whoever hears of them takes them as one more input.
+fn as_rows<'s>(scope: Scope<'s, Tick>, commands: Stream<'s, Tick, Vec<Vec<String>>>) -> Rows<'s> {
+    let mut builder = OperatorBuilder::new("commands".to_owned(), scope);
+    let mut input = builder.new_input(commands, Pipeline);
+    let (output, rows) = builder.new_output::<Batch>();
+    let mut output = OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output);
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |_frontiers| {
+            input.for_each(|time, commands| {
+                let capability = time.retain(0);
+                for commands in commands.drain(..) {
+                    let mut session = output.activate();
+                    session.session_with_builder(&capability).give_container(&mut Batch(command_rows(&commands)));
+                }
+            });
+        }
+    });
+    rows
+}
+
+/// Commands as rows of one column of texts.
+fn command_rows(commands: &[String]) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("command", DataType::Utf8, false)]));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(commands));
+    RecordBatch::try_new(schema, vec![texts]).expect("one column of texts is what the schema says")
+}
+
+/// The commands of a tick, in their order.
+pub fn commands_of(batches: &[Batch]) -> impl Iterator<Item = &str> {
+    let texts = batches.iter().filter_map(|Batch(batch)| batch.columns().first()?.as_string_opt::<i32>());
+    texts.flat_map(|texts| texts.iter().flatten())
 }
 
 /// Whether another epoch may be on its way.

@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 
 use super::chain::{Chain, update_schema, value_fields};
 use super::monitor::alerts;
+use super::rollout;
 use crate::ingest::dead_letter_schema;
 use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
@@ -31,6 +32,8 @@ pub enum Origin {
     Statistics(StatKind),
     /// Alerts of all monitors, in the form of their table.
     Alerts,
+    /// What was decided about versions of all models, in the form of its table.
+    Rollouts,
 }
 
 /// One offline table.
@@ -49,7 +52,9 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
     let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
     let alerts = alerts::wanted(plan).then(|| TABLE.to_owned());
-    views.chain(sets).chain(models).chain(stats).chain(alerts).chain(dead_letter_tables(plan)).collect()
+    let rollouts = rollout::wanted(plan).then(|| rollout::TABLE.to_owned());
+    let watched = stats.chain(alerts).chain(rollouts);
+    views.chain(sets).chain(models).chain(watched).chain(dead_letter_tables(plan)).collect()
 }
 
 /// Names of the dead-letter tables.
@@ -89,6 +94,16 @@ pub fn alerts_spec() -> Result<TableSpec, StoreError> {
     let schema = alert_schema();
     let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
     TableSpec::new(TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
+/// The table of decisions about versions.
+///
+/// # Errors
+/// Never, short of a defect: its columns are fixed.
+pub fn rollouts_spec() -> Result<TableSpec, StoreError> {
+    let schema = rollout::decision_schema();
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(rollout::TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
 }
 
 /// Whether the plan wants this table.
@@ -155,12 +170,18 @@ pub fn tables_of(
                 let mut columns = columns.clone();
                 columns.extend(MODEL_COLUMNS.map(|name| named(name, &DataType::Utf8)));
                 columns.extend(outputs[model].iter().map(|(name, ty)| named(name, ty)));
+                if rollout::is_rolled_out(plan, model) {
+                    columns.extend(rollout::columns(&outputs[model]));
+                }
                 add(format!("predictions/{}", model_plan.name), columns, &entity, Origin::Model(model))?;
             }
         }
     }
     for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
         tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });
+    }
+    if rollout::wanted(plan) && wanted(rollout::TABLE) {
+        tables.push(Table { spec: rollouts_spec()?, origin: Origin::Rollouts });
     }
     if alerts::wanted(plan) && wanted(TABLE) {
         tables.push(Table { spec: alerts_spec()?, origin: Origin::Alerts });

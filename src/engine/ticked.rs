@@ -46,6 +46,11 @@ impl<'s> Port<'s> {
     pub fn keyed(rows: Rows<'s>, key: Vec<usize>) -> Self {
         Port { rows, key: Some(key) }
     }
+
+    /// An input whose rows all go to the first worker.
+    pub fn first(rows: Rows<'s>) -> Self {
+        Port { rows, key: Some(Vec::new()) }
+    }
 }
 
 /// What has arrived for one tick.

@@ -7,13 +7,15 @@ use arrow::datatypes::DataType;
 use super::EngineError;
 use super::chain::Chain;
 use super::outbox::{OutboxGroup, Outboxes, Staging};
+use super::rollout;
 use super::run::TopicSummary;
 use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, alerts_spec, dead_letter_spec, statistics_spec, tables_of};
 use crate::ingest::Registry;
 use crate::monitor::StatKind;
 use crate::ops::key;
 use crate::plan::model::{Plan, TopicFormat, TopicPlan, TopicRows};
-use crate::store::offline::RowForm;
+use crate::store::StoreError;
+use crate::store::offline::{RowForm, TableSpec};
 use crate::store::topic::{Encoding, KeyEncoder, Publisher, RowEncoder, avro_schema};
 
 /// Where a topic's rows come from.
@@ -119,7 +121,10 @@ pub fn resolve(
         TopicRows::Table(name) => {
             let found = tables_of(plan, chains, outputs, &|table| table == name);
             match found.map_err(|e| ("topic", e.to_string()))?.pop() {
-                Some(table) => (TopicOrigin::Table(table.origin), table.spec),
+                Some(table) => {
+                    let spec = published(plan, table.origin, table.spec).map_err(|e| ("topic", e.to_string()))?;
+                    (TopicOrigin::Table(table.origin), spec)
+                }
                 None => return Err(("topic", format!("the job has no rows `{name}`"))),
             }
         }
@@ -161,6 +166,18 @@ pub fn resolve(
     Ok(Resolved { origin, form, encoder, key: KeyEncoder::new(key_columns), route, schema })
 }
 
+/// What of a table is published: not what a challenger says in shadow.
+fn published(plan: &Plan, origin: Origin, spec: TableSpec) -> Result<TableSpec, StoreError> {
+    match origin {
+        Origin::Model(model) if rollout::is_rolled_out(plan, model) => {
+            let columns = spec.columns().iter().filter(|column| !rollout::is_shadow(&column.engine));
+            let columns = columns.map(|c| (c.name.clone(), c.engine.clone(), c.data_type.clone()));
+            TableSpec::new(spec.name(), columns.collect::<Vec<_>>(), &[])
+        }
+        _ => Ok(spec),
+    }
+}
+
 /// Positions of columns in the engine's batches, when rows can be routed by all of them.
 fn route(
     plan: &Plan,
@@ -176,13 +193,16 @@ fn route(
             (chains.iter().find(|c| c.sets.contains(&set))?, Some(model))
         }
         // A view's own rows are on the worker of their entity.
-        Origin::SideView(_) | Origin::Statistics(_) | Origin::Alerts => return None,
+        Origin::SideView(_) | Origin::Statistics(_) | Origin::Alerts | Origin::Rollouts => return None,
     };
     let mut fields: Vec<(&str, &DataType)> =
         chain.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();
     if let Some(model) = model {
         fields.extend(MODEL_COLUMNS.map(|name| (name, &DataType::Utf8)));
         fields.extend(outputs[model].iter().map(|(name, data_type)| (name.as_str(), data_type)));
+        if rollout::is_rolled_out(plan, model) {
+            fields.push((rollout::ROUTE, &DataType::Utf8));
+        }
     }
     let position = |name: &String| fields.iter().position(|(n, t)| n == name && key::is_supported(t));
     names.iter().map(position).collect()

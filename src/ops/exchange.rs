@@ -23,7 +23,8 @@ pub type SlotPact = DistributorPact<Box<dyn FnOnce(usize) -> SlotDistributor>>;
 
 /// A pact that sends each row to the worker which owns the slot of its key, the values of `key_columns`.
 ///
-/// The columns' types must be [supported](key::is_supported); the plan sees to it.
+/// The columns' types must be [supported](key::is_supported); the plan sees to it. Without key columns all rows go to the first
+/// worker.
 pub fn by_slot(key_columns: Vec<usize>) -> SlotPact {
     DistributorPact(Box::new(move |workers| SlotDistributor::new(key_columns, workers)))
 }
@@ -85,6 +86,9 @@ impl SlotDistributor {
 
     /// What each worker gets of a batch.
     fn route(&mut self, rows: &RecordBatch) -> Vec<Option<Pick>> {
+        if self.key_columns.is_empty() {
+            return (0..self.pending.len()).map(|worker| (worker == 0).then_some(Pick::All)).collect();
+        }
         let columns: Vec<ArrayRef> = self.key_columns.iter().map(|c| ArrayRef::clone(rows.column(*c))).collect();
         self.hashes.clear();
         key::hashes(&columns, &mut self.hashes).expect("the plan has checked the types of entity keys");

@@ -1,6 +1,7 @@
 //! Whole files: the jobs that ship, bad files with every fault they have, the plan in words.
 
 mod alerts;
+mod rollout;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

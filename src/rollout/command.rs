@@ -1,4 +1,4 @@
-//! What changes a rollout: commands in the tick log, and what follows from them for the rows.
+//! What changes a rollout, and what follows from it for the rows.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,32 +11,6 @@ pub struct VersionRef {
     pub number: u64,
     /// Hash of the artifact's bytes.
     pub hash: String,
-}
-
-/// An entry of a tick's record. It takes effect for the rows that are scored in that tick and later.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Command {
-    /// Of a rollout.
-    Rollout(RolloutCommand),
-}
-
-/// A command to a rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RolloutCommand {
-    /// The model.
-    pub model: String,
-    /// The rollout.
-    pub id: String,
-    /// Number of the controller's decision; none where somebody gives the command by hand, or a guard reports.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
-    /// Who gives it by hand.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub who: String,
-    /// What is to be done.
-    #[serde(rename = "do")]
-    pub action: Action,
 }
 
 /// What is to be done.
@@ -176,23 +150,6 @@ pub(super) fn first_share(strategy: &Strategy) -> Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_are_json() {
-        let text = r#"{"rollout":{"model":"fraud","id":"7","seq":3,"do":{"step":{"share":2500}}}}"#;
-        let command = RolloutCommand {
-            model: "fraud".into(),
-            id: "7".into(),
-            seq: Some(3),
-            who: String::new(),
-            action: Action::Step { share: 2500 },
-        };
-        assert_eq!(serde_json::to_string(&Command::Rollout(command.clone())).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Command>(text).unwrap(), Command::Rollout(command));
-        let by_hand = r#"{"rollout":{"model":"fraud","id":"7","who":"ann","do":"promote"}}"#;
-        let read: Command = serde_json::from_str(by_hand).unwrap();
-        assert_eq!(serde_json::to_string(&read).unwrap(), by_hand);
-    }
 
     #[test]
     fn what_comes_too_late_changes_nothing() {

@@ -35,6 +35,7 @@ mod redis_job;
 mod redis_store;
 mod registry;
 mod report;
+mod rollout;
 mod savepoint;
 mod score_matrix;
 mod support;

@@ -66,7 +66,7 @@ pub fn detect<'s>(
     if let Err(error) = shared.checkpoints.restore(&name, place, |_, bytes| core.import(bytes).map_err(damaged)) {
         shared.fail(error);
     }
-    let column = super::matches::match_schema(&plan.monitors[monitor]).index_of(VERSION);
+    let column = super::matches::match_schema(plan, &plan.monitors[monitor]).index_of(VERSION);
     let key = column.map_or_else(|_| Vec::new(), |column| vec![column]);
     let shared = Arc::clone(shared);
     let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {

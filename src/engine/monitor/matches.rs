@@ -18,6 +18,7 @@ use timely::dataflow::{Scope, Stream};
 
 use super::super::EngineError;
 use super::super::checkpoint::Saver;
+use super::super::rollout;
 use super::super::shared::Shared;
 use super::super::tables::MODEL_COLUMNS;
 use super::super::ticked::{Control, Port, Rows, TickBuffer, per_tick};
@@ -56,8 +57,9 @@ pub fn meaning(plan: &Plan, monitor: &MonitorPlan, labels: &LabelPlan) -> String
     let query = accuracy.and_then(|accuracy| accuracy.ranking.as_ref()).map(|ranking| &ranking.query);
     let group = query.or(accuracy.and_then(|accuracy| accuracy.card.as_ref()).map(|card| &card.by));
     format!(
-        "predictions ({}{}{}) in windows of {} told every {}, by {} with {} of {} by {} within {}",
+        "predictions ({}{}{}{}) in windows of {} told every {}, by {} with {} of {} by {} within {}",
         monitor.prediction.join(", "),
+        if carried(plan, monitor).is_empty() { "" } else { "; arms of rollouts" },
         if group.is_some() { "; " } else { "" },
         group.map_or("", String::as_str),
         length(monitor.window),
@@ -86,8 +88,9 @@ fn group(measures: &Measures) -> Option<(String, bool)> {
 /// Columns of the stream of matches.
 ///
 /// `_time` and `_ord` are the prediction's, `due` is when the change takes effect, `diff` is 1 when the prediction counts
-/// with `label` from then on and -1 when no longer, `first` tells that it never counted before.
-pub fn match_schema(monitor: &MonitorPlan) -> SchemaRef {
+/// with `label` from then on and -1 when no longer, `first` tells that it never counted before. Where the model's versions are
+/// rolled out, the columns of [`carried`] follow: `arm`, and what the challenger said in shadow, NaN for nothing.
+pub fn match_schema(plan: &Plan, monitor: &MonitorPlan) -> SchemaRef {
     let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut fields = vec![
         Field::new(TIME_COLUMN, time(), false),
@@ -100,7 +103,37 @@ pub fn match_schema(monitor: &MonitorPlan) -> SchemaRef {
     fields.extend((0..monitor.prediction.len()).map(|i| Field::new(format!("score_{i}"), DataType::Float64, false)));
     fields.push(Field::new("label", DataType::Float64, false));
     fields.extend((0..monitor.segments.len()).map(|i| Field::new(format!("segment_{i}"), DataType::Utf8, false)));
+    let carried = carried(plan, monitor).len();
+    fields.extend((0..carried).map(|i| match i {
+        0 => Field::new("arm", DataType::Float64, false),
+        1 => Field::new("group", DataType::Float64, false),
+        _ => Field::new(format!("shadow_{}", i - 2), DataType::Float64, false),
+    }));
     Arc::new(Schema::new(fields))
+}
+
+/// Columns of scored rows that go with a prediction until its label comes, for the rollout of the model's versions: which version
+/// made it, the group of its key, and the challenger's outputs where it was in shadow. They are kept behind the prediction's own outputs.
+fn carried(plan: &Plan, monitor: &MonitorPlan) -> Vec<String> {
+    if !rollout::is_rolled_out(plan, monitor.model) {
+        return Vec::new();
+    }
+    let fixed = [rollout::ARM, rollout::GROUP].map(str::to_owned).into_iter();
+    fixed.chain(monitor.prediction.iter().map(|output| rollout::shadow_of(output))).collect()
+}
+
+/// Hands statistics what is theirs: the prediction's own outputs.
+struct Own<'a> {
+    feed: &'a mut Feed,
+    scores: usize,
+}
+
+impl Sink for Own<'_> {
+    fn change(&mut self, row: Row<'_>, change: Change, due: EventTime, diff: i64) {
+        // Of a label without a prediction there are none.
+        let scores = row.scores.get(..self.scores).unwrap_or(row.scores);
+        self.feed.change(Row { scores, ..row }, change, due, diff);
+    }
 }
 
 /// What leaves the operator.
@@ -184,6 +217,7 @@ fn narrow<'s>(
     let group = super::accuracy::measures(described).as_ref().and_then(group);
     let mut names = vec![MODEL_COLUMNS[1].to_owned()];
     names.extend(described.prediction.iter().cloned());
+    names.extend(carried(&plan, described));
     names.extend(described.segments.iter().map(|(_, column)| column.clone()).chain(group.map(|group| group.0)));
     names.sort_unstable();
     names.dedup();
@@ -223,6 +257,8 @@ struct MatchCore {
     /// Whether anybody looks at the stream of matches.
     watched: bool,
     schema: SchemaRef,
+    /// Columns whose values are kept with a prediction: its outputs, so many, and what is [carried](carried) along.
+    kept: (Vec<String>, usize),
     /// Column by which rows are grouped, and whether it is text.
     group: Option<(String, bool)>,
     labels: (usize, usize),
@@ -243,7 +279,9 @@ impl MatchCore {
         let measures = super::accuracy::measures(described)
             .ok_or_else(|| EngineError::defect("labels without statistics".to_owned()))?;
         let group = group(&measures);
-        let (scores, segments) = (described.prediction.len(), described.segments.len());
+        let own = described.prediction.len();
+        let kept: Vec<String> = described.prediction.iter().cloned().chain(carried(plan, described)).collect();
+        let (scores, segments) = (kept.len(), described.segments.len());
         let kind = group.as_ref().map(|(_, text)| if *text { Kind::Text } else { Kind::Number });
         let (widths, windows) = (Widths { scores, segments, group: kind }, windows(described, labels));
         let checkpoints = &shared.checkpoints;
@@ -256,15 +294,16 @@ impl MatchCore {
         matches.restored(watermark);
         // What the graph held is made again, as of the last boundary that had passed.
         let mut feed = Feed::new(measures, windows, windows.passed(watermark));
-        matches.replay(&mut feed);
+        matches.replay(&mut Own { feed: &mut feed, scores: own });
         Ok(MatchCore {
             shared: Arc::clone(shared),
             monitor,
             matches,
             feed,
             watched,
+            kept: (kept, own),
             group,
-            schema: match_schema(described),
+            schema: match_schema(plan, described),
             labels: (labels.id, labels.value),
             saver,
         })
@@ -278,7 +317,8 @@ impl MatchCore {
     ) -> Result<(Option<RecordBatch>, Ripe), EngineError> {
         let scored = scored.map(|rows| self.predictions(rows)).transpose()?;
         let labels = labels.map(|rows| self.labels(rows)).transpose()?;
-        let (mut told, feed, watched) = (Told::default(), &mut self.feed, self.watched);
+        let (mut told, watched) = (Told { own: self.kept.1, ..Told::default() }, self.watched);
+        let mut feed = Own { feed: &mut self.feed, scores: self.kept.1 };
         let mut sink = |row: Row<'_>, change: Change, due: EventTime, diff: i64| {
             if watched && let Change::Labelled(label, first) = change {
                 told.push(row, label, first, due, diff);
@@ -286,7 +326,7 @@ impl MatchCore {
             feed.change(row, change, due, diff);
         };
         self.matches.apply(scored.as_ref(), labels.as_ref(), &mut sink);
-        self.matches.advance(info.watermark, &mut self.feed);
+        self.matches.advance(info.watermark, &mut Own { feed: &mut self.feed, scores: self.kept.1 });
         let ripe = self.feed.ripen(info.watermark, self.matches.names());
         if info.epoch_end
             && let Some(saver) = &self.saver
@@ -305,11 +345,12 @@ impl MatchCore {
             rows.column_by_name(name).ok_or_else(|| EngineError::defect(format!("scored rows have no column {name}")))
         };
         let count = rows.num_rows();
-        let mut scores = vec![f64::NAN; count * monitor.prediction.len()];
-        for (i, name) in monitor.prediction.iter().enumerate() {
+        let (kept, _) = &self.kept;
+        let mut scores = vec![f64::NAN; count * kept.len()];
+        for (i, name) in kept.iter().enumerate() {
             let values = cast(column(name)?, &DataType::Float64).map_err(EngineError::arrow)?;
             let values = values.as_primitive::<Float64Type>();
-            for (row, score) in scores.iter_mut().skip(i).step_by(monitor.prediction.len()).enumerate() {
+            for (row, score) in scores.iter_mut().skip(i).step_by(kept.len()).enumerate() {
                 if values.is_valid(row) {
                     *score = values.value(row);
                 }
@@ -368,6 +409,8 @@ impl MatchCore {
 /// Matches of one tick on their way out.
 #[derive(Default)]
 struct Told {
+    /// Outputs of a prediction; what is carried along follows them.
+    own: usize,
     /// Due, then the prediction's position.
     order: Vec<(EventTime, u64)>,
     times: Vec<EventTime>,
@@ -416,13 +459,15 @@ impl Told {
             Arc::new(BooleanArray::from_iter(places().map(|i| Some(self.firsts[i])))),
             text(&|i| self.versions[i]),
         ];
-        for score in 0..scores {
-            columns.push(Arc::new(Float64Array::from_iter_values(places().map(|i| self.scores[i * scores + score]))));
-        }
+        let score = |score: usize| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(places().map(|i| self.scores[i * scores + score])))
+        };
+        columns.extend((0..self.own).map(score));
         columns.push(Arc::new(Float64Array::from_iter_values(places().map(|i| self.labels[i]))));
         for segment in 0..segments {
             columns.push(text(&|i| self.segments[i * segments + segment]));
         }
+        columns.extend((self.own..scores).map(score));
         RecordBatch::try_new(Arc::clone(schema), columns).map(Some).map_err(EngineError::arrow)
     }
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Attached, Run};
 use crate::engine::graph::Resources;
+use crate::engine::rollout;
 use crate::engine::shared::Shared;
 use crate::engine::topics;
 use crate::telemetry::{Collector, Description, Kind, Metrics};
@@ -97,6 +98,12 @@ const LATENCY: Description = family(
     "seconds",
     "Time from the cut of the tick that read a row until the row was scored; with `order: event_time` the wait for the watermark is in it.",
 );
+const SCORING: Description = family(
+    "ml_scoring_seconds",
+    Kind::Histogram,
+    "seconds",
+    "Time that a version of a model takes for a batch, of models whose version may change.",
+);
 const ERRORS: Description =
     family("ml_errors_total", Kind::Counter, "", "Rows that a model could not score; they are dead letters.");
 
@@ -177,10 +184,19 @@ fn sources(shared: &Arc<Shared>, metrics: &mut Metrics) {
 
 fn models(shared: &Arc<Shared>, metrics: &mut Metrics) {
     for (index, model) in shared.plan.models.iter().enumerate() {
-        let (scored, unscored) = shared.meters.model(index);
         let labels = [("model", model.name.as_str()), ("version", &model.version)];
-        metrics.add(&PREDICTIONS, &labels, scored as f64);
-        metrics.add(&ERRORS, &[labels[0], labels[1], ("kind", "unscored")], unscored as f64);
+        if rollout::is_routed(&shared.plan, index) {
+            for (version, meter) in shared.rollouts.meters(index) {
+                let labels = [labels[0], ("version", version.as_str())];
+                metrics.add(&PREDICTIONS, &labels, meter.rows.load(Relaxed) as f64);
+                metrics.add(&ERRORS, &[labels[0], labels[1], ("kind", "unscored")], meter.errors.load(Relaxed) as f64);
+                metrics.add_histogram(&SCORING, &labels, meter.seconds.buckets());
+            }
+        } else {
+            let (scored, unscored) = shared.meters.model(index);
+            metrics.add(&PREDICTIONS, &labels, scored as f64);
+            metrics.add(&ERRORS, &[labels[0], labels[1], ("kind", "unscored")], unscored as f64);
+        }
         if let Some(observer) = &shared.observer {
             metrics.add_histogram(&LATENCY, &labels, observer.latencies_of(index, LATENCY_BOUNDS));
         }

@@ -12,6 +12,7 @@ use crate::base::Epoch;
 use crate::engine::checkpoint::{Checkpoints, Resumed};
 use crate::engine::offsets::Offsets;
 use crate::engine::outbox::Staging;
+use crate::engine::rollout::{Rollouts, Versions};
 use crate::engine::shared::StopHandle;
 use crate::engine::telemetry::Meters;
 use crate::engine::{EngineError, RunOptions, graph, load_text};
@@ -100,8 +101,17 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
     let meters = Meters::new(&plan, workers, &RunOptions::default());
     let watchers = (meters, None, StopHandle::new(), None, None);
     let instance = "staged".to_owned();
-    let shared =
-        Shared::new(Arc::clone(&plan), None, Arc::default(), checkpoints, Offsets::default(), instance, watchers);
+    let rollouts = Rollouts::new(Versions::new(&plan, &[]), false);
+    let shared = Shared::new(
+        Arc::clone(&plan),
+        None,
+        Arc::default(),
+        checkpoints,
+        Offsets::default(),
+        instance,
+        rollouts,
+        watchers,
+    );
     let communication = if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) };
     let config = Config { communication, worker: WorkerConfig::default() };
     let theirs = Arc::clone(&shared);

@@ -52,6 +52,8 @@ pub struct Cut {
     pub entered: Vec<(u32, u32, u64)>,
     /// Partitions, as `(source, partition)`, that held no watermark back because they were silent.
     pub idle: Vec<(u32, u32)>,
+    /// Commands that take effect with the tick, in order: those of its record; whoever sends a new tick puts them there.
+    pub commands: Vec<String>,
     /// Batches with the index of their source, in the order read.
     pub batches: Vec<(usize, RecordBatch)>,
     /// Rows turned away.
@@ -75,8 +77,8 @@ impl Cut {
             offsets: self.offsets.clone(),
             entered: self.entered.clone(),
             idle: self.idle.clone(),
+            commands: self.commands.clone(),
             epoch_end: self.info.epoch_end,
-            ..TickRecord::default()
         }
     }
 }
@@ -545,6 +547,7 @@ impl Aligned {
             offsets: self.offsets(),
             entered: std::mem::take(&mut self.entered),
             idle: idle.iter().map(place).collect(),
+            commands: Vec::new(),
             batches: open.batches,
             dead: open.dead,
             rows: open.rows,

@@ -109,7 +109,11 @@ impl Aligned {
             self.all_silent(&idle, record.watermark, now);
         }
         let (watermark, epoch_end) = (record.watermark, record.epoch_end);
-        Ok(self.emit(now, Close { last, watermark, epoch_end, replayed: true }, &idle))
+        let mut next = self.emit(now, Close { last, watermark, epoch_end, replayed: true }, &idle);
+        if let Next::Cut(cut) = &mut next {
+            cut.commands = record.commands;
+        }
+        Ok(next)
     }
 
     /// Silence had moved the watermark to where it was recorded: the job's clock goes on from there.

@@ -14,12 +14,12 @@ mod join;
 mod kafka;
 mod latency;
 mod message;
+mod model_version;
 mod monitor;
 mod notify;
 mod output;
 mod post;
-// Until `retrain` is there nobody calls it.
-#[allow(dead_code)]
+mod retrain;
 mod rollout;
 mod set;
 mod source;
@@ -38,6 +38,7 @@ use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
 use super::model::{CheckpointPlan, Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
+use super::registry::uri_of;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
 
@@ -82,6 +83,7 @@ impl Compiler<'_> {
         let models = self.models(config, &sets);
         let labels = self.labels(config, &models, &sets, &mut sources);
         let mut monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let rollouts = self.retrain(config, &models, &monitors, &sets, &mut sources);
         let receivers = self.alerts(config, &models, &mut monitors);
         let tables = output::Tables::of(config);
         let online = self.online(config);
@@ -132,10 +134,12 @@ impl Compiler<'_> {
             models,
             labels,
             monitors,
+            rollouts,
             receivers,
             online,
             offline,
             topics,
+            registry: uri_of(config.registry.as_ref(), self.directory),
             fingerprint,
         })
     }

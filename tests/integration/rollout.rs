@@ -1,0 +1,512 @@
+//! Versions of a model that take each other's place while the job runs: shadow, canary, promotion, rollback, commands by hand,
+//! kills in between, and the proof of all of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::record_batch::RecordBatch;
+use prost::Message;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidemill::base::{FAILPOINTS, format_time};
+use tidemill::registry::{By, Content, Entry, Event, Previous, Registration, Registry, Signature};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_shape_proto, type_proto,
+};
+
+use crate::support::table_in;
+
+const SECOND: i64 = 1_000_000;
+
+/// A model of two inputs whose output is the one that its weights pick.
+fn model(weights: [f32; 2], log: bool) -> Vec<u8> {
+    use tensor_shape_proto::{Dimension, dimension::Value};
+    let dim = |value| Dimension { value: Some(value), ..Default::default() };
+    let value = |name: &str, width: i64| {
+        let dim = vec![dim(Value::DimParam("N".into())), dim(Value::DimValue(width))];
+        let tensor = type_proto::Tensor { elem_type: 1, shape: Some(TensorShapeProto { dim }) };
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
+            ..Default::default()
+        }
+    };
+    let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
+        op_type: op.into(),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    };
+    let w = TensorProto {
+        name: "w".into(),
+        dims: vec![2, 1],
+        data_type: 1,
+        float_data: weights.to_vec(),
+        ..Default::default()
+    };
+    // The logarithm of what is below 0 is no number, so the row cannot be scored.
+    let nodes = match log {
+        false => vec![node("MatMul", &["x", "w"], "y")],
+        true => vec![node("MatMul", &["x", "w"], "t"), node("Log", &["t"], "y")],
+    };
+    let graph = GraphProto {
+        name: "pick".into(),
+        node: nodes,
+        input: vec![value("x", 2)],
+        output: vec![value("y", 1)],
+        initializer: vec![w],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 12 }];
+    ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()
+}
+
+/// Picks the better score, the worse one, fails for half of the rows.
+const GOOD: ([f32; 2], bool) = ([1.0, 0.0], false);
+const NOISY: ([f32; 2], bool) = ([0.0, 1.0], false);
+const BROKEN: ([f32; 2], bool) = ([-1.0, 1.0], true);
+
+/// A job whose events carry a good score and a noisy one, its registry, its state and its tables.
+struct Place {
+    dir: TempDir,
+    registry: Registry,
+}
+
+/// How many events, and seconds between them.
+const EVENTS: i64 = 20_000;
+const STEP: i64 = 10;
+
+fn splitmix(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *state;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+impl Place {
+    fn new(rollout: &str, more: &str) -> Place {
+        let dir = TempDir::new().expect("a folder");
+        let registry = Registry::open(&dir.path().join("registry").display().to_string()).expect("a registry");
+        let place = Place { dir, registry };
+        let time = r#"{"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}}"#;
+        place.write(
+            "event.avsc",
+            &format!(
+                r#"{{"type": "record", "name": "e", "fields": [{{"name": "id", "type": "long"}}, {time},
+                {{"name": "card", "type": "int"}}, {{"name": "good", "type": "float"}}, {{"name": "noisy", "type": "float"}}]}}"#
+            ),
+        );
+        place.write(
+            "label.avsc",
+            &format!(
+                r#"{{"type": "record", "name": "l", "fields": [{{"name": "id", "type": "long"}}, {time},
+                {{"name": "truth", "type": ["null", "int"]}}]}}"#
+            ),
+        );
+        let (mut events, mut labels) = (String::from("id,at,card,good,noisy\n"), String::from("id,at,truth\n"));
+        let mut state = 7;
+        for id in 0..EVENTS {
+            let p = 0.05 + 0.9 * splitmix(&mut state);
+            let noisy = (0.5 * p + 0.5 * splitmix(&mut state)).clamp(0.02, 0.98);
+            let truth = u8::from(splitmix(&mut state) < p);
+            let card = (splitmix(&mut state) * 500.0) as i64;
+            let at = 1_700_000_000 * SECOND + id * STEP * SECOND;
+            let _ = writeln!(events, "{id},{},{card},{p},{noisy}", format_time(at));
+            let _ = writeln!(labels, "{id},{},{truth}", format_time(at + 600 * SECOND));
+        }
+        place.write("events.csv", &events);
+        place.write("labels.csv", &labels);
+        let path = |name: &str| place.path(name).display().to_string();
+        place.write(
+            "job.yaml",
+            &format!(
+                "job: rolled\nversion: 1\nregistry: {{uri: '{}'}}\ntick: {{rows: 100, in_flight: 2}}\ncheckpoint: {{rows: 2000}}\n\
+                 sources:\n  tx: {{file: {{path: '{}'}}, schema: '{}', id: id, event_time: at, disorder: 0s}}\n  \
+                 known: {{file: {{path: '{}'}}, schema: '{}', event_time: at, disorder: 0s}}\n\
+                 features:\n  card: {{from: tx, entity: [card], aggregates: {{n: {{count: '*', over: 1h}}}}}}\n\
+                 feature_sets:\n  inputs: {{on: tx, take: [good, noisy]}}\n  with_card: {{on: tx, take: [good, noisy, card.*]}}\n\
+                 models:\n  m: {{registry: m@champion, inputs: inputs, outputs: {{p: y}}}}\n\
+                 labels:\n  m: {{from: known, prediction: id, value: truth, within: 1d}}\n\
+                 monitors:\n  m: {{window: 12h, accuracy: [log_loss]}}\n\
+                 retrain:\n  m: {{rollout: {rollout}}}\n\
+                 sinks:\n  offline: {{delta: {{uri: '{}'}}}}\n{more}",
+                path("registry"),
+                path("events.csv"),
+                path("event.avsc"),
+                path("labels.csv"),
+                path("label.avsc"),
+                path("lake"),
+            ),
+        );
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file");
+    }
+
+    fn register(&self, (weights, log): ([f32; 2], bool), alias: &str) -> u32 {
+        let model = Content::Bytes(model(weights, log));
+        let mut registration = Registration::new("m", model, Signature::default(), By::new("a test", "to see"));
+        registration.alias = Some(alias.to_owned());
+        self.registry.register(registration).expect("registered")
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.arg(name).arg(self.path("job.yaml")).arg("--state").arg(self.path("state"));
+        command.stdin(Stdio::null()).env("RUST_BACKTRACE", "1");
+        command
+    }
+
+    /// Runs to the end of input, or to its death at a failpoint.
+    fn run(&self, workers: usize, failpoints: &str) {
+        let mut command = self.command("run");
+        command.args(["--until-end", "--json", "--workers", &workers.to_string()]).env(FAILPOINTS, failpoints);
+        let output = command.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        match failpoints {
+            "" => assert!(output.status.success(), "{said}"),
+            _ => assert!(output.status.code().is_none() && said.contains("failpoint"), "{failpoints}: {said}"),
+        }
+    }
+
+    /// Every bit of the tables is made again by one worker and by three.
+    fn prove(&self, more: &[&str]) -> Value {
+        // In the same order, whatever the pace.
+        let more = more.iter().flat_map(|set| ["--set", set]);
+        let output = self.command("prove").args(["--json", "--workers", "1,3"]).args(more).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        assert_eq!((output.status.code(), &report["proven"]), (Some(0), &Value::Bool(true)), "{said}\n{report:#}");
+        report
+    }
+
+    fn decisions(&self) -> Vec<Decided> {
+        let table = table_in(&self.path("lake"), "stats/rollout", None);
+        let text = |name: &str| texts(&table, name);
+        let number = |name: &str| numbers(&table, name);
+        let whole = |name: &str| -> Vec<i64> {
+            let column = table.column_by_name(name).expect("a column").as_primitive::<Int64Type>();
+            column.iter().map(|value| value.unwrap_or(-1)).collect()
+        };
+        let (ticks, sequences, actions, phases) = (whole("_tick"), whole("sequence"), text("action"), text("phase"));
+        let (champions, challengers, whys, by) = (text("champion"), text("challenger"), text("why"), text("by"));
+        let (shares, lifts, highs, labelled) =
+            (number("share"), number("lift"), number("high"), whole("labelled_challenger"));
+        let offsets = whole("_offset");
+        let mut all: Vec<(i64, i64, Decided)> = (0..table.num_rows())
+            .map(|i| {
+                let decided = Decided {
+                    tick: ticks[i],
+                    sequence: sequences[i],
+                    action: actions[i].clone(),
+                    phase: phases[i].clone(),
+                    champion: champions[i].clone(),
+                    challenger: challengers[i].clone(),
+                    share: shares[i],
+                    lift: lifts[i],
+                    high: highs[i],
+                    labelled: labelled[i],
+                    by: by[i].clone(),
+                    why: whys[i].clone(),
+                };
+                (ticks[i], offsets[i], decided)
+            })
+            .collect();
+        all.sort_by_key(|(tick, offset, _)| (*tick, *offset));
+        all.into_iter().map(|(_, _, decided)| decided).collect()
+    }
+
+    fn predictions(&self) -> Vec<Predicted> {
+        let table = table_in(&self.path("lake"), "predictions/m", None);
+        let whole = |name: &str| -> Vec<i64> {
+            let column = cast(table.column_by_name(name).expect("a column"), &DataType::Int64).expect("numbers");
+            column.as_primitive::<Int64Type>().values().to_vec()
+        };
+        let (ids, ticks) = (whole("id"), whole("_tick"));
+        let (good, noisy) = (numbers(&table, "good"), numbers(&table, "noisy"));
+        let (p, shadow) = (numbers(&table, "p"), numbers(&table, "shadow_p"));
+        let (versions, routes, shadows) =
+            (texts(&table, "model_version"), texts(&table, "route"), texts(&table, "shadow_version"));
+        let mut all: Vec<Predicted> = (0..table.num_rows())
+            .map(|i| Predicted {
+                id: ids[i],
+                tick: ticks[i],
+                version: versions[i].clone(),
+                route: routes[i].clone(),
+                shadow_version: shadows[i].clone(),
+                p: p[i],
+                shadow: shadow[i],
+                inputs: (good[i], noisy[i]),
+            })
+            .collect();
+        all.sort_by_key(|row| row.id);
+        all
+    }
+
+    fn champion(&self) -> u32 {
+        self.registry.model("m").expect("the model").aliases["champion"]
+    }
+
+    fn history(&self) -> Vec<Entry> {
+        self.registry.history("m").expect("a history")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Decided {
+    tick: i64,
+    sequence: i64,
+    action: String,
+    phase: String,
+    champion: String,
+    challenger: String,
+    share: f64,
+    lift: f64,
+    high: f64,
+    labelled: i64,
+    by: String,
+    why: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Predicted {
+    id: i64,
+    tick: i64,
+    version: String,
+    route: String,
+    shadow_version: String,
+    p: f64,
+    shadow: f64,
+    inputs: (f64, f64),
+}
+
+fn texts(table: &RecordBatch, name: &str) -> Vec<String> {
+    let column = table.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+    column.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect()
+}
+
+fn numbers(table: &RecordBatch, name: &str) -> Vec<f64> {
+    let column = table.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));
+    let column = cast(column, &DataType::Float64).expect("numbers");
+    column.as_primitive::<Float64Type>().iter().map(|value| value.unwrap_or(f64::NAN)).collect()
+}
+
+fn actions(decisions: &[Decided]) -> Vec<(&str, f64)> {
+    decisions.iter().map(|d| (d.action.as_str(), d.share)).collect()
+}
+
+const CANARY: &str = "{shadow: 3h, canary: [20, 50], hold: 3h, min_rows: 200, expect_rows: 5000}";
+
+/// Rows have the version, route and scores that follow from the decisions, tick by tick.
+fn rows_follow_decisions(place: &Place) -> BTreeMap<String, usize> {
+    let (decisions, rows) = (place.decisions(), place.predictions());
+    assert_eq!(rows.len() as i64, EVENTS, "every event is scored once");
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for row in &rows {
+        let so_far = || decisions.iter().filter(|d| d.tick <= row.tick);
+        let now = so_far().last();
+        let (good, noisy) = row.inputs;
+        let scores = |version: &str| if version == "2" { good } else { noisy };
+        assert_eq!(row.p, scores(&row.version), "{row:?}");
+        let (shadow, share) = now.map_or((false, 0.0), |d| (d.phase == "shadow", d.share));
+        let ended = now.is_some_and(|d| d.phase == "promoted" || d.phase == "rolled_back");
+        match now {
+            Some(d) if ended => {
+                assert_eq!((&row.version, row.route.as_str()), (&d.champion, "champion"), "{row:?} {d:?}")
+            }
+            Some(d) if shadow => {
+                assert_eq!((&row.version, &row.shadow_version), (&d.champion, &d.challenger), "{row:?} {d:?}");
+                assert_eq!((row.route.as_str(), row.shadow), ("champion", scores(&d.challenger)), "{row:?}");
+            }
+            Some(d) => {
+                let challenger = row.version == d.challenger;
+                assert_eq!(row.route, if challenger { "canary" } else { "champion" }, "{row:?} {d:?}");
+            }
+            None => assert_eq!(row.route, "champion"),
+        }
+        assert_eq!(shadow, !row.shadow.is_nan(), "{row:?}");
+        let stage = now.map_or("before".to_owned(), |d| format!("{} {share}", d.phase));
+        *counts.entry(format!("{stage} {}", row.version)).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_better_challenger_is_promoted() {
+    let place = Place::new(CANARY, "");
+    assert_eq!(place.register(NOISY, "champion"), 1);
+    assert_eq!(place.register(GOOD, "challenger"), 2);
+    place.run(2, "");
+    let decisions = place.decisions();
+    assert_eq!(
+        actions(&decisions),
+        [("begin", 0.0), ("step", 20.0), ("step", 50.0), ("promote", 100.0)],
+        "{decisions:#?}"
+    );
+    assert_eq!(decisions.iter().map(|d| d.sequence).collect::<Vec<_>>(), [-1, 1, 2, 3]);
+    let last = decisions.last().expect("decisions");
+    assert!(last.high < 0.0 && last.lift < 0.0 && last.labelled >= 200, "{last:?}");
+    assert_eq!((last.champion.as_str(), last.by.as_str()), ("2", "controller"));
+    let counts = rows_follow_decisions(&place);
+    for (share, at) in [(20.0, "canary 20"), (50.0, "canary 50")] {
+        let of = |version: &str| *counts.get(&format!("{at} {version}")).unwrap_or(&0) as f64;
+        let (rows, expected) = (of("1") + of("2"), share / 100.0);
+        let sd = (expected * (1.0 - expected) / rows).sqrt();
+        assert!((of("2") / rows - expected).abs() < 4.0 * sd, "{counts:?}");
+    }
+    // The registry was told, by keys of the job's own.
+    assert_eq!(place.champion(), 2);
+    assert!(!place.registry.model("m").expect("the model").aliases.contains_key("challenger"));
+    let history = place.history();
+    let promoted =
+        history.iter().find(|e| matches!(&e.event, Event::AliasMoved { alias, to: 2, .. } if alias == "champion"));
+    let promoted = promoted.unwrap_or_else(|| panic!("{history:#?}"));
+    assert_eq!((promoted.who.as_str(), promoted.why.as_str()), ("job rolled", last.why.as_str()));
+    assert_eq!(promoted.numbers["numbers"]["lift"].as_f64(), Some(last.lift));
+    let noted = history.iter().filter(|e| matches!(&e.event, Event::Noted { kind, .. } if kind == "decision")).count();
+    assert_eq!(noted, 3, "{history:#?}");
+    // The proof begins with the version that the job began with, though the alias has moved.
+    let report = place.prove(&[]);
+    let tables: Vec<&str> =
+        report["runs"][1]["tables"].as_array().expect("tables").iter().filter_map(|t| t["table"].as_str()).collect();
+    assert!(tables.contains(&"stats/rollout") && tables.contains(&"predictions/m"), "{tables:?}");
+    assert_eq!((place.champion(), place.history()), (2, history), "a proof tells the registry nothing");
+}
+
+#[test]
+fn a_worse_challenger_is_taken_back() {
+    let place = Place::new("{canary: [30, 60], hold: 3h, by: card, min_rows: 200, expect_rows: 5000}", "");
+    place.register(GOOD, "champion");
+    place.register(NOISY, "challenger");
+    place.run(1, "");
+    let decisions = place.decisions();
+    assert_eq!(actions(&decisions), [("begin", 30.0), ("roll_back", 0.0)], "{decisions:#?}");
+    assert!(decisions[1].lift > 0.0 && decisions[1].phase == "rolled_back", "{decisions:#?}");
+    assert_eq!(place.champion(), 1);
+    assert!(!place.registry.model("m").expect("the model").aliases.contains_key("challenger"));
+    // A card keeps its version.
+    let table = table_in(&place.path("lake"), "predictions/m", None);
+    assert!(table.column_by_name("card").is_none_or(|cards| cards.len() == table.num_rows()));
+    place.prove(&[]);
+}
+
+#[test]
+fn a_challenger_that_cannot_score_is_taken_back() {
+    let place = Place::new("{canary: [50], hold: 1h, min_rows: 5000, guard: {error_rate: 0.05}}", "");
+    place.register(NOISY, "champion");
+    place.register(BROKEN, "challenger");
+    place.run(2, "");
+    let decisions = place.decisions();
+    assert_eq!(actions(&decisions), [("begin", 50.0), ("roll_back", 0.0)], "{decisions:#?}");
+    assert!(decisions[1].why.contains("could not be scored"), "{decisions:#?}");
+    place.prove(&[]);
+}
+
+/// Killed where a decision was made and not recorded, where a step takes effect, and before the registry is told: what follows
+/// is what was decided, once.
+#[test]
+fn kills_change_no_decision() {
+    let place = Place::new(CANARY, "");
+    place.register(NOISY, "champion");
+    place.register(GOOD, "challenger");
+    for (number, failpoints) in [
+        "rollout.decided=kill@1",
+        "rollout.step=kill@1",
+        "rollout.decided=kill@1",
+        "rollout.step=kill@2",
+        "rollout.deed=kill@1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        place.run([1, 3, 2][number % 3], failpoints);
+    }
+    place.run(2, "");
+    let decisions = place.decisions();
+    assert_eq!(
+        actions(&decisions),
+        [("begin", 0.0), ("step", 20.0), ("step", 50.0), ("promote", 100.0)],
+        "{decisions:#?}"
+    );
+    rows_follow_decisions(&place);
+    assert_eq!(place.champion(), 2);
+    let keys: Vec<String> = place.history().iter().filter_map(|entry| entry.key.clone()).collect();
+    let mut unique = keys.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!((unique.len(), keys.len()), (5, 5), "{keys:?}");
+    place.prove(&[]);
+}
+
+/// A running job that reads at a pace, and somebody at the registry.
+#[test]
+fn by_hand_while_the_job_runs() {
+    let place = Place::new("{ab: 50, min_rows: 1000000, expect_rows: 1000000}", "");
+    place.register(NOISY, "champion");
+    let mut child = place
+        .command("run")
+        .args([
+            "--until-end",
+            "--workers",
+            "2",
+            "--set",
+            "sources.tx.file.rate=2000",
+            "--set",
+            "sources.known.file.rate=2000",
+        ])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let wait = |what: &str, done: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < Duration::from_secs(30), "{what} does not come: {:#?}", place.history());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let noted = |action: &str| {
+        place.history().iter().any(|e| e.who == "job rolled" && e.numbers["action"].as_str() == Some(action))
+    };
+    let by = |why: &str| By::new("ann", why);
+    std::thread::sleep(Duration::from_millis(300));
+    place.register(GOOD, "challenger");
+    wait("begin", &|| noted("begin"));
+    place.registry.note("m", Some(2), "request", &by("lunch").numbers(json!({"do": "hold"}))).expect("noted");
+    wait("hold", &|| noted("hold"));
+    place.registry.note("m", Some(2), "request", &by("back").numbers(json!({"do": "resume"}))).expect("noted");
+    wait("resume", &|| noted("resume"));
+    place.registry.set_alias("m", "champion", 2, Previous::At(1), &by("it is better")).expect("moved");
+    wait("promote", &|| !place.registry.model("m").expect("the model").aliases.contains_key("challenger"));
+    place.registry.rollback("m", Previous::At(2), &by("it was not")).expect("moved");
+    assert!(child.wait().expect("it ends").success());
+    let decisions = place.decisions();
+    let told: Vec<(&str, &str)> = decisions.iter().map(|d| (d.action.as_str(), d.by.as_str())).collect();
+    assert_eq!(
+        told,
+        [("begin", "a test"), ("hold", "ann"), ("resume", "ann"), ("promote", "ann"), ("switch", "ann")],
+        "{decisions:#?}"
+    );
+    let rows = place.predictions();
+    assert_eq!(rows.last().map(|row| (row.version.as_str(), row.route.as_str())), Some(("1", "champion")));
+    for route in ["champion", "ab"] {
+        assert!(rows.iter().any(|row| row.route == route), "no row by {route}");
+    }
+    assert_eq!(place.champion(), 1);
+    place.prove(&["sources.tx.file.rate=2000", "sources.known.file.rate=2000"]);
+}
