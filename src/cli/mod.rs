@@ -73,6 +73,9 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// Comparisons of model versions: plan them, and see what rollouts have found.
+    #[command(subcommand)]
+    Experiments(experiments::ExperimentsCommand),
     /// Keep models in a registry: versions, aliases, and a history of who did what and why.
     ///
     /// A job scores with what is registered when its file says `registry: NAME@champion`. The registry is a directory or a
@@ -126,6 +129,7 @@ impl Cli {
             Command::Models(command) => models::run(command),
             Command::Dataset(args) => dataset::run(args),
             Command::Experiments(command) => experiments::run(command),
+            Command::Models(command) => models::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),
