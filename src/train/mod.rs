@@ -4,4 +4,10 @@
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
 pub mod data;
+pub mod error;
+pub mod forest;
+pub mod gbdt;
+pub mod learner;
 pub mod model;
+pub mod predict;
+pub mod tree;
