@@ -37,7 +37,7 @@ pub fn metric_named(name: &str, task: Task) -> Result<Metric, TrainError> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
         };
-        TrainError::setting(format!("`{name}` is no statistic of a {} model", task_name(task)), mend)
+        TrainError::asked(format!("`{name}` is no statistic of a {} model", task_name(task)), mend)
     })
 }
 
@@ -62,7 +62,13 @@ pub fn outputs_of(task: Task) -> usize {
 pub fn more_is_better(metric: Metric) -> bool {
     !matches!(
         metric,
-        Metric::LogLoss | Metric::Brier | Metric::CalibrationError | Metric::Mse | Metric::Rmse | Metric::Mae | Metric::Mape
+        Metric::LogLoss
+            | Metric::Brier
+            | Metric::CalibrationError
+            | Metric::Mse
+            | Metric::Rmse
+            | Metric::Mae
+            | Metric::Mape
     )
 }
 
@@ -76,8 +82,7 @@ pub(super) struct Sum {
 impl Sum {
     pub fn add(&mut self, value: f64) {
         let next = self.sum + value;
-        self.lost +=
-            if self.sum.abs() >= value.abs() { (self.sum - next) + value } else { (value - next) + self.sum };
+        self.lost += if self.sum.abs() >= value.abs() { (self.sum - next) + value } else { (value - next) + self.sum };
         self.sum = next;
     }
 
@@ -107,10 +112,11 @@ impl Times<'_> {
 #[derive(Clone, Debug)]
 pub struct Judged<'a> {
     task: Task,
-    scores: &'a [f64],
+    /// One vector per output.
+    scores: &'a [Vec<f64>],
     labels: &'a [f64],
     threshold: f64,
-    /// Per score column, rows from the lowest score to the highest; none for regression.
+    /// Per output, rows from the lowest score to the highest; none for regression.
     orders: Vec<Vec<u32>>,
     /// Per row, what its probability costs; empty where scores are no probabilities.
     log_costs: Vec<f64>,
@@ -119,62 +125,69 @@ pub struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    /// Of scores row by row (one per class where there are several classes) and labels. A score at or above `threshold`
-    /// predicts the positive class.
+    /// Of scores, one vector per output (one per class where there are several classes), and labels. A score at or above
+    /// `threshold` predicts the positive class.
     ///
     /// # Errors
     /// When there are not as many scores as the labels and the task ask for, a value is no number, or a label is no class.
-    pub fn new(task: Task, scores: &'a [f64], labels: &'a [f64], threshold: f64) -> Result<Self, TrainError> {
+    pub fn new(task: Task, scores: &'a [Vec<f64>], labels: &'a [f64], threshold: f64) -> Result<Self, TrainError> {
         let (rows, outputs) = (labels.len(), outputs_of(task));
-        if scores.len() != rows * outputs {
+        if scores.len() != outputs || outputs == 0 {
             return Err(TrainError::data(format!(
-                "{} scores do not fit {rows} rows of a {} model, which has {outputs} per row",
+                "the model tells {} values a row where a {} model tells {outputs}",
                 scores.len(),
                 task_name(task)
             )));
         }
-        if let Some(at) = scores.iter().position(|score| !score.is_finite()) {
-            return Err(TrainError::data(format!("the score of row {} is no number", at / outputs.max(1))));
+        for column in scores {
+            if column.len() != rows {
+                return Err(TrainError::data(format!("there are {} scores for {rows} labels", column.len())));
+            }
+            if let Some(row) = column.iter().position(|score| !score.is_finite()) {
+                return Err(TrainError::data(format!(
+                    "the score of row {row} is no number; a linear model needs its missing values filled in"
+                )));
+            }
         }
         let fits = |label: f64| match task {
             Task::Binary => label == 0.0 || label == 1.0,
             Task::Classes(classes) => label >= 0.0 && label < f64::from(classes) && label.fract() == 0.0,
             Task::Regression => label.is_finite(),
         };
-        if let Some(at) = labels.iter().position(|label| !fits(*label)) {
+        if let Some(row) = labels.iter().position(|label| !fits(*label)) {
             return Err(TrainError::data(format!(
-                "the label of row {at} is {}, which does not fit a {} model",
-                labels[at],
+                "the label of row {row} is {}, which does not fit a {} model",
+                labels[row],
                 task_name(task)
             )));
         }
-        let order = |column: usize| {
+        let order = |column: &Vec<f64>| {
             let mut order: Vec<u32> = (0..rows as u32).collect();
             // By row where scores are equal: the order of rows inside ties is of no account, but it is one order.
-            order.sort_unstable_by(|a, b| {
-                let of = |row: u32| scores[row as usize * outputs + column];
-                of(*a).total_cmp(&of(*b)).then(a.cmp(b))
-            });
+            order.sort_unstable_by(|a, b| column[*a as usize].total_cmp(&column[*b as usize]).then(a.cmp(b)));
             order
         };
-        let orders = if task == Task::Regression { Vec::new() } else { (0..outputs).map(order).collect() };
-        let probabilities = task != Task::Regression && scores.iter().all(|score| (0.0..=1.0).contains(score));
+        let orders = if task == Task::Regression { Vec::new() } else { scores.iter().map(order).collect() };
+        let probabilities =
+            task != Task::Regression && scores.iter().flatten().all(|score| (0.0..=1.0).contains(score));
         let (mut log_costs, mut classes) = (Vec::new(), Vec::new());
         match task {
             Task::Binary if probabilities => {
-                log_costs = scores.iter().zip(labels).map(|(p, y)| log_cost(if *y == 1.0 { *p } else { 1.0 - p })).collect();
+                let cost = |(p, y): (&f64, &f64)| log_cost(if *y == 1.0 { *p } else { 1.0 - p });
+                log_costs = scores[0].iter().zip(labels).map(cost).collect();
             }
             Task::Classes(_) => {
-                let rows = || scores.chunks_exact(outputs.max(1)).zip(labels);
                 if probabilities {
-                    log_costs = rows().map(|(scores, label)| log_cost(scores[*label as usize])).collect();
+                    let cost = |(row, label): (usize, &f64)| log_cost(scores[*label as usize][row]);
+                    log_costs = labels.iter().enumerate().map(cost).collect();
                 }
-                classes = rows()
-                    .map(|(scores, _)| {
-                        let best = |best: usize, class: usize| if scores[class] > scores[best] { class } else { best };
-                        (0..scores.len()).fold(0, best) as u32
-                    })
-                    .collect();
+                let most = |row: usize| {
+                    let better = |best: usize, class: usize| {
+                        if scores[class][row] > scores[best][row] { class } else { best }
+                    };
+                    (0..outputs).fold(0, better) as u32
+                };
+                classes = (0..rows).map(most).collect();
             }
             Task::Binary | Task::Regression => {}
         }
@@ -184,6 +197,21 @@ impl<'a> Judged<'a> {
     /// Rows.
     pub fn rows(&self) -> usize {
         self.labels.len()
+    }
+
+    /// Scores of the first output.
+    pub(super) fn scores(&self) -> &'a [f64] {
+        &self.scores[0]
+    }
+
+    /// Labels.
+    pub(super) fn labels(&self) -> &'a [f64] {
+        self.labels
+    }
+
+    /// Whether there are two classes.
+    pub(super) fn is_binary(&self) -> bool {
+        self.task == Task::Binary
     }
 
     /// A statistic of all rows; none where it is not defined.
@@ -199,7 +227,7 @@ impl<'a> Judged<'a> {
 
     /// What each row adds to a statistic that is a mean over rows; none of other statistics.
     pub(super) fn parts(&self, metric: Metric) -> Option<Vec<f64>> {
-        let pairs = || self.scores.iter().zip(self.labels);
+        let pairs = || self.scores[0].iter().zip(self.labels);
         match (self.task, metric) {
             (Task::Regression, Metric::Mse) => Some(pairs().map(|(s, y)| (s - y) * (s - y)).collect()),
             (Task::Regression, Metric::Mae) => Some(pairs().map(|(s, y)| (s - y).abs()).collect()),
@@ -250,7 +278,7 @@ impl<'a> Judged<'a> {
         let confusion = || {
             let (mut tp, mut fp, mut fn_, mut tn) = (0, 0, 0, 0);
             for row in 0..self.rows() {
-                let cell = match (self.scores[row] >= self.threshold, is(row)) {
+                let cell = match (self.scores[0][row] >= self.threshold, is(row)) {
                     (true, true) => &mut tp,
                     (true, false) => &mut fp,
                     (false, true) => &mut fn_,
@@ -286,7 +314,7 @@ impl<'a> Judged<'a> {
             }
             Metric::LogLoss if probabilities => Some(self.mean(times, rows, |row| self.log_costs[row])),
             Metric::Brier if probabilities => Some(self.mean(times, rows, |row| {
-                let far = self.scores[row] - self.labels[row];
+                let far = self.scores[0][row] - self.labels[row];
                 far * far
             })),
             Metric::CalibrationError if probabilities => {
@@ -301,7 +329,7 @@ impl<'a> Judged<'a> {
     fn bins(&self, times: Times<'_>) -> [(Sum, u64, u64); CALIBRATION_BINS] {
         let mut bins = [(Sum::default(), 0u64, 0u64); CALIBRATION_BINS];
         for row in 0..self.rows() {
-            let (score, count) = (self.scores[row], times.of(row));
+            let (score, count) = (self.scores[0][row], times.of(row));
             let bin = &mut bins[((score * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1)];
             bin.0.add(count as f64 * score);
             bin.1 += if self.labels[row] == 1.0 { count } else { 0 };
@@ -313,8 +341,7 @@ impl<'a> Judged<'a> {
     /// The share of pairs of a positive and a negative row whose positive scores higher, ties counting one half: a whole
     /// number of half pairs, so exact up to the one division.
     fn auc(&self, column: usize, times: Times<'_>, is: impl Fn(usize) -> bool) -> Option<f64> {
-        let outputs = self.orders.len();
-        let score = |row: &u32| self.scores[*row as usize * outputs + column];
+        let score = |row: &u32| self.scores[column][*row as usize];
         let (mut below, mut positives, mut halves) = (0u64, 0u64, 0u128);
         for tied in self.orders.get(column)?.chunk_by(|a, b| score(a) == score(b)) {
             let (mut negative, mut positive) = (0u64, 0u64);
@@ -333,7 +360,7 @@ impl<'a> Judged<'a> {
     /// The sum over scores, the highest first, of the gain in recall times the precision so far. No interpolation.
     fn average_precision(&self, times: Times<'_>) -> Option<f64> {
         let (mut found, mut seen, mut sum) = (0u64, 0u64, Sum::default());
-        let score = |row: &u32| self.scores[*row as usize];
+        let score = |row: &u32| self.scores[0][*row as usize];
         for tied in self.orders.first()?.chunk_by(|a, b| score(a) == score(b)).rev() {
             let mut positive = 0;
             for row in tied {
@@ -398,7 +425,7 @@ impl<'a> Judged<'a> {
     }
 
     fn regression(&self, metric: Metric, times: Times<'_>, rows: u64) -> Option<f64> {
-        let error = |row: usize| self.labels[row] - self.scores[row];
+        let error = |row: usize| self.labels[row] - self.scores[0][row];
         let squared = || self.mean(times, rows, |row| error(row) * error(row));
         match metric {
             Metric::Mse => Some(squared()),
@@ -449,7 +476,7 @@ pub fn calibration(judged: &Judged<'_>) -> Vec<CalibrationBin> {
     if judged.task != Task::Binary || judged.log_costs.is_empty() || judged.rows() == 0 {
         return Vec::new();
     }
-    let score = |row: u32| judged.scores[row as usize];
+    let score = |row: u32| judged.scores[0][row as usize];
     let (order, rows) = (&judged.orders[0], judged.rows());
     let (mut bins, mut from) = (Vec::new(), 0);
     for bin in 1..=CALIBRATION_BINS {

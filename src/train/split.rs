@@ -118,15 +118,15 @@ fn a_day() -> String {
 }
 
 fn length(text: &str, key: &str, least: Micros) -> Result<Micros, TrainError> {
-    let length = parse_duration(text).map_err(|what| TrainError::setting(format!("{key}: {what}"), ""))?;
+    let length = parse_duration(text).map_err(|what| TrainError::asked(format!("{key}: {what}"), ""))?;
     if length < least {
-        return Err(TrainError::setting(format!("{key} is {text}"), "it must be longer than nothing"));
+        return Err(TrainError::asked(format!("{key} is {text}"), "it must be longer than nothing"));
     }
     Ok(length)
 }
 
 fn moment(text: &str, key: &str) -> Result<EventTime, TrainError> {
-    parse_time(text).map_err(|what| TrainError::setting(format!("{key}: {what}"), ""))
+    parse_time(text).map_err(|what| TrainError::asked(format!("{key}: {what}"), ""))
 }
 
 /// The end of the day of the set's last row.
@@ -150,7 +150,7 @@ pub fn split(set: &Set, options: &SplitOptions) -> Result<Fold, TrainError> {
         }
         None => {
             if !(options.share > 0.0 && options.share < 1.0) {
-                return Err(TrainError::setting(
+                return Err(TrainError::asked(
                     format!("share is {}", options.share),
                     "write a share of the rows between 0 and 1, such as 0.2, or a length of time as `test: 7d`",
                 ));
@@ -197,7 +197,7 @@ pub fn hold_out(set: &Set, share: f64) -> Result<(Vec<u32>, Vec<u32>), TrainErro
 /// them to fit on.
 pub fn prequential(set: &Set, task: Task, options: &PrequentialOptions) -> Result<Vec<Fold>, TrainError> {
     if options.folds == 0 {
-        return Err(TrainError::setting("folds is 0".to_owned(), "write at least 1"));
+        return Err(TrainError::asked("folds is 0".to_owned(), "write at least 1"));
     }
     let train = length(&options.train, "train", 1)?;
     let gap = length(&options.gap, "gap", 0)?;
@@ -238,7 +238,7 @@ pub fn column<'a>(set: &'a Set, name: &str, key: &str) -> Result<&'a [String], T
             None if set.extra.is_empty() => "the set has no further columns; name them where it is made".to_owned(),
             None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
         };
-        TrainError::setting(format!("{key}: the set has no further column `{name}`"), mend)
+        TrainError::asked(format!("{key}: the set has no further column `{name}`"), mend)
     })
 }
 

@@ -124,9 +124,6 @@ pub(super) fn reach_of(confidence: f64) -> f64 {
 pub(super) struct Pair<'a> {
     pub challenger: &'a Judged<'a>,
     pub champion: Option<&'a Judged<'a>>,
-    pub challenger_scores: &'a [f64],
-    pub champion_scores: Option<&'a [f64]>,
-    pub labels: &'a [f64],
 }
 
 impl Pair<'_> {
@@ -144,7 +141,7 @@ impl Pair<'_> {
     }
 
     /// The statistic of both with the intervals that follow from a formula; none where there is no formula.
-    pub fn by_formula(&self, metric: Metric, binary: bool, confidence: f64) -> Compared {
+    pub fn by_formula(&self, metric: Metric, confidence: f64) -> Compared {
         let reach = reach_of(confidence);
         let mut told = self.bare(metric);
         let around = |value: &mut Option<Told>, variance: Option<f64>| {
@@ -152,13 +149,14 @@ impl Pair<'_> {
                 *value = Told::around(value.value, reach * variance.sqrt());
             }
         };
-        if metric == Metric::Auc && binary {
+        if metric == Metric::Auc && self.challenger.is_binary() {
+            let (scores, labels) = (self.challenger.scores(), self.challenger.labels());
             if told.challenger.is_some() {
-                around(&mut told.challenger, delong_variance(self.challenger_scores, None, self.labels));
+                around(&mut told.challenger, delong_variance(scores, None, labels));
             }
-            if let Some(champion) = self.champion_scores.filter(|_| told.champion.is_some()) {
-                around(&mut told.champion, delong_variance(champion, None, self.labels));
-                around(&mut told.difference, delong_variance(self.challenger_scores, Some(champion), self.labels));
+            if let Some(champion) = self.champion.filter(|_| told.champion.is_some()) {
+                around(&mut told.champion, delong_variance(champion.scores(), None, labels));
+                around(&mut told.difference, delong_variance(scores, Some(champion.scores()), labels));
             }
             told.method = Method::Delong;
         } else if let Some(parts) = self.challenger.parts(metric) {
@@ -221,7 +219,7 @@ pub(in crate::train) fn parallel<T: Send>(count: usize, threads: usize, task: im
 
 /// Statistics of both models with intervals from resamples.
 pub(super) fn bootstrap(pair: &Pair<'_>, metrics: &[Metric], how: &Resampling<'_>) -> Vec<Compared> {
-    let rows = pair.labels.len();
+    let rows = pair.challenger.rows();
     let units = how.entities.map_or(rows, |entities| entities.iter().max().map_or(0, |last| *last as usize + 1));
     let drawn = parallel(how.repeats as usize, how.threads, |repeat| {
         let mut random = sequence(how.seed, repeat as u64);
@@ -250,7 +248,8 @@ pub(super) fn bootstrap(pair: &Pair<'_>, metrics: &[Metric], how: &Resampling<'_
             between(&mut told.champion, drawn.iter().map(|(_, champion)| other(champion)).collect());
             let apart = |(values, champion): &(Vec<Option<f64>>, _)| Some(values[at]? - other(champion)?);
             between(&mut told.difference, drawn.iter().map(apart).collect());
-            told.method = if told.challenger.is_some_and(|told| told.low.is_some()) { Method::Bootstrap } else { Method::None };
+            told.method =
+                if told.challenger.is_some_and(|told| told.low.is_some()) { Method::Bootstrap } else { Method::None };
             told
         })
         .collect()

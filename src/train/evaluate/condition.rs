@@ -107,7 +107,7 @@ impl Condition {
 
 fn fault(text: &str, at: usize, what: &str, mend: &str) -> TrainError {
     let place = text[..at.min(text.len())].chars().count() + 1;
-    TrainError::setting(format!("promote_if `{}`, character {place}: {what}", text.trim()), mend)
+    TrainError::asked(format!("promote_if `{}`, character {place}: {what}", text.trim()), mend)
 }
 
 fn tokens(text: &str) -> Result<Vec<(Token, usize)>, TrainError> {
@@ -127,7 +127,8 @@ fn tokens(text: &str) -> Result<Vec<(Token, usize)>, TrainError> {
                 end += 1;
             }
             let number = rest[..end].parse::<f64>().ok().filter(|number| number.is_finite());
-            let number = number.ok_or_else(|| fault(text, at, &format!("`{}` is no number", &rest[..end]), "write such as 0.002"))?;
+            let number = number
+                .ok_or_else(|| fault(text, at, &format!("`{}` is no number", &rest[..end]), "write such as 0.002"))?;
             let per_cent = rest[end..].starts_with('%');
             tokens.push((Token::Number(if per_cent { number / 100.0 } else { number }), at));
             at += end + usize::from(per_cent);
@@ -197,9 +198,11 @@ impl Reader<'_> {
 
     fn want(&self, kind: Type, wanted: Type, at: usize) -> Result<(), TrainError> {
         match (kind, wanted) {
-            (Type::Truth, Type::Number) => {
-                Err(self.fault(at, "this is true or false where a number is wanted", "compare two numbers; join comparisons with `and`"))
-            }
+            (Type::Truth, Type::Number) => Err(self.fault(
+                at,
+                "this is true or false where a number is wanted",
+                "compare two numbers; join comparisons with `and`",
+            )),
             (Type::Number, Type::Truth) => {
                 Err(self.fault(at, "this is a number where a comparison is wanted", "compare it, as in `rows > 1000`"))
             }
@@ -303,10 +306,14 @@ impl Reader<'_> {
                 self.at += 1;
                 Ok((Expression::Name(word), Type::Number, at))
             }
-            Token::End => {
-                Err(self.fault(at, "something is missing at the end", "write such as `auc_challenger >= auc_champion - 0.002`"))
+            Token::End => Err(self.fault(
+                at,
+                "something is missing at the end",
+                "write such as `auc_challenger >= auc_champion - 0.002`",
+            )),
+            Token::Sign(sign) => {
+                Err(self.fault(at, &format!("`{sign}` stands where a number or a name is wanted"), ""))
             }
-            Token::Sign(sign) => Err(self.fault(at, &format!("`{sign}` stands where a number or a name is wanted"), "")),
         }
     }
 
@@ -548,7 +555,10 @@ mod tests {
         let deep = format!("{}1{} > 0", "(".repeat(100), ")".repeat(100));
         for (text, expected) in [
             ("auc_chalenger > 0.5", "character 1: `auc_chalenger` is no name here; did you mean `auc_challenger`?"),
-            ("0.5 < auc", "character 7: `auc` is no name here; say whose: auc_challenger, auc_champion, auc_difference"),
+            (
+                "0.5 < auc",
+                "character 7: `auc` is no name here; say whose: auc_challenger, auc_champion, auc_difference",
+            ),
             ("rows > 1 and xyz > 1", "character 14: `xyz` is no name here; there are rows, positives, auc_challenger"),
             ("auc_challenger", "character 1: this is a number and neither true nor false; compare it"),
             ("auc_challenger = 1", "character 16: `=` means nothing here; write `==`"),
