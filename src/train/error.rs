@@ -39,6 +39,12 @@ pub enum TrainError {
         /// Whether the disk is to blame.
         outside: bool,
     },
+    /// An exported model is not what was fitted: a defect of the export.
+    #[error("the exported model cannot be used: {why}")]
+    Export {
+        /// How it differs, and for which row.
+        why: String,
+    },
     /// The caller asked to stop.
     #[error("training was stopped")]
     Stopped,
@@ -54,6 +60,7 @@ impl TrainError {
             | TrainError::Asked { .. }
             | TrainError::Journal { .. }
             | TrainError::Stopped => Blame::User,
+            TrainError::Export { .. } => Blame::Ours,
         }
     }
 

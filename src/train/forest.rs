@@ -1,12 +1,18 @@
 //! Random forests: trees over rows drawn with replacement, each node choosing among a few columns drawn for it.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
 use serde::{Deserialize, Serialize};
 
+use super::cart::{Field, Rules, Target};
 use super::data::{Set, Task};
 use super::error::TrainError;
-use super::learner::Options;
-use super::model::Ensemble;
-use super::tree::Criterion;
+use super::learner::{Options, Progress};
+use super::model::{Ensemble, Node, Tree};
+use super::parallel::each;
+use super::rank::rank_all;
+use super::tree::{Criterion, link, outputs};
+use crate::base::SplitMix64;
 
 /// Settings of a random forest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +94,65 @@ impl Forest {
     ///
     /// # Errors
     /// As [`super::learner::fit`].
-    pub fn fit(&self, _set: &Set, _task: Task, _options: &Options) -> Result<Ensemble, TrainError> {
-        Err(TrainError::Stopped)
+    pub fn fit(&self, set: &Set, task: Task, options: &Options) -> Result<Ensemble, TrainError> {
+        self.check()?;
+        let threads = options.threads.max(1);
+        options.tell(Progress { done: 0, total: self.trees, loss: None })?;
+        let columns = rank_all(&set.inputs, self.bins, threads);
+        let target = Target::new(set, task);
+        let count = columns.len();
+        let tried = match self.columns {
+            Columns::Sqrt => (count as f64).sqrt() as usize,
+            Columns::All => count,
+            Columns::Share(share) => (count as f64 * share) as usize,
+            Columns::Count(n) => n as usize,
+        };
+        let rules = Rules {
+            depth: self.depth.unwrap_or(u32::MAX),
+            min_split: self.min_split,
+            min_rows: self.min_rows,
+            criterion: self.criterion,
+            columns: tried.clamp(1, count),
+            binary: task == Task::Binary,
+        };
+        let field = Field { columns: &columns, target: &target, rules, threads: 1 };
+        let mut random = SplitMix64::new(options.seed);
+        let mut trees: Vec<(u64, Vec<Node>)> = (0..self.trees).map(|_| (random.word(), Vec::new())).collect();
+        let rows = set.rows();
+        let (done, stopped) = (AtomicU32::new(0), AtomicBool::new(false));
+        each(threads, &mut trees, |(seed, nodes)| {
+            if stopped.load(Relaxed) {
+                return;
+            }
+            let mut random = SplitMix64::new(*seed);
+            let times = if self.bootstrap { draw(rows, &target.weights, &mut random) } else { vec![1; rows] };
+            *nodes = field.grow(&times, &mut random, self.trees.into());
+            let done = done.fetch_add(1, Relaxed) + 1;
+            if options.tell(Progress { done, total: self.trees, loss: None }).is_err() {
+                stopped.store(true, Relaxed);
+            }
+        });
+        if stopped.load(Relaxed) {
+            return Err(TrainError::Stopped);
+        }
+        let outputs = outputs(task);
+        Ok(Ensemble {
+            base: vec![0.0; outputs as usize],
+            trees: trees.into_iter().map(|(_, nodes)| Tree { nodes, first_output: 0, outputs }).collect(),
+            link: link(task),
+        })
+    }
+}
+
+/// How often each row is drawn when as many as there are are drawn with replacement; again where none of them weighs anything.
+fn draw(rows: usize, weights: &[i64], random: &mut SplitMix64) -> Vec<u32> {
+    loop {
+        let mut times = vec![0; rows];
+        for _ in 0..rows {
+            times[random.below(rows as u64) as usize] += 1;
+        }
+        if times.iter().zip(weights).any(|(times, weight)| *times > 0 && *weight > 0) {
+            return times;
+        }
     }
 }

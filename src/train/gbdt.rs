@@ -4,8 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{Set, Task};
 use super::error::TrainError;
-use super::learner::Options;
-use super::model::Ensemble;
+use super::grow::{Grower, Limits};
+use super::histogram::{Item, Rules};
+use super::learner::{Options, Progress};
+use super::loss::{Loss, Watch};
+use super::model::{Ensemble, Link, Node, Tree};
+use crate::base::SplitMix64;
 
 /// Settings of gradient-boosted trees. The defaults suit most sets; more trees at a lower rate suit the rest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +31,8 @@ pub struct Gbdt {
     pub min_gain: f64,
     /// L2 penalty on the values of leaves.
     pub l2: f64,
-    /// Bins of a column at most, from 2 to 255; missing values have one of their own.
+    /// Bins of a column of numbers at most, from 2 to 255; missing values have one of their own. Of a category the 254 most
+    /// frequent levels have one each.
     pub bins: u32,
     /// Share of the rows that each tree sees.
     pub row_share: f64,
@@ -100,13 +105,95 @@ impl Gbdt {
     ///
     /// # Errors
     /// As [`super::learner::fit`].
-    pub fn fit(
-        &self,
-        _set: &Set,
-        _task: Task,
-        _valid: Option<&Set>,
-        _options: &Options,
-    ) -> Result<Ensemble, TrainError> {
-        Err(TrainError::Stopped)
+    pub fn fit(&self, set: &Set, task: Task, valid: Option<&Set>, options: &Options) -> Result<Ensemble, TrainError> {
+        self.check()?;
+        if self.stop_after.is_some() && valid.is_none() {
+            return Err(TrainError::Setting {
+                learner: "gbdt",
+                setting: "stop_after",
+                why: "there is no validation set to look at; leave it out, or set rows apart".to_owned(),
+            });
+        }
+        let threads = options.threads.max(1);
+        let rows = set.rows();
+        let mut grower = Grower::new(&set.inputs, self.bins as usize, threads);
+        let mut loss = Loss::new(set, task, threads);
+        let rules = Rules {
+            min_rows: self.min_rows.into(),
+            min_hessian: self.min_hessian,
+            min_gain: self.min_gain,
+            l2: self.l2,
+            category_smooth: self.category_smooth,
+            category_l2: self.category_l2,
+        };
+        let limits = Limits { leaves: self.leaves as usize, depth: self.depth.unwrap_or(u32::MAX) };
+        let mut watch = valid.map(|valid| Watch::new(valid, task, &loss.base()));
+        let mut random = SplitMix64::new(options.seed);
+        let mut items = vec![Item::default(); rows];
+        let mut chosen = vec![true; grower.width()];
+        let mut trees: Vec<Tree> = Vec::new();
+        let link = match task {
+            Task::Binary => Link::Logistic,
+            Task::Classes(_) => Link::Softmax,
+            Task::Regression => Link::Identity,
+        };
+        options.tell(Progress { done: 0, total: self.trees, loss: watch.as_ref().map(|watch| watch.loss()) })?;
+        for round in 0..self.trees {
+            loss.prepare();
+            let new = trees.len();
+            for output in 0..loss.outputs() {
+                if self.column_share < 1.0 {
+                    choose(&mut chosen, self.column_share, &mut random);
+                }
+                items.resize(rows, Item::default());
+                let units = loss.derive(output, &mut items);
+                if self.row_share < 1.0 {
+                    items.retain(|_| random.unit() < self.row_share);
+                }
+                let grown = grower.grow(&mut items, &chosen, &units, &rules, limits);
+                let mut nodes = grown.nodes;
+                let mut parts = Vec::with_capacity(grown.leaves.len());
+                for (node, range, sums) in grown.leaves {
+                    let hessian = sums.hessian(&units) + self.l2;
+                    let value = if hessian > 0.0 { -self.rate * sums.gradient(&units) / hessian } else { 0.0 };
+                    nodes[node] = Node::Leaf { values: vec![value] };
+                    parts.push((range, value));
+                }
+                let mut tree = Tree { nodes, first_output: 0, outputs: 1 };
+                if self.row_share < 1.0 {
+                    loss.add_tree(output, &tree, &set.inputs);
+                } else {
+                    loss.add(output, &items, &mut parts);
+                }
+                tree.first_output = output as u32;
+                trees.push(tree);
+            }
+            if let Some(watch) = &mut watch {
+                watch.add(&trees[new..]);
+                if watch.stops(round + 1, self.stop_after) {
+                    break;
+                }
+            }
+            let loss = watch.as_ref().map(|watch| watch.loss());
+            options.tell(Progress { done: round + 1, total: self.trees, loss })?;
+        }
+        if let (Some(watch), Some(_)) = (&watch, self.stop_after) {
+            trees.truncate(watch.best_round() as usize * loss.outputs());
+        }
+        Ok(Ensemble { base: loss.base(), trees, link })
+    }
+}
+
+/// Draws a share of the columns, at least one.
+fn choose(chosen: &mut [bool], share: f64, random: &mut SplitMix64) {
+    let count = ((chosen.len() as f64 * share).round() as usize).max(1);
+    let mut order: Vec<usize> = (0..chosen.len()).collect();
+    for index in 0..count {
+        let other = index + random.below((order.len() - index) as u64) as usize;
+        order.swap(index, other);
+    }
+    chosen.fill(false);
+    for column in &order[..count] {
+        chosen[*column] = true;
     }
 }

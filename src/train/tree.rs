@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cart::{Field, Rules, Target};
 use super::data::{Set, Task};
 use super::error::TrainError;
-use super::learner::Options;
-use super::model::Ensemble;
+use super::learner::{Options, Progress};
+use super::model::{Ensemble, Link, Tree};
+use super::rank::rank_all;
+use crate::base::SplitMix64;
 
 /// What a split of classes is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +59,44 @@ impl DecisionTree {
     ///
     /// # Errors
     /// As [`super::learner::fit`].
-    pub fn fit(&self, _set: &Set, _task: Task, _options: &Options) -> Result<Ensemble, TrainError> {
-        Err(TrainError::Stopped)
+    pub fn fit(&self, set: &Set, task: Task, options: &Options) -> Result<Ensemble, TrainError> {
+        self.check()?;
+        options.tell(Progress { done: 0, total: 1, loss: None })?;
+        let threads = options.threads.max(1);
+        let columns = rank_all(&set.inputs, None, threads);
+        let target = Target::new(set, task);
+        let rules = Rules {
+            depth: self.depth.unwrap_or(u32::MAX),
+            min_split: self.min_split,
+            min_rows: self.min_rows,
+            criterion: self.criterion,
+            columns: columns.len(),
+            binary: task == Task::Binary,
+        };
+        let field = Field { columns: &columns, target: &target, rules, threads };
+        let nodes = field.grow(&vec![1; set.rows()], &mut SplitMix64::new(options.seed), 1.0);
+        options.tell(Progress { done: 1, total: 1, loss: None })?;
+        let outputs = outputs(task);
+        Ok(Ensemble {
+            base: vec![0.0; outputs as usize],
+            trees: vec![Tree { nodes, first_output: 0, outputs }],
+            link: link(task),
+        })
+    }
+}
+
+/// Values of a leaf.
+pub(super) fn outputs(task: Task) -> u32 {
+    match task {
+        Task::Binary | Task::Regression => 1,
+        Task::Classes(n) => n,
+    }
+}
+
+/// Leaves hold what is told.
+pub(super) fn link(task: Task) -> Link {
+    match task {
+        Task::Binary | Task::Classes(_) => Link::Probability,
+        Task::Regression => Link::Identity,
     }
 }

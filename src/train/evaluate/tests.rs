@@ -189,7 +189,7 @@ fn slices_part_the_rows() {
     }
     let names = |column: &str| of(column).iter().map(|slice| slice.value.clone()).collect::<Vec<_>>();
     assert_eq!(names("country"), ["at", "be", "ch"]);
-    assert_eq!(names("amount"), ["≤ 24", "24 – 48", "48 – 72", "> 72", "(missing)"]);
+    assert_eq!(names("amount"), ["≤ 23", "23 – 46.5", "46.5 – 71.75", "> 71.75", "(missing)"]);
     assert_eq!((names("customer").len(), names("customer")[11].as_str()), (12, "(189 others)"));
     let auc = &of("country")[0].metrics.iter().find(|found| found.metric == "auc").unwrap().clone();
     assert!(auc.method == Method::Delong && auc.difference.unwrap().low.unwrap() < auc.difference.unwrap().value);

@@ -34,9 +34,11 @@ use super::data::{Column, Matrix, Set, Task};
 use super::error::TrainError;
 use super::evaluate::compare::parallel;
 use super::evaluate::{CardOptions, card_precision};
-use super::learner::{self, Continue, Learner, Options};
+use super::learner::{Continue, Learner, Options};
 use super::metrics::{Judged, metric_named, metrics_of, more_is_better};
 use super::model::Fitted;
+use super::pipeline::Pipeline;
+use super::prepare::Prepare;
 use super::split::{Fold, Span, column, hold_out};
 use crate::base::{hash_bytes, parse_duration};
 use crate::plan::model::Metric;
@@ -57,6 +59,13 @@ pub trait Predict: Send + Sync {
 impl Predict for Fitted {
     fn predict(&self, inputs: &Matrix) -> Result<Vec<Vec<f64>>, TrainError> {
         Ok(Fitted::predict(self, inputs))
+    }
+}
+
+impl Predict for Pipeline {
+    /// In double precision, by the fast path; what is exported differs by rounding.
+    fn predict(&self, inputs: &Matrix) -> Result<Vec<Vec<f64>>, TrainError> {
+        Ok(self.fitted.predict(&self.prepare.apply(inputs)?))
     }
 }
 
@@ -291,6 +300,8 @@ pub struct Tuning<'a> {
     pub folds: &'a [FoldSet],
     /// Threads for all fits together, at least 1.
     pub threads: usize,
+    /// What else results follow from, such as the learner and the preparation: a journal of another is not gone on with.
+    pub made_by: &'a str,
     /// File of what is done, from which a tuning that was killed goes on.
     pub journal: Option<&'a Path>,
     /// Set when the tuning should end.
@@ -384,21 +395,24 @@ pub fn tune(tuning: &Tuning<'_>, fit: &FitWith<'_>) -> Result<Table, TrainError>
     })
 }
 
-/// Tunes the settings of a learner: names of the space are those of its settings.
+/// Tunes the settings of a learner: names of the space are those of its settings. The preparation is fitted anew for each
+/// fold, on its rows to fit on alone. [`Tuning::base`] is not looked at.
 ///
 /// # Errors
 /// As [`tune`], and when the learner has no setting of a name.
-pub fn tune_learner(tuning: &Tuning<'_>, learner: &Learner) -> Result<Table, TrainError> {
+pub fn tune_learner(tuning: &Tuning<'_>, prepare: &Prepare, learner: &Learner) -> Result<Table, TrainError> {
     check_names(tuning.options, learner)?;
     let (name, base) = settings_of(learner)?;
     let fit = |params: &Value, set: &Set, valid: Option<&Set>, budget: &Budget<'_>| {
         let learner = with_settings(name, params)?;
         let go_on = |_| if budget.stop.load(Ordering::Relaxed) { Continue::No } else { Continue::Yes };
         let options = Options { threads: budget.threads, seed: budget.seed, progress: Some(&go_on) };
-        let fitted = learner::fit(&learner, set, tuning.task, valid, &options)?;
+        let fitted = Pipeline::fit(prepare, &learner, set, tuning.task, valid, &options)?;
         Ok(Box::new(fitted) as Box<dyn Predict>)
     };
-    tune(&Tuning { base: &base, ..*tuning }, &fit)
+    let settings = serde_json::to_string(prepare).map_err(|fault| TrainError::asked(fault.to_string(), ""))?;
+    let made_by = format!("{} {name} {settings}", tuning.made_by);
+    tune(&Tuning { base: &base, made_by: &made_by, ..*tuning }, &fit)
 }
 
 /// A learner with the settings of a trial in place of its own.
@@ -688,7 +702,7 @@ fn fingerprint(tuning: &Tuning<'_>) -> String {
         hash.update(bytes);
     };
     let options = serde_json::to_string(tuning.options).unwrap_or_default();
-    put(format!("{options} {:?} {}", tuning.task, tuning.base).as_bytes());
+    put(format!("{options} {:?} {} {}", tuning.task, tuning.base, tuning.made_by).as_bytes());
     for fold in tuning.folds {
         put(format!("{:?}", fold.span).as_bytes());
         for set in [&fold.train, &fold.test] {
