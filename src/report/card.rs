@@ -14,7 +14,7 @@ use crate::train::metrics::{CalibrationBin, task_name};
 use crate::train::tune::Table;
 
 /// Trials in the table at most.
-const TRIALS_MAX: usize = 25;
+const TRIALS_MAX: usize = 12;
 /// Statistics that stand large at the top.
 const TILES: [&str; 9] =
     ["auc", "average_precision", "log_loss", "card_precision_100", "brier", "f1_macro", "accuracy", "rmse", "r2"];
@@ -107,7 +107,7 @@ fn tiles(html: &mut Html, card: &Card, found: &Evaluation) {
             Some(false) => "no",
             None => "unknown",
         });
-        html.raw("</p><p class=\"of\"><code>").text(&verdict.condition).raw("</code></p></div>");
+        html.raw("</p><p class=\"of\">what was asked for ").text(holds(verdict.holds)).raw("</p></div>");
     }
     let known = TILES.iter().filter_map(|name| found.metrics.iter().find(|metric| metric.metric == *name));
     for metric in known.filter(|metric| metric.challenger.is_some()).take(4) {
@@ -400,6 +400,10 @@ fn tuning(html: &mut Html, table: &Table) {
     if table.trials.len() > TRIALS_MAX {
         html.element("p class=\"muted\"", format_args!("and {} more", table.trials.len() - TRIALS_MAX));
     }
+    let failed: Vec<&str> = table.trials.iter().filter_map(|trial| trial.failed.as_deref()).collect();
+    if let Some(why) = failed.first() {
+        html.element("p class=\"muted\"", format_args!("{} of the trials failed; the first: {why}", failed.len()));
+    }
     html.raw("</div>");
     folds(html, table);
     html.raw("</section>");
@@ -455,3 +459,7 @@ fn made_of(html: &mut Html, card: &Card) {
     });
     html.raw("</p></div></section>");
 }
+
+#[cfg(test)]
+#[path = "card_tests.rs"]
+mod tests;

@@ -154,7 +154,9 @@ impl Card {
         let worse: Vec<String> = found
             .slices
             .iter()
-            .flat_map(|slice| slice.metrics.iter().map(move |metric| (slice, metric)))
+            .filter_map(|slice| {
+                Some((slice, slice.metrics.iter().find(|metric| headline(found) == Some(&metric.metric))?))
+            })
             .filter(|(_, metric)| self.verdict_of(metric) == Some(false))
             .map(|(slice, metric)| format!("{} = {} ({})", slice.column, slice.value, metric.metric))
             .collect();

@@ -6,6 +6,8 @@
 
 mod grid;
 mod halving;
+#[cfg(test)]
+mod handbook_tests;
 mod journal;
 mod random;
 pub mod space;
