@@ -8,7 +8,7 @@
 //! never asked for by name, as levels are that were not seen.
 
 use super::data::{Column, MISSING};
-use super::parallel::each;
+use super::parallel::Crew;
 use crate::base::SplitMix64;
 
 /// The bin of a missing value.
@@ -105,11 +105,11 @@ impl Bins {
 /// Edges below x: x = +∞ is above all but the padding.
 #[inline]
 fn search(padded: &[f32; 256], x: f32) -> u8 {
-    let mut at = 0u8;
-    for step in [128u8, 64, 32, 16, 8, 4, 2, 1] {
-        at += if padded[usize::from(at + step - 1)] < x { step } else { 0 };
+    let mut at = 0usize;
+    for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+        at += step * usize::from(padded[at + step - 1] < x);
     }
-    at
+    at as u8
 }
 
 /// A number as an integer in the same order; −0 is 0, and −∞ the least finite number, as every threshold is finite.
@@ -199,9 +199,9 @@ pub(super) fn cuts(values: &[(f32, u64)], most: usize) -> Vec<usize> {
 }
 
 /// All columns, divided and counted off, by column.
-pub(super) fn bin_all(columns: &[Column], most: usize, threads: usize) -> (Vec<Bins>, Vec<Vec<u8>>) {
+pub(super) fn bin_all(columns: &[Column], most: usize, crew: &Crew) -> (Vec<Bins>, Vec<Vec<u8>>) {
     let mut all: Vec<(&Column, Option<(Bins, Vec<u8>)>)> = columns.iter().map(|column| (column, None)).collect();
-    each(threads, &mut all, |(column, out)| {
+    crew.each(true, &mut all, |(column, out)| {
         let bins = Bins::of(column, most);
         let binned = bins.apply(column);
         *out = Some((bins, binned));

@@ -9,6 +9,7 @@ use super::histogram::{Item, Rules};
 use super::learner::{Options, Progress};
 use super::loss::{Loss, Watch};
 use super::model::{Ensemble, Link, Node, Tree};
+use super::parallel::{Crew, with_crew};
 use crate::base::SplitMix64;
 
 /// Settings of gradient-boosted trees. The defaults suit most sets; more trees at a lower rate suit the rest.
@@ -114,10 +115,20 @@ impl Gbdt {
                 why: "there is no validation set to look at; leave it out, or set rows apart".to_owned(),
             });
         }
-        let threads = options.threads.max(1);
+        with_crew(options.threads.max(1), |crew| self.boost(crew, set, task, valid, options))
+    }
+
+    fn boost(
+        &self,
+        crew: &Crew,
+        set: &Set,
+        task: Task,
+        valid: Option<&Set>,
+        options: &Options,
+    ) -> Result<Ensemble, TrainError> {
         let rows = set.rows();
-        let mut grower = Grower::new(&set.inputs, self.bins as usize, threads);
-        let mut loss = Loss::new(set, task, threads);
+        let mut grower = Grower::new(&set.inputs, self.bins as usize, crew);
+        let mut loss = Loss::new(set, task, crew);
         let rules = Rules {
             min_rows: self.min_rows.into(),
             min_hessian: self.min_hessian,
@@ -150,7 +161,7 @@ impl Gbdt {
                 if self.row_share < 1.0 {
                     items.retain(|_| random.unit() < self.row_share);
                 }
-                let grown = grower.grow(&mut items, &chosen, &units, &rules, limits);
+                let grown = grower.grow(crew, &mut items, &chosen, &units, &rules, limits);
                 let mut nodes = grown.nodes;
                 let mut parts = Vec::with_capacity(grown.leaves.len());
                 for (node, range, sums) in grown.leaves {

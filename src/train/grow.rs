@@ -6,12 +6,17 @@
 
 use super::bins::{Bins, bin_all};
 use super::data::Matrix;
-use super::histogram::{CELLS, Cut, Found, Histogram, Item, Rules, Sums, Units, WIDTH_MAX, best, build};
+use super::histogram::{
+    AHEAD, CELLS, Cut, Found, Histogram, Item, Rules, Sums, Units, WIDTH_MAX, best, build, fetch_early,
+};
 use super::model::{Node, Split};
-use super::parallel::each;
+use super::parallel::Crew;
 
-/// Fewer values than this are counted faster than a thread is woken.
-const VALUES_PER_THREAD: usize = 100_000;
+/// Fewer values than this are counted faster than a helper is called.
+const VALUES_WORTH: usize = 60_000;
+
+/// Fewer rows than this are divided faster.
+const ROWS_WORTH: usize = 12_000;
 
 /// Some columns, and their histograms of all leaves.
 struct Group {
@@ -33,7 +38,6 @@ pub(super) struct Grower {
     /// Bins of each column.
     columns: Vec<Vec<u8>>,
     groups: Vec<Group>,
-    threads: usize,
     spare: Vec<Item>,
 }
 
@@ -64,24 +68,24 @@ pub(super) struct Grown {
 
 impl Grower {
     /// Bins the columns.
-    pub fn new(inputs: &Matrix, most: usize, threads: usize) -> Grower {
-        let (bins, columns) = bin_all(&inputs.columns, most, threads);
-        Self::of_bins(bins, columns, threads)
+    pub fn new(inputs: &Matrix, most: usize, crew: &Crew) -> Grower {
+        let (bins, columns) = bin_all(&inputs.columns, most, crew);
+        Self::of_bins(bins, columns, crew)
     }
 
-    fn of_bins(bins: Vec<Bins>, columns: Vec<Vec<u8>>, threads: usize) -> Grower {
+    fn of_bins(bins: Vec<Bins>, columns: Vec<Vec<u8>>, crew: &Crew) -> Grower {
         let count = columns.len();
         let rows = columns.first().map_or(0, Vec::len);
         // As many groups as share evenly among the threads.
         let least = count.div_ceil(WIDTH_MAX);
-        let groups = least.next_multiple_of(threads.clamp(1, count.max(1))).min(count);
+        let groups = least.next_multiple_of(crew.threads().clamp(1, count.max(1))).min(count);
         let mut groups: Vec<Group> = (0..groups)
             .map(|group| {
                 let (first, end) = (group * count / groups, (group + 1) * count / groups);
                 Group { first, width: end - first, bins: Vec::new(), slots: Vec::new(), found: [None; 2] }
             })
             .collect();
-        each(threads, &mut groups, |group| {
+        crew.each(true, &mut groups, |group| {
             group.bins = vec![0; rows * group.width];
             // By blocks, so that what is written stays in the cache.
             for block in (0..rows).step_by(4096) {
@@ -94,7 +98,7 @@ impl Grower {
                 }
             }
         });
-        Grower { bins, columns, groups, threads, spare: Vec::new() }
+        Grower { bins, columns, groups, spare: Vec::new() }
     }
 
     /// Columns.
@@ -103,13 +107,21 @@ impl Grower {
     }
 
     /// Grows a tree over `items`, which are put in the order of its leaves; `chosen` says which columns it may ask.
-    pub fn grow(&mut self, items: &mut [Item], chosen: &[bool], units: &Units, rules: &Rules, limits: Limits) -> Grown {
+    pub fn grow(
+        &mut self,
+        crew: &Crew,
+        items: &mut [Item],
+        chosen: &[bool],
+        units: &Units,
+        rules: &Rules,
+        limits: Limits,
+    ) -> Grown {
         self.spare.resize(items.len(), Item::default());
         let mut nodes = vec![Node::Leaf { values: Vec::new() }];
         let root =
             Leaf { start: 0, end: items.len(), slot: 0, node: 0, depth: 0, sums: Sums::of(items, units), found: None };
         let mut leaves = vec![root];
-        let [first, _] = self.look(items, chosen, units, rules, &leaves[0], None);
+        let [first, _] = self.look(crew, items, chosen, (units, rules), &leaves[0], None);
         leaves[0].found = first.filter(|_| limits.depth > 0);
         let mut slots = 1;
         while leaves.len() < limits.leaves {
@@ -119,7 +131,7 @@ impl Grower {
             let Some(found) = leaves[index].found.take() else { break };
             let leaf = &leaves[index];
             let (node, start, end, depth) = (leaf.node, leaf.start, leaf.end, leaf.depth + 1);
-            let middle = start + self.divide(&mut items[start..end], start, &found);
+            let middle = start + self.divide(crew, &mut items[start..end], start, &found);
             let (left, right) = (nodes.len(), nodes.len() + 1);
             nodes.extend([Node::Leaf { values: Vec::new() }, Node::Leaf { values: Vec::new() }]);
             nodes[node] = Node::Branch {
@@ -142,7 +154,7 @@ impl Grower {
             ];
             if leaves.len() + 1 < limits.leaves && depth < limits.depth {
                 let (small, large) = if left_is_small { (0, 1) } else { (1, 0) };
-                let found = self.look(items, chosen, units, rules, &pair[small], Some(&pair[large]));
+                let found = self.look(crew, items, chosen, (units, rules), &pair[small], Some(&pair[large]));
                 [pair[small].found, pair[large].found] = found;
             }
             let [left, right] = pair;
@@ -156,10 +168,10 @@ impl Grower {
     /// Counts the rows of a leaf, takes them from its larger sibling's histograms, which are still their parent's, and finds the best splits.
     fn look(
         &mut self,
+        crew: &Crew,
         items: &[Item],
         chosen: &[bool],
-        units: &Units,
-        rules: &Rules,
+        (units, rules): (&Units, &Rules),
         small: &Leaf,
         large: Option<&Leaf>,
     ) -> [Option<Found>; 2] {
@@ -168,9 +180,9 @@ impl Grower {
             return [None; 2];
         }
         let items = &items[small.start..small.end];
-        let threads = self.threads.min(1 + items.len() * self.columns.len() / VALUES_PER_THREAD);
+        let worth = items.len() * self.columns.len() >= VALUES_WORTH;
         let bins = &self.bins;
-        each(threads, &mut self.groups, |group| {
+        crew.each(worth, &mut self.groups, |group| {
             group.found = [None; 2];
             let columns = group.first..group.first + group.width;
             if !chosen[columns.clone()].contains(&true) {
@@ -215,15 +227,15 @@ impl Grower {
     }
 
     /// Puts the rows that go left before those that go right; how many go left.
-    fn divide(&mut self, items: &mut [Item], start: usize, found: &Found) -> usize {
+    fn divide(&mut self, crew: &Crew, items: &mut [Item], start: usize, found: &Found) -> usize {
         let column = &self.columns[found.column as usize];
         let table: [bool; CELLS] = std::array::from_fn(|bin| found.goes_left(bin as u8));
         let spare = &mut self.spare[start..start + items.len()];
-        let threads = self.threads.min(1 + items.len() * 8 / VALUES_PER_THREAD);
-        let size = items.len().div_ceil(threads).max(1);
+        let worth = items.len() >= ROWS_WORTH;
+        let size = items.len().div_ceil(if worth { crew.threads() } else { 1 }).max(1);
         let mut parts: Vec<_> =
             items.chunks_mut(size).zip(spare.chunks_mut(size)).map(|(items, spare)| (items, spare, 0)).collect();
-        each(threads, &mut parts, |(items, spare, left)| *left = divide_part(items, spare, column, &table));
+        crew.each(worth, &mut parts, |(items, spare, left)| *left = divide_part(items, spare, column, &table));
         let lefts: Vec<usize> = parts.iter().map(|part| part.2).collect();
         // Lefts of one part and rights of those before it change places.
         let mut middle = 0;
@@ -264,6 +276,9 @@ fn keep(found: &mut Option<Found>, other: Option<Found>) {
 fn divide_part(items: &mut [Item], spare: &mut [Item], column: &[u8], table: &[bool; CELLS]) -> usize {
     let (mut left, mut right) = (0, 0);
     for index in 0..items.len() {
+        if let Some(later) = items.get(index + AHEAD) {
+            fetch_early(&column[later.row as usize]);
+        }
         let item = items[index];
         let goes_left = usize::from(table[usize::from(column[item.row as usize])]);
         items[left] = item;

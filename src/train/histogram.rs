@@ -58,8 +58,20 @@ pub(super) struct Sums {
 impl Sums {
     #[inline(always)]
     pub fn add(&mut self, other: Sums) {
-        self.gradient += other.gradient;
-        self.packed += other.packed;
+        // Left to itself, the compiler adds the two words one by one, which takes a quarter longer.
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE2 is part of x86-64, and sums are 16 bytes in size and alignment, any of whose bits are a value.
+        unsafe {
+            use std::arch::x86_64::{__m128i, _mm_add_epi64, _mm_load_si128, _mm_store_si128};
+            let place = std::ptr::from_mut(self).cast::<__m128i>();
+            let other = _mm_load_si128(std::ptr::from_ref(&other).cast());
+            _mm_store_si128(place, _mm_add_epi64(_mm_load_si128(place), other));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self.gradient += other.gradient;
+            self.packed += other.packed;
+        }
     }
 
     #[inline(always)]
@@ -107,13 +119,32 @@ pub(super) type Histogram = [Sums; CELLS];
 fn add<const W: usize>(histograms: &mut [Histogram], bins: &[u8], items: &[Item], units: &Units) {
     let (bins, _) = bins.as_chunks::<W>();
     let Some(histograms) = histograms.first_chunk_mut::<W>() else { return };
-    for item in items {
+    for (index, item) in items.iter().enumerate() {
+        if let Some(later) = items.get(index + AHEAD) {
+            fetch_early(&bins[later.row as usize]);
+        }
         let sums = item.sums(units);
         let row = &bins[item.row as usize];
         for (histogram, bin) in histograms.iter_mut().zip(row) {
             histogram[usize::from(*bin)].add(sums);
         }
     }
+}
+
+/// Rows of a leaf lie apart: their bins are asked for so many rows before they are needed.
+pub(super) const AHEAD: usize = 16;
+
+/// Asks for a place in memory that will be read soon.
+#[inline(always)]
+pub(super) fn fetch_early<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch reads nothing that could be seen.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 /// Columns that [`build`] takes at once: their histograms stay in the first-level cache.

@@ -226,4 +226,6 @@ pub(super) fn data(why: String) -> TrainError {
 }
 
 #[cfg(test)]
+mod handbook;
+#[cfg(test)]
 mod tests;

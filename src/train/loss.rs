@@ -9,18 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::data::{Matrix, Set, Task};
 use super::histogram::{Item, Units};
 use super::model::Tree;
-use super::parallel::each;
+use super::parallel::Crew;
 use super::predict::Walker;
 use crate::score::math::exp64;
 
 /// Rows whose derivatives are computed at a time.
 const BLOCK: usize = 4096;
 
+/// To fewer rows than this values are added faster than a helper is called.
+const ROWS_WORTH: usize = 12_000;
+
 /// Scores of all rows, and their derivatives.
 pub(super) struct Loss<'a> {
     set: &'a Set,
     task: Task,
-    threads: usize,
+    crew: &'a Crew<'a>,
     base: Vec<f64>,
     /// Bits of each row's score, one vector per output: leaves are added by several threads, each to rows of its own.
     scores: Vec<Vec<AtomicU64>>,
@@ -30,12 +33,12 @@ pub(super) struct Loss<'a> {
 }
 
 impl<'a> Loss<'a> {
-    pub fn new(set: &'a Set, task: Task, threads: usize) -> Loss<'a> {
+    pub fn new(set: &'a Set, task: Task, crew: &'a Crew<'a>) -> Loss<'a> {
         let base = base(set, task);
         let scores =
             base.iter().map(|base| (0..set.rows()).map(|_| AtomicU64::new(base.to_bits())).collect()).collect();
         let weight_max = set.weights.as_ref().map_or(1.0, |weights| weights.iter().copied().fold(0.0, f64::max));
-        Loss { set, task, threads, base, scores, probabilities: Vec::new(), weight_max }
+        Loss { set, task, crew, base, scores, probabilities: Vec::new(), weight_max }
     }
 
     /// The scores before the first tree.
@@ -60,7 +63,7 @@ impl<'a> Loss<'a> {
         let mut blocks: Vec<(usize, Vec<&mut [f64]>)> = (0..rows.div_ceil(BLOCK))
             .map(|block| (block * BLOCK, columns.iter_mut().filter_map(Iterator::next).collect()))
             .collect();
-        each(self.threads, &mut blocks, |(start, block)| {
+        self.crew.each(true, &mut blocks, |(start, block)| {
             for (column, scores) in block.iter_mut().zip(scores) {
                 for (out, score) in column.iter_mut().zip(&scores[*start..]) {
                     *out = f64::from_bits(score.load(Relaxed));
@@ -91,7 +94,7 @@ impl<'a> Loss<'a> {
         let (by_gradient, by_hessian) = (1.0 / units.gradient, 1.0 / units.hessian);
         let mut blocks: Vec<(usize, &mut [Item])> =
             items.chunks_mut(BLOCK).enumerate().map(|(block, items)| (block * BLOCK, items)).collect();
-        each(self.threads, &mut blocks, |(start, items)| {
+        self.crew.each(true, &mut blocks, |(start, items)| {
             let (start, rows) = (*start, items.len());
             let (mut first, mut second) = ([0.0; BLOCK], [1.0; BLOCK]);
             let labels = &labels[start..start + rows];
@@ -137,8 +140,7 @@ impl<'a> Loss<'a> {
     /// Adds values of leaves to the scores of the rows that lie in them.
     pub fn add(&self, output: usize, items: &[Item], leaves: &mut [(Range<usize>, f64)]) {
         let scores = &self.scores[output];
-        let threads = if items.len() < 50_000 { 1 } else { self.threads };
-        each(threads, leaves, |(range, value)| {
+        self.crew.each(items.len() >= ROWS_WORTH, leaves, |(range, value)| {
             for item in &items[range.clone()] {
                 let score = &scores[item.row as usize];
                 score.store((f64::from_bits(score.load(Relaxed)) + *value).to_bits(), Relaxed);
@@ -151,7 +153,7 @@ impl<'a> Loss<'a> {
         let walker = Walker::new(std::slice::from_ref(tree), inputs);
         let scores = &self.scores[output];
         let mut blocks: Vec<usize> = (0..inputs.rows()).step_by(BLOCK).collect();
-        each(self.threads, &mut blocks, |start| {
+        self.crew.each(true, &mut blocks, |start| {
             let end = inputs.rows().min(*start + BLOCK);
             let mut block: Vec<f64> =
                 scores[*start..end].iter().map(|score| f64::from_bits(score.load(Relaxed))).collect();

@@ -7,6 +7,7 @@ use crate::base::SplitMix64;
 use crate::train::bins::REST_BIN;
 use crate::train::data::{Column, MISSING};
 use crate::train::histogram::Found;
+use crate::train::parallel::with_crew;
 
 const LEVELS: u32 = 7;
 
@@ -182,6 +183,22 @@ fn rules(min_rows: i64, l2: f64) -> Rules {
     Rules { min_rows, min_hessian: 1e-3, min_gain: 0.0, l2, category_smooth: 2.0, category_l2: 1.0 }
 }
 
+fn grow(
+    inputs: &Matrix,
+    most: usize,
+    items: &mut [Item],
+    chosen: &[bool],
+    units: &Units,
+    rules: &Rules,
+    limits: Limits,
+) -> (Grower, Grown) {
+    with_crew(2, |crew| {
+        let mut grower = Grower::new(inputs, most, crew);
+        let grown = grower.grow(crew, items, chosen, units, rules, limits);
+        (grower, grown)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -202,9 +219,15 @@ proptest! {
         let units = Units { gradient: 0.25, hessian: 0.125, count_bits: 8 };
         let rules = rules(min_rows, l2);
         let limits = Limits { leaves, depth };
-        let mut grower = Grower::new(&inputs, most, threads);
+        let (grower, grown, again) = with_crew(threads, |crew| {
+            let mut grower = Grower::new(&inputs, most, crew);
+            let grown = grower.grow(crew, &mut items, &[true; 5], &units, &rules, limits);
+            // A second tree in the same room is the same tree.
+            let again = grower.grow(crew, &mut items, &[true; 5], &units, &rules, limits);
+            (grower, grown, again)
+        });
         let slow = naive(&Naive { inputs: &inputs, bins: &grower.bins, units: &units, rules: &rules }, &items, limits);
-        let grown = grower.grow(&mut items, &[true; 5], &units, &rules, limits);
+        prop_assert_eq!(&again.nodes, &grown.nodes);
         prop_assert_eq!(&grown.nodes, &slow);
         // Leaves hold the rows that walk to them, and their sums.
         for (node, range, sums) in &grown.leaves {
@@ -218,8 +241,6 @@ proptest! {
         let mut rows_seen: Vec<u32> = items.iter().map(|item| item.row).collect();
         rows_seen.sort_unstable();
         prop_assert_eq!(rows_seen, (0..rows as u32).collect::<Vec<_>>());
-        // A second tree in the same room is the same tree.
-        prop_assert_eq!(grower.grow(&mut items, &[true; 5], &units, &rules, limits).nodes, grown.nodes);
     }
 
     #[test]
@@ -230,8 +251,7 @@ proptest! {
         items.iter_mut().for_each(|item| item.hessian += 1);
         let units = Units { gradient: 1.0, hessian: 1.0, count_bits: 8 };
         let rules = Rules { category_smooth: 0.0, category_l2: 0.0, ..rules(1, 0.0) };
-        let mut grower = Grower::new(&inputs, 255, 1);
-        let grown = grower.grow(&mut items, &[true], &units, &rules, Limits { leaves: 2, depth: 1 });
+        let (grower, grown) = grow(&inputs, 255, &mut items, &[true], &units, &rules, Limits { leaves: 2, depth: 1 });
         let slow = Naive { inputs: &inputs, bins: &grower.bins, units: &units, rules: &rules }.best(&items, true);
         match (&grown.nodes[0], slow) {
             (Node::Branch { gain, .. }, Some((best, ..))) => prop_assert!((gain - best).abs() <= 1e-9 * best.abs()),
@@ -244,10 +264,10 @@ proptest! {
 #[test]
 fn only_chosen_columns_are_asked() {
     let inputs = matrix(500, 3, 0.1);
-    let mut grower = Grower::new(&inputs, 50, 2);
     let units = Units { gradient: 1.0, hessian: 1.0, count_bits: 10 };
     let chosen = [false, false, true, false, true];
-    let grown = grower.grow(&mut items(500, 3), &chosen, &units, &rules(1, 0.0), Limits { leaves: 20, depth: 9 });
+    let limits = Limits { leaves: 20, depth: 9 };
+    let (_, grown) = grow(&inputs, 50, &mut items(500, 3), &chosen, &units, &rules(1, 0.0), limits);
     let asked: Vec<u32> = grown
         .nodes
         .iter()
@@ -274,8 +294,8 @@ fn rare_levels_go_where_unseen_ones_go() {
     let inputs =
         Matrix { names: vec!["c".to_owned()], columns: vec![Column::Category { codes: codes.clone(), levels }] };
     let units = Units { gradient: 1.0, hessian: 1.0, count_bits: 11 };
-    let mut grower = Grower::new(&inputs, 255, 1);
-    let grown = grower.grow(&mut items, &[true], &units, &rules(1, 0.0), Limits { leaves: 2, depth: 1 });
+    let limits = Limits { leaves: 2, depth: 1 };
+    let (_, grown) = grow(&inputs, 255, &mut items, &[true], &units, &rules(1, 0.0), limits);
     let Node::Branch { split: Split::In(set), .. } = &grown.nodes[0] else { panic!("no split: {:?}", grown.nodes) };
     assert_eq!(*set, (0..254).filter(|level| level % 2 == 1).collect::<Vec<_>>());
     let [(_, left, _), _] = &grown.leaves[..] else { panic!("not two leaves") };
