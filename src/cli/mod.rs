@@ -21,6 +21,7 @@ mod progress;
 mod prove;
 mod report;
 mod run;
+mod train;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,11 @@ enum Command {
     /// May run while the job does, and may be killed at any moment: the tables stay right. Rows, answers as of a time and
     /// the job's place in the tables do not change.
     Maintain(maintain::MaintainArgs),
+    /// Run a batch dataflow: make a training set, fit, judge and register a model.
+    ///
+    /// The file is submitted to a queue, a directory of jobs, and run at once. A job that was killed, or failed, goes on where
+    /// it was with --resume: steps that are done are not done again.
+    Train(train::TrainArgs),
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
@@ -87,9 +93,6 @@ enum Command {
     /// From the job's tables, which may be written meanwhile. Sorted Parquet with a manifest beside it that names each table's
     /// version, by which the same bytes can be made again: `--again`.
     Dataset(dataset::DatasetArgs),
-    /// Comparisons of model versions: plan them, and see what rollouts have found.
-    #[command(subcommand)]
-    Experiments(experiments::ExperimentsCommand),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -125,11 +128,11 @@ impl Cli {
             Command::Prove(args) => prove::run(args),
             Command::Report(args) => report::run(args),
             Command::Maintain(args) => maintain::run(args),
+            Command::Train(args) => train::run(args),
             Command::Features(command) => features::run(command),
             Command::Models(command) => models::run(command),
             Command::Dataset(args) => dataset::run(args),
             Command::Experiments(command) => experiments::run(command),
-            Command::Models(command) => models::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

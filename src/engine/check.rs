@@ -62,7 +62,8 @@ pub fn load_text(
 }
 
 /// The files, schemas and models of this machine.
-struct JobCatalog {
+#[derive(Default)]
+pub struct JobCatalog {
     /// Registered versions that the job began with.
     pins: Pins,
 }

@@ -26,6 +26,7 @@ use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
+use super::retrain::{Retraining, retrain};
 use super::rollout;
 use super::shared::Shared;
 use super::source::{Sources, sources};
@@ -68,6 +69,8 @@ pub struct Resources {
     pub outboxes: Option<Outboxes>,
     /// Who is told of alerts, topics apart.
     pub receivers: Vec<Receiver>,
+    /// Who takes what retraining the job asks for.
+    pub retraining: Option<Retraining>,
 }
 
 /// An online store open for a running job.
@@ -151,7 +154,18 @@ impl Resources {
         let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
         let receivers = receivers::open(plan)?;
         let (topics, outboxes) = (Vec::new(), None);
-        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics, outboxes, receivers })
+        Ok(Resources {
+            chains,
+            tables,
+            dead_letters,
+            models,
+            online,
+            watches,
+            topics,
+            outboxes,
+            receivers,
+            retraining: None,
+        })
     }
 
     /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
@@ -267,6 +281,8 @@ impl<'s> Graph<'_, 's> {
         let (statistics, matches) = self.monitors(&scored, &dead);
         let decided = rollout::controllers(self.scope, self.shared, &self.control, &self.commands, routed, matches);
         let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
+        let told = alerts.as_ref().map(|alerts| &alerts.rows);
+        retrain(self.scope, self.shared, self.resources.retraining.as_ref(), &self.control, told, &self.rows);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
             (!rows.is_empty()).then(|| self.scope.concatenate(rows))

@@ -49,7 +49,7 @@ fn find(text: &str, directory: &Path, sets: &[(String, String)], env: Env, fault
     let (mut node, at) = (node.clone(), faults::Path::of(&["registry"]));
     expand::expand(&mut node, env, &at, faults);
     let schema = schema::schema();
-    let mut validator = validate::Validator { schema, faults };
+    let mut validator = validate::Validator { schema, faults, root: validate::Root::job() };
     let sound = validator.check(&node, &schema["$defs"]["ModelRegistryConfig"], &at)?;
     let config = decode::decode(&sound).ok()?;
     Some(uri_of(Some(&config), directory))

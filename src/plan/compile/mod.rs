@@ -85,6 +85,7 @@ impl Compiler<'_> {
         let mut monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
         let rollouts = self.retrain(config, &models, &monitors, &sets, &mut sources);
         let receivers = self.alerts(config, &models, &mut monitors);
+        let retrains = self.retrains(config, &models, &monitors, &labels);
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
@@ -135,6 +136,7 @@ impl Compiler<'_> {
             labels,
             monitors,
             rollouts,
+            retrains,
             receivers,
             online,
             offline,
@@ -242,7 +244,7 @@ impl Compiler<'_> {
 }
 
 /// Where a path leads, as far as the file goes along with it.
-fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
+pub(super) fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
     let (mut node, mut place) = (tree, tree.place.clone());
     for step in path.steps() {
         let found = match (&node.data, step) {
@@ -258,7 +260,7 @@ fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
     place
 }
 
-fn quoted(names: &[impl AsRef<str>]) -> String {
+pub(super) fn quoted(names: &[impl AsRef<str>]) -> String {
     names.iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
