@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod base;
+pub mod batch;
 pub mod bench;
 pub mod cli;
 pub mod engine;

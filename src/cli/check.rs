@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::failure::tally;
+use super::failure::{tally, usage};
 use super::job::JobArgs;
 use super::output::{print, print_json};
 use crate::base::{Faults, Severity};
@@ -23,8 +23,11 @@ pub struct CheckArgs {
     json: bool,
 }
 
-/// Validates a job, its models included, and prints what it would run.
+/// Validates a job, its models included, or a batch dataflow, and prints what it would run.
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
+    if super::train::is_batch(&args.job.file) {
+        return batch(&args);
+    }
     let outcome = args.job.load().and_then(|job| {
         let changes = args.from.as_deref().map(|from| engine::compare(&job.plan, from)).transpose()?;
         Ok((describe(&job.plan, &args.job)?, changes, job.warnings))
@@ -49,6 +52,32 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
                 print_json(&document(None, None, faults))?;
             }
             Err(error)
+        }
+    }
+}
+
+/// Validates a batch dataflow and prints its steps.
+fn batch(args: &CheckArgs) -> anyhow::Result<()> {
+    if args.from.is_some() {
+        return Err(usage("--from is for jobs; a batch dataflow has no state"));
+    }
+    match crate::batch::load(&args.job.file, &args.job.sets.sets, &[]) {
+        Ok((plan, list)) => {
+            let warnings = Faults { file: args.job.file.display().to_string(), list };
+            if args.json {
+                return print_json(&document(Some(&plan.describe()), None, &warnings));
+            }
+            print(&plan.describe())?;
+            if !warnings.list.is_empty() {
+                eprintln!("{warnings}{}", tally(&warnings));
+            }
+            Ok(())
+        }
+        Err(faults) => {
+            if args.json {
+                print_json(&document(None, None, &faults))?;
+            }
+            Err(faults.into())
         }
     }
 }

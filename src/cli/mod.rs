@@ -18,6 +18,7 @@ mod progress;
 mod prove;
 mod report;
 mod run;
+mod train;
 
 use std::process::ExitCode;
 
@@ -67,6 +68,11 @@ enum Command {
     /// May run while the job does, and may be killed at any moment: the tables stay right. Rows, answers as of a time and
     /// the job's place in the tables do not change.
     Maintain(maintain::MaintainArgs),
+    /// Run a batch dataflow: make a training set, fit, judge and register a model.
+    ///
+    /// The file is submitted to a queue, a directory of jobs, and run at once. A job that was killed, or failed, goes on where
+    /// it was with --resume: steps that are done are not done again.
+    Train(train::TrainArgs),
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
@@ -105,6 +111,7 @@ impl Cli {
             Command::Prove(args) => prove::run(args),
             Command::Report(args) => report::run(args),
             Command::Maintain(args) => maintain::run(args),
+            Command::Train(args) => train::run(args),
             Command::Features(command) => features::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),

@@ -44,7 +44,7 @@ pub fn load_text(
 }
 
 /// The files, schemas and models of this machine.
-struct JobCatalog;
+pub struct JobCatalog;
 
 impl Catalog for JobCatalog {
     fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {

@@ -38,7 +38,7 @@ mod topic_sink;
 mod topics;
 mod upkeep;
 
-pub use check::{check, load, load_text};
+pub use check::{JobCatalog, check, load, load_text};
 pub use error::EngineError;
 pub use figures::{CheckpointSummary, RecoverySummary};
 pub use observe::Observer;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
+use serde_json::Value;
 
 use super::model::{FileFormat, GeneratorStream, ModelOutput};
 
@@ -58,6 +59,24 @@ pub trait Catalog {
     /// references to secrets. The default knows nothing of settings.
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
         let _ = (name, text);
+        None
+    }
+
+    /// What is wrong with a learner and its settings, written as `{"gbdt": {"trees": 200}}`. The default knows none.
+    fn learner_fault(&self, learner: &Value) -> Option<String> {
+        let _ = learner;
+        None
+    }
+
+    /// What is wrong with a condition over metrics of a challenger and a champion. The default knows nothing of metrics.
+    fn promote_if_fault(&self, text: &str) -> Option<String> {
+        let _ = text;
+        None
+    }
+
+    /// What is wrong with the name of a metric by which settings are chosen. The default knows none.
+    fn tune_metric_fault(&self, name: &str) -> Option<String> {
+        let _ = name;
         None
     }
 }

@@ -5,6 +5,7 @@
 //! (`validate`, `schema`, `config`), decoded (`decode`), and compiled with the help of a [`Catalog`] (`compile`). Each step
 //! hands on what is sound, so that all faults of a file are reported at once.
 
+pub mod batch;
 pub mod catalog;
 mod compile;
 mod config;
@@ -51,12 +52,17 @@ pub fn load(
     catalog: &dyn Catalog,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = read(path)?;
+    compile(&file, &text, path.parent().unwrap_or(Path::new("")), sets, env, catalog)
+}
+
+/// The text of a file.
+fn read(path: &Path) -> Result<String, Faults> {
+    std::fs::read_to_string(path).map_err(|e| {
         let mut faults = Collector::default();
         faults.error(&yaml::Place::default(), &faults::Path::root(), format!("the file cannot be read: {e}"), "");
-        Faults { file: file.clone(), list: faults.sorted() }
-    })?;
-    compile(&file, &text, path.parent().unwrap_or(Path::new("")), sets, env, catalog)
+        Faults { file: path.display().to_string(), list: faults.sorted() }
+    })
 }
 
 /// Like [`load`], for a text that stands in `directory` under the name `file`.
@@ -95,7 +101,7 @@ fn stages(
     // Afterwards, so that an assignment can stand in for a variable that is not set.
     expand::expand(&mut tree, env, &faults::Path::root(), faults);
     let schema = schema::schema();
-    let mut validator = validate::Validator { schema, faults };
+    let mut validator = validate::Validator { schema, faults, root: validate::Root::job() };
     let sound = validator.check(&tree, schema, &faults::Path::root())?;
     let config: config::JobConfig = match decode::decode(&sound) {
         Ok(config) => config,

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
@@ -10,13 +11,16 @@ use super::config::JobConfig;
 /// The schema (draft 2020-12), as committed in `schemas/dataflow.schema.json`.
 pub fn schema() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<JobConfig>();
-        let mut schema = schema.to_value();
-        schema["title"] = "Tidemill dataflow".into();
-        refuse_null(&mut schema);
-        schema
-    })
+    SCHEMA.get_or_init(|| schema_of::<JobConfig>("Tidemill dataflow"))
+}
+
+/// The schema of a file of this type.
+pub(super) fn schema_of<T: JsonSchema>(title: &str) -> Value {
+    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let mut schema = schema.to_value();
+    schema["title"] = title.into();
+    refuse_null(&mut schema);
+    schema
 }
 
 /// The schema's text, as committed.
@@ -63,20 +67,22 @@ mod tests {
 
     /// Run with `TIDEMILL_BLESS=1` to rewrite the file.
     #[test]
-    fn committed_schema_is_current() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/dataflow.schema.json");
-        if std::env::var_os("TIDEMILL_BLESS").is_some() {
-            std::fs::write(path, schema_text()).unwrap();
+    fn committed_schemas_are_current() {
+        for (name, text) in [("dataflow", schema_text()), ("batch", crate::plan::batch::schema_text())] {
+            let path = format!("{}/schemas/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("TIDEMILL_BLESS").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            let committed = std::fs::read_to_string(path).unwrap_or_default();
+            assert!(
+                committed == text,
+                "schemas/{name}.schema.json is out of date; run TIDEMILL_BLESS=1 cargo test --lib plan::schema"
+            );
         }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == schema_text(),
-            "schemas/dataflow.schema.json is out of date; run TIDEMILL_BLESS=1 cargo test --lib plan::schema"
-        );
     }
 
     #[test]
     fn nothing_may_be_null() {
-        assert!(!schema_text().contains("\"null\""));
+        assert!(!schema_text().contains("\"null\"") && !crate::plan::batch::schema_text().contains("\"null\""));
     }
 }

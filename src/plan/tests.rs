@@ -13,7 +13,7 @@ use super::*;
 use crate::base::Severity;
 
 /// Knows the files of the tests by their names.
-struct Stub;
+pub(super) struct Stub;
 
 fn schema_of(columns: &[(&str, DataType)]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(|(n, t)| Field::new(*n, t.clone(), true)).collect::<Vec<_>>()))
@@ -118,7 +118,7 @@ impl Catalog for Stub {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+pub(super) fn env(name: &str) -> Option<String> {
     match name {
         "DATA" => Some("/data".into()),
         "LAKE" => Some("/lake".into()),
@@ -126,7 +126,7 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -276,7 +276,13 @@ fn bad_files_have_all_their_faults() {
             .map(|l| l.split(' ').filter_map(|s| s.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
             .unwrap_or_default();
         let name = file.file_name().unwrap().to_str().unwrap();
-        let outcome = compile(name, &text, &directory, &sets, &env, &Stub);
+        let outcome = match batch::is_batch(&text) {
+            true => {
+                let reading = batch::Reading { sets: &sets, job_sets: &[], env: &env, catalog: &Stub };
+                batch::compile(name, &text, &directory, &reading).map(drop)
+            }
+            false => compile(name, &text, &directory, &sets, &env, &Stub).map(drop),
+        };
         let faults = match outcome {
             Ok(_) => panic!("{name} has no fault"),
             Err(faults) => faults,

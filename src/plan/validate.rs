@@ -50,8 +50,24 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("ModelConfig", "shadow", "name one version"),
 ];
 
-/// Type of the whole file.
-const ROOT: &str = "JobConfig";
+/// What the whole file is.
+pub(super) struct Root {
+    /// Its type.
+    pub name: &'static str,
+    /// What is put in the place of keys that are missing, so that the rest of the file gets its faults too.
+    pub stand_ins: fn() -> Vec<(&'static str, Data)>,
+}
+
+impl Root {
+    /// A job.
+    pub fn job() -> Root {
+        fn stand_ins() -> Vec<(&'static str, Data)> {
+            let name = Data::Scalar(Scalar { text: "job".into(), plain: true });
+            vec![("job", name), ("sources", Data::Map(Vec::new()))]
+        }
+        Root { name: "JobConfig", stand_ins }
+    }
+}
 
 fn not_built(holder: &str, key: &str) -> Option<&'static str> {
     NOT_BUILT.iter().find(|(h, k, _)| *h == holder && *k == key).map(|(_, _, mend)| *mend)
@@ -61,12 +77,13 @@ fn not_built(holder: &str, key: &str) -> Option<&'static str> {
 pub(super) struct Validator<'a> {
     pub schema: &'a Value,
     pub faults: &'a mut Collector,
+    pub root: Root,
 }
 
 impl Validator<'_> {
     /// The sound part of the tree; `None` when nothing of it can be used.
     pub fn check(&mut self, node: &Node, schema: &Value, path: &Path) -> Option<Node> {
-        self.node(node, schema, ROOT, path)
+        self.node(node, schema, self.root.name, path)
     }
 
     /// `holder` is the name of the schema's type, where it has one.
@@ -174,12 +191,10 @@ impl Validator<'_> {
             }
             complete &= sound.iter().any(|(k, _)| k.text == name);
         }
-        if holder == ROOT && !complete {
+        if holder == self.root.name && !complete {
             // The rest of the file deserves its faults too.
             complete = true;
-            let stand_ins =
-                [("job", Data::Scalar(Scalar { text: "job".into(), plain: true })), ("sources", Data::Map(Vec::new()))];
-            for (name, data) in stand_ins {
+            for (name, data) in (self.root.stand_ins)() {
                 if !sound.iter().any(|(k, _)| k.text == name) {
                     let place = node.place.clone();
                     let key = Key { text: name.into(), place: place.clone() };

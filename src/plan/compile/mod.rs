@@ -235,7 +235,7 @@ impl Compiler<'_> {
 }
 
 /// Where a path leads, as far as the file goes along with it.
-fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
+pub(super) fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
     let (mut node, mut place) = (tree, tree.place.clone());
     for step in path.steps() {
         let found = match (&node.data, step) {
@@ -251,7 +251,7 @@ fn place_of(tree: &Node, path: &Path, key: bool) -> Place {
     place
 }
 
-fn quoted(names: &[impl AsRef<str>]) -> String {
+pub(super) fn quoted(names: &[impl AsRef<str>]) -> String {
     names.iter().map(|n| format!("`{}`", n.as_ref())).collect::<Vec<_>>().join(", ")
 }
 

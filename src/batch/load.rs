@@ -1,0 +1,64 @@
+//! Batch dataflow files of this machine.
+
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use serde_json::Value;
+
+use super::queue::Request;
+use crate::base::{Fault, Faults};
+use crate::engine::JobCatalog;
+use crate::plan::batch::{self, BatchPlan, Reading};
+use crate::plan::model::ModelOutput;
+use crate::plan::{Catalog, SourceSpec};
+
+/// What batch dataflows know besides what jobs do.
+struct BatchCatalog;
+
+impl Catalog for BatchCatalog {
+    fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
+        JobCatalog.event_schema(source, spec)
+    }
+
+    fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
+        JobCatalog.check_model(path, inputs, outputs)
+    }
+
+    fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
+        JobCatalog.avro_fault(declared, writer)
+    }
+
+    fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
+        JobCatalog.kafka_setting_fault(name, text)
+    }
+
+    fn learner_fault(&self, learner: &Value) -> Option<String> {
+        super::steps::learner_fault(learner)
+    }
+
+    fn promote_if_fault(&self, text: &str) -> Option<String> {
+        super::steps::promote_if_fault(text)
+    }
+
+    fn tune_metric_fault(&self, name: &str) -> Option<String> {
+        super::steps::tune_metric_fault(name)
+    }
+}
+
+/// Reads and compiles the batch dataflow at `path`, with the process's environment: the plan and the warnings about it.
+///
+/// # Errors
+/// Every fault of the file at once.
+pub fn load(
+    path: &Path,
+    sets: &[(String, String)],
+    job_sets: &[(String, String)],
+) -> Result<(BatchPlan, Vec<Fault>), Faults> {
+    let env = |name: &str| std::env::var(name).ok();
+    batch::load(path, &Reading { sets, job_sets, env: &env, catalog: &BatchCatalog })
+}
+
+/// As [`load`], what was submitted.
+pub(super) fn load_request(request: &Request) -> Result<(BatchPlan, Vec<Fault>), Faults> {
+    load(&request.file, &request.sets, &request.job_sets)
+}
