@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::BatchError;
 use super::disk::{hash_file, hash_text, remove_tree, sync_directory};
-use super::journal::{Output, Record};
+use super::journal::{Input, Output, Record};
 use super::process::{self, TOKEN};
 use super::runner::Executor;
 use super::schedule::{Ended, Start};
@@ -47,6 +47,7 @@ struct Attempt {
     number: u32,
     began: Instant,
     definition: String,
+    inputs: Vec<Input>,
     /// Why it is being ended.
     ending: Option<Ended>,
 }
@@ -75,6 +76,21 @@ pub fn definition(step: &StepPlan, plan: &BatchPlan, done: &BTreeMap<usize, Reco
         }
     }
     hash_text(&text)
+}
+
+/// What a step takes of others.
+fn inputs(step: &StepPlan, plan: &BatchPlan, done: &BTreeMap<usize, Record>) -> Vec<Input> {
+    let of = |needed: &usize| {
+        let outputs = done.get(needed).map(|record| record.outputs.as_slice()).unwrap_or_default();
+        let name = &plan.steps[*needed].name;
+        let one = move |output: &Output| Input {
+            what: format!("{name}/{}", output.file),
+            version: None,
+            sha256: Some(output.sha256.clone()),
+        };
+        outputs.iter().map(one).collect::<Vec<_>>()
+    };
+    step.needs.iter().flat_map(of).collect()
 }
 
 impl<'a> Processes<'a> {
@@ -164,7 +180,7 @@ impl<'a> Processes<'a> {
         failpoint("batch.kept");
         let record = Record {
             definition: attempt.definition,
-            inputs: produced.inputs,
+            inputs: attempt.inputs.into_iter().chain(produced.inputs).collect(),
             outputs,
             facts: produced.facts,
             seconds: attempt.began.elapsed().as_secs_f64(),
@@ -218,7 +234,8 @@ impl Executor for Processes<'_> {
             .spawn()
             .map_err(|source| BatchError::Start { program: self.program.display().to_string(), source })?;
         let (number, began) = (start.attempt, Instant::now());
-        self.running.insert(start.step, Attempt { child, number, began, definition, ending: None });
+        let inputs = inputs(step, self.plan, done);
+        self.running.insert(start.step, Attempt { child, number, began, definition, inputs, ending: None });
         Ok(())
     }
 

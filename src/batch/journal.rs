@@ -75,7 +75,7 @@ pub enum Change {
         /// Number of the attempt that follows.
         attempt: u32,
         /// Not before this, by the wall clock.
-        at: String,
+        until: String,
         /// Why.
         why: String,
     },
@@ -99,7 +99,7 @@ impl Change {
         match state.clone() {
             State::Queued => Change::Queued,
             State::Running { attempt, threads } => Change::Running { attempt, threads },
-            State::Retrying { attempt, at, why } => Change::Retrying { attempt, at: format_time(at), why },
+            State::Retrying { attempt, at, why } => Change::Retrying { attempt, until: format_time(at), why },
             State::Done => Change::Done(record.unwrap_or_default()),
             State::Failed { why } => Change::Failed { why },
             State::Skipped { why } => Change::Skipped { why },
@@ -111,8 +111,8 @@ impl Change {
         match self.clone() {
             Change::Queued => State::Queued,
             Change::Running { attempt, threads } => State::Running { attempt, threads },
-            Change::Retrying { attempt, at, why } => {
-                State::Retrying { attempt, at: parse_time(&at).unwrap_or(EventTime::MIN), why }
+            Change::Retrying { attempt, until, why } => {
+                State::Retrying { attempt, at: parse_time(&until).unwrap_or(EventTime::MIN), why }
             }
             Change::Done(_) => State::Done,
             Change::Failed { why } => State::Failed { why },

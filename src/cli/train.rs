@@ -282,12 +282,16 @@ fn text(summary: &Summary) -> String {
         let left: Vec<String> =
             step.outputs.iter().map(|output| format!("{} ({})", output.file, bytes(output.bytes))).collect();
         let said = step.facts["summary"].as_str().unwrap_or_default().to_owned();
-        let what = step.why.clone().unwrap_or(said);
-        rows.push(vec![step.name.clone(), state, took, what, left.join(", ")]);
+        rows.push(vec![step.name.clone(), state, took, said, left.join(", ")]);
     }
+    let whys: String = summary
+        .steps
+        .iter()
+        .filter_map(|step| Some(format!("  {} {}: {}\n", step.name, step.state, step.why.as_ref()?)))
+        .collect();
     let table: String = columns(&rows, &[2]).lines().map(|line| format!("  {line}\n")).collect();
     let (id, state, directory) = (&summary.id, summary.state, summary.directory.display());
-    format!("{id}: {state} in {:.1} s\n{table}  in {directory}\n", summary.seconds)
+    format!("{id}: {state} in {:.1} s\n{table}{whys}  in {directory}\n", summary.seconds)
 }
 
 #[cfg(test)]
