@@ -13,7 +13,7 @@ mod bind;
 mod error;
 mod graph;
 mod kernels;
-mod math;
+pub(crate) mod math;
 mod model;
 mod neural;
 mod post;
