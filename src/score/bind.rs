@@ -12,8 +12,8 @@ use crate::plan::model::ModelOutput;
 
 /// How columns reach inputs.
 pub(super) enum Binding {
-    /// All columns, in order, are one row of the only input, of these dimensions after the rows.
-    Matrix { dims: Vec<usize> },
+    /// All columns, in this order, are one row of the only input, of these dimensions after the rows.
+    Matrix { order: Vec<usize>, dims: Vec<usize> },
     /// Each input, in the model's order, takes one column: its index, and the input's dimensions after the rows.
     Columns(Vec<(usize, Vec<usize>)>),
 }
@@ -69,7 +69,8 @@ fn hint(nearest: Option<&str>) -> String {
 impl Model {
     /// Binds the model to columns, given by name and type in the order of the feature set, and to the outputs that are wanted.
     ///
-    /// A model with one input takes all columns, in order, as one row of it; a model with several takes one column for each input, by name.
+    /// A model with one input takes all columns as one row of it: by name where its file names them ([`super::COLUMNS`]), else in order. A model
+    /// with several takes one column for each input, by name.
     ///
     /// # Errors
     /// Everything that does not fit, one message each, naming both sides.
@@ -77,7 +78,7 @@ impl Model {
         let mut faults = Vec::new();
         let model = self.with_columns(columns.len()).map_err(|e| vec![e.to_string()])?;
         let (binding, kinds) = match model.inputs() {
-            [input] => bind_matrix(input, columns, &mut faults),
+            [input] => bind_matrix(input, model.columns(), columns, &mut faults),
             inputs => bind_columns(inputs, columns, &mut faults),
         };
         let picks = outputs.iter().filter_map(|o| model.pick(o).map_err(|why| faults.push(why)).ok()).collect();
@@ -119,11 +120,20 @@ impl Model {
     }
 }
 
-fn bind_matrix(input: &TensorInfo, columns: &[(&str, DataType)], faults: &mut Vec<String>) -> (Binding, Vec<Kind>) {
+fn bind_matrix(
+    input: &TensorInfo,
+    named: Option<&[String]>,
+    columns: &[(&str, DataType)],
+    faults: &mut Vec<String>,
+) -> (Binding, Vec<Kind>) {
     if columns.is_empty() {
         faults.push(format!("the model's input {input} is given no columns"));
     }
-    if let Some(width) = input.width().filter(|&w| w != columns.len()) {
+    let order = match named {
+        Some(names) => order_by_name(names, columns, faults),
+        None => (0..columns.len()).collect(),
+    };
+    if let Some(width) = input.width().filter(|&w| w != columns.len() && faults.is_empty()) {
         faults.push(format!(
             "the model's input {input} takes {width} values per row, and there are {} columns",
             columns.len()
@@ -136,7 +146,26 @@ fn bind_matrix(input: &TensorInfo, columns: &[(&str, DataType)], faults: &mut Ve
         }
     }
     let dims = input.dims.clone().unwrap_or_else(|| vec![columns.len()]);
-    (Binding::Matrix { dims }, vec![kind; columns.len()])
+    (Binding::Matrix { order, dims }, vec![kind; columns.len()])
+}
+
+/// Where the columns that a model names are.
+fn order_by_name(names: &[String], columns: &[(&str, DataType)], faults: &mut Vec<String>) -> Vec<usize> {
+    let mut order = Vec::with_capacity(names.len());
+    for name in names {
+        match columns.iter().position(|(column, _)| column == name) {
+            Some(at) => order.push(at),
+            None => {
+                let near = hint(nearest(name, columns.iter().map(|(n, _)| *n)));
+                faults.push(format!("the model takes {name}, and there is no column of that name{near}"));
+            }
+        }
+    }
+    for (name, _) in columns.iter().filter(|(name, _)| !names.iter().any(|n| n == name)) {
+        let near = hint(nearest(name, names.iter().map(String::as_str)));
+        faults.push(format!("column {name} is no input of the model{near}"));
+    }
+    order
 }
 
 fn bind_columns(inputs: &[TensorInfo], columns: &[(&str, DataType)], faults: &mut Vec<String>) -> (Binding, Vec<Kind>) {

@@ -26,5 +26,5 @@ mod tree;
 
 pub use bind::Bound;
 pub use error::ScoreError;
-pub use model::{Element, Model, TensorInfo};
+pub use model::{COLUMNS, Element, MISSING_TEXT, Model, TensorInfo};
 pub use scorer::{Scorer, Scores};

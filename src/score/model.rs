@@ -88,6 +88,12 @@ impl std::fmt::Display for TensorInfo {
     }
 }
 
+/// Key of a model's metadata: a JSON list of the names of the columns that its only input is made of, in order.
+pub const COLUMNS: &str = "tidemill.columns";
+
+/// Key of a model's metadata, with an empty value: a text that is null comes to the model as an empty one. Without it the row fails.
+pub const MISSING_TEXT: &str = "tidemill.missing_text";
+
 /// A loaded model. Cheap to clone; threads share it.
 #[derive(Clone)]
 pub struct Model {
@@ -95,6 +101,10 @@ pub struct Model {
     hash: String,
     inputs: Vec<TensorInfo>,
     outputs: Vec<TensorInfo>,
+    /// What the columns of its only input are called, where the file says so.
+    pub(super) columns: Option<Vec<String>>,
+    /// Whether it takes an empty text for a missing one.
+    pub(super) missing_text: bool,
     /// The model takes one row at a time.
     pub(super) single_rows: bool,
     pub(super) engine: Engine,
@@ -164,8 +174,13 @@ impl Model {
                 TensorInfo { name: o.name.clone(), element: found.0.into(), dims: found.1 }
             })
             .collect();
+        let metadata = |key: &str| proto.metadata_props.iter().find(|p| p.key == key).map(|p| p.value.as_str());
+        let columns = metadata(COLUMNS)
+            .map(|names| serde_json::from_str(names).map_err(|e| malformed(format!("its metadata {COLUMNS}: {e}"))))
+            .transpose()?;
+        let missing_text = metadata(MISSING_TEXT).is_some();
         let hash = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        let mut model = Model { path, hash, inputs, outputs, single_rows, engine };
+        let mut model = Model { path, hash, inputs, outputs, columns, missing_text, single_rows, engine };
         model.try_out()?;
         Ok(model)
     }
@@ -183,6 +198,11 @@ impl Model {
     /// The inputs, in the model's order.
     pub fn inputs(&self) -> &[TensorInfo] {
         &self.inputs
+    }
+
+    /// Names of the columns that the only input is made of, in order, where the file tells them ([`COLUMNS`]).
+    pub fn columns(&self) -> Option<&[String]> {
+        self.columns.as_deref()
     }
 
     /// The outputs, in the model's order.

@@ -128,7 +128,8 @@ impl Scorer {
 
     /// Scores a batch: the bound columns, in their order, of equal length.
     ///
-    /// A null in a float column is NaN to the model: tree models send it their way for missing values, linear ones make the row fail. What
+    /// A null in a float column is NaN to the model: tree models send it their way for missing values, linear ones make the row fail. A null text is
+    /// empty to a model that says so ([`super::MISSING_TEXT`]), and makes the row fail otherwise. What
     /// concerns single rows is in [`Scores::failed`].
     ///
     /// # Errors
@@ -149,7 +150,12 @@ impl Scorer {
             self.run(columns, 0, rows, &mut failed);
         }
         for (column, array) in bound.columns.iter().zip(columns) {
-            if array.null_count() > 0 && !matches!(column.kind, Kind::F32 | Kind::F64) {
+            let takes_nulls = match column.kind {
+                Kind::F32 | Kind::F64 => true,
+                Kind::Text => bound.model.missing_text,
+                Kind::I64 | Kind::Bool => false,
+            };
+            if array.null_count() > 0 && !takes_nulls {
                 let nulls = (0..rows).filter(|&row| array.is_null(row));
                 failed.extend(nulls.map(|row| {
                     (row, format!("column {} is null, and the model takes {} there", column.name, column.kind.name()))
@@ -212,9 +218,9 @@ impl Scorer {
         self.shape.clear();
         self.shape.push(rows);
         match &self.bound.binding {
-            Binding::Matrix { dims } => {
+            Binding::Matrix { order, dims } => {
                 self.shape.extend(dims);
-                let columns: Vec<&ArrayRef> = columns.iter().collect();
+                let columns: Vec<&ArrayRef> = order.iter().map(|&i| &columns[i]).collect();
                 fill(self.running.input(0), self.bound.columns[0].kind, &self.shape, &columns, first, rows);
             }
             Binding::Columns(inputs) => {

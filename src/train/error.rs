@@ -21,6 +21,12 @@ pub enum TrainError {
         /// What is wrong, where, and how to mend it.
         why: String,
     },
+    /// An exported model is not what was fitted: a defect of the export.
+    #[error("the exported model cannot be used: {why}")]
+    Export {
+        /// How it differs, and for which row.
+        why: String,
+    },
     /// The caller asked to stop.
     #[error("training was stopped")]
     Stopped,
@@ -31,6 +37,7 @@ impl TrainError {
     pub fn blame(&self) -> Blame {
         match self {
             TrainError::Setting { .. } | TrainError::Data { .. } | TrainError::Stopped => Blame::User,
+            TrainError::Export { .. } => Blame::Ours,
         }
     }
 }

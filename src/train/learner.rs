@@ -6,6 +6,8 @@ use super::data::{Column, MISSING, Matrix, Set, Task};
 use super::error::TrainError;
 use super::forest::Forest;
 use super::gbdt::Gbdt;
+use super::linear::LinearRegression;
+use super::logistic::Logistic;
 use super::model::Fitted;
 use super::tree::DecisionTree;
 
@@ -19,6 +21,10 @@ pub enum Learner {
     Forest(Forest),
     /// One decision tree.
     Tree(DecisionTree),
+    /// Logistic regression.
+    Logistic(Logistic),
+    /// Linear regression.
+    Linear(LinearRegression),
 }
 
 impl Learner {
@@ -28,6 +34,8 @@ impl Learner {
             Learner::Gbdt(_) => "gbdt",
             Learner::Forest(_) => "forest",
             Learner::Tree(_) => "tree",
+            Learner::Logistic(_) => "logistic",
+            Learner::Linear(_) => "linear",
         }
     }
 
@@ -40,6 +48,8 @@ impl Learner {
             Learner::Gbdt(settings) => settings.check(),
             Learner::Forest(settings) => settings.check(),
             Learner::Tree(settings) => settings.check(),
+            Learner::Logistic(settings) => settings.check(),
+            Learner::Linear(settings) => settings.check(),
         }
     }
 }
@@ -116,6 +126,8 @@ pub fn fit(
         Learner::Gbdt(settings) => settings.fit(set, task, valid, options).map(Fitted::Ensemble),
         Learner::Forest(settings) => settings.fit(set, task, options).map(Fitted::Ensemble),
         Learner::Tree(settings) => settings.fit(set, task, options).map(Fitted::Ensemble),
+        Learner::Logistic(settings) => settings.fit(set, task, options).map(Fitted::Linear),
+        Learner::Linear(settings) => settings.fit(set, task, options).map(Fitted::Linear),
     }
 }
 
@@ -209,6 +221,6 @@ fn check_alike(inputs: &Matrix, valid: &Matrix) -> Result<(), TrainError> {
     Err(data("the validation set has other columns or levels; take both from one set".to_owned()))
 }
 
-fn data(why: String) -> TrainError {
+pub(super) fn data(why: String) -> TrainError {
     TrainError::Data { why }
 }

@@ -3,18 +3,30 @@
 //! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
+mod algebra;
 mod bins;
 mod cart;
+pub mod check;
 pub mod data;
+mod dense;
 pub mod error;
 pub mod forest;
 pub mod gbdt;
 mod grow;
 mod histogram;
 pub mod learner;
+pub mod linear;
+#[cfg(test)]
+mod linear_tests;
+pub mod logistic;
 mod loss;
+mod minimise;
 pub mod model;
+pub mod onnx;
 mod parallel;
+pub mod pipeline;
 pub mod predict;
+pub mod prepare;
+mod probe;
 mod rank;
 pub mod tree;
