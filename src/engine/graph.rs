@@ -18,6 +18,7 @@ use timely::worker::Worker;
 use super::EngineError;
 use super::chain::{self, Chain};
 use super::finish;
+use super::labels;
 use super::monitor::alerts::{Alerts, alerts};
 use super::monitor::receivers::{self, Receiver};
 use super::monitor::reference::Watches;
@@ -270,6 +271,7 @@ impl<'s> Graph<'_, 's> {
                 }
                 TopicOrigin::Table(Origin::Chain(chain)) => Some(ends[*chain].clone()),
                 TopicOrigin::Table(Origin::Model(model)) => Some(scored[*model].clone()),
+                TopicOrigin::Table(Origin::Labels(labels)) => Some(self.label_rows(*labels)),
                 TopicOrigin::Table(Origin::SideView(view)) => {
                     side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone())
                 }
@@ -287,6 +289,7 @@ impl<'s> Graph<'_, 's> {
             let rows = match origin {
                 Origin::Chain(chain) => Some(ends[*chain].clone()),
                 Origin::Model(model) => Some(scored[*model].clone()),
+                Origin::Labels(labels) => Some(self.label_rows(*labels)),
                 Origin::SideView(view) => side_rows.iter().find(|(v, _)| v == view).map(|(_, rows)| rows.clone()),
                 Origin::Statistics(kind) => of_kind(*kind),
                 Origin::Alerts => alerts.as_ref().map(|alerts| alerts.rows.clone()),
@@ -326,6 +329,12 @@ impl<'s> Graph<'_, 's> {
     /// Follows rows that may have no sink, so that the sources know how far they have come.
     fn follow(&self, rows: Rows<'s>) {
         rows.probe_with(self.flow).probe_with(self.done);
+    }
+
+    /// Label rows in the form of their table.
+    fn label_rows(&self, labels: usize) -> Rows<'s> {
+        let rows = self.rows[self.shared.plan.labels[labels].from].clone();
+        labels::label_rows(self.scope, self.shared, self.control.clone(), labels, rows)
     }
 
     /// Rows of a source on the workers of their key, in the plan's order; `reader` names who reads them.

@@ -1,6 +1,6 @@
 //! The offline tables of a plan and where the rows of each come from.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 
 use super::chain::{Chain, update_schema, value_fields};
 use super::monitor::alerts;
@@ -11,6 +11,7 @@ use crate::monitor::{StatKind, stat_schema};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::store::StoreError;
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
+use crate::store::pit::LABEL_TABLE_COLUMNS;
 
 /// Table of rows turned away, unless a source names its own.
 pub const DEAD_LETTERS: &str = "dead_letters";
@@ -27,6 +28,8 @@ pub enum Origin {
     SideView(usize),
     /// A model's scored rows.
     Model(usize),
+    /// Label rows as they arrive (by index of their declaration).
+    Labels(usize),
     /// Statistics of all monitors, in the form of their table.
     Statistics(StatKind),
     /// Alerts of all monitors, in the form of their table.
@@ -47,9 +50,15 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let views = plan.views.iter().map(|v| format!("features/{}", v.name));
     let sets = plan.sets.iter().map(|s| format!("feature_sets/{}", s.name));
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
+    let labels = plan.labels.iter().map(|l| label_table(&plan.models[l.model].name));
     let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
     let alerts = alerts::wanted(plan).then(|| TABLE.to_owned());
-    views.chain(sets).chain(models).chain(stats).chain(alerts).chain(dead_letter_tables(plan)).collect()
+    views.chain(sets).chain(models).chain(labels).chain(stats).chain(alerts).chain(dead_letter_tables(plan)).collect()
+}
+
+/// Name of the table of a model's labels.
+pub fn label_table(model: &str) -> String {
+    format!("labels/{model}")
 }
 
 /// Names of the dead-letter tables.
@@ -158,6 +167,14 @@ pub fn tables_of(
                 add(format!("predictions/{}", model_plan.name), columns, &entity, Origin::Model(model))?;
             }
         }
+    }
+    for (index, labels) in plan.labels.iter().enumerate() {
+        let id = plan.sources[labels.from].stream_schema.field(labels.id).data_type();
+        let [id_column, value, known_at] = LABEL_TABLE_COLUMNS;
+        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let columns = vec![named(id_column, id), named(value, &DataType::Float64), named(known_at, &time)];
+        let entity = [id_column.to_owned()];
+        add(label_table(&plan.models[labels.model].name), columns, &entity, Origin::Labels(index))?;
     }
     for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
         tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });

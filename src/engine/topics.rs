@@ -176,7 +176,7 @@ fn route(
             (chains.iter().find(|c| c.sets.contains(&set))?, Some(model))
         }
         // A view's own rows are on the worker of their entity.
-        Origin::SideView(_) | Origin::Statistics(_) | Origin::Alerts => return None,
+        Origin::SideView(_) | Origin::Labels(_) | Origin::Statistics(_) | Origin::Alerts => return None,
     };
     let mut fields: Vec<(&str, &DataType)> =
         chain.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type())).collect();

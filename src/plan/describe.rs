@@ -92,6 +92,11 @@ impl Plan {
                 column(label.id),
                 format_duration(label.within)
             )?;
+            let table = format!("labels/{}", model.name);
+            let is_kept = |tables: &Option<Vec<String>>| tables.as_ref().is_none_or(|list| list.contains(&table));
+            if self.offline.as_ref().is_some_and(|offline| is_kept(&offline.tables)) {
+                writeln!(out, "  every row as it arrives in table {table}: id, value, known_at")?;
+            }
         }
         for monitor in &self.monitors {
             let window = format_duration(monitor.window);

@@ -3,6 +3,7 @@
 //! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
+
 mod algebra;
 mod bins;
 mod cart;
@@ -29,4 +30,5 @@ pub mod predict;
 pub mod prepare;
 mod probe;
 mod rank;
+pub mod set;
 pub mod tree;

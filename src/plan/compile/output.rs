@@ -24,6 +24,7 @@ impl Tables {
         let mut tables: Vec<String> = config.features.0.iter().map(|(n, _)| format!("features/{n}")).collect();
         tables.extend(config.feature_sets.0.iter().map(|(n, _)| format!("feature_sets/{n}")));
         tables.extend(config.models.0.iter().map(|(n, _)| format!("predictions/{n}")));
+        tables.extend(config.labels.0.iter().map(|(n, _)| format!("labels/{n}")));
         if !config.monitors.0.is_empty() {
             tables.extend(["stats/accuracy", "stats/drift", "stats/quality", "stats/operation"].map(str::to_owned));
         }

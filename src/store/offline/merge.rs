@@ -19,7 +19,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use crate::store::StoreError;
 
 /// A merge of files, under way.
-pub(super) struct Merge {
+pub(in crate::store) struct Merge {
     schema: SchemaRef,
     /// Columns that rows are ordered by, one at least.
     keys: Vec<usize>,

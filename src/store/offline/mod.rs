@@ -16,6 +16,7 @@
 //! [`TableCommitter::commit`] says so.
 
 mod adds;
+mod at;
 mod by_date;
 mod committer;
 mod compact;
@@ -34,12 +35,16 @@ mod upkeep;
 mod vacuum;
 mod writer;
 
+pub(in crate::store) use at::DataFile;
 pub use committer::{Outcome, TableCommitter};
 pub use compact::{CompactOptions, Compacted, compact};
+pub(in crate::store) use merge::Merge;
 pub use outbox::{discard_outboxes_before, outbox_name};
 pub use part::Part;
+pub(in crate::store) use part::{ROW_GROUP_ROWS, properties, sync_directory, unique};
 pub use reader::{Latest, TableReader, latest_as_of, read_table};
 pub use rows::RowForm;
+pub(in crate::store) use spec::utc;
 pub use spec::{SYSTEM_COLUMNS, TableColumn, TableSpec, system_fields, table_path};
 pub use upkeep::{Extent, Upkeep, UpkeepOptions, keep_up};
 pub use vacuum::{VacuumOptions, Vacuumed, vacuum};

@@ -51,7 +51,7 @@ pub struct Part {
 }
 
 /// Rows per row group: small enough that a point read decodes little, large enough to compress.
-pub(super) const ROW_GROUP_ROWS: usize = 1 << 17;
+pub(in crate::store) const ROW_GROUP_ROWS: usize = 1 << 17;
 
 /// Where parts are written.
 #[derive(Clone, Debug)]
@@ -323,7 +323,7 @@ pub(super) fn publish(place: &Path, unsynced: Vec<Unsynced>) -> Result<Vec<Part>
 }
 
 /// Forces a directory's entries to disk.
-pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io("sync", path))
 }
 
@@ -339,7 +339,7 @@ pub(super) fn sync_parents(root: &Path, directory: &Path) -> Result<(), StoreErr
 }
 
 /// How each column is encoded.
-fn properties(schema: &SchemaRef, sort_by: &[String]) -> WriterProperties {
+pub(in crate::store) fn properties(schema: &SchemaRef, sort_by: &[String]) -> WriterProperties {
     let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
     let mut builder = WriterProperties::builder()
         .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_string())
@@ -389,7 +389,7 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// 32 hex digits that no other process and no other call makes: 128-bit hash of time, process, a counter and a stack address.
-pub(super) fn unique() -> String {
+pub(in crate::store) fn unique() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());

@@ -35,7 +35,7 @@ pub fn system_fields() -> [Field; 7] {
 }
 
 /// Microseconds in UTC: the one timestamp type of tables.
-pub(super) fn utc() -> DataType {
+pub(in crate::store) fn utc() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
