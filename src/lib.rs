@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod monitor;
 pub mod ops;
 pub mod plan;
+pub mod registry;
 pub mod report;
 pub mod score;
 pub mod state;

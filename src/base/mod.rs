@@ -3,6 +3,7 @@
 mod error;
 mod failpoint;
 mod key;
+mod model_ref;
 mod position;
 mod random;
 mod seal;
@@ -14,6 +15,7 @@ mod time;
 pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};
+pub use model_ref::{ModelRef, Selector, check_alias, check_model_name};
 pub use position::{Ord64, Position};
 pub use random::{SplitMix64, any_seed};
 pub use seal::{seal, unseal};

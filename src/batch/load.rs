@@ -6,30 +6,35 @@ use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
 
 use super::queue::Request;
-use crate::base::{Fault, Faults};
+use crate::base::{Fault, Faults, ModelRef};
 use crate::engine::JobCatalog;
 use crate::plan::batch::{self, BatchPlan, Reading};
 use crate::plan::model::ModelOutput;
-use crate::plan::{Catalog, SourceSpec};
+use crate::plan::{Catalog, RegisteredFile, SourceSpec};
 
 /// What batch dataflows know besides what jobs do.
-struct BatchCatalog;
+#[derive(Default)]
+struct BatchCatalog(JobCatalog);
 
 impl Catalog for BatchCatalog {
     fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
-        JobCatalog.event_schema(source, spec)
+        self.0.event_schema(source, spec)
     }
 
     fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
-        JobCatalog.check_model(path, inputs, outputs)
+        self.0.check_model(path, inputs, outputs)
+    }
+
+    fn registered(&self, model: &str, uri: &str, reference: &ModelRef) -> Result<RegisteredFile, String> {
+        self.0.registered(model, uri, reference)
     }
 
     fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {
-        JobCatalog.avro_fault(declared, writer)
+        self.0.avro_fault(declared, writer)
     }
 
     fn kafka_setting_fault(&self, name: &str, text: &str) -> Option<String> {
-        JobCatalog.kafka_setting_fault(name, text)
+        self.0.kafka_setting_fault(name, text)
     }
 
     fn learner_fault(&self, learner: &Value) -> Option<String> {
@@ -55,7 +60,7 @@ pub fn load(
     job_sets: &[(String, String)],
 ) -> Result<(BatchPlan, Vec<Fault>), Faults> {
     let env = |name: &str| std::env::var(name).ok();
-    batch::load(path, &Reading { sets, job_sets, env: &env, catalog: &BatchCatalog })
+    batch::load(path, &Reading { sets, job_sets, env: &env, catalog: &BatchCatalog::default() })
 }
 
 /// As [`load`], what was submitted.

@@ -52,7 +52,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let place = Place::make(&args.lake)?;
     let mut sets = place.sets();
     sets.extend(args.sets);
-    let job = load(&place.job, &sets)?;
+    let job = load(&place.job, &sets, None)?;
     eprint!("{}", job.warnings);
     let sample = sample_customer(&job.plan);
 

@@ -61,7 +61,7 @@ pub fn run(command: FeaturesCommand) -> anyhow::Result<()> {
 
 impl GetArgs {
     fn get(&self) -> anyhow::Result<FeatureRow> {
-        let plan = self.job.as_deref().map(|file| load(file, &self.sets.sets)).transpose()?.map(|job| job.plan);
+        let plan = self.job.as_deref().map(|file| load(file, &self.sets.sets, None)).transpose()?.map(|job| job.plan);
         let Some(at) = &self.as_of else {
             let place = self.online.clone().map(OnlinePlace::Embedded);
             let place = place.or_else(|| plan.as_ref()?.online.as_ref().map(|o| o.store.clone()));

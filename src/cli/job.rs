@@ -1,6 +1,6 @@
 //! The arguments that name a job, and its loading.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -45,25 +45,31 @@ pub struct Job {
 impl JobArgs {
     /// Reads and compiles the job's file, with the process's environment.
     pub fn load(&self) -> anyhow::Result<Job> {
-        load(&self.file, &self.sets.sets)
+        load(&self.file, &self.sets.sets, None)
     }
 
-    /// Like [`JobArgs::load`]; warnings go to standard error.
-    pub fn load_and_warn(&self) -> anyhow::Result<Plan> {
-        let job = self.load()?;
+    /// Like [`JobArgs::load`], for a job whose state is in a directory.
+    pub fn load_with_state(&self, state: Option<&Path>) -> anyhow::Result<Job> {
+        load(&self.file, &self.sets.sets, state)
+    }
+
+    /// Like [`JobArgs::load_with_state`]; warnings go to standard error.
+    pub fn load_and_warn(&self, state: Option<&Path>) -> anyhow::Result<Plan> {
+        let job = self.load_with_state(state)?;
         eprint!("{}", job.warnings);
         Ok(job.plan)
     }
 }
 
 /// Reads and compiles a job's file, with the process's environment.
-pub fn load(file: &std::path::Path, sets: &[(String, String)]) -> anyhow::Result<Job> {
+pub fn load(file: &Path, sets: &[(String, String)], state: Option<&Path>) -> anyhow::Result<Job> {
     // A better sentence than the loader's for the commonest slip.
     if !file.is_file() {
         let why = if file.is_dir() { "is a directory; name the job's file in it" } else { "does not exist" };
         return Err(usage(format!("{} {why}", file.display())));
     }
-    let (plan, warnings): (Plan, Vec<Fault>) = engine::load(file, sets, &|name| std::env::var(name).ok())?;
+    let (plan, warnings): (Plan, Vec<Fault>) =
+        engine::load_with_state(file, sets, &|name| std::env::var(name).ok(), state)?;
     Ok(Job { plan, warnings: Faults { file: file.display().to_string(), list: warnings } })
 }
 
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = load(std::path::Path::new("no/such/job.yaml"), &[]).unwrap_err();
+        let error = load(Path::new("no/such/job.yaml"), &[], None).unwrap_err();
         assert_eq!(error.to_string(), "no/such/job.yaml does not exist");
     }
 }

@@ -41,7 +41,7 @@ pub struct MaintainArgs {
 
 /// Keeps up a job's tables; the job may run meanwhile.
 pub fn run(args: MaintainArgs) -> anyhow::Result<()> {
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(None)?;
     let Some(offline) = &plan.offline else {
         return Err(usage("the job has no offline sink, so it has no tables"));
     };

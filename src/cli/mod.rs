@@ -13,6 +13,7 @@ mod job;
 mod live;
 mod maintain;
 mod metrics;
+mod models;
 mod output;
 mod progress;
 mod prove;
@@ -76,6 +77,12 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// Keep models in a registry: versions, aliases, and a history of who did what and why.
+    ///
+    /// A job scores with what is registered when its file says `registry: NAME@champion`. The registry is a directory or a
+    /// place in an object store; there is no server.
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -113,6 +120,7 @@ impl Cli {
             Command::Maintain(args) => maintain::run(args),
             Command::Train(args) => train::run(args),
             Command::Features(command) => features::run(command),
+            Command::Models(command) => models::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

@@ -14,7 +14,9 @@ use super::output::{columns, grouped, print, print_json};
 use super::progress::Progress;
 use super::run::stop_on_interrupt;
 use crate::base::{any_seed, parse_time};
-use crate::engine::prove::{Chaos, Launch, Proof, ProofRun, ProveOptions, Range, Watch, prove, replay_into};
+use crate::engine::prove::{
+    Chaos, Launch, Proof, ProofRun, ProveOptions, Range, Watch, prove, replay_into, state_of_replay,
+};
 use crate::engine::{Observer, StopHandle};
 use crate::plan::model::Plan;
 
@@ -87,10 +89,10 @@ pub fn run(args: ProveArgs) -> anyhow::Result<()> {
         return Err(usage("--since must be before --until"));
     }
     if let Some(place) = &args.replay_into {
-        let plan = args.job.load()?.plan;
+        let plan = args.job.load_with_state(Some(&state_of_replay(place)))?.plan;
         return Ok(replay_into(&plan, place, args.workers.first().map_or(1, |workers| usize::from(*workers)))?);
     }
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(args.state.as_deref())?;
     let Some(state) = args.state.clone() else { return Err(usage("give --state DIR, as it was given to run")) };
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;

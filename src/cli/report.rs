@@ -44,7 +44,7 @@ pub fn run(args: ReportArgs) -> anyhow::Result<()> {
     {
         return Err(usage("--from is not before --to, so there is nothing between them"));
     }
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(None)?;
     let options = ReportOptions { tables: args.tables, from: args.from, to: args.to, model: args.model };
     let page = report::page(&plan, &options).map_err(|error| match error {
         ReportError::Store(_) | ReportError::Foreign { .. } | ReportError::NoStatistics(..) => error.into(),

@@ -72,7 +72,7 @@ impl RestartArgs {
 
 /// Runs a job until it ends, fails, or is interrupted.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(args.state.as_deref())?;
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;
     let observer = Arc::new(Observer::new(&plan));

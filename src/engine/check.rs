@@ -6,14 +6,15 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use super::chain::chains;
 use super::graph::bind;
+use super::models::Pins;
 use super::monitor::reference::watch;
 use super::tables::{table_names, tables};
 use super::topics;
-use crate::base::{Fault, Faults, Severity};
+use crate::base::{Fault, Faults, ModelRef, Severity};
 use crate::ingest::FileCatalog;
 use crate::plan;
 use crate::plan::model::{ModelOutput, Plan};
-use crate::plan::{Catalog, SourceSpec};
+use crate::plan::{Catalog, RegisteredFile, SourceSpec};
 use crate::score::Model;
 
 /// Reads and compiles the dataflow file at `path`, with `key=value` pairs set in it and `${VAR}` looked up by `env`.
@@ -26,7 +27,24 @@ pub fn load(
     sets: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
-    plan::load(path, sets, env, &JobCatalog)
+    load_with_state(path, sets, env, None)
+}
+
+/// [`load`] for a job whose state is in a directory: its registered models are those that it began with.
+///
+/// # Errors
+/// Every fault of the file at once; what the directory remembers of models, if it is damaged.
+pub fn load_with_state(
+    path: &Path,
+    sets: &[(String, String)],
+    env: &dyn Fn(&str) -> Option<String>,
+    state: Option<&Path>,
+) -> Result<(Plan, Vec<Fault>), Faults> {
+    let pins = state.map_or_else(|| Ok(Pins::default()), Pins::read).map_err(|error| {
+        let list = vec![fault("models", error.to_string(), "")];
+        Faults { file: path.display().to_string(), list }
+    })?;
+    plan::load(path, sets, env, &JobCatalog { pins })
 }
 
 /// [`load`] for a text; `name` is what faults call it. Relative paths count from the current directory.
@@ -40,11 +58,15 @@ pub fn load_text(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(Plan, Vec<Fault>), Faults> {
     let here = Path::new("");
-    plan::compile(name, text, here, sets, env, &JobCatalog)
+    plan::compile(name, text, here, sets, env, &JobCatalog { pins: Pins::default() })
 }
 
 /// The files, schemas and models of this machine.
-pub struct JobCatalog;
+#[derive(Default)]
+pub struct JobCatalog {
+    /// Registered versions that the job began with.
+    pins: Pins,
+}
 
 impl Catalog for JobCatalog {
     fn event_schema(&self, source: &str, spec: &SourceSpec) -> Result<(SchemaRef, Vec<PathBuf>), String> {
@@ -57,6 +79,10 @@ impl Catalog for JobCatalog {
             Ok(model) => model.bind(&columns, outputs).err().unwrap_or_default(),
             Err(error) => vec![error.to_string()],
         }
+    }
+
+    fn registered(&self, model: &str, uri: &str, reference: &ModelRef) -> Result<RegisteredFile, String> {
+        self.pins.resolve(model, uri, reference).map_err(|error| error.to_string())
     }
 
     fn avro_fault(&self, declared: &str, writer: &str) -> Option<String> {

@@ -8,6 +8,7 @@ use crate::base::Blame;
 use crate::features::view::ViewError;
 use crate::ingest::IngestError;
 use crate::ingest::ticks::TickLogError;
+use crate::registry::RegistryError;
 use crate::score::ScoreError;
 use crate::state::StateError;
 use crate::store::StoreError;
@@ -24,6 +25,9 @@ pub enum EngineError {
     /// A model cannot be loaded or run.
     #[error(transparent)]
     Score(#[from] ScoreError),
+    /// A registered model cannot be had.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The tick log cannot be written.
     #[error(transparent)]
     TickLog(#[from] TickLogError),
@@ -62,6 +66,7 @@ impl EngineError {
             EngineError::Ingest(error) => error.blame(),
             EngineError::Store(error) => error.blame(),
             EngineError::State(error) => error.blame(),
+            EngineError::Registry(error) => error.blame(),
             EngineError::Score(_) | EngineError::Plan(_) | EngineError::View(_) | EngineError::Unprovable(_) => {
                 Blame::User
             }

@@ -185,6 +185,16 @@ impl Resources {
 /// Loads a model and binds it to its feature set.
 pub fn bind(plan: &Plan, model: &crate::plan::model::ModelPlan) -> Result<Arc<Bound>, EngineError> {
     let loaded = Model::load(&model.path)?;
+    if let Some(registered) = model.registered.as_ref().filter(|registered| registered.hash != loaded.hash()) {
+        return Err(EngineError::Plan(format!(
+            "model `{}`: {} is not the file that was registered as version {}: its hash is {}, and was {}",
+            model.name,
+            model.path.display(),
+            registered.number,
+            loaded.hash(),
+            registered.hash
+        )));
+    }
     let columns = &plan.sets[model.inputs].columns;
     let columns: Vec<(&str, DataType)> = columns.iter().map(|c| (c.name.as_str(), c.data_type.clone())).collect();
     loaded.bind(&columns, &model.outputs).map_err(|problems| {

@@ -17,6 +17,7 @@ mod finish;
 mod graph;
 mod labels;
 mod letters;
+mod models;
 mod monitor;
 pub mod observe;
 mod offline_sink;
@@ -40,7 +41,7 @@ mod topic_sink;
 mod topics;
 mod upkeep;
 
-pub use check::{JobCatalog, check, load, load_text};
+pub use check::{JobCatalog, check, load, load_text, load_with_state};
 pub use error::EngineError;
 pub use figures::{CheckpointSummary, RecoverySummary};
 pub use observe::Observer;

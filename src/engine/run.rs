@@ -23,7 +23,7 @@ use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
-use super::{online_redis, online_sink, operators};
+use super::{models, online_redis, online_sink, operators};
 use crate::base::{Epoch, failpoint, format_time};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
@@ -163,7 +163,8 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 /// Runs `plan`; notes in `claim` what was taken over, and under which number.
 fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
-    let plan = Arc::new(plan);
+    let tell = |text: &str| options.notice.iter().for_each(|notice| notice(text));
+    let plan = Arc::new(models::pinned(plan, options.state_dir.as_ref().or(options.replay.as_ref()), &tell)?);
     abort_on_panic_in_workers();
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
@@ -172,6 +173,10 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
+    if let Some(dir) = &options.state_dir {
+        // Before the first tick, and by nobody who has not taken the state over.
+        models::Pins::of(&plan).write(dir)?;
+    }
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
         // Numbers of claims grow with the order in which the state was taken over.

@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
 
 use super::model::{FileFormat, GeneratorStream, ModelOutput};
+use crate::base::ModelRef;
 
 /// What a source says about where its events come from and how they are described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,17 @@ pub enum ConnectorSpec {
     Kafka,
 }
 
+/// A registered version of a model, as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredFile {
+    /// Number of the version.
+    pub number: u32,
+    /// SHA-256 (hex) of the file.
+    pub hash: String,
+    /// The ONNX file.
+    pub path: PathBuf,
+}
+
 /// Knows the outside world: files, schemas, models.
 pub trait Catalog {
     /// The schema of a source's events with the types that its data has (any order-preserving projection of it can be
@@ -46,6 +58,16 @@ pub trait Catalog {
     fn check_model(&self, path: &Path, inputs: &[(String, DataType)], outputs: &[ModelOutput]) -> Vec<String> {
         let _ = (inputs, outputs);
         if path.is_file() { Vec::new() } else { vec![format!("there is no file `{}`", path.display())] }
+    }
+
+    /// The version that `model` of the job scores with, where its file names the registered `reference` in the registry at
+    /// `uri`. The default knows no registry.
+    ///
+    /// # Errors
+    /// A sentence, lowercase and without full stop.
+    fn registered(&self, model: &str, uri: &str, reference: &ModelRef) -> Result<RegisteredFile, String> {
+        let _ = model;
+        Err(format!("`{reference}` cannot be looked up in {uri} here"))
     }
 
     /// What forbids reading messages of the Avro schema `writer` as events of the Avro schema `declared`, both as texts. The

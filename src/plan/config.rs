@@ -44,6 +44,8 @@ pub(super) struct JobConfig {
     /// together; with a state directory the job's state is saved with them.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// Where registered models are kept, for models that name one.
+    pub registry: Option<ModelRegistryConfig>,
     /// Where events come from. Their order breaks ties between events of equal time.
     pub sources: ByName<SourceConfig>,
     /// Streams made of sources.
@@ -572,12 +574,25 @@ pub(super) struct DeltaConfig {
     pub uri: Text,
 }
 
+/// A registry of models, as `tidemill models` keeps it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelRegistryConfig {
+    /// A directory, or an object store such as `s3://bucket/path`, whose credentials come from the environment. Relative paths
+    /// start at the current directory, else at the job file's. Default `./registry`.
+    pub uri: Text,
+}
+
 /// A model that scores a feature set.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelConfig {
     /// ONNX files by version name; one, such as `champion`. Relative paths start at the current directory, else at the job file's.
+    #[serde(default)]
     pub versions: ByName<Text>,
+    /// A registered model, instead of `versions`: `NAME@ALIAS`, such as `fraud@champion`, `NAME@NUMBER` or `NAME@latest`. It is
+    /// looked up when the job begins; what goes on from a state directory goes on with the version that it began with.
+    pub registry: Option<Text>,
     /// The feature set whose columns, in order, are the model's inputs.
     pub inputs: Text,
     /// Columns of the prediction, by name: an output of the model, with the element that is taken where it has several, such

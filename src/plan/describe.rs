@@ -73,7 +73,11 @@ impl Plan {
         }
         for model in &self.models {
             let set = &self.sets[model.inputs];
-            writeln!(out, "\nmodel {} version {}: {}", model.name, model.version, model.path.display())?;
+            write!(out, "\nmodel {} version {}", model.name, model.version)?;
+            if let Some(registered) = &model.registered {
+                write!(out, " ({} of registry {})", registered.reference, self.registry)?;
+            }
+            writeln!(out, ": {}", model.path.display())?;
             writeln!(out, "  inputs: {} columns of {}", set.columns.len(), set.name)?;
             for output in &model.outputs {
                 let element = output.element.map(|e| format!("[{e}]")).unwrap_or_default();

@@ -17,6 +17,7 @@ pub mod expr;
 mod faults;
 pub mod model;
 mod redis_url;
+mod registry;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,9 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use catalog::{Catalog, ConnectorSpec, SourceSpec, format_of};
+pub use catalog::{Catalog, ConnectorSpec, RegisteredFile, SourceSpec, format_of};
 pub use redis_url::RedisAddress;
+pub use registry::registry_of;
 pub use schema::{schema, schema_text};
 
 use crate::base::{Fault, Faults};

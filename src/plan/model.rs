@@ -22,7 +22,7 @@ use datafusion_common::ScalarValue;
 use url::Url;
 
 use super::expr::Expr;
-use crate::base::{EventTime, Micros, SecretText};
+use crate::base::{EventTime, Micros, ModelRef, SecretText};
 
 pub use accuracy::{AccuracyPlan, CardPlan, Metric, RankingPlan};
 pub use alert::{
@@ -72,6 +72,8 @@ pub struct Plan {
     pub offline: Option<OfflinePlan>,
     /// The topics that rows are published to.
     pub topics: Vec<TopicPlan>,
+    /// Directory or address of the registry of models, whether or not one of them is registered.
+    pub registry: String,
     /// SHA-256 (hex) of the normalised file after expansion: names the plan in manifests and logs.
     pub fingerprint: String,
 }
@@ -505,14 +507,27 @@ pub struct SetColumn {
 pub struct ModelPlan {
     /// Name of the model.
     pub name: String,
-    /// Name of the version that scores: `champion`.
+    /// Name of the version that scores: `champion`, or its number where it is registered.
     pub version: String,
     /// The ONNX file.
     pub path: PathBuf,
+    /// The registered version that it is, if it is one.
+    pub registered: Option<RegisteredPlan>,
     /// The feature set, by index.
     pub inputs: usize,
     /// Output columns.
     pub outputs: Vec<ModelOutput>,
+}
+
+/// The registered version that scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredPlan {
+    /// What the job's file names.
+    pub reference: ModelRef,
+    /// Number of the version that it was when it was looked up.
+    pub number: u32,
+    /// SHA-256 (hex) of the ONNX file.
+    pub hash: String,
 }
 
 /// One output column of a model.

@@ -44,7 +44,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
         "training",
         "a model does not know its training set yet: name the table (`delta: {uri: …, version: …}`) or the file (`file: PATH.parquet`)",
     ),
-    ("ModelConfig", "registry", "name the ONNX file: `versions: {champion: PATH}`"),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
     ("ModelConfig", "shadow", "name one version"),

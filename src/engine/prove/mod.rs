@@ -23,11 +23,12 @@ use serde::Serialize;
 pub use self::chaos::{Chaos, Kills, Launch, Started};
 pub use self::online::OnlineProof;
 use self::recorded::Recorded;
+pub use self::replay::state_dir as state_of_replay;
 use self::replay::{Injection, Place};
 pub use self::show::{Difference, Shown};
 use self::tables::Comparison;
 pub use self::tables::TableProof;
-use super::{EngineError, Observer, RunOptions, StopHandle};
+use super::{EngineError, Observer, RunOptions, StopHandle, models};
 use crate::base::{Epoch, EventTime, Tick};
 use crate::plan::model::Plan;
 
@@ -169,6 +170,7 @@ pub fn prove(plan: &Plan, options: &ProveOptions) -> Result<Proof, EngineError> 
     if options.online && plan.online.is_none() {
         return Err(EngineError::Unprovable("the job has no online sink; leave --online out".to_owned()));
     }
+    let plan = &models::pinned(plan.clone(), Some(&options.state), &|_| ())?;
     let recorded = Recorded::find(plan, options)?;
     if options.online {
         online::check(plan, &recorded)?;
@@ -225,7 +227,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn plain(&self, workers: usize, with_online: bool) -> Result<ProofRun, EngineError> {
         let place = Place::new(self.scratch, &format!("{workers}-workers"))?;
-        replay::prepare(self.recorded, place.path())?;
+        replay::prepare(self.plan, self.recorded, place.path())?;
         let plan = replay::redirected(self.plan, place.path(), with_online);
         let injection = self.options.inject_ulp.then(|| Injection::new(self.plan, self.options));
         let (observer, watching) =
@@ -257,7 +259,7 @@ impl Job<'_> {
 
     fn chaos(&self, chaos: &Chaos, plain_seconds: f64) -> Result<ProofRun, EngineError> {
         let place = Place::new(self.scratch, "chaos")?;
-        replay::prepare(self.recorded, place.path())?;
+        replay::prepare(self.plan, self.recorded, place.path())?;
         let started = Instant::now();
         let kills = chaos::run(chaos, place.path(), plain_seconds, &self.options.stop)?;
         self.not_stopped()?;

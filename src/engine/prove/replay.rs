@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use super::recorded::{Recorded, Start};
 use super::{ProveOptions, Range};
 use crate::base::TIME_COLUMN;
+use crate::engine::models::Pins;
 use crate::engine::tables::wanted;
 use crate::engine::{Alter, EngineError, RestartOptions, RunOptions, RunSummary, run};
 use crate::ingest::ticks::TickLog;
@@ -68,7 +69,8 @@ pub fn online(place: &Path) -> PathBuf {
     place.join("online")
 }
 
-fn state_dir(place: &Path) -> PathBuf {
+/// State directory of a replay that may be killed.
+pub fn state_dir(place: &Path) -> PathBuf {
     place.join("state")
 }
 
@@ -76,10 +78,11 @@ fn state_dir(place: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn prepare(recorded: &Recorded, place: &Path) -> Result<(), EngineError> {
+pub fn prepare(plan: &Plan, recorded: &Recorded, place: &Path) -> Result<(), EngineError> {
     let mut log = TickLog::take_over(&state_dir(place), 0, recorded.first_tick())?.0;
     recorded.ticks.iter().try_for_each(|record| log.append(record))?;
     log.close()?;
+    Pins::of(plan).write(&state_dir(place))?;
     let from = match &recorded.start {
         Start::Beginning => return Ok(()),
         Start::Savepoint(from) => from.clone(),

@@ -14,6 +14,7 @@ mod join;
 mod kafka;
 mod latency;
 mod message;
+mod model_version;
 mod monitor;
 mod notify;
 mod output;
@@ -35,6 +36,7 @@ use super::expr::{ExprError, time_type};
 use super::faults::{Collector, Path, Step};
 use super::model::{CheckpointPlan, Clock, JoinPlan, Order, Plan, SourcePlan, StreamRef, TickPolicy, ViewPlan};
 use super::nearest;
+use super::registry::uri_of;
 use super::yaml::{Data, Node, Place};
 use crate::base::{ORD_COLUMN, TIME_COLUMN};
 
@@ -133,6 +135,7 @@ impl Compiler<'_> {
             online,
             offline,
             topics,
+            registry: uri_of(config.registry.as_ref(), self.directory),
             fingerprint,
         })
     }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use super::Compiler;
 use super::join::same_keys;
+use super::model_version::ModelVersion;
 use super::set::Set;
 use super::source::{DEAD_LETTERS, Source};
 use crate::base::{Micros, SecretText};
 use crate::plan::RedisAddress;
-use crate::plan::catalog::locate;
 use crate::plan::config::{JobConfig, LayoutConfig, MaintainConfig, ModelConfig, RedisConfig};
 use crate::plan::faults::Path;
 use crate::plan::model::{
@@ -67,26 +67,12 @@ impl Label {
 
 impl Compiler<'_> {
     pub(super) fn models(&mut self, config: &JobConfig, sets: &[Set]) -> Vec<ModelPlan> {
-        config.models.0.iter().filter_map(|(name, c)| self.model(name, c, sets)).collect()
+        config.models.0.iter().filter_map(|(name, c)| self.model(config, name, c, sets)).collect()
     }
 
-    fn model(&mut self, name: &str, config: &ModelConfig, sets: &[Set]) -> Option<ModelPlan> {
+    fn model(&mut self, job: &JobConfig, name: &str, config: &ModelConfig, sets: &[Set]) -> Option<ModelPlan> {
         let path = Path::of(&["models", name]);
-        let at = path.key("versions");
-        match config.versions.0.as_slice() {
-            [_] => {}
-            // A version that was cut away has its own fault.
-            [] => {
-                let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("versions"));
-                if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty())
-                {
-                    self.error(&at, "the model has no version", "add `champion: FILE.onnx`");
-                }
-            }
-            [_, (second, _), ..] => {
-                self.error_at_key(&at.key(second), "a second version of a model is not built yet", "name one version");
-            }
-        }
+        let version = self.model_version(job, name, config);
         if config.outputs.0.is_empty() {
             let written = self.tree.get("models").and_then(|m| m.get(name)).and_then(|m| m.get("outputs"));
             if matches!(written.map(|n| &n.data), Some(crate::plan::yaml::Data::Map(entries)) if entries.is_empty()) {
@@ -108,25 +94,25 @@ impl Compiler<'_> {
         if inputs.is_none() {
             self.undeclared(&path.key("inputs"), &config.inputs.0, "feature set", &["feature_sets"]);
         }
-        let (inputs, (version, file)) = (inputs?, config.versions.0.first()?);
+        let (inputs, version) = (inputs?, version?);
         for (column, _) in &config.outputs.0 {
             if sets[inputs].plan.columns.iter().any(|c| c.name == *column) {
                 let what = format!("`{column}` is a column of `{}` already, and both go to one table", config.inputs.0);
                 self.error_at_key(&path.key("outputs").key(column), what, "choose another name");
             }
         }
-        let file = PathBuf::from(locate(&file.0, self.directory));
         // A set that has lost columns to faults would be blamed for their number.
         if sets[inputs].sound && outputs.len() == config.outputs.0.len() {
             let columns: Vec<_> =
                 sets[inputs].plan.columns.iter().map(|c| (c.name.clone(), c.data_type.clone())).collect();
-            for what in self.catalog.check_model(&file, &columns, &outputs) {
-                self.errors(&at.key(version), &what);
+            for what in self.catalog.check_model(&version.file, &columns, &outputs) {
+                self.errors(&version.at, &format!("{}{what}", version.said));
             }
-        } else if !file.is_file() {
-            self.error(&at.key(version), format!("there is no file `{}`", file.display()), "");
+        } else if !version.file.is_file() {
+            self.error(&version.at, format!("there is no file `{}`", version.file.display()), "");
         }
-        Some(ModelPlan { name: name.to_string(), version: version.clone(), path: file, inputs, outputs })
+        let ModelVersion { version, file, registered, .. } = version;
+        Some(ModelPlan { name: name.to_string(), version, path: file, registered, inputs, outputs })
     }
 
     pub(super) fn labels(
