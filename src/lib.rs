@@ -13,6 +13,7 @@ pub mod ops;
 pub mod plan;
 pub mod registry;
 pub mod report;
+pub mod rollout;
 pub mod score;
 pub mod state;
 pub mod store;

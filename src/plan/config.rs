@@ -7,6 +7,7 @@ mod detect;
 mod drift;
 mod latency;
 mod monitors;
+mod rollout;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -20,6 +21,7 @@ pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig,
 pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
+pub(super) use rollout::{GuardConfig, LossConfig, OnTimeoutConfig, PromoteIfConfig, RolloutConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -13,6 +13,7 @@ mod drift;
 mod latency;
 mod metric;
 mod monitor;
+mod rollout;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, 
 pub use latency::LatencyPlan;
 pub use metric::{metrics, table_of};
 pub use monitor::{MonitorPlan, Task};
+pub use rollout::{ByPlan, GuardPlan, Loss, OnTimeout, RolloutPlan, SHARE_ALL, Share, Strategy};
 
 /// A whole job.
 #[derive(Clone, Debug)]

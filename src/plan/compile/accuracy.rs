@@ -117,7 +117,7 @@ impl Compiler<'_> {
     }
 
     /// A column of scored rows by which they are grouped: its engine name, and whether it is text.
-    fn group(&mut self, path: &Path, name: &str, set: &Set, spine: &mut Source) -> Option<(String, bool)> {
+    pub(super) fn group(&mut self, path: &Path, name: &str, set: &Set, spine: &mut Source) -> Option<(String, bool)> {
         let (engine, data_type) = match set.plan.columns.iter().find(|column| column.name == name) {
             Some(found) => (found.engine.clone(), found.data_type.clone()),
             None => (name.to_owned(), self.source_column(path, name, spine)?),

@@ -1,0 +1,175 @@
+//! What takes a challenger back at once: errors, scores that are elsewhere, shares that are not kept, latency.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::stat::moments::Moments;
+use super::stat::ratio;
+use super::stat::sequence::Sequence;
+use crate::plan::model::{RolloutPlan, SHARE_ALL, Share};
+
+/// Groups into which keys are hashed where rows are assigned by a column: as many as there are shares.
+pub const GROUPS: u16 = SHARE_ALL;
+
+/// Rows by which the prior of a share is strong: a share is expected to be off by some
+/// `sqrt(share (1 − share) / CONCENTRATION)` if it is.
+const CONCENTRATION: f64 = 1_000.0;
+/// The same of the share of errors.
+const ERROR_CONCENTRATION: f64 = 100.0;
+/// Rows of each version before scores are compared.
+const SCORES_MIN: i64 = 100;
+/// Groups of each version before their rows are compared.
+const GROUPS_MIN: u16 = 30;
+
+/// Scores of rows, for the comparison of their distribution.
+pub type ScoreMoments = Moments;
+
+/// Rows that were routed while one share was in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routed {
+    /// Rows of champion and challenger.
+    pub rows: [u64; 2],
+    /// Those that could not be scored.
+    pub errors: [u64; 2],
+    /// Scores.
+    pub scores: [Moments; 2],
+    /// Rows by group, where rows are assigned by a column.
+    pub groups: BTreeMap<u16, u64>,
+}
+
+impl Routed {
+    /// Evidence (a logarithm) that the challenger's part of the rows is not `share`.
+    ///
+    /// Where rows are assigned in groups, their numbers vary with the groups' sizes, and what should be equal are the mean rows
+    /// per group: their difference is looked at with the variance between groups.
+    fn ratio(&self, share: Share, plan: &RolloutPlan) -> f64 {
+        if share == 0 || share >= SHARE_ALL {
+            return 0.0;
+        }
+        let part = f64::from(share) / f64::from(SHARE_ALL);
+        if plan.by.is_none() {
+            return ratio::evidence(self.rows, part, CONCENTRATION);
+        }
+        let of = [GROUPS - share, share];
+        if of[0].min(of[1]) < GROUPS_MIN || self.groups.is_empty() {
+            return 0.0;
+        }
+        let mean = |arm: usize| {
+            let inside = |group: &u16| (*group < share) == (arm == 1);
+            let (mut rows, mut squares) = (0.0, 0.0);
+            for (_, n) in self.groups.iter().filter(|(group, _)| inside(group)) {
+                rows += *n as f64;
+                squares += (*n as f64).powi(2);
+            }
+            let groups = f64::from(of[arm]);
+            let variance = (squares - rows * rows / groups).max(0.0) / (groups - 1.0);
+            (rows, rows / groups, variance / groups)
+        };
+        let ((rows0, mean0, v0), (rows1, mean1, v1)) = (mean(0), mean(1));
+        if v0 + v1 <= 0.0 {
+            return 0.0;
+        }
+        let sequence = Sequence::tuned(plan.guard.sample_ratio_alpha, plan.expect_rows as f64 * part * (1.0 - part));
+        let z = (mean1 - mean0) / (v0 + v1).sqrt();
+        -sequence.p_value(z, (rows0 + rows1) * part * (1.0 - part)).ln()
+    }
+}
+
+/// What the guards see.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// p-value, at every look, of the shares.
+    pub sample_ratio_p: Option<f64>,
+    /// Distance of the challenger's mean score from the champion's in the champion's standard deviations.
+    pub score_shift: Option<f64>,
+    /// Share of the challenger's rows that could not be scored.
+    pub error_rate: Option<f64>,
+    /// 99th percentile of latency in milliseconds, as last reported.
+    pub latency_p99_ms: Option<f64>,
+}
+
+/// Looks at all that was routed, share by share; what hurts is told in words.
+pub fn look(strata: &[(Share, &Routed)], latency: Option<f64>, plan: &RolloutPlan) -> (Seen, Option<String>) {
+    let mut seen = Seen { latency_p99_ms: latency, ..Seen::default() };
+    let mut hurt = None;
+    let guard = &plan.guard;
+    if let (Some(most), Some(p99)) = (guard.latency_p99_ms, latency)
+        && p99 > most
+    {
+        hurt = Some(format!("the 99th percentile of latency is {p99:.1} ms, more than {most} ms"));
+    }
+
+    let rows: u64 = strata.iter().map(|(_, routed)| routed.rows[1].max(routed.scores[1].rows().max(0) as u64)).sum();
+    let errors: u64 = strata.iter().map(|(_, routed)| routed.errors[1]).sum();
+    let tried = rows.max(errors);
+    if tried > 0 {
+        let rate = errors as f64 / tried as f64;
+        seen.error_rate = Some(rate);
+        if let Some(most) = guard.error_rate
+            && rate > most
+            && ratio::evidence([tried - errors, errors], most, ERROR_CONCENTRATION) >= -plan.alpha.ln()
+        {
+            hurt = hurt.or(Some(format!(
+                "{errors} of {tried} rows could not be scored by the challenger, beyond doubt more than {most} of them"
+            )));
+        }
+    }
+
+    if let Some((shift, least)) = shift(strata, plan) {
+        seen.score_shift = Some(shift);
+        if let Some(most) = guard.score_shift_sd
+            && least > most
+        {
+            hurt = hurt.or(Some(format!(
+                "the challenger's scores are {shift:+.2} standard deviations away from the champion's, beyond doubt more than {most}"
+            )));
+        }
+    }
+
+    if guard.sample_ratio_alpha > 0.0 && strata.iter().any(|(share, _)| (1..SHARE_ALL).contains(share)) {
+        let evidence: f64 = strata.iter().map(|(share, routed)| routed.ratio(*share, plan)).sum();
+        let p = (-evidence).exp().min(1.0);
+        seen.sample_ratio_p = Some(p);
+        if p <= guard.sample_ratio_alpha {
+            hurt = hurt.or(Some(format!(
+                "the versions do not get the shares of rows that they should (p = {p:.2e}), so that what they are compared by is not to be trusted"
+            )));
+        }
+    }
+    (seen, hurt)
+}
+
+/// How far the challenger's mean score is from the champion's in standard deviations, and how far it is at the least.
+///
+/// Scores are compared within a share, as losses are. Where all rows are the challenger's they are compared with all of the
+/// champion's before.
+fn shift(strata: &[(Share, &Routed)], plan: &RolloutPlan) -> Option<(f64, f64)> {
+    let mut champion = Moments::default();
+    let (mut weights, mut sum, mut error) = (0.0, 0.0, 0.0);
+    for (share, routed) in strata {
+        let [own, other] = &routed.scores;
+        champion.merge(own);
+        let against = if *share == SHARE_ALL { &champion } else { own };
+        let (Some(m0), Some(v0), Some(m1), Some(v1)) =
+            (against.mean(), against.variance(), other.mean(), other.variance())
+        else {
+            continue;
+        };
+        let (n0, n1) = (against.rows() as f64, other.rows() as f64);
+        if against.rows() < SCORES_MIN || other.rows() < SCORES_MIN {
+            continue;
+        }
+        let weight = n0 * n1 / (n0 + n1);
+        weights += weight;
+        sum += weight * (m1 - m0);
+        error += weight * weight * (v0 / n0 + v1 / n1);
+    }
+    let deviation = champion.variance()?.sqrt();
+    if weights <= 0.0 || deviation <= 0.0 {
+        return None;
+    }
+    let sequence = Sequence::tuned(plan.alpha, plan.expect_rows as f64 / 4.0);
+    let (shift, reach) = (sum / weights, sequence.reach(weights) * error.sqrt() / weights);
+    Some((shift / deviation, (shift.abs() - reach) / deviation))
+}
