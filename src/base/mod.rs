@@ -1,5 +1,6 @@
 //! Event time, ticks, positions, keys and error kinds: the words that every room speaks.
 
+mod cron;
 mod error;
 mod failpoint;
 mod key;
@@ -12,6 +13,7 @@ mod setting;
 mod size;
 mod time;
 
+pub use cron::Cron;
 pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
 pub use key::{SLOTS, hash_bytes, hash_u64, slot_of, worker_of_slot};

@@ -120,7 +120,8 @@ mod tests {
         command.args(["-c", "sleep 61 & sleep 62"]).stdin(Stdio::null()).env(TOKEN, "test-group-ends/1");
         lead_group(&mut command);
         let mut child = command.spawn().unwrap();
-        let mine = || resident_by_group().unwrap().get(&child.id()).copied().unwrap_or_default();
+        let leader = child.id();
+        let mine = || resident_by_group().unwrap().get(&leader).copied().unwrap_or_default();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while mine() == 0 && std::time::Instant::now() < until {
             std::thread::sleep(std::time::Duration::from_millis(5));

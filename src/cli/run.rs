@@ -1,6 +1,6 @@
 //! `tidemill run JOB.yaml`: one job in the foreground.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,11 @@ use super::job::JobArgs;
 use super::metrics::MetricsArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
-use crate::engine::{self, Observer, RestartOptions, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway};
+use crate::batch;
+use crate::engine::{
+    self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway,
+};
+use crate::plan::model::Plan;
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -33,6 +37,9 @@ pub struct RunArgs {
     /// When the job ends, or is stopped, write a savepoint to this directory, or to an address such as s3://bucket/path.
     #[arg(long, value_name = "PLACE", requires = "state")]
     savepoint: Option<String>,
+    /// Directory of jobs that retraining is queued in. Default: `queue` in the state directory, else in the current one.
+    #[arg(long, value_name = "DIR", env = "TIDEMILL_QUEUE")]
+    queue: Option<PathBuf>,
     #[command(flatten)]
     metrics: MetricsArgs,
     /// Print the summary as JSON.
@@ -77,6 +84,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     stop_on_interrupt(stop.clone())?;
     let observer = Arc::new(Observer::new(&plan));
     let served = args.metrics.serve(&plan, args.state.as_deref())?;
+    let sets = args.job.sets.sets.clone();
+    let retrainer = retrainer(&plan, sets, args.queue, args.state.as_deref())?;
     let options = RunOptions {
         workers: usize::from(args.workers),
         until_end: args.until_end,
@@ -87,6 +96,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         observer: Some(Arc::clone(&observer)),
         telemetry: served.as_ref().map(|served| Arc::clone(&served.telemetry)),
         stop,
+        retrain: retrainer,
         ..RunOptions::default()
     };
     let progress = Progress::watch(&plan, &observer, args.until_end);
@@ -95,6 +105,20 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     drop(served);
     let summary = result?;
     if args.json { print_json(&summary) } else { print(&text(&summary)) }
+}
+
+/// Who runs what retraining a job asks for, if it asks for any.
+pub fn retrainer(
+    plan: &Plan,
+    sets: Vec<(String, String)>,
+    queue: Option<PathBuf>,
+    state: Option<&Path>,
+) -> anyhow::Result<Option<Arc<dyn Retrainer>>> {
+    if plan.retrains.iter().all(|retrain| retrain.on.is_empty()) {
+        return Ok(None);
+    }
+    let queue = queue.unwrap_or_else(|| state.unwrap_or(Path::new("")).join("queue"));
+    Ok(Some(Arc::new(batch::Retrainer::start(plan, sets, &queue)?)))
 }
 
 /// The first interrupt asks the job to finish what it has read; the second ends the process.

@@ -26,6 +26,7 @@ use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
+use super::retrain::{Retraining, retrain};
 use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
@@ -67,6 +68,8 @@ pub struct Resources {
     pub outboxes: Option<Outboxes>,
     /// Who is told of alerts, topics apart.
     pub receivers: Vec<Receiver>,
+    /// Who takes what retraining the job asks for.
+    pub retraining: Option<Retraining>,
 }
 
 /// An online store open for a running job.
@@ -150,7 +153,18 @@ impl Resources {
         let watches = plan.monitors.iter().map(|m| monitor::reference::watch(plan, m)).collect::<Result<_, _>>()?;
         let receivers = receivers::open(plan)?;
         let (topics, outboxes) = (Vec::new(), None);
-        Ok(Resources { chains, tables, dead_letters, models, online, watches, topics, outboxes, receivers })
+        Ok(Resources {
+            chains,
+            tables,
+            dead_letters,
+            models,
+            online,
+            watches,
+            topics,
+            outboxes,
+            receivers,
+            retraining: None,
+        })
     }
 
     /// Begins to write to Redis, where online values go there. Only who has the job's state may: it outranks all that had it
@@ -261,6 +275,8 @@ impl<'s> Graph<'_, 's> {
         }
         let statistics = self.monitors(&scored, &dead);
         let alerts = alerts(self.scope, self.shared, &self.resources.receivers, self.control.clone(), &statistics);
+        let told = alerts.as_ref().map(|alerts| &alerts.rows);
+        retrain(self.scope, self.shared, self.resources.retraining.as_ref(), &self.control, told, &self.rows);
         let of_kind = |kind: StatKind| {
             let rows = statistics.iter().filter(|s| s.kind == kind).map(|s| s.rows.clone()).collect::<Vec<_>>();
             (!rows.is_empty()).then(|| self.scope.concatenate(rows))

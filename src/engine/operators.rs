@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::chain::Chain;
 use super::monitor;
 use super::monitor::{drift, label_drift};
+use super::retrain;
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
@@ -127,6 +128,9 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
     }
     if monitor::alerts::wanted(plan) {
         all.insert(monitor::alerts::NAME.to_owned(), monitor::alerts::MEANING.to_owned());
+    }
+    if retrain::wanted(plan) {
+        all.insert(retrain::NAME.to_owned(), retrain::MEANING.to_owned());
     }
     all
 }

@@ -20,6 +20,7 @@ use super::offsets::Offsets;
 use super::outbox::{self, Staging};
 use super::publish::{self, Publication};
 use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
+use super::retrain::{Retrainer, Retraining};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
@@ -57,6 +58,8 @@ pub struct RunOptions {
     pub observer: Option<Arc<Observer>>,
     /// Tells of the run in metrics.
     pub telemetry: Option<Arc<Telemetry>>,
+    /// Takes what retraining the job asks for; without anybody it is asked for in vain.
+    pub retrain: Option<Arc<dyn Retrainer>>,
     /// The switch that stops the job.
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
@@ -306,6 +309,8 @@ impl Job {
             stage: publish::stage_topics(Arc::clone(&reports)),
         });
         resources.open_topics(plan, staging.as_ref())?;
+        resources.retraining =
+            options.retrain.clone().map(|retrainer| Retraining { retrainer, instance: instance.clone() });
         let resources = Arc::new(resources);
         let (log, staged, tick_log) = match recovery.map(|recovery| recovery.into_parts(plan.checkpoint.keep)) {
             None => (None, Vec::new(), None),

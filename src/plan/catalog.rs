@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use arrow::datatypes::{DataType, SchemaRef};
 use serde_json::Value;
 
+use super::batch::Tells;
 use super::model::{FileFormat, GeneratorStream, ModelOutput};
 use crate::base::ModelRef;
 
@@ -84,23 +85,33 @@ pub trait Catalog {
         None
     }
 
-    /// What is wrong with a learner and its settings, written as `{"gbdt": {"trees": 200}}`. The default knows none.
-    fn learner_fault(&self, learner: &Value) -> Option<String> {
-        let _ = learner;
+    /// What is wrong with a part of a batch dataflow, and how to mend it. The default knows nothing of them.
+    fn batch_fault(&self, part: &BatchPart<'_>) -> Option<(String, String)> {
+        let _ = part;
         None
     }
+}
 
-    /// What is wrong with a condition over metrics of a challenger and a champion. The default knows nothing of metrics.
-    fn promote_if_fault(&self, text: &str) -> Option<String> {
-        let _ = text;
-        None
-    }
-
-    /// What is wrong with the name of a metric by which settings are chosen. The default knows none.
-    fn tune_metric_fault(&self, name: &str) -> Option<String> {
-        let _ = name;
-        None
-    }
+/// A part of a batch dataflow that others understand; settings are JSON in their words.
+#[derive(Clone, Copy, Debug)]
+pub enum BatchPart<'a> {
+    /// Which state of tables a training set is made of.
+    At(&'a str),
+    /// A learner with its settings, `{"gbdt": {"trees": 200}}`, and what is to be told.
+    Learner(&'a Value, Tells),
+    /// What is done to inputs.
+    Prepare(&'a Value),
+    /// How settings are looked for.
+    Tune {
+        /// Method, trials, space and so on.
+        options: &'a Value,
+        /// Whose settings.
+        learner: &'a Value,
+        /// What is to be told.
+        tells: Tells,
+    },
+    /// How a model is judged, and what is told.
+    Evaluate(&'a Value, Tells),
 }
 
 /// The encoding that a file's extension tells.

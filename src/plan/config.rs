@@ -7,6 +7,7 @@ mod detect;
 mod drift;
 mod latency;
 mod monitors;
+mod retrain;
 mod rollout;
 
 use schemars::JsonSchema;
@@ -21,6 +22,7 @@ pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig,
 pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
+pub(super) use retrain::{RetrainConfig, TriggerConfig, TriggerSettings};
 pub(super) use rollout::{GuardConfig, LossConfig, OnTimeoutConfig, PromoteIfConfig, RolloutConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.
@@ -71,6 +73,9 @@ pub(super) struct JobConfig {
     /// What is watched of the models, by their names.
     #[serde(default)]
     pub monitors: ByName<MonitorConfig>,
+    /// How models get new versions, by their names.
+    #[serde(default)]
+    pub retrain: ByName<RetrainConfig>,
     /// Who is told of the monitors' alerts, by names that alerts use. The job's log, `log`, need not be declared.
     #[serde(default)]
     pub notify: ByName<ReceiverConfig>,

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod alerts;
+mod retrain;
 
 use std::fmt::Write;
 
@@ -113,6 +114,7 @@ impl Plan {
             alerts::write_alerts(out, self, monitor)?;
         }
         alerts::write_receivers(out, self)?;
+        retrain::write_retrains(out, self)?;
         self.write_sinks(out)
     }
 

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use catalog::{Catalog, ConnectorSpec, RegisteredFile, SourceSpec, format_of};
+pub use catalog::{BatchPart, Catalog, ConnectorSpec, RegisteredFile, SourceSpec, format_of};
 pub use redis_url::RedisAddress;
 pub use registry::registry_of;
 pub use schema::{schema, schema_text};

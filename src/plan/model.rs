@@ -13,6 +13,7 @@ mod drift;
 mod latency;
 mod metric;
 mod monitor;
+mod retrain;
 mod rollout;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use drift::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, QualityMetric, 
 pub use latency::LatencyPlan;
 pub use metric::{metrics, table_of};
 pub use monitor::{MonitorPlan, Task};
+pub use retrain::{RetrainPlan, Trigger};
 pub use rollout::{ByPlan, GuardPlan, Loss, OnTimeout, RolloutPlan, SHARE_ALL, Share, Strategy};
 
 /// A whole job.
@@ -64,6 +66,10 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Label declarations.
     pub labels: Vec<LabelPlan>,
+    /// How challengers of models come in, by model.
+    pub rollouts: Vec<(usize, RolloutPlan)>,
+    /// When models are retrained.
+    pub retrains: Vec<RetrainPlan>,
     /// What is watched of the models.
     pub monitors: Vec<MonitorPlan>,
     /// Who is told of their alerts; nobody where there are none.

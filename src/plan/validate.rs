@@ -12,7 +12,6 @@ use super::yaml::{Data, Key, Kind, Node, Scalar, shorten};
 
 /// Options of the design that this version does not have: type of the mapping (or of the value), key (or value), mend.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
-    ("JobConfig", "retrain", "remove it; train outside and name the new ONNX file under `models`"),
     ("SourceConfig", "http", "read a topic (`kafka: {topic: …}`), files (`file: {path: …}`) or the built-in generator"),
     ("OnLateConfig", "correct", "use `dead_letter` or `drop`, and a larger `disorder`"),
     ("AggregateConfig", "quantile", ""),

@@ -3,21 +3,21 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::config::*;
 use super::model::*;
-use crate::base::{Micros, Severity, parse_time};
-use crate::plan::Catalog;
+use crate::base::{Micros, Severity};
+use crate::plan::catalog::{BatchPart, Catalog};
 use crate::plan::compile::{place_of, quoted};
 use crate::plan::faults::{Collector, Path};
+use crate::plan::model::{Plan, Task};
 use crate::plan::nearest;
-use crate::plan::values::{Literal, Name};
+use crate::plan::values::Name;
 use crate::plan::yaml::Node;
 
 /// Pause before the second attempt, unless given.
 const BACKOFF: Micros = 10_000_000;
-const DAY: Micros = crate::base::DAY;
 
 pub(super) struct Compiler<'a> {
     pub tree: &'a Node,
@@ -26,6 +26,8 @@ pub(super) struct Compiler<'a> {
     pub catalog: &'a dyn Catalog,
     /// Changes of the job's file from outside, after those of `with`.
     pub job_sets: &'a [(String, String)],
+    /// The job and its model, once they are known.
+    pub job_model: Option<(Arc<Plan>, usize)>,
     pub faults: &'a mut Collector,
 }
 
@@ -49,6 +51,7 @@ impl Compiler<'_> {
             self.error(&Path::of(&["with"]), "there is no job whose file could be changed", "name it: `of: JOB.yaml`");
         }
         let model = self.model(config, job.as_ref());
+        self.job_model = job.as_ref().map(|job| Arc::clone(&job.plan)).zip(model);
         if config.steps.0.is_empty() && self.written().is_empty() {
             self.error(&Path::of(&["steps"]), "there is nothing to do", "name at least one step");
         }
@@ -262,46 +265,66 @@ impl Compiler<'_> {
     }
 
     fn dataset(&mut self, at: &Path, c: &DatasetConfig) -> Option<DatasetPlan> {
-        for (key, length) in [("last", &c.last), ("ttl", &c.ttl)] {
-            if length.as_ref().is_some_and(|length| length.0 == 0) {
-                self.error(&at.key(key), format!("`{key}` must be longer than nothing"), "give a length such as 30d");
-            }
+        if c.last.as_ref().is_some_and(|last| last.0 == 0) {
+            self.error(&at.key("last"), "`last` must be longer than nothing", "give a length of time such as 30d");
         }
-        let when = match c.at.as_ref().map(|at| at.0.as_str()) {
-            None | Some("latest") => At::Latest,
-            Some(text) => match (text.parse::<u64>(), parse_time(text)) {
-                (Ok(version), _) => At::Version(version),
-                (_, Ok(time)) => At::Time(time),
-                _ => {
-                    let what = format!("`{text}` is no state of a table");
-                    self.error(&at.key("at"), what, "write latest, a version such as 12, or a time such as 2026-01-31");
-                    At::Latest
-                }
-            },
-        };
+        let state = c.at.as_ref().map_or("latest", |at| &at.0);
+        self.ask(&at.key("at"), |catalog| catalog.batch_fault(&BatchPart::At(state)));
         Some(DatasetPlan {
             last: c.last.as_ref().map(|last| last.0),
-            label_delay: c.label_delay.as_ref().map_or(0, |delay| delay.0),
-            ttl: c.ttl.as_ref().map(|ttl| ttl.0),
-            at: when,
-            extra: c.extra.iter().map(|column| column.0.clone()).collect(),
+            to: c.to.as_ref().map(|to| to.0),
+            label_delay: c.label_delay.as_ref().map(|delay| delay.0),
+            at: state.to_owned(),
         })
+    }
+
+    /// Adds what the catalog finds.
+    fn ask(&mut self, at: &Path, question: impl FnOnce(&dyn Catalog) -> Option<(String, String)>) {
+        if let Some((what, mend)) = question(self.catalog) {
+            self.error(at, what, mend);
+        }
+    }
+
+    /// What the model tells, by the step or by the model's monitor.
+    fn tells(&self, classes: Option<u32>, learner: Option<&LearnerConfig>) -> Tells {
+        let monitor = self
+            .job_model
+            .as_ref()
+            .and_then(|(plan, model)| plan.monitors.iter().find(|monitor| monitor.model == *model));
+        match (classes, monitor.map(|monitor| monitor.task)) {
+            (Some(classes), _) => Tells::Classes(classes),
+            (None, Some(Task::Regression | Task::Ranking)) => Tells::Number,
+            (None, Some(Task::Binary | Task::Multiclass)) => Tells::Classes(2),
+            (None, None) if learner.is_some_and(|learner| learner.linear.is_some()) => Tells::Number,
+            (None, None) => Tells::Classes(2),
+        }
     }
 
     fn fit(&mut self, at: &Path, c: &FitConfig, config: &BatchConfig, needs: &mut Vec<usize>) -> Option<FitPlan> {
         let from = self.other(&at.key("from"), &c.from, config, &["dataset"]);
         needs.extend(from);
-        let learner = serde_json::to_value(&c.learner).unwrap_or_default();
+        let learner = json_of(&c.learner);
+        let tells = self.tells(c.classes, Some(&c.learner));
         let written: Vec<&String> = learner.as_object().map(|map| map.keys().collect()).unwrap_or_default();
+        let mut sound = false;
         match written[..] {
-            [_] => {
-                if let Some(fault) = self.catalog.learner_fault(&learner) {
-                    self.error(&at.key("learner"), fault, "");
-                }
+            [name] => {
+                let before = self.faults.list.len();
+                let key = at.key("learner").key(name);
+                self.ask(&key, |catalog| catalog.batch_fault(&BatchPart::Learner(&learner, tells)));
+                sound = before == self.faults.list.len();
             }
             [] => {
                 let mend = "write one of gbdt, forest, tree, logistic and linear, such as `learner: {gbdt: {}}`";
-                self.error(&at.key("learner"), "nothing learns", mend);
+                let node = self.tree.get("steps");
+                // What is there and broken has its fault already.
+                let broken = at.steps().get(1).and_then(|step| match step {
+                    crate::plan::faults::Step::Key(name) => node?.get(name)?.get("fit")?.get("learner"),
+                    crate::plan::faults::Step::Item(_) => None,
+                });
+                if broken.is_none_or(|node| matches!(&node.data, crate::plan::yaml::Data::Map(map) if map.is_empty())) {
+                    self.error(&at.key("learner"), "nothing learns", mend);
+                }
             }
             [first, second, ..] => {
                 let what = format!("one learns, and here are `{first}` and `{second}`");
@@ -309,14 +332,22 @@ impl Compiler<'_> {
                 self.error_at_key(&key, what, "make two steps of it, and compare them");
             }
         }
-        let prepare = c.prepare.as_ref().map(|prepare| serde_json::to_value(prepare).unwrap_or_default());
-        let tune = c.tune.as_ref().and_then(|tune| self.tune(&at.key("tune"), tune, &learner));
+        let prepare = c.prepare.as_ref().map_or_else(|| json!({}), json_of);
+        self.ask(&at.key("prepare"), |catalog| catalog.batch_fault(&BatchPart::Prepare(&prepare)));
+        let tune = c.tune.as_ref().map(|tune| {
+            let plan = TunePlan { options: json_of(tune), folds: tune.folds.as_ref().map(json_of) };
+            if sound {
+                let part = BatchPart::Tune { options: &plan.options, learner: &learner, tells };
+                self.ask(&at.key("tune"), |catalog| catalog.batch_fault(&part));
+            }
+            plan
+        });
         let split = self.split(&at.key("split"), c.split.as_ref());
-        Some(FitPlan { from: from?, learner, prepare, tune, split, classes: c.classes })
+        Some(FitPlan { from: from?, learner, prepare, tune, split, tells })
     }
 
-    fn split(&mut self, at: &Path, c: Option<&SplitConfig>) -> SplitPlan {
-        let Some(c) = c else { return SplitPlan::default() };
+    fn split(&mut self, at: &Path, c: Option<&SplitConfig>) -> Value {
+        let Some(c) = c else { return json!({}) };
         if c.share.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
             self.error(&at.key("share"), "a share is above 0 and below 1", "write 0.2, say");
         }
@@ -329,106 +360,7 @@ impl Compiler<'_> {
                 self.error(&at.key(key), format!("`{key}` must be longer than nothing"), "give a length such as 7d");
             }
         }
-        SplitPlan {
-            test: c.test.as_ref().map(|test| test.0),
-            share: c.share,
-            gap: c.gap.as_ref().map_or(0, |gap| gap.0),
-            train: c.train.as_ref().map(|train| train.0),
-        }
-    }
-
-    fn tune(&mut self, at: &Path, c: &TuneConfig, learner: &Value) -> Option<TunePlan> {
-        let method = match c.method.unwrap_or(TuneMethodConfig::Random) {
-            TuneMethodConfig::Grid => "grid",
-            TuneMethodConfig::Random => "random",
-            TuneMethodConfig::Tpe => "tpe",
-            TuneMethodConfig::Halving => "halving",
-        };
-        if c.space.0.is_empty() {
-            self.error(
-                &at.key("space"),
-                "nothing is looked for",
-                "name a setting, such as `rate: {min: 0.01, max: 0.3}`",
-            );
-        }
-        let mut space = Vec::new();
-        for (setting, range) in &c.space.0 {
-            let path = at.key("space").key(setting);
-            let Some(range) = self.range(&path, range, method) else { continue };
-            let sample = match &range {
-                Range::In(values) => values.clone(),
-                Range::Between { min, max, whole: true, .. } => vec![json!(*min as i64), json!(*max as i64)],
-                Range::Between { min, max, .. } => vec![json!(min), json!(max)],
-            };
-            for value in sample {
-                let mut tried = learner.clone();
-                let settings = tried.as_object_mut().and_then(|map| map.values_mut().next());
-                if let Some(Value::Object(settings)) = settings {
-                    settings.insert(setting.clone(), value);
-                }
-                if let Some(fault) = self.catalog.learner_fault(&tried) {
-                    self.error(&path, fault, "");
-                    break;
-                }
-            }
-            space.push((setting.clone(), range));
-        }
-        let folds = c.folds.as_ref().map(|folds| {
-            let length = |length: &Option<crate::plan::values::Duration>| length.as_ref().map_or(7 * DAY, |l| l.0);
-            FoldsPlan {
-                folds: folds.folds.unwrap_or(4),
-                train: length(&folds.train),
-                gap: length(&folds.gap),
-                test: length(&folds.test),
-                step: folds.step.as_ref().map(|step| step.0),
-            }
-        });
-        if let Some(metric) = &c.metric
-            && let Some(fault) = self.catalog.tune_metric_fault(&metric.0)
-        {
-            self.error(&at.key("metric"), fault, "");
-        }
-        Some(TunePlan {
-            method: method.to_owned(),
-            trials: c.trials,
-            space,
-            metric: c.metric.as_ref().map(|metric| metric.0.clone()),
-            folds,
-        })
-    }
-
-    fn range(&mut self, at: &Path, c: &RangeConfig, method: &str) -> Option<Range> {
-        match (&c.values, c.min, c.max) {
-            (Some(values), None, None) if !values.is_empty() => Some(Range::In(values.iter().map(value_of).collect())),
-            (Some(_), None, None) => {
-                self.error(&at.key("in"), "the list is empty", "name at least one value");
-                None
-            }
-            (Some(_), ..) => {
-                self.error(at, "a setting has a list of values or a range, and this one has both", "keep one");
-                None
-            }
-            (None, Some(min), Some(max)) => {
-                if !(min < max && min.is_finite() && max.is_finite()) {
-                    self.error(at, format!("`min` ({min}) is not below `max` ({max})"), "");
-                    return None;
-                }
-                if c.log && min <= 0.0 {
-                    self.error(&at.key("min"), "a logarithmic range begins above 0", "write 0.001, say");
-                }
-                if c.whole && (min.fract() != 0.0 || max.fract() != 0.0) {
-                    self.error(at, "a range of whole numbers has whole ends", "");
-                }
-                if method == "grid" {
-                    self.error(at, "a grid is of lists: a range has no end of values", "write `in: [0.05, 0.1, 0.2]`");
-                }
-                Some(Range::Between { min, max, log: c.log, whole: c.whole })
-            }
-            _ => {
-                self.error(at, "it is not said what is tried", "write `in: [A, B]`, or `min` and `max`");
-                None
-            }
-        }
+        json_of(c)
     }
 
     fn evaluate(
@@ -441,24 +373,17 @@ impl Compiler<'_> {
         let model = self.other(&at.key("model"), &c.model, config, &["fit", "command"]);
         let on = self.other(&at.key("on"), &c.on, config, &["dataset"]);
         needs.extend(model.into_iter().chain(on));
-        if c.split.is_some() && model.is_some_and(|step| config.steps.0[step].1.fit.is_some()) {
+        let fit = model.and_then(|step| config.steps.0[step].1.fit.as_ref());
+        if c.split.is_some() && fit.is_some() {
             let mend = "remove it; the split is that of the fit";
             self.error_at_key(&at.key("split"), "a fitted model is judged on the rows that its fit kept", mend);
         }
-        if let Some(condition) = &c.promote_if
-            && let Some(fault) = self.catalog.promote_if_fault(&condition.0)
-        {
-            self.error(&at.key("promote_if"), fault, "");
-        }
+        let tells = self.tells(fit.and_then(|fit| fit.classes), fit.map(|fit| &fit.learner));
+        let options = json_of(c);
+        let key = if c.promote_if.is_some() { at.key("promote_if") } else { at.clone() };
+        self.ask(&key, |catalog| catalog.batch_fault(&BatchPart::Evaluate(&options, tells)));
         let split = self.split(&at.key("split"), c.split.as_ref());
-        Some(EvaluatePlan {
-            model: model?,
-            on: on?,
-            split,
-            promote_if: c.promote_if.as_ref().map(|condition| condition.0.clone()),
-            slices: c.slices.iter().map(|column| column.0.clone()).collect(),
-            importance: c.importance.unwrap_or(true),
-        })
+        Some(EvaluatePlan { model: model?, on: on?, split, options, importance: c.importance.unwrap_or(true), tells })
     }
 
     fn alias(&mut self, at: &Path, alias: &str) {
@@ -583,20 +508,8 @@ impl Compiler<'_> {
     }
 }
 
-fn value_of(literal: &Literal) -> Value {
-    match literal {
-        Literal::Bool(b) => json!(b),
-        Literal::Int(i) => json!(i),
-        Literal::Float(x) => json!(x),
-        Literal::Text(t) => json!(t),
-    }
-}
-
-/// Settings with what is tried put in their place.
-pub fn with_settings(learner: &Value, settings: &Map<String, Value>) -> Value {
-    let mut tried = learner.clone();
-    if let Some(Value::Object(own)) = tried.as_object_mut().and_then(|map| map.values_mut().next()) {
-        own.extend(settings.iter().map(|(key, value)| (key.clone(), value.clone())));
-    }
-    tried
+/// A configuration in the words of the file.
+fn json_of(config: &impl serde::Serialize) -> Value {
+    // Texts, numbers and mappings of texts always become JSON.
+    serde_json::to_value(config).unwrap_or_default()
 }

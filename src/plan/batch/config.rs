@@ -1,10 +1,13 @@
 //! The batch dataflow file's types: what may be written, and what each key means. These comments are the reference manual and
 //! the descriptions in `schemas/batch.schema.json`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
-use crate::plan::values::{ByColumn, ByName, Bytes, Duration, Literal, Name, Sql, Text};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::plan::values::{ByColumn, ByName, Bytes, Duration, Name, Sql, Text, Time};
 
 /// A batch dataflow: steps that make a training set of a job's tables, fit a model, judge and register it. `tidemill train`
 /// runs it; so does a running job, by `retrain`.
@@ -82,23 +85,21 @@ pub(in crate::plan) struct StepConfig {
     pub timeout: Option<Duration>,
 }
 
-/// A training set: one row per prediction whose label is known, with the features as they were when it was scored.
+/// A training set: one row per prediction whose label is known, with the features as they were when it was scored, as
+/// `tidemill dataset` makes it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct DatasetConfig {
-    /// Take rows of this long before the newest that may be taken. Default: all.
+    /// Rows of this long up to the cut-off less the label delay. Default: all.
     pub last: Option<Duration>,
-    /// Rows are taken only when their labels had this long to come, so that slow labels are not missing from the newest days.
-    /// Default 0s.
+    /// The cut-off: rows at or before this time, with labels that were known by then. Default: the newest time in the tables.
+    pub to: Option<Time>,
+    /// Rows younger than this at the cut-off are left out, labelled or not: their labels are not settled yet. Default 0s.
     pub label_delay: Option<Duration>,
-    /// A label that came later than this after its row is left out. Default: the `within` of the job's labels.
-    pub ttl: Option<Duration>,
-    /// Which state of the tables: `latest`, a version of the table of labels, or a point in time. Default `latest`. Whatever
-    /// it is, the versions that were read are recorded.
+    /// Which state of the tables: `latest`, a version (a number, of all tables), what had been committed at a time of the wall
+    /// clock, or `labels/fraud=3,feature_sets/inputs=5`. Default `latest`. Whatever it is, the versions that were read are
+    /// recorded.
     pub at: Option<Text>,
-    /// More columns, for slices: of the predictions' rows, such as `country`.
-    #[serde(default)]
-    pub extra: Vec<Text>,
 }
 
 /// Fits a model: rows are split by time, what prepares the inputs is fitted on the training part alone, and the result is
@@ -215,6 +216,9 @@ pub(in crate::plan) struct ForestConfig {
     #[schemars(range(min = 1, max = 100000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trees: Option<u32>,
+    /// Columns that a node chooses among: `sqrt` of their number, `all`, `{share: 0.3}` or `{count: 5}`. Default `sqrt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ForestColumnsConfig>,
     /// Questions from root to leaf at most. Default: no limit.
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +241,45 @@ pub(in crate::plan) struct ForestConfig {
     #[schemars(range(min = 2, max = 255))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bins: Option<u32>,
+}
+
+/// How many columns a node of a forest chooses among.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(in crate::plan) enum ForestColumnsConfig {
+    Word(String),
+    With(ForestColumnsSettings),
+}
+
+impl JsonSchema for ForestColumnsConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "ForestColumnsConfig".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let with = generator.subschema_for::<ForestColumnsSettings>();
+        json_schema!({
+            "anyOf": [{"type": "string", "enum": ["sqrt", "all"]}, with],
+            "description": "Columns that a node chooses among: sqrt of their number, all, {share: 0.3} or {count: 5}.",
+        })
+    }
+}
+
+/// A share or a number of columns.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::plan) struct ForestColumnsSettings {
+    /// This share of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// So many.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
 }
 
 /// Settings of a decision tree.
@@ -297,152 +340,320 @@ pub(in crate::plan) struct LinearConfig {
     pub intercept: Option<bool>,
 }
 
-/// What is done to the inputs, fitted on the training rows alone.
+/// What is done to the inputs, fitted on the training rows alone. What is left open is chosen by the learner: trees take columns as
+/// they are; linear models have gaps filled with the mean, numbers scaled, and a number of 0 or 1 for each category.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct PrepareConfig {
-    /// How numbers are scaled. Default: not at all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<ScaleConfig>,
-    /// What stands in for missing numbers. Default: nothing; trees take them as they are.
+    /// What fills gaps of number columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impute: Option<ImputeConfig>,
-    /// How texts become numbers. Default: as they are, which trees can take.
+    /// How numbers are scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub categories: Option<CategoriesConfig>,
+    pub scale: Option<ScaleConfig>,
+    /// What becomes of texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode: Option<EncodeConfig>,
+    /// Categories of a column at most, the most frequent ones; the others count as missing. Default 255.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u32>,
+    /// Other settings for single columns.
+    #[serde(default, skip_serializing_if = "no_columns")]
+    pub columns: ByColumn<PrepareColumnConfig>,
+}
+
+fn no_columns(columns: &ByColumn<PrepareColumnConfig>) -> bool {
+    columns.0.is_empty()
+}
+
+/// Settings for one column; what is left open is as for the others.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::plan) struct PrepareColumnConfig {
+    /// What fills gaps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impute: Option<ImputeConfig>,
+    /// How numbers are scaled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleConfig>,
+    /// What becomes of texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode: Option<EncodeConfig>,
+    /// Categories at most.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u32>,
+}
+
+/// What fills the gaps of a column: `none`, `mean`, `median`, or `{constant: 0}`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(in crate::plan) enum ImputeConfig {
+    Word(String),
+    With(ConstantConfig),
+}
+
+impl JsonSchema for ImputeConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "ImputeConfig".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let with = generator.subschema_for::<ConstantConfig>();
+        json_schema!({
+            "anyOf": [{"type": "string", "enum": ["none", "mean", "median"]}, with],
+            "description": "What fills the gaps of a column: none, mean, median, or {constant: 0}.",
+        })
+    }
+}
+
+/// A number that fills gaps.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::plan) struct ConstantConfig {
+    /// The number.
+    pub constant: f64,
 }
 
 /// How numbers are scaled.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::plan) enum ScaleConfig {
+    /// Not at all.
+    None,
     /// To mean 0 and standard deviation 1.
     Standard,
     /// To 0 for the smallest and 1 for the largest.
     MinMax,
 }
 
-/// What stands in for missing numbers.
+/// What becomes of texts.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::plan) enum ImputeConfig {
-    /// The column's mean.
-    Mean,
-    /// The column's median.
-    Median,
-    /// 0.
-    Zero,
-}
-
-/// How texts become numbers.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::plan) enum CategoriesConfig {
+pub(in crate::plan) enum EncodeConfig {
+    /// They stay categories; trees split them by sets.
+    Native,
     /// A column of 0 and 1 for each value.
     OneHot,
     /// The value's number in the order of the values.
     Ordinal,
 }
 
-/// Looks for better settings of a learner.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// Looks for better settings of the learner: points of a space are tried on folds in time.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct TuneConfig {
-    /// How. Default `random`; `grid` tries every combination of lists.
+    /// How points are chosen. Default `tpe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<TuneMethodConfig>,
-    /// Settings that are tried at most. Default 20; of a grid all.
+    /// Points that are tried; of a grid at most. Default 30, of a grid all.
     #[schemars(range(min = 1, max = 100000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trials: Option<u32>,
-    /// What is tried, by the names of the learner's settings: a list of values, or a range.
-    pub space: ByName<RangeConfig>,
-    /// What is best: `auc`, `average_precision`, `log_loss`, `brier`, `rmse`, `mae`, … Default: the loss that suits the
-    /// labels.
+    /// The statistic that trials are ordered by. Default: `auc` (two classes), `log_loss` (several) or `rmse`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<Text>,
-    /// Folds one after another in time, each as a model would have been fitted and used then. Default: the step's own split.
+    /// Further statistics that the table of results tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Text>,
+    /// Settings with what is tried of each: a list, `{range: [0.5, 1]}`, `{log: [0.01, 0.5]}`, `{int: [2, 12]}`,
+    /// `{int_log: [1, 500]}`; with a grid, ranges give `points` values.
+    pub space: ByColumn<Json>,
+    /// Share of the rows to fit on, the newest, that early stopping looks at; 0 for none. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<f64>,
+    /// A score at or above this predicts the positive class. Default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Precision among the entities with the highest scores; trials may be ordered by it, as `card_precision_K`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cards: Option<CardsConfig>,
+    /// Of `tpe`: points that are drawn at random first. Default 10.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup: Option<u32>,
+    /// Of `tpe`: points that are chosen at a time, whatever the number of threads. Default 4.
+    #[schemars(range(min = 1, max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Of `halving`: what is given little of at first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halving: Option<HalvingConfig>,
+    /// Folds one after another in time, each as a model would have been fitted and used then. Default: the fit's own split.
+    #[serde(skip_serializing)]
     pub folds: Option<FoldsConfig>,
 }
 
-/// How settings are looked for.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+/// How points are chosen.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::plan) enum TuneMethodConfig {
     /// Every combination.
     Grid,
-    /// Draws.
+    /// At random.
     Random,
-    /// Draws near the better ones so far (tree-structured Parzen estimator).
+    /// What is likely to be good after the trials so far (tree-structured Parzen estimator).
     Tpe,
-    /// Many on few rows, the better ones on more.
+    /// Many with little, the best of them with more.
     Halving,
 }
 
-/// Values that a setting may take: `in` a list, or from `min` to `max`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+/// What is given little of at first, and how it grows.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::plan) struct RangeConfig {
-    /// These.
-    #[serde(rename = "in")]
-    pub values: Option<Vec<Literal>>,
-    /// The smallest.
-    pub min: Option<f64>,
-    /// The largest.
-    pub max: Option<f64>,
-    /// Whether small ones are as likely as large ones. Default false.
-    #[serde(default)]
-    pub log: bool,
-    /// Whether it is a whole number. Default false.
-    #[serde(default)]
-    pub whole: bool,
+pub(in crate::plan) struct HalvingConfig {
+    /// `rows`, of which each fit gets a share, or the name of a setting that is a whole number, such as `trees`.
+    pub of: Text,
+    /// In the first round.
+    pub from: f64,
+    /// In the last round.
+    pub to: f64,
+    /// One of so many goes on to the next round, with so many times as much. Default 3.
+    #[schemars(range(min = 2))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u32>,
+}
+
+/// Precision among the entities with the highest scores.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::plan) struct CardsConfig {
+    /// A further column of the set: the card, the customer.
+    pub by: Text,
+    /// Entities that are looked at in a piece of time. Default 100.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<u32>,
+    /// Length of a piece of time. Default 1d.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Duration>,
+}
+
+/// Any value; what it is for says what it may be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(in crate::plan) struct Json(pub Value);
+
+impl JsonSchema for Json {
+    fn schema_name() -> Cow<'static, str> {
+        "Json".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
 }
 
 /// Folds one after another in time.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct FoldsConfig {
     /// How many. Default 4.
     #[schemars(range(min = 1, max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub folds: Option<u32>,
     /// Length of the time to fit on. Default 7d.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<Duration>,
     /// Time between the rows to fit on and the test: the time that labels take. Default 7d.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<Duration>,
     /// Length of the test's time. Default 7d.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Duration>,
     /// How much earlier each fold is than the next. Default: the length of the test.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<Duration>,
+    /// First moment after the last fold's test. Default: the end of the rows that may be fitted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Text>,
+    /// Takes rows out of the tests that are of something known to be positive already, such as a defrauded card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_known: Option<RemoveKnownConfig>,
+}
+
+/// What is known to be positive is not judged again.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::plan) struct RemoveKnownConfig {
+    /// A further column of the set: the card, the customer.
+    pub by: Text,
+    /// Length of a piece of time. Default 1d.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<Duration>,
 }
 
 /// A split by time: the newest rows are kept to judge by.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct SplitConfig {
     /// Length of the time whose rows are kept to judge by. Default: `share` of the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Duration>,
     /// Share of the rows that is kept to judge by, where `test` is not given. Default 0.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
     /// Time between the rows to fit on and those to judge by: the time that labels take. Default 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<Duration>,
     /// Length of the time to fit on. Default: all before the gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<Duration>,
+    /// First moment after the rows that are kept. Default: the end of the set's last day, or with `share` its last row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Text>,
 }
 
 /// Judges a model on the rows that its fit kept, beside the champion on the same rows.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct EvaluateConfig {
     /// The step that made the model: a `fit` or a `command`.
+    #[serde(skip_serializing)]
     pub model: Name,
     /// The step that made the training set.
+    #[serde(skip_serializing)]
     pub on: Name,
     /// Which rows are judged by, for a model of a `command`. One of a `fit` is judged on the rows that the fit kept.
+    #[serde(skip_serializing)]
     pub split: Option<SplitConfig>,
-    /// The condition for what comes after, over metrics of both models, such as
+    /// The condition for what comes after, over statistics of both models, such as
     /// `"auc_challenger >= auc_champion - 0.002"`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub promote_if: Option<Sql>,
-    /// Columns whose values are judged one by one, too.
-    #[serde(default)]
+    /// Statistics, in their order. Default: all that fit the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Vec<Text>>,
+    /// Columns whose values are told apart: further columns of the set, or inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<Text>,
+    /// A score at or above this predicts the positive class. Default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Resamples that intervals are made of; 0 leaves those out that need resamples. Default 1000.
+    #[schemars(range(max = 1000000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u32>,
+    /// Confidence of the intervals. Default 0.95.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// A further column whose rows are drawn together: those of a customer are alike. Default: rows are drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Text>,
+    /// Precision among the entities with the highest scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cards: Option<CardsConfig>,
     /// Whether columns are shuffled one by one to see what each is worth. Default true.
+    #[serde(skip_serializing)]
     pub importance: Option<bool>,
 }
 

@@ -57,35 +57,39 @@ impl BatchPlan {
         match kind {
             StepKind::Dataset(set) => {
                 let last = set.last.map_or("all rows".to_owned(), |last| format!("rows of {}", format_duration(last)));
-                let at = match set.at {
-                    At::Latest => "the latest versions of the tables".to_owned(),
-                    At::Version(version) => format!("version {version} of the labels"),
-                    At::Time(time) => format!("the tables as of {}", format_time(time)),
+                let to = set.to.map_or(String::new(), |to| format!(" up to {}", format_time(to)));
+                let delay = set.label_delay.unwrap_or(0);
+                let settled = match delay {
+                    0 => String::new(),
+                    delay => format!(", {} old at least", format_duration(delay)),
                 };
-                writeln!(out, "  {last} whose labels had {} to come, from {at}", format_duration(set.label_delay))?;
+                writeln!(out, "  {last}{to}{settled}; tables: {}", set.at)?;
             }
             StepKind::Fit(fit) => {
                 let learner = fit.learner.as_object().and_then(|map| map.iter().next());
                 let (learner, settings) = learner.map_or(("nothing", String::new()), |(n, v)| (n, v.to_string()));
                 writeln!(out, "  {learner} {settings} on {}", name(fit.from))?;
-                if let Some(prepare) = &fit.prepare {
-                    writeln!(out, "  inputs: {prepare}")?;
+                for (what, value) in [("inputs", &fit.prepare), ("split", &fit.split)] {
+                    if value.as_object().is_some_and(|map| !map.is_empty()) {
+                        writeln!(out, "  {what}: {value}")?;
+                    }
                 }
                 if let Some(tune) = &fit.tune {
-                    let settings: Vec<&str> = tune.space.iter().map(|(setting, _)| setting.as_str()).collect();
-                    let trials = tune.trials.map_or(String::new(), |n| format!(", {n} trials at most"));
-                    writeln!(out, "  tuned ({}{trials}): {}", tune.method, settings.join(", "))?;
+                    writeln!(out, "  tuned: {}", tune.options)?;
+                    if let Some(folds) = &tune.folds {
+                        writeln!(out, "  folds: {folds}")?;
+                    }
                 }
-                writeln!(out, "  {}", split(&fit.split))?;
             }
             StepKind::Evaluate(evaluate) => {
                 let (model, on) = (name(evaluate.model), name(evaluate.on));
                 writeln!(out, "  the model of {model} beside the champion on {on}")?;
-                if let Some(condition) = &evaluate.promote_if {
+                if let Some(condition) = evaluate.options["promote_if"].as_str() {
                     writeln!(out, "  passes if {condition}")?;
                 }
-                if !evaluate.slices.is_empty() {
-                    writeln!(out, "  slices by {}", evaluate.slices.join(", "))?;
+                if let Some(slices) = evaluate.options["slices"].as_array() {
+                    let names: Vec<&str> = slices.iter().filter_map(serde_json::Value::as_str).collect();
+                    writeln!(out, "  slices by {}", names.join(", "))?;
                 }
             }
             StepKind::Register(register) => {
@@ -106,14 +110,4 @@ impl BatchPlan {
         }
         Ok(())
     }
-}
-
-fn split(plan: &SplitPlan) -> String {
-    let kept = match (plan.test, plan.share) {
-        (Some(test), _) => format!("the newest {} are kept to judge by", format_duration(test)),
-        (None, share) => format!("the newest {} of the rows are kept to judge by", share.unwrap_or(0.2)),
-    };
-    let gap = if plan.gap > 0 { format!(", after a gap of {}", format_duration(plan.gap)) } else { String::new() };
-    let train = plan.train.map_or(String::new(), |train| format!(", fitted on {} before", format_duration(train)));
-    format!("{kept}{gap}{train}")
 }

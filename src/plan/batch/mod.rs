@@ -12,10 +12,9 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-pub use compile::with_settings;
 pub use model::{
-    At, BatchPlan, CommandPlan, DatasetPlan, EvaluatePlan, FitPlan, FoldsPlan, JobOf, Limits, Range, RegisterPlan,
-    RolloutStep, SplitPlan, StepKind, StepPlan, TunePlan,
+    BatchPlan, CommandPlan, DatasetPlan, EvaluatePlan, FitPlan, JobOf, Limits, RegisterPlan, RolloutStep, StepKind,
+    StepPlan, Tells, TunePlan,
 };
 
 use super::catalog::Catalog;
@@ -107,7 +106,7 @@ fn stages(text: &str, directory: &Path, reading: &Reading<'_>, faults: &mut Coll
         }
     };
     let (env, catalog, job_sets) = (reading.env, reading.catalog, reading.job_sets);
-    let mut compiler = compile::Compiler { tree: &tree, directory, env, catalog, job_sets, faults };
+    let mut compiler = compile::Compiler { tree: &tree, directory, env, catalog, job_sets, job_model: None, faults };
     compiler.compile(&config, fingerprint(&tree))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::base::Micros;
+use crate::base::{EventTime, Micros};
 use crate::plan::model::Plan;
 
 /// A whole batch dataflow.
@@ -103,108 +103,52 @@ impl StepKind {
     }
 }
 
-/// Which state of tables is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// The newest.
-    Latest,
-    /// This version of the table of labels.
-    Version(u64),
-    /// What was there at this time, by the wall clock.
-    Time(i64),
-}
-
 /// A training set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetPlan {
     /// Rows of this long; none for all.
     pub last: Option<Micros>,
-    /// How long labels had to come.
-    pub label_delay: Micros,
-    /// Labels later than this after their row are left out.
-    pub ttl: Option<Micros>,
-    /// Which state of the tables.
-    pub at: At,
-    /// More columns.
-    pub extra: Vec<String>,
+    /// The cut-off; none for the newest time in the tables.
+    pub to: Option<EventTime>,
+    /// Rows younger than this at the cut-off are left out.
+    pub label_delay: Option<Micros>,
+    /// Which state of the tables, as it was written: `latest`, a version, a time.
+    pub at: String,
 }
 
-/// A fit. Settings are in the words of what they are for, as JSON.
+/// A fit. Settings are JSON in the words of what they are for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitPlan {
     /// The training set.
     pub from: usize,
     /// The learner by its name, with the settings that were written: `{"gbdt": {"trees": 200}}`.
     pub learner: Value,
-    /// What is done to the inputs, as it was written.
-    pub prepare: Option<Value>,
+    /// What is done to the inputs; `{}` where nothing is said.
+    pub prepare: Value,
     /// How settings are looked for.
     pub tune: Option<TunePlan>,
-    /// Which rows are kept to judge by.
-    pub split: SplitPlan,
-    /// Classes of the labels, where the file says.
-    pub classes: Option<u32>,
-}
-
-/// A split by time.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SplitPlan {
-    /// Length of the time that is kept.
-    pub test: Option<Micros>,
-    /// Share of the rows that is kept.
-    pub share: Option<f64>,
-    /// Time between.
-    pub gap: Micros,
-    /// Length of the time to fit on.
-    pub train: Option<Micros>,
+    /// Which rows are kept to judge by; `{}` where nothing is said.
+    pub split: Value,
+    /// What the model is to tell.
+    pub tells: Tells,
 }
 
 /// How settings are looked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunePlan {
-    /// `grid`, `random`, `tpe` or `halving`.
-    pub method: String,
-    /// Settings that are tried at most.
-    pub trials: Option<u32>,
-    /// What each setting may be.
-    pub space: Vec<(String, Range)>,
-    /// What is best.
-    pub metric: Option<String>,
-    /// Folds.
-    pub folds: Option<FoldsPlan>,
+    /// Method, trials, space and so on.
+    pub options: Value,
+    /// Folds one after another in time, where they are asked for.
+    pub folds: Option<Value>,
 }
 
-/// Values that a setting may take.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Range {
-    /// These.
-    In(Vec<Value>),
-    /// Numbers.
-    Between {
-        /// The smallest.
-        min: f64,
-        /// The largest.
-        max: f64,
-        /// Whether small ones are as likely as large ones.
-        log: bool,
-        /// Whether they are whole.
-        whole: bool,
-    },
-}
-
-/// Folds one after another in time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FoldsPlan {
-    /// How many.
-    pub folds: u32,
-    /// Length of the time to fit on.
-    pub train: Micros,
-    /// Time between.
-    pub gap: Micros,
-    /// Length of the test's time.
-    pub test: Micros,
-    /// How much earlier each fold is.
-    pub step: Option<Micros>,
+/// What a model is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tells {
+    /// One of so many classes, from 2.
+    Classes(u32),
+    /// A number.
+    Number,
 }
 
 /// A judgement.
@@ -214,14 +158,14 @@ pub struct EvaluatePlan {
     pub model: usize,
     /// What made the set.
     pub on: usize,
-    /// Which rows, for a model of a program.
-    pub split: SplitPlan,
-    /// The condition for what comes after.
-    pub promote_if: Option<String>,
-    /// Columns that are looked at value by value.
-    pub slices: Vec<String>,
+    /// Which rows, for a model of a program; `{}` where nothing is said.
+    pub split: Value,
+    /// Statistics, slices, the condition for what comes after, and so on.
+    pub options: Value,
     /// Whether columns are shuffled.
     pub importance: bool,
+    /// What the model tells.
+    pub tells: Tells,
 }
 
 /// A registration.

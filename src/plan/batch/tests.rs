@@ -20,13 +20,13 @@ model: fraud
 limits: {threads: 4, memory: 2GiB, parallel: 2}
 steps:
   evaluate: {evaluate: {model: fit, on: set, promote_if: "auc_challenger > 0.5", slices: [country]}}
-  set: {dataset: {last: 30d, label_delay: 1d, at: 2026-02-01, extra: [country]}, retries: 2, backoff: 1s}
+  set: {dataset: {last: 30d, label_delay: 1d, at: 2026-02-01}, retries: 2, backoff: 1s}
   fit:
     fit:
       from: set
       learner: {gbdt: {trees: 50, rate: 0.2}}
       split: {test: 7d, gap: 1d}
-      tune: {method: tpe, trials: 8, space: {rate: {min: 0.01, max: 0.3, log: true}, leaves: {in: [15, 31]}}}
+      tune: {method: tpe, trials: 8, space: {rate: {log: [0.01, 0.3]}, leaves: [15, 31]}, folds: {folds: 2, train: 14d}}
     timeout: 1h
   outside: {command: {run: [python3, "train.py", "${LAKE}"], in: set, out: model.onnx, timeout: 10m}, timeout: 20m, needs: [fit]}
   register: {register: {from: fit, after: evaluate, alias: challenger}}
@@ -52,14 +52,16 @@ fn a_whole_file() {
     ];
     assert_eq!(needs, expected);
     let StepKind::Dataset(set) = &plan.steps[1].kind else { panic!() };
-    assert_eq!((set.last, set.label_delay), (Some(30 * DAY), DAY));
-    assert!(matches!(set.at, At::Time(_)));
+    assert_eq!((set.last, set.label_delay, set.at.as_str()), (Some(30 * DAY), Some(DAY), "2026-02-01"));
     assert_eq!((plan.steps[1].retries, plan.steps[1].backoff), (2, 1_000_000));
     let StepKind::Fit(fit) = &plan.steps[2].kind else { panic!() };
     assert_eq!(fit.learner, json!({"gbdt": {"trees": 50, "rate": 0.2}}));
-    assert_eq!((fit.split.test, fit.split.gap), (Some(7 * DAY), DAY));
+    assert_eq!(fit.split, json!({"test": "7d", "gap": "1d"}));
     let tune = fit.tune.as_ref().unwrap();
-    assert_eq!(tune.space[1], ("leaves".into(), Range::In(vec![json!(15), json!(31)])));
+    assert_eq!(tune.options["space"], json!({"rate": {"log": [0.01, 0.3]}, "leaves": [15, 31]}));
+    assert_eq!((&tune.folds, fit.tells), (&Some(json!({"folds": 2, "train": "14d"})), Tells::Classes(2)));
+    let StepKind::Evaluate(evaluate) = &plan.steps[0].kind else { panic!() };
+    assert_eq!(evaluate.options, json!({"promote_if": "auc_challenger > 0.5", "slices": ["country"]}));
     let StepKind::Command(command) = &plan.steps[3].kind else { panic!() };
     assert_eq!(command.run, ["python3", "train.py", "/lake"]);
     assert_eq!(plan.steps[3].timeout, Some(600_000_000), "the shorter of the two");
@@ -70,7 +72,7 @@ fn a_whole_file() {
         "step fit: fit\n  gbdt ",
         "the model of fit as challenger if evaluate passed",
         "tried again 2 times, after 1s and growing pauses",
-        "tuned (tpe, 8 trials at most): rate, leaves",
+        "tuned: {",
     ] {
         assert!(described.contains(told), "{told} is not in {described}");
     }

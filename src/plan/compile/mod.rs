@@ -19,8 +19,7 @@ mod monitor;
 mod notify;
 mod output;
 mod post;
-// Until `retrain` is there nobody calls it.
-#[allow(dead_code)]
+mod retrain;
 mod rollout;
 mod set;
 mod source;
@@ -84,7 +83,9 @@ impl Compiler<'_> {
         let models = self.models(config, &sets);
         let labels = self.labels(config, &models, &sets, &mut sources);
         let mut monitors = self.monitors(config, &models, &labels, &sets, &mut sources);
+        let rollouts = self.retrain(config, &models, &monitors, &sets, &mut sources);
         let receivers = self.alerts(config, &models, &mut monitors);
+        let retrains = self.retrains(config, &models, &monitors, &labels);
         let tables = output::Tables::of(config);
         let online = self.online(config);
         let offline = self.offline(config, &tables);
@@ -134,6 +135,8 @@ impl Compiler<'_> {
             models,
             labels,
             monitors,
+            rollouts,
+            retrains,
             receivers,
             online,
             offline,

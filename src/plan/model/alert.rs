@@ -65,6 +65,16 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// Whether it is about drift, of data or of errors.
+    pub fn is_drift(&self) -> bool {
+        match self {
+            Condition::Drift { .. } | Condition::Change { .. } => true,
+            Condition::Compare { table, .. } => *table == MetricTable::Drift,
+        }
+    }
+}
+
 /// The table of a statistic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetricTable {
