@@ -8,6 +8,7 @@ pub mod drift;
 pub mod end_to_end;
 mod end_to_end_baseline;
 pub mod end_to_end_kafka;
+pub mod fit;
 pub mod labels;
 pub mod online;
 pub mod recovery;

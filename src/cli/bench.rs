@@ -1,5 +1,7 @@
 //! `tidemill bench NAME`: the reproducible benchmarks.
 
+mod fit;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +38,11 @@ pub enum BenchCommand {
     /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
     /// with the rows that --keep leaves. Then the job of `bench end_to_end` with and without a monitor, in turn.
     Drift(DriftArgs),
+    /// Boosted trees: time to fit on one thread and on two, quality, memory.
+    ///
+    /// On made-up rows of 20 columns with missing values, or on rows of files; benches/fit_peers.py has scikit-learn and LightGBM
+    /// fit the same rows.
+    Fit(fit::FitArgs),
     /// Parquet to features to scores to Delta tables; with --kafka from topic to topic.
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
@@ -339,6 +346,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             let report = detectors::run(&detectors::Options { errors: args.errors, keep: args.keep })?;
             show(&report, args.json, ToString::to_string)
         }
+        BenchCommand::Fit(args) => fit::run(args),
         BenchCommand::Drift(args) => {
             let report = drift::run(&drift::Options {
                 rows: args.rows as usize,

@@ -15,8 +15,6 @@ use crate::base::SplitMix64;
 pub(super) const MISSING_BIN: u8 = 255;
 /// The bin of levels that have none of their own.
 pub(super) const REST_BIN: u8 = 254;
-/// Bins that a column can have besides that of missing values.
-pub(super) const BINS_MAX: usize = 255;
 /// Edges are taken from so many rows at most, drawn at random.
 const SAMPLE: usize = 200_000;
 
@@ -44,15 +42,7 @@ pub(super) enum Bins {
 }
 
 impl Bins {
-    /// Bins in use, that of missing values and of the rest left out.
-    pub fn len(&self) -> usize {
-        match self {
-            Bins::Number { edges, .. } => edges.len() + 1,
-            Bins::Category { code, .. } => code.len(),
-        }
-    }
-
-    /// Divides a column into at most `most` bins, 2 to [`BINS_MAX`].
+    /// Divides numbers into at most `most` bins, 2 to 255; levels of a category have as many as there can be.
     pub fn of(column: &Column, most: usize) -> Bins {
         match column {
             Column::Number(values) => {
@@ -72,9 +62,9 @@ impl Bins {
                     }
                 }
                 let mut seen: Vec<u32> = (0..levels.len() as u32).filter(|code| counts[*code as usize] > 0).collect();
-                if seen.len() > most.min(usize::from(REST_BIN)) {
+                if seen.len() > usize::from(REST_BIN) {
                     seen.sort_by_key(|code| (std::cmp::Reverse(counts[*code as usize]), *code));
-                    seen.truncate(most.min(usize::from(REST_BIN)));
+                    seen.truncate(usize::from(REST_BIN));
                     seen.sort_unstable();
                 }
                 let mut bin = vec![REST_BIN; levels.len()];
@@ -225,6 +215,15 @@ mod tests {
 
     use super::*;
 
+    impl Bins {
+        fn len(&self) -> usize {
+            match self {
+                Bins::Number { edges, .. } => edges.len() + 1,
+                Bins::Category { code, .. } => code.len(),
+            }
+        }
+    }
+
     fn numbers() -> impl Strategy<Value = Vec<f32>> {
         let some = prop_oneof![
             8 => (-40i32..40).prop_map(|x| x as f32 / 4.0),
@@ -259,7 +258,7 @@ mod tests {
         #[test]
         fn few_values_have_a_bin_each(values in prop::collection::vec(-100i16..100, 1..300)) {
             let column = Column::Number(values.iter().map(|x| f32::from(*x)).collect());
-            let bins = Bins::of(&column, BINS_MAX);
+            let bins = Bins::of(&column, 255);
             let distinct: std::collections::BTreeSet<_> = values.iter().collect();
             prop_assert_eq!(bins.len(), distinct.len());
             let binned = bins.apply(&column);

@@ -473,3 +473,6 @@ impl<const N: usize> Search<'_, N> {
         (left[0] >= least && right[0] >= least).then(|| self.field.measure::<N>(left) + self.field.measure::<N>(right))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,8 +121,7 @@ fn compare(pipeline: &Pipeline, scorer: &mut Scorer, inputs: &Matrix, checked: &
                     }
                     Some(score) => f64::from(score - wanted).abs() / f64::from(wanted).abs().max(1.0),
                 };
-                // Not a number is too far, too.
-                if !(off <= TOLERANCE) {
+                if off.is_nan() || off > TOLERANCE {
                     let score = score.map_or(String::new(), |s| s.to_string());
                     return Err(differs(inputs, first + row, &score, wanted, &format!("class {class}")));
                 }

@@ -31,7 +31,8 @@ pub struct Gbdt {
     pub min_gain: f64,
     /// L2 penalty on the values of leaves.
     pub l2: f64,
-    /// Bins of a column at most, from 2 to 255; missing values have one of their own.
+    /// Bins of a column of numbers at most, from 2 to 255; missing values have one of their own. Of a category the 254 most
+    /// frequent levels have one each.
     pub bins: u32,
     /// Share of the rows that each tree sees.
     pub row_share: f64,
@@ -158,12 +159,13 @@ impl Gbdt {
                     nodes[node] = Node::Leaf { values: vec![value] };
                     parts.push((range, value));
                 }
-                let tree = Tree { nodes, first_output: output as u32, outputs: 1 };
+                let mut tree = Tree { nodes, first_output: 0, outputs: 1 };
                 if self.row_share < 1.0 {
                     loss.add_tree(output, &tree, &set.inputs);
                 } else {
                     loss.add(output, &items, &mut parts);
                 }
+                tree.first_output = output as u32;
                 trees.push(tree);
             }
             if let Some(watch) = &mut watch {

@@ -274,3 +274,6 @@ fn divide_part(items: &mut [Item], spare: &mut [Item], column: &[u8], table: &[b
     items[left..].copy_from_slice(&spare[..right]);
     left
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,3 +224,6 @@ fn check_alike(inputs: &Matrix, valid: &Matrix) -> Result<(), TrainError> {
 pub(super) fn data(why: String) -> TrainError {
     TrainError::Data { why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
+
 mod algebra;
 mod bins;
 mod cart;
@@ -13,6 +14,8 @@ pub mod error;
 pub mod forest;
 pub mod gbdt;
 mod grow;
+#[cfg(test)]
+mod handbook;
 mod histogram;
 pub mod learner;
 pub mod linear;
@@ -25,6 +28,8 @@ pub mod model;
 pub mod onnx;
 mod parallel;
 pub mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 pub mod predict;
 pub mod prepare;
 mod probe;

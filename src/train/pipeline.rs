@@ -9,6 +9,7 @@ use super::data::{Column, Matrix, Set, Task};
 use super::error::TrainError;
 use super::learner::{self, Learner, Options};
 use super::model::{Ensemble, Fitted, Linear, Link};
+use super::predict::Walker;
 use super::prepare::{Prepare, Recipe};
 use crate::score::math;
 
@@ -87,6 +88,16 @@ impl Pipeline {
         }
     }
 
+    /// As [`Self::predict`], one vector per output as [`Fitted::predict`] has it: of two classes the probability of label 1 alone.
+    ///
+    /// # Errors
+    /// As [`Recipe::apply`].
+    pub fn outputs(&self, inputs: &Matrix) -> Result<Vec<Vec<f64>>, TrainError> {
+        let told = self.predict(inputs)?;
+        let first = usize::from(self.task == Task::Binary);
+        Ok((first..told.width).map(|class| told.values_of(class)).collect())
+    }
+
     /// What the exported model tells of rows. A linear model without `impute` gives NaN where an input is missing.
     ///
     /// # Errors
@@ -103,18 +114,16 @@ impl Pipeline {
 
 /// Sums of leaves, tree after tree, then the base; row after row.
 fn ensemble_sums(ensemble: &Ensemble, prepared: &Matrix) -> Vec<f32> {
-    let width = ensemble.base.len();
-    let mut sums = vec![0.0f32; prepared.rows() * width];
-    for tree in &ensemble.trees {
-        for (row, sums) in sums.chunks_exact_mut(width.max(1)).enumerate() {
-            let own = &mut sums[tree.first_output as usize..];
-            tree.leaf(prepared, row).iter().zip(own).for_each(|(value, sum)| *sum += *value as f32);
-        }
+    let (rows, width) = (prepared.rows(), ensemble.base.len());
+    let mut sums = vec![vec![0.0f32; rows]; width];
+    let mut slices: Vec<&mut [f32]> = sums.iter_mut().map(Vec::as_mut_slice).collect();
+    Walker::new(&ensemble.trees, prepared).add_as(0, &mut slices, |value| value as f32);
+    let mut by_row = vec![0.0; rows * width];
+    for (at, (sums, base)) in sums.iter().zip(&ensemble.base).enumerate() {
+        let places = by_row.iter_mut().skip(at).step_by(width);
+        places.zip(sums).for_each(|(place, sum)| *place = sum + *base as f32);
     }
-    for sums in sums.chunks_exact_mut(width.max(1)) {
-        sums.iter_mut().zip(&ensemble.base).for_each(|(sum, base)| *sum += *base as f32);
-    }
-    sums
+    by_row
 }
 
 /// Inputs times weights in order, then the intercept; row after row.

@@ -139,6 +139,11 @@ impl<'a> Walker<'a> {
 
     /// Adds the trees' values to the sums of the rows from `start` on, one slice per sum, as many rows as these have.
     pub fn add(&self, start: usize, sums: &mut [&mut [f64]]) {
+        self.add_as(start, sums, |value| value);
+    }
+
+    /// As [`Self::add`] to sums of another precision, which the values are rounded to first.
+    pub fn add_as<T: Copy + std::ops::AddAssign>(&self, start: usize, sums: &mut [&mut [T]], of: impl Fn(f64) -> T) {
         let rows = sums.first().map_or(0, |sums| sums.len());
         let stride = self.inputs.len().max(1) * LANES;
         let mut block = vec![f32::NAN; BLOCK / LANES * stride];
@@ -169,7 +174,7 @@ impl<'a> Walker<'a> {
                     for output in 0..tree.outputs {
                         let sums = &mut sums[tree.first_output + output][from..from + lanes];
                         for (sum, end) in sums.iter_mut().zip(ends) {
-                            *sum += self.values[leaf[end as usize] as usize + output];
+                            *sum += of(self.values[leaf[end as usize] as usize + output]);
                         }
                     }
                 }

@@ -82,7 +82,7 @@ fn change(column: &mut Column, row: usize, to: To, step: &Step) {
 /// What a path demands of a prepared column: a number above one and at most another, or one of some categories.
 #[derive(Clone, Debug)]
 enum Demand {
-    Number { above: f32, most: f32 },
+    Number { above: f32, most: f32, gap: bool },
     Level { codes: Vec<u32>, gap: bool },
 }
 
@@ -90,12 +90,9 @@ impl Demand {
     /// A value that meets it; nothing where none does.
     fn meet(&self) -> Option<To> {
         match self {
-            // Above infinity is but a gap.
-            Demand::Number { above, .. } if *above == f32::INFINITY => Some(To::Gap),
-            Demand::Number { above, most } if above < most => Some(To::Number(*most)),
-            Demand::Number { .. } => None,
+            Demand::Number { above, most, .. } if above < most => Some(To::Number(*most)),
             Demand::Level { codes, .. } if !codes.is_empty() => Some(To::Level(codes[0])),
-            Demand::Level { gap, .. } => gap.then_some(To::Gap),
+            Demand::Number { gap, .. } | Demand::Level { gap, .. } => gap.then_some(To::Gap),
         }
     }
 }
@@ -154,15 +151,21 @@ impl Asker<'_> {
             path.push((
                 column,
                 match split {
-                    Split::AtMost(_) => Demand::Number { above: f32::NEG_INFINITY, most: f32::MAX },
+                    Split::AtMost(_) => Demand::Number { above: f32::NEG_INFINITY, most: f32::MAX, gap: true },
                     Split::In(_) => Demand::Level { codes: (0..levels).collect(), gap: true },
                 },
             ));
             path.len() - 1
         });
         match (&mut path[place].1, split) {
-            (Demand::Number { most, .. }, Split::AtMost(t)) if yes => *most = most.min(*t),
-            (Demand::Number { above, .. }, Split::AtMost(t)) => *above = above.max(*t),
+            (Demand::Number { above, most, gap }, Split::AtMost(t)) => {
+                if yes {
+                    *most = most.min(*t);
+                } else {
+                    *above = above.max(*t);
+                }
+                *gap &= missing_left == yes;
+            }
             (Demand::Level { codes, gap }, Split::In(set)) => {
                 codes.retain(|c| set.binary_search(c).is_ok() == yes);
                 *gap &= missing_left == yes;
@@ -181,7 +184,7 @@ impl Asker<'_> {
             .filter_map(|(c, demand)| Some((self.plain(*c)?, demand.meet()?)))
             .collect();
         let values: Vec<To> = match split {
-            Split::AtMost(t) => [*t, t.next_up(), t.next_down()].map(To::Number).to_vec(),
+            Split::AtMost(t) => vec![To::Number(*t), To::Number(t.next_up()), To::Number(t.next_down()), To::Gap],
             Split::In(set) => {
                 let first_other = (0..).find(|c| set.binary_search(c).is_err()).unwrap_or(0);
                 let own = set.first().map(|c| To::Level(*c));

@@ -1,19 +1,26 @@
-"""Writes tests/golden/train/{logistic,linear}.json: weights of scikit-learn's linear models on made-up rows.
+"""Writes tests/golden/train/{logistic,linear,handbook}.json: weights of scikit-learn's linear models on made-up rows, and on the
+training week of the fraud handbook (2018-07-25 to 07-31).
 
-    python tests/python/make_linear_golden.py
+    python tests/python/make_linear_golden.py [--data DIR]
 
-Needs numpy, scikit-learn. Every solver runs to the last digits it can reach. Inputs are multiples of 1/64, so that single
+`--data` is the directory that holds `fraud/transactions.parquet`; it defaults to $TIDEMILL_DATA, else ../shared/data. Without it
+handbook.json is left alone. Needs numpy, pyarrow, scikit-learn. Every solver runs to the last digits it can reach. Inputs are multiples of 1/64, so that single
 precision holds them exactly.
 """
 
+import argparse
 import json
+import os
 import pathlib
 import warnings
 
 import numpy as np
+import pyarrow.parquet as pq
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 
-OUT = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/train"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OUT = ROOT / "tests/golden/train"
+DAY = 86_400
 
 
 def grid(values: np.ndarray) -> np.ndarray:
@@ -130,12 +137,66 @@ def linear() -> dict:
     }
 
 
+def windows(keys: np.ndarray, seconds: np.ndarray, values: np.ndarray, rows: np.ndarray, delay: int) -> list:
+    """Per 1, 7 and 30 days the number of a key's rows and the sum of their values in (t - delay - w, t - delay]; rows are in order."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.searchsorted(keys[order], np.arange(keys.max() + 2))
+    place = np.empty(len(keys), dtype=np.int64)
+    place[order] = np.arange(len(keys))
+    sums = np.concatenate([[0], np.cumsum(values[order])])
+    columns = [[] for _ in range(6)]
+    for row in rows:
+        first = starts[keys[row]]
+        own = seconds[order[first : place[row] + 1]]
+        until = seconds[row] - delay * DAY
+        for i, days in enumerate((1, 7, 30)):
+            low = first + np.searchsorted(own, until - days * DAY, side="right")
+            high = first + np.searchsorted(own, until, side="right")
+            columns[2 * i].append(high - low)
+            columns[2 * i + 1].append(sums[high] - sums[low])
+    return [np.array(c, dtype=float) for c in columns]
+
+
+def handbook(file: pathlib.Path) -> dict:
+    table = pq.read_table(file)
+    column = {name: table[name].to_numpy() for name in table.column_names}
+    seconds, amounts, frauds = column["TX_TIME_SECONDS"].astype(np.int64), column["TX_AMOUNT"], column["TX_FRAUD"]
+    day = seconds // DAY
+    rows = np.flatnonzero((day >= 115) & (day < 122))
+    cents = np.round(amounts * 100).astype(np.int64)
+    x = [amounts[rows], np.isin(day[rows] % 7, [0, 6]).astype(float), (seconds[rows] % DAY < 7 * 3600).astype(float)]
+    customer = windows(column["CUSTOMER_ID"], seconds, cents, rows, 0)
+    terminal = windows(column["TERMINAL_ID"], seconds, frauds.astype(np.int64), rows, 7)
+    for i in range(0, 6, 2):
+        x += [customer[i], customer[i + 1] / 100 / customer[i]]
+    for i in range(0, 6, 2):
+        x += [terminal[i], terminal[i + 1] / np.maximum(terminal[i], 1)]
+    x = np.column_stack(x).astype(np.float32).astype(np.float64)
+    means, scales = x.mean(axis=0), x.std(axis=0)
+    model = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-13, max_iter=1000)
+    model.fit((x - means) / scales, frauds[rows])
+    return {
+        "means": means.tolist(),
+        "scales": scales.tolist(),
+        "weights": model.coef_[0].tolist(),
+        "intercept": float(model.intercept_[0]),
+    }
+
+
 def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=pathlib.Path, default=os.environ.get("TIDEMILL_DATA", ROOT / "../shared/data"))
+    transactions = pathlib.Path(arguments.parse_args().data) / "fraud/transactions.parquet"
     warnings.simplefilter("ignore")
     OUT.mkdir(parents=True, exist_ok=True)
     for name, made in (("logistic", logistic()), ("linear", linear())):
         (OUT / f"{name}.json").write_text(json.dumps(made) + "\n")
         print(f"{name}.json: {len(made['cases'])} cases")
+    if transactions.is_file():
+        (OUT / "handbook.json").write_text(json.dumps(handbook(transactions), indent=1) + "\n")
+        print("handbook.json")
+    else:
+        print(f"no {transactions}: handbook.json is left alone")
 
 
 if __name__ == "__main__":
