@@ -4,14 +4,17 @@
 //! Layers, bottom-up: `read`, statistics, alerts and counts of predictions from Delta tables; [`model`], what the page says,
 //! as data; `build`, how that follows from the tables; `metrics`, what is known of statistics by their names; `format`,
 //! numbers and times for people; `html`, `chart` and `sections`, how it looks.
+//! Beside them `plot` and `card`: a model card from what `train` found, in the same style.
 
 mod build;
+mod card;
 mod chart;
 mod error;
 mod format;
 mod html;
 mod metrics;
 pub mod model;
+mod plot;
 mod read;
 mod sections;
 #[cfg(test)]
@@ -19,8 +22,10 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use card::card_html;
 pub use error::ReportError;
 pub use model::Page;
+pub use plot::tuning_svg;
 pub use read::{history, newest};
 
 use crate::base::EventTime;

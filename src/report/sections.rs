@@ -7,7 +7,8 @@ use super::metrics::title;
 use super::model::*;
 use crate::base::{EventTime, format_duration};
 
-const STYLE: &str = include_str!("style.css");
+/// The style of all pages.
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Series in a chart's table at most before it is too wide to read; the rest stand in further tables.
 const TABLE_LINES_MAX: usize = 4;

@@ -95,6 +95,72 @@ impl History {
     }
 }
 
+/// Windows of customers and terminals, transaction after transaction.
+struct Features {
+    customers: Vec<History>,
+    terminals: Vec<History>,
+}
+
+impl Features {
+    fn new() -> Features {
+        Features { customers: vec![History::default(); 5_000], terminals: vec![History::default(); 10_000] }
+    }
+
+    /// Takes a transaction in, in the order of time.
+    fn see(&mut self, rows: &Rows, row: usize) {
+        let (t, customer, terminal) = (rows.seconds[row], rows.customers[row] as usize, rows.terminals[row] as usize);
+        self.customers[customer].push(t, (rows.amounts[row] * 100.0).round() as i64);
+        self.terminals[terminal].push(t, rows.frauds[row].into());
+    }
+
+    /// The inputs of the transaction that was taken in last.
+    fn of(&self, rows: &Rows, row: usize) -> Vec<f64> {
+        let (t, customer, terminal) = (rows.seconds[row], rows.customers[row] as usize, rows.terminals[row] as usize);
+        // 2018-04-01 is a Sunday.
+        let mut values = vec![
+            rows.amounts[row],
+            f64::from(u8::from(matches!(t / DAY % 7, 0 | 6))),
+            f64::from(u8::from(t % DAY < 7 * 3600)),
+        ];
+        for w in [1, 7, 30] {
+            let own = &self.customers[customer];
+            let (count, cents) = own.window(own.times.len(), t - w * DAY, t);
+            values.extend([count as f64, cents as f64 / 100.0 / count as f64]);
+        }
+        for w in [1, 7, 30] {
+            let own = &self.terminals[terminal];
+            let (count, frauds) = own.window(own.times.len(), t - (7 + w) * DAY, t - 7 * DAY);
+            values.extend([count as f64, if count == 0 { 0.0 } else { frauds as f64 / count as f64 }]);
+        }
+        values
+    }
+}
+
+/// All transactions from one day until before another, with their customers; labels are known after a week.
+pub(super) fn whole(folder: &std::path::Path, from: i32, until: i32) -> Set {
+    let rows = read(folder);
+    let mut features = Features::new();
+    let mut inputs: Vec<Vec<f32>> = vec![Vec::new(); INPUTS.len()];
+    let mut own = Vec::new();
+    for row in 0..rows.seconds.len() {
+        features.see(&rows, row);
+        if (from..until).contains(&(rows.seconds[row] / DAY)) {
+            own.push(row);
+            inputs.iter_mut().zip(features.of(&rows, row)).for_each(|(column, value)| column.push(value as f32));
+        }
+    }
+    let time = |row: &usize| (1_522_540_800 + i64::from(rows.seconds[*row])) * 1_000_000;
+    let times: Vec<EventTime> = own.iter().map(time).collect();
+    Set {
+        inputs: Matrix { names: INPUTS.map(String::from).to_vec(), columns: inputs.into_iter().map(Column::Number).collect() },
+        labels: own.iter().map(|row| f64::from(rows.frauds[*row])).collect(),
+        weights: None,
+        known: times.iter().map(|time| time + 7 * crate::base::DAY).collect(),
+        times,
+        extra: vec![("customer".into(), own.iter().map(|row| rows.customers[*row].to_string()).collect())],
+    }
+}
+
 /// The training week from a day on, and the test week a week after it without the cards known by then.
 pub(super) fn sets(folder: &std::path::Path, day: i32) -> (Set, Set) {
     let rows = read(folder);
@@ -110,14 +176,11 @@ pub(super) fn sets(folder: &std::path::Path, day: i32) -> (Set, Set) {
             });
         }
     }
-    let mut customers = vec![History::default(); 5_000];
-    let mut terminals = vec![History::default(); 10_000];
+    let mut features = Features::new();
     let (mut train, mut test) = (Vec::new(), Vec::new());
     let mut inputs: Vec<Vec<f32>> = vec![Vec::new(); INPUTS.len()];
     for row in 0..rows.seconds.len() {
-        let (t, customer, terminal) = (rows.seconds[row], rows.customers[row] as usize, rows.terminals[row] as usize);
-        customers[customer].push(t, (rows.amounts[row] * 100.0).round() as i64);
-        terminals[terminal].push(t, rows.frauds[row].into());
+        features.see(&rows, row);
         let removed = is_test(row) && cards[(day_of(row) - day - 14) as usize].contains(&rows.customers[row]);
         if !is_train(row) && !is_test(row) || removed {
             continue;
@@ -127,23 +190,7 @@ pub(super) fn sets(folder: &std::path::Path, day: i32) -> (Set, Set) {
         } else {
             test.push(row)
         }
-        // 2018-04-01 is a Sunday.
-        let mut values = vec![
-            rows.amounts[row],
-            f64::from(u8::from(matches!(day_of(row) % 7, 0 | 6))),
-            f64::from(u8::from(t % DAY < 7 * 3600)),
-        ];
-        for w in [1, 7, 30] {
-            let own = &customers[customer];
-            let (count, cents) = own.window(own.times.len(), t - w * DAY, t);
-            values.extend([count as f64, cents as f64 / 100.0 / count as f64]);
-        }
-        for w in [1, 7, 30] {
-            let own = &terminals[terminal];
-            let (count, frauds) = own.window(own.times.len(), t - (7 + w) * DAY, t - 7 * DAY);
-            values.extend([count as f64, if count == 0 { 0.0 } else { frauds as f64 / count as f64 }]);
-        }
-        inputs.iter_mut().zip(values).for_each(|(column, value)| column.push(value as f32));
+        inputs.iter_mut().zip(features.of(&rows, row)).for_each(|(column, value)| column.push(value as f32));
     }
     let all =
         Matrix { names: INPUTS.map(String::from).to_vec(), columns: inputs.into_iter().map(Column::Number).collect() };

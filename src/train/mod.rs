@@ -4,13 +4,17 @@
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
 
+
 mod algebra;
 mod bins;
+pub mod card;
 mod cart;
 pub mod check;
 pub mod data;
 mod dense;
 pub mod error;
+pub mod evaluate;
+pub mod explain;
 pub mod forest;
 pub mod gbdt;
 mod grow;
@@ -23,6 +27,7 @@ pub mod linear;
 mod linear_tests;
 pub mod logistic;
 mod loss;
+pub mod metrics;
 mod minimise;
 pub mod model;
 pub mod onnx;
@@ -35,4 +40,6 @@ pub mod prepare;
 mod probe;
 mod rank;
 pub mod set;
+pub mod split;
 pub mod tree;
+pub mod tune;
