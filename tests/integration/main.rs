@@ -26,6 +26,7 @@ mod kafka_source;
 mod kafka_tls;
 mod labels;
 mod metrics;
+mod models;
 mod object_store;
 mod online;
 mod prove;
