@@ -12,6 +12,7 @@ pub mod fit;
 pub mod labels;
 pub mod online;
 pub mod recovery;
+pub mod rollouts;
 pub mod score;
 mod score_models;
 pub mod w1_data;

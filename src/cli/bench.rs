@@ -1,6 +1,7 @@
 //! `tidemill bench NAME`: the reproducible benchmarks.
 
 mod fit;
+mod rollouts;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,6 +63,11 @@ pub enum BenchCommand {
     /// The job of `bench end_to_end` with labels, run with and without its monitor, in turn; and a job that is killed with
     /// kill -9 while a million predictions of 45 days wait for their labels.
     Labels(LabelsArgs),
+    /// Simulated rollouts, looked at after every row, beside a z-test at every look and one with one look.
+    ///
+    /// Where both versions are equal whatever is promoted is a mistake; where the challenger is better or worse, how many rows
+    /// it takes. Ends with 1 when there are more false promotions than alpha allows.
+    Rollouts(rollouts::RolloutsArgs),
     /// Jobs that are killed, stopped, woken and robbed at random; they must leave what an undisturbed run leaves.
     ///
     /// Each schedule is a small job that is started again and again: killed at a failpoint or at any time, stopped and
@@ -347,6 +353,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             show(&report, args.json, ToString::to_string)
         }
         BenchCommand::Fit(args) => fit::run(args),
+        BenchCommand::Rollouts(args) => rollouts::run(&args),
         BenchCommand::Drift(args) => {
             let report = drift::run(&drift::Options {
                 rows: args.rows as usize,

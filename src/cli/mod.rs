@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod demo;
+mod experiments;
 mod failure;
 mod features;
 mod generate;
@@ -83,6 +84,9 @@ enum Command {
     /// place in an object store; there is no server.
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Comparisons of model versions: plan them, and see what rollouts have found.
+    #[command(subcommand)]
+    Experiments(experiments::ExperimentsCommand),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -121,6 +125,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Features(command) => features::run(command),
             Command::Models(command) => models::run(command),
+            Command::Experiments(command) => experiments::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

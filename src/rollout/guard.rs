@@ -173,3 +173,132 @@ fn shift(strata: &[(Share, &Routed)], plan: &RolloutPlan) -> Option<(f64, f64)> 
     let (shift, reach) = (sum / weights, sequence.reach(weights) * error.sqrt() / weights);
     Some((shift / deviation, (shift.abs() - reach) / deviation))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SplitMix64;
+    use crate::plan::model::{ByPlan, GuardPlan, Loss, OnTimeout, Strategy};
+
+    fn plan(guard: GuardPlan) -> RolloutPlan {
+        RolloutPlan {
+            shadow: 0,
+            strategy: Strategy::Ab { share: 500 },
+            by: None,
+            metric: Loss::LogLoss,
+            alpha: 0.05,
+            margin: 0.0,
+            min_rows: 100,
+            expect_rows: 20_000,
+            max: 1,
+            on_timeout: OnTimeout::Hold,
+            guard,
+        }
+    }
+
+    const NONE: GuardPlan =
+        GuardPlan { latency_p99_ms: None, error_rate: None, score_shift_sd: None, sample_ratio_alpha: 0.0 };
+
+    /// The first of `ticks` looks, with 100 rows more each, that hurts.
+    fn first_hurt(plan: &RolloutPlan, ticks: usize, mut tick: impl FnMut(&mut Routed)) -> Option<(usize, String)> {
+        let mut routed = Routed::default();
+        (0..ticks).find_map(|i| {
+            tick(&mut routed);
+            look(&[(500, &routed)], None, plan).1.map(|why| (i, why))
+        })
+    }
+
+    #[test]
+    fn shares_that_are_not_kept() {
+        let plan = plan(GuardPlan { sample_ratio_alpha: 0.01, ..NONE });
+        let run = |seed: u64, share: f64, ticks| {
+            let mut random = SplitMix64::new(seed);
+            first_hurt(&plan, ticks, |routed| {
+                (0..100).for_each(|_| routed.rows[usize::from(random.unit() < share)] += 1);
+            })
+        };
+        let false_alarms = (0..300).filter(|seed| run(*seed, 0.05, 200).is_some()).count();
+        assert!(false_alarms <= 7, "{false_alarms} of 300 at 0.01");
+        let found = (0..50).filter(|seed| run(*seed, 0.04, 200).is_some()).count();
+        assert!(found >= 45, "{found} of 50");
+    }
+
+    #[test]
+    fn customers_have_many_rows() {
+        // 300 groups in use, each with its own appetite: rows are far from multinomial.
+        let by = Some(ByPlan { column: "customer_id".into(), text: false });
+        let plan = RolloutPlan { by, ..plan(GuardPlan { sample_ratio_alpha: 0.01, ..NONE }) };
+        let rows = RolloutPlan { by: None, ..plan.clone() };
+        let run = |plan: &RolloutPlan, seed: u64, lost: f64| {
+            let mut random = SplitMix64::new(seed);
+            let groups: Vec<(u16, u64)> =
+                (0..3_000).map(|_| (random.below(10_000) as u16, 1 + random.below(30) * random.below(2))).collect();
+            first_hurt(plan, 100, |routed| {
+                for (group, rows) in &groups {
+                    let challenger = *group < 500;
+                    if !challenger || random.unit() >= lost {
+                        routed.rows[usize::from(challenger)] += rows;
+                        *routed.groups.entry(*group).or_default() += rows;
+                    }
+                }
+            })
+            .is_some()
+        };
+        let alarms = |plan: &RolloutPlan, lost| (0..60).filter(|seed| run(plan, *seed, lost)).count();
+        assert!(alarms(&plan, 0.0) <= 3, "{} of 60", alarms(&plan, 0.0));
+        assert!(alarms(&rows, 0.0) >= 30, "taken for independent they would alarm");
+        assert!(alarms(&plan, 0.9) >= 50, "nine of ten rows lost: {}", alarms(&plan, 0.9));
+    }
+
+    #[test]
+    fn errors_beyond_doubt() {
+        let plan = plan(GuardPlan { error_rate: Some(0.01), ..NONE });
+        let run = |seed: u64, rate: f64| {
+            let mut random = SplitMix64::new(seed);
+            first_hurt(&plan, 100, |routed| {
+                for _ in 0..100 {
+                    routed.rows[1] += 1;
+                    routed.errors[1] += u64::from(random.unit() < rate);
+                }
+            })
+        };
+        for (rate, allowed) in [(0.01, 0..=15), (0.005, 0..=3), (0.02, 95..=100)] {
+            let hurt = (0..100).filter(|seed| run(*seed, rate).is_some()).count();
+            assert!(allowed.contains(&hurt), "at {rate}: {hurt} of 100");
+        }
+        let none = RolloutPlan { guard: GuardPlan { error_rate: Some(0.0), ..NONE }, ..plan };
+        let routed = Routed { rows: [100, 100], errors: [0, 1], ..Routed::default() };
+        assert!(look(&[(500, &routed)], None, &none).1.is_some_and(|why| why.contains("1 of 100")));
+    }
+
+    #[test]
+    fn scores_that_are_elsewhere() {
+        let plan = plan(GuardPlan { score_shift_sd: Some(0.5), ..NONE });
+        let run = |shift: f64| {
+            let mut random = SplitMix64::new(3);
+            first_hurt(&plan, 200, |routed| {
+                for _ in 0..100 {
+                    let challenger = random.unit() < 0.05;
+                    // Uniform on a length of the root of 12: the deviation is 1.
+                    let score = 12f64.sqrt() * random.unit() + if challenger { shift } else { 0.0 };
+                    routed.scores[usize::from(challenger)].add(score, 1);
+                }
+            })
+        };
+        assert_eq!((run(0.0), run(0.45)), (None, None));
+        for shift in [0.8, -0.8] {
+            let (at, why) = run(shift).unwrap();
+            assert!(at > 18 && why.contains("standard deviations"), "{at} {why}");
+        }
+        // All rows the challenger's: against what the champion scored before.
+        let mut before = Routed::default();
+        let mut after = Routed::default();
+        for i in 0..1_000 {
+            before.scores[0].add(f64::from(i % 10), 1);
+            after.scores[1].add(f64::from(i % 10) + 4.0, 1);
+        }
+        let strata = [(0, &before), (SHARE_ALL, &after)];
+        let (seen, hurt) = look(&strata, None, &plan);
+        assert!(hurt.is_some() && (1.3..1.5).contains(&seen.score_shift.unwrap()), "{seen:?}");
+    }
+}

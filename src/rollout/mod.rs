@@ -2,14 +2,16 @@
 //!
 //! Layers, bottom-up: [`loss`](mod@loss), how far a prediction is from its label; [`stat`], tests that may be looked at after every row;
 //! [`command`], what changes a rollout and what follows for the rows; [`guard`], what takes a challenger back at once;
-//! [`controller`], who decides. Nothing here knows of timely, of tables or of the registry.
+//! [`controller`], who decides; [`record`], what was done, as rows. Nothing here knows of timely, of tables or of the registry.
 
 pub mod command;
 pub mod controller;
 pub mod guard;
 pub mod loss;
+pub mod record;
 pub mod stat;
 
 pub use command::{Action, Command, End, Exposure, Guarded, RolloutCommand, VersionRef};
 pub use controller::{Arm, Controller, Decision, Fact, Numbers, Outcome, Phase};
 pub use guard::ScoreMoments;
+pub use record::{Record, record_batch, record_schema, records_of};

@@ -13,7 +13,7 @@ const HOUR: i64 = 3_600_000_000;
 /// Steps of a canary when the file names no strategy, in per cent.
 const STEPS: [f64; 4] = [5.0, 25.0, 50.0, 100.0];
 const ALPHA: f64 = 0.05;
-const MIN_ROWS: u64 = 500;
+const MIN_ROWS: u64 = 1_000;
 const EXPECT_ROWS: u64 = 20_000;
 const MAX: i64 = 30 * 24 * HOUR;
 const SAMPLE_RATIO_ALPHA: f64 = 0.001;

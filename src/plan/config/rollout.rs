@@ -36,7 +36,8 @@ pub(in crate::plan) struct RolloutConfig {
     /// What must be shown: `superior`, the difference is below 0, or `not_inferior`, it is below `margin`. Default:
     /// `not_inferior` where there is a `margin`, else `superior`.
     pub promote_if: Option<PromoteIfConfig>,
-    /// Nothing is decided by losses before each version has this many rows with labels. Default 500.
+    /// Nothing is decided by losses before each version has this many rows with labels: enough that the losses that matter are among
+    /// them, such as some dozens of the rarer class. Default 1000.
     #[schemars(range(min = 10))]
     pub min_rows: Option<u64>,
     /// About how many rows with labels a decision will take, both versions together: there the interval is at its narrowest. It

@@ -283,8 +283,9 @@ impl Controller {
         if self.pending.is_some() || self.exposure.end.is_some() {
             return None;
         }
-        let (numbers, hurt) = self.look();
+        let (seen, hurt) = self.guards();
         let (action, why) = self.verdict(now, hurt)?;
+        let numbers = self.numbers_with(seen);
         let decision = Decision { seq: self.next, action, why, at: now, phase: self.state(), numbers };
         self.next += 1;
         self.pending = Some((decision.seq, decision.action.clone()));
@@ -348,6 +349,6 @@ impl Controller {
 
     /// All numbers as they are now.
     pub fn numbers(&self) -> Numbers {
-        self.look().0
+        self.numbers_with(self.guards().0)
     }
 }

@@ -8,6 +8,7 @@ pub(super) struct Evidence {
     interval: Option<(f64, f64)>,
     /// Whether there are enough rows to decide by it.
     enough: bool,
+    paired: bool,
 }
 
 impl Evidence {
@@ -34,7 +35,7 @@ impl Controller {
         let difference = difference?;
         let interval = difference.interval(&self.sequence(paired));
         let enough = difference.rows.iter().all(|rows| *rows >= self.policy.min_rows.cast_signed());
-        Some(Evidence { difference, interval, enough })
+        Some(Evidence { difference, interval, enough, paired })
     }
 
     /// Of rows in shadow.
@@ -47,11 +48,15 @@ impl Controller {
         self.evidence(two_sample(self.strata.iter().map(|stratum| &stratum.losses)), false)
     }
 
-    /// All numbers, and what hurts a guard.
-    pub(super) fn look(&self) -> (Numbers, Option<String>) {
+    /// What the guards see, and what hurts one.
+    pub(super) fn guards(&self) -> (Seen, Option<String>) {
         let routed: Vec<(Share, &Routed)> =
             self.strata.iter().map(|stratum| (stratum.share, &stratum.routed)).collect();
-        let (guards, hurt) = look(&routed, self.latency, &self.policy);
+        look(&routed, self.latency, &self.policy)
+    }
+
+    /// All numbers.
+    pub(super) fn numbers_with(&self, guards: Seen) -> Numbers {
         let mut numbers = Numbers { guards, ..Numbers::default() };
         for stratum in &self.strata {
             for arm in 0..2 {
@@ -73,7 +78,7 @@ impl Controller {
             numbers.p_value = difference.p_value(&self.sequence(paired), self.policy.margin);
             numbers.losses = difference.losses.map(Some);
         }
-        (numbers, hurt)
+        numbers
     }
 
     pub(super) fn verdict(&self, now: EventTime, hurt: Option<String>) -> Option<(Action, String)> {
@@ -151,7 +156,7 @@ impl Controller {
     fn told(&self, evidence: &Evidence) -> String {
         let Difference { lift, losses: [champion, challenger], rows, .. } = &evidence.difference;
         let of = match rows {
-            [pairs, other] if pairs == other => format!("{pairs} rows"),
+            [pairs, _] if evidence.paired => format!("{pairs} rows"),
             [champion, challenger] => format!("{champion} and {challenger} rows"),
         };
         let interval = match evidence.interval {

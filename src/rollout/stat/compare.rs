@@ -38,6 +38,9 @@ impl Difference {
 /// Rows of different strata are never compared: while a canary grows, traffic changes too, and the challenger's rows are the
 /// later ones. A stratum of `n0` and `n1` rows has the weight `n0 n1 / (n0 + n1)`, the information in its difference; weights
 /// depend on counts alone. A stratum in which one version has fewer than two rows adds nothing.
+///
+/// The smaller version's variance is taken as at least the larger's. Losses are skewed: most rows lose little and few a lot. A small
+/// share that has met none of the few yet has a low mean *and* a low variance, and would be promoted for it.
 pub fn two_sample<'a>(strata: impl Iterator<Item = &'a [Sample; 2]>) -> Option<Difference> {
     let mut sum = Difference { lift: 0.0, error: 0.0, information: 0.0, losses: [0.0; 2], rows: [0; 2] };
     for [champion, challenger] in strata {
@@ -45,7 +48,14 @@ pub fn two_sample<'a>(strata: impl Iterator<Item = &'a [Sample; 2]>) -> Option<D
         let (n0, n1) = (champion.rows() as f64, challenger.rows() as f64);
         let weight = n0 * n1 / (n0 + n1);
         sum.information += weight;
-        sum.error += weight * weight * (v0 + v1);
+        let (of_row0, of_row1) = (v0 * n0, v1 * n1);
+        let most = of_row0.max(of_row1);
+        sum.error += weight
+            * weight
+            * match n0 < n1 {
+                true => most / n0 + of_row1 / n1,
+                false => of_row0 / n0 + most / n1,
+            };
         sum.losses[0] += weight * m0;
         sum.losses[1] += weight * m1;
         sum.rows[0] += champion.rows();
