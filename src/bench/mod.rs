@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod checkpoints;
+pub mod dataset;
 pub mod decode;
 pub mod detectors;
 pub mod drift;

@@ -2,6 +2,7 @@
 
 mod fit;
 mod rollouts;
+mod dataset;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +35,11 @@ pub enum BenchCommand {
     Decode(DecodeArgs),
     /// Change detectors over a stream of errors, on one thread.
     Detectors(DetectorsArgs),
+    /// Training sets: 200 k entities held against 5 M rows of features.
+    ///
+    /// Time and peak of memory of a point-in-time join, beside a hand-written one of the same files that holds them all;
+    /// benches/dataset_peer.py has DuckDB do the same with the files that --keep leaves.
+    Dataset(dataset::DatasetArgs),
     /// Statistics of drift: 20 columns held against a reference, and what a monitor costs a job.
     ///
     /// All statistics of 1 M rows against 100 k on one thread; benches/drift_peers.py has Evidently and SciPy do the same
@@ -354,6 +360,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
         }
         BenchCommand::Fit(args) => fit::run(args),
         BenchCommand::Rollouts(args) => rollouts::run(&args),
+        BenchCommand::Dataset(args) => dataset::run(args),
         BenchCommand::Drift(args) => {
             let report = drift::run(&drift::Options {
                 rows: args.rows as usize,

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod dataset;
 mod demo;
 mod experiments;
 mod failure;
@@ -87,6 +88,11 @@ enum Command {
     /// Comparisons of model versions: plan them, and see what rollouts have found.
     #[command(subcommand)]
     Experiments(experiments::ExperimentsCommand),
+    /// Make a training set: labels or entities with the features that were known at each one's time.
+    ///
+    /// From the job's tables, which may be written meanwhile. Sorted Parquet with a manifest beside it that names each table's
+    /// version, by which the same bytes can be made again: `--again`.
+    Dataset(dataset::DatasetArgs),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -126,6 +132,7 @@ impl Cli {
             Command::Features(command) => features::run(command),
             Command::Models(command) => models::run(command),
             Command::Experiments(command) => experiments::run(command),
+            Command::Dataset(args) => dataset::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),
