@@ -1,8 +1,8 @@
 //! `tidemill bench NAME`: the reproducible benchmarks.
 
+mod dataset;
 mod fit;
 mod rollouts;
-mod dataset;
 
 use std::path::PathBuf;
 use std::time::Duration;

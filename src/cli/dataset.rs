@@ -79,7 +79,7 @@ pub struct DatasetArgs {
 
 /// Makes a set.
 pub fn run(args: DatasetArgs) -> anyhow::Result<()> {
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(None)?;
     let before = args.again.as_deref().map(Manifest::read).transpose().map_err(blamed)?;
     let query = args.query(&plan, before.as_ref()).map_err(|error| match error.downcast::<EngineError>() {
         // A question that cannot be asked of this job is the caller's.

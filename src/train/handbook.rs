@@ -152,7 +152,10 @@ pub(super) fn whole(folder: &std::path::Path, from: i32, until: i32) -> Set {
     let time = |row: &usize| (1_522_540_800 + i64::from(rows.seconds[*row])) * 1_000_000;
     let times: Vec<EventTime> = own.iter().map(time).collect();
     Set {
-        inputs: Matrix { names: INPUTS.map(String::from).to_vec(), columns: inputs.into_iter().map(Column::Number).collect() },
+        inputs: Matrix {
+            names: INPUTS.map(String::from).to_vec(),
+            columns: inputs.into_iter().map(Column::Number).collect(),
+        },
         labels: own.iter().map(|row| f64::from(rows.frauds[*row])).collect(),
         weights: None,
         known: times.iter().map(|time| time + 7 * crate::base::DAY).collect(),

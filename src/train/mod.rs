@@ -3,8 +3,6 @@
 //! Batch work, no dataflow: a [`data::Set`] in memory, a learner that makes a [`model::Fitted`] of it, and what judges and
 //! writes the result. The same data and seed give the same model bit for bit, on any number of threads.
 
-
-
 mod algebra;
 mod bins;
 pub mod card;

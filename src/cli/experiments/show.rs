@@ -48,7 +48,7 @@ struct Shown {
 }
 
 pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
-    let plan = args.job.load_and_warn()?;
+    let plan = args.job.load_and_warn(None)?;
     if let Some(model) = &args.model
         && !plan.models.iter().any(|m| m.name == *model)
     {
