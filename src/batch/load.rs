@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
-use serde_json::Value;
 
 use super::queue::Request;
 use crate::base::{Fault, Faults, ModelRef};
 use crate::engine::JobCatalog;
 use crate::plan::batch::{self, BatchPlan, Reading};
 use crate::plan::model::ModelOutput;
-use crate::plan::{Catalog, RegisteredFile, SourceSpec};
+use crate::plan::{BatchPart, Catalog, RegisteredFile, SourceSpec};
 
 /// What batch dataflows know besides what jobs do.
 #[derive(Default)]
@@ -37,16 +36,8 @@ impl Catalog for BatchCatalog {
         self.0.kafka_setting_fault(name, text)
     }
 
-    fn learner_fault(&self, learner: &Value) -> Option<String> {
-        super::steps::learner_fault(learner)
-    }
-
-    fn promote_if_fault(&self, text: &str) -> Option<String> {
-        super::steps::promote_if_fault(text)
-    }
-
-    fn tune_metric_fault(&self, name: &str) -> Option<String> {
-        super::steps::tune_metric_fault(name)
+    fn batch_fault(&self, part: &BatchPart<'_>) -> Option<(String, String)> {
+        super::steps::batch_fault(part)
     }
 }
 

@@ -106,6 +106,8 @@ pub struct Context<'a> {
     pub id: &'a str,
     /// Why the job was submitted.
     pub cause: &'a str,
+    /// When, by the wall clock.
+    pub submitted: &'a str,
     told: Cell<Option<Instant>>,
 }
 
@@ -117,10 +119,10 @@ impl<'a> Context<'a> {
         directory: &'a Path,
         threads: usize,
         given: BTreeMap<String, Given>,
-        (id, cause): (&'a str, &'a str),
+        (id, cause, submitted): (&'a str, &'a str, &'a str),
     ) -> Self {
         let (job, told) = (plan.job.as_ref().map(|job| job.plan.as_ref()), Cell::new(None));
-        Context { plan, job, step, directory, threads, given, id, cause, told }
+        Context { plan, job, step, directory, threads, given, id, cause, submitted, told }
     }
 
     /// Where to write an output.
@@ -142,6 +144,14 @@ impl<'a> Context<'a> {
     /// When the file names none, which its compiler refuses.
     pub fn job(&self) -> Result<&'a Plan, StepError> {
         self.job.ok_or_else(|| StepError::hopeless("the batch dataflow is of no job"))
+    }
+
+    /// The job's model that the batch dataflow is about, by index.
+    ///
+    /// # Errors
+    /// When the file names none, which its compiler refuses.
+    pub fn model(&self) -> Result<usize, StepError> {
+        self.plan.model.ok_or_else(|| StepError::hopeless("the batch dataflow is about no model"))
     }
 
     /// Tells how far the attempt is; too often is no harm.

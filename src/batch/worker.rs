@@ -78,7 +78,7 @@ fn carry_out(
     if definition(step, &plan, &done) != attempt.definition {
         return Err(StepError::hopeless("the file, or what it names, was changed while the job ran; resume the job"));
     }
-    let context = Context::new(&plan, step, work, attempt.threads, given, (id, &request.cause));
+    let context = Context::new(&plan, step, work, attempt.threads, given, (id, &request.cause, &request.submitted));
     failpoint(&format!("batch.step.{}", attempt.step));
     step_of(&step.kind).run(&context)
 }

@@ -192,7 +192,8 @@ pub(in crate::plan) struct GbdtConfig {
     /// L2 penalty on splits by category, beside `l2`. Default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category_l2: Option<f64>,
-    /// Stop when the loss on the rows that are kept to judge by has not fallen for so many rounds. Default: never.
+    /// Stop when the loss on the newest tenth of the rows to fit on, which are left out for it, has not fallen for so many rounds,
+    /// and keep the best. Default: never.
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_after: Option<u32>,
@@ -484,7 +485,8 @@ pub(in crate::plan) struct TuneConfig {
     /// Of `halving`: what is given little of at first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halving: Option<HalvingConfig>,
-    /// Folds one after another in time, each as a model would have been fitted and used then. Default: the fit's own split.
+    /// Folds one after another in time, each as a model would have been fitted and used then. Default: the newest
+    /// fifth of the rows to fit on is one.
     #[serde(skip_serializing)]
     pub folds: Option<FoldsConfig>,
 }
