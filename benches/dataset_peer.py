@@ -26,9 +26,9 @@ JOIN = """
 COPY (
   SELECT e.*, {columns}
   FROM read_parquet('{folder}/entities.parquet') e
-  ASOF LEFT JOIN read_parquet('{folder}/lake/features/customer/*/*.parquet') f
-  ON e.customer_id = f.customer_id AND e.at >= f.event_time
-  ORDER BY e.at, e.row
+  ASOF LEFT JOIN read_parquet('{folder}/lake/features/customer/event_date=*/*.parquet') f
+  ON e.customer_id = f.customer_id AND e."at" >= f.event_time
+  ORDER BY e."at", e."row"
 ) TO '{folder}/duckdb.parquet' (FORMAT parquet, COMPRESSION zstd)
 """
 
@@ -46,7 +46,14 @@ def join(folder, threads):
 
 
 def run(command):
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    def processor():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = processor()
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    figures["cpu_seconds"] = processor() - before
+    return figures
 
 
 def median(runs, key):
@@ -72,12 +79,12 @@ def main():
             ours.append(run([arguments.tidemill, "bench", "dataset", "--json", "--only", folder]))
             theirs.append(run([sys.executable, __file__, "--join", folder, "--threads", str(arguments.threads)]))
         sides = [f"SELECT * FROM read_parquet('{folder}/{name}.parquet')" for name in ["set", "duckdb"]]
-        differing = [duckdb.sql(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))").fetchone()[0] for a, b in [sides, sides[::-1]]]
+        differing = [duckdb.sql(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))").fetchall()[0][0] for a, b in [sides, sides[::-1]]]
         assert differing == [0, 0], f"rows that differ: {differing}"
     print(f"{made['labels']:,} entities, {made['features']:,} rows of features in {made['files']:,} files: the same rows")
     for name, side in [("tidemill", ours), (f"DuckDB {duckdb.__version__}, {arguments.threads} threads", theirs)]:
-        seconds, peak = median(side, "seconds"), max(run["peak_bytes"] for run in side)
-        print(f"{name}: {seconds:.2f} s, peak {peak / 1e6:.0f} MB")
+        seconds, cpu, peak = median(side, "seconds"), median(side, "cpu_seconds"), max(run["peak_bytes"] for run in side)
+        print(f"{name}: {seconds:.2f} s, {cpu:.2f} s of processors (with the process's start), peak {peak / 1e6:.0f} MB")
     seconds = median(ours, "seconds") / median(theirs, "seconds")
     peak = max(run["peak_bytes"] for run in ours) / max(run["peak_bytes"] for run in theirs)
     print(f"tidemill: {seconds:.2f} x the time, {peak:.2f} x the memory of DuckDB")

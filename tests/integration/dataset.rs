@@ -264,7 +264,7 @@ fn a_set_of_a_job_holds_what_was_known_and_can_be_made_again() {
             assert_eq!(of[row], all[place[&id]], "{name} of {id}");
         }
     }
-    assert_eq!(floats(&set, "s1")[0], event(0).3.map(f64::to_bits));
+    assert_eq!(floats(&set, "s1")[0], event(by_hand[0].0).3.map(f64::to_bits));
     assert_eq!(integers(&set, "card"), by_hand.iter().map(|row| row.0 % 7).collect::<Vec<_>>());
 
     // In memory, as learners have it.
