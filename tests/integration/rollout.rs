@@ -552,7 +552,10 @@ fn a_slow_challenger_is_taken_back_and_the_proof_agrees() {
     pace.iter().for_each(|set| {
         command.args(["--set", set]);
     });
-    command.args(["--until-end", "--workers", "2", "--metrics", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .args(["--until-end", "--workers", "2", "--metrics", "127.0.0.1:0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
     let mut line = String::new();
