@@ -157,7 +157,7 @@ mod tests {
         assert_eq!([group(PINNED.0, 0), group(PINNED.0, u64::MAX)], PINNED.1);
     }
 
-    const PINNED: (u64, [u16; 2]) = (0, [0, 0]);
+    const PINNED: (u64, [u16; 2]) = (8_168_206_135_388_551_116, [3273, 9381]);
 
     #[test]
     fn shares_have_their_sizes() {
