@@ -165,7 +165,7 @@ pub fn run(plan: Plan, options: RunOptions) -> Result<RunSummary, EngineError> {
 fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) -> Result<RunSummary, EngineError> {
     let began = Instant::now();
     let tell = |text: &str| options.notice.iter().for_each(|notice| notice(text));
-    let plan = Arc::new(models::pinned(plan, options.state_dir.as_ref().or(options.replay.as_ref()), &tell)?);
+    let plan = Arc::new(models::pinned(plan, options.state_dir.as_deref().or(options.replay.as_deref()), &tell)?);
     abort_on_panic_in_workers();
     options.savepoint.as_deref().map_or(Ok(()), state::check_savepoint_target)?;
     // What others may hold is opened before anybody is told to stop.
@@ -174,9 +174,9 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         Some(dir) => Some(Recovery::open(dir, &plan, &resources.chains, &options)?),
         None => None,
     };
-    if let Some(dir) = &options.state_dir {
+    if let Some((dir, recovery)) = options.state_dir.as_ref().zip(recovery.as_ref()) {
         // Before the first tick, and by nobody who has not taken the state over.
-        models::Pins::of(&plan).write(dir)?;
+        models::Pins::of(&plan).write(dir, Some(&recovery.store))?;
     }
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
@@ -362,7 +362,8 @@ impl Job {
         let outbox = outbox_name(&instance, generation);
         let versions = Versions::new(plan, &publication.resources.models);
         let rollouts = Rollouts::new(versions, options.replay.is_none());
-        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, rollouts, watchers);
+        let outbox = (outbox, rollouts);
+        let shared = Shared::new(Arc::clone(plan), tick_log, failure, checkpoints, offsets, outbox, watchers);
         // Set once, here.
         let _ = reports.set(Arc::downgrade(&shared));
         if let Some(telemetry) = &options.telemetry {

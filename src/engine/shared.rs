@@ -140,8 +140,7 @@ impl Shared {
         failure: Arc<Failure>,
         checkpoints: Checkpoints,
         offsets: Offsets,
-        outbox: String,
-        rollouts: Rollouts,
+        (outbox, rollouts): (String, Rollouts),
         (meters, observer, stop, tap, alter): Watchers,
     ) -> Arc<Self> {
         Arc::new(Shared {

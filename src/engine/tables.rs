@@ -10,6 +10,8 @@ use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
+use crate::rollout::record::TABLE as ROLLOUTS;
+use crate::rollout::record_schema;
 use crate::store::StoreError;
 use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
 
@@ -52,7 +54,7 @@ pub fn table_names(plan: &Plan) -> Vec<String> {
     let models = plan.models.iter().map(|m| format!("predictions/{}", m.name));
     let stats = StatKind::ALL.into_iter().filter(|_| !plan.monitors.is_empty()).map(|kind| kind.table().to_owned());
     let alerts = alerts::wanted(plan).then(|| TABLE.to_owned());
-    let rollouts = rollout::wanted(plan).then(|| rollout::TABLE.to_owned());
+    let rollouts = rollout::wanted(plan).then(|| ROLLOUTS.to_owned());
     let watched = stats.chain(alerts).chain(rollouts);
     views.chain(sets).chain(models).chain(watched).chain(dead_letter_tables(plan)).collect()
 }
@@ -101,9 +103,9 @@ pub fn alerts_spec() -> Result<TableSpec, StoreError> {
 /// # Errors
 /// Never, short of a defect: its columns are fixed.
 pub fn rollouts_spec() -> Result<TableSpec, StoreError> {
-    let schema = rollout::decision_schema();
+    let schema = record_schema();
     let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
-    TableSpec::new(rollout::TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
+    TableSpec::new(ROLLOUTS, columns.map(|f| named(f.name(), f.data_type())), &[])
 }
 
 /// Whether the plan wants this table.
@@ -180,7 +182,7 @@ pub fn tables_of(
     for kind in StatKind::ALL.into_iter().filter(|kind| !plan.monitors.is_empty() && wanted(kind.table())) {
         tables.push(Table { spec: statistics_spec(kind)?, origin: Origin::Statistics(kind) });
     }
-    if rollout::wanted(plan) && wanted(rollout::TABLE) {
+    if rollout::wanted(plan) && wanted(ROLLOUTS) {
         tables.push(Table { spec: rollouts_spec()?, origin: Origin::Rollouts });
     }
     if alerts::wanted(plan) && wanted(TABLE) {

@@ -108,7 +108,7 @@ impl Catalogue {
         let model = self.find(place, name)?;
         match selector {
             Selector::Number(number) => model.version(name, *number).cloned(),
-            Selector::Latest => Ok(model.versions.last().cloned().ok_or_else(|| model.no_version(name, 1))?),
+            Selector::Latest => model.versions.last().cloned().ok_or_else(|| model.no_version(name, 1)),
             Selector::Alias(alias) => match model.aliases.get(alias) {
                 Some(alias) => model.version(name, alias.at).cloned(),
                 None => Err(model.no_alias(name, alias)),

@@ -308,7 +308,7 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     /// Two handles take turns as the test says; each deed is sometimes asked for again; handles are opened anew.
     #[test]
@@ -335,23 +335,27 @@ proptest! {
 /// What one writer did: its key, the operation and what came of it.
 type Done = (String, Op, Outcome);
 
-fn write(registry: &Registry, writer: &str, seed: u64, count: u64) -> Vec<Done> {
-    let mut random = SplitMix64::new(seed);
-    let mut below = |end: u64| random.below(end);
-    (0..count)
-        .map(|i| {
-            let (model, alias) = (below(2) as usize, below(3) as usize);
-            let op = match below(5) {
-                0 => Op::Register { model, alias: (below(2) == 0).then_some(alias) },
-                1 | 2 => Op::Alias { model, alias, to: 1 + below(4) as u32, expected: below(5) as u32 },
-                3 => Op::Remove { model, alias, expected: below(5) as u32 },
-                _ => Op::Back { model, expected: below(5) as u32 },
-            };
-            let key = format!("{writer}/{i}");
-            let told = act(registry, &op, &key);
-            (key, op, told)
-        })
-        .collect()
+/// What a writer does, which follows from its seed.
+fn deeds(writer: &str, seed: u64) -> impl Iterator<Item = (String, Op)> + use<> {
+    let (mut random, writer) = (SplitMix64::new(seed), writer.to_owned());
+    (0..).map(move |i| {
+        let mut below = |end: u64| random.below(end);
+        let (model, alias) = (below(2) as usize, below(3) as usize);
+        let op = match below(5) {
+            0 => Op::Register { model, alias: (below(2) == 0).then_some(alias) },
+            1 | 2 => Op::Alias { model, alias, to: 1 + below(4) as u32, expected: below(5) as u32 },
+            3 => Op::Remove { model, alias, expected: below(5) as u32 },
+            _ => Op::Back { model, expected: below(5) as u32 },
+        };
+        (format!("{writer}/{i}"), op)
+    })
+}
+
+fn write(registry: &Registry, writer: &str, seed: u64, count: usize) -> impl Iterator<Item = Done> {
+    deeds(writer, seed).take(count).map(move |(key, op)| {
+        let told = act(registry, &op, &key);
+        (key, op, told)
+    })
 }
 
 /// The history, played to the twin in its order, must give each writer what it was told, and nothing else may be there.
@@ -384,7 +388,7 @@ fn writers_on_threads_lose_nothing() {
     let done: Vec<Done> = std::thread::scope(|scope| {
         let start = |i: u64| {
             let path = dir.path();
-            scope.spawn(move || write(&open(path), &format!("thread {i}"), seed + i, 60))
+            scope.spawn(move || write(&open(path), &format!("thread {i}"), seed + i, 60).collect::<Vec<_>>())
         };
         let threads: Vec<_> = (0..4).map(start).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect()
@@ -406,8 +410,7 @@ fn child() {
         println!("version {}", number.expect("it is registered"));
         return;
     }
-    let done = write(&registry, writer, seed.parse().expect("a seed"), count.parse().expect("a count"));
-    for (key, _, told) in done {
+    for (key, _, told) in write(&registry, writer, seed.parse().expect("a seed"), count.parse().expect("a count")) {
         println!("told|{key}|{told:?}");
     }
 }
@@ -444,26 +447,103 @@ fn writers_in_processes_lose_nothing() {
         })
         .collect();
     assert_eq!(told.len(), 160);
-    // The operations follow from the seeds; here they are only held against what the children were told.
-    let entries = open(dir.path()).entries_since(0).expect("they are read");
-    let mut twin = Twin::default();
-    let mut expected = BTreeMap::new();
-    for i in 0..2u64 {
-        let rehearsal = tempfile::tempdir().expect("a directory");
-        for (key, op, _) in write(&open(rehearsal.path()), &format!("process {i}"), seed + i, 80) {
-            expected.insert(key, op);
-        }
-    }
-    for entry in &entries {
-        let key = entry.key.as_deref().expect("every deed has a key");
-        let was = twin.act(&expected[key]);
-        assert!(told.contains(&format!("{key}|{was:?}")), "{key}: {was:?}");
-    }
-    assert_eq!(told.iter().filter(|line| line.contains("|Done")).count(), entries.len());
-    let hands: Vec<bool> =
-        entries.iter().map(|e| e.key.as_deref().is_some_and(|k| k.starts_with("process 0"))).collect();
+    let expected = (0..2).flat_map(|i| deeds(&format!("process {i}"), seed + i).take(80)).collect();
+    let keys = replay(dir.path(), &expected, &told);
+    assert_eq!(told.iter().filter(|line| line.contains("|Done")).count(), keys.len());
+    let hands: Vec<bool> = keys.iter().map(|key| key.starts_with("process 0")).collect();
     assert!(hands.windows(2).any(|pair| pair[0] != pair[1]), "both wrote");
-    twin.compare(&open(dir.path()));
+}
+
+/// Plays the history to the twin: what processes were told must be what the twin says. Returns the keys in their order.
+fn replay(dir: &Path, expected: &BTreeMap<String, Op>, told: &[String]) -> Vec<String> {
+    let told: BTreeMap<&str, &str> = told.iter().filter_map(|line| line.split_once('|')).collect();
+    let mut twin = Twin::default();
+    let mut keys = Vec::new();
+    for entry in open(dir).entries_since(0).expect("they are read") {
+        let key = entry.key.expect("every deed has a key");
+        let was = twin.act(&expected[&key]);
+        // Who was killed may not have been told of its last deed.
+        if let Some(told) = told.get(key.as_str()) {
+            assert_eq!(*told, format!("{was:?}"), "{key}");
+        }
+        assert!(!keys.contains(&key), "{key} is there twice");
+        keys.push(key);
+    }
+    for (key, _) in told.iter().filter(|(_, told)| told.starts_with("Done")) {
+        assert!(keys.iter().any(|there| there == key), "{key} was told to be done and is not there");
+    }
+    twin.compare(&open(dir));
+    keys
+}
+
+#[test]
+fn processes_that_are_killed_anywhere_leave_what_they_were_told() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().expect("a directory");
+    let seed = crate::base::any_seed();
+    println!("seed {seed}");
+    let mut random = SplitMix64::new(seed);
+    let (mut told, mut expected) = (Vec::new(), BTreeMap::new());
+    for i in 0..6 {
+        let writer = format!("life {i}");
+        expected.extend(deeds(&writer, seed + i).take(10_000));
+        let mut child = spawn(dir.path(), &writer, seed + i, "10000", "");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        // Not before it has begun, however slow the machine is.
+        let mut heard: Vec<String> = lines.by_ref().map_while(Result::ok).filter_map(of_child).take(1).collect();
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).filter_map(of_child).collect::<Vec<_>>());
+        std::thread::sleep(std::time::Duration::from_millis(20 + random.below(150)));
+        child.kill().expect("it is killed");
+        child.wait().expect("it is gone");
+        heard.extend(reader.join().expect("it ends"));
+        // The last line may have been cut off.
+        heard.pop();
+        told.extend(heard);
+    }
+    let keys = replay(dir.path(), &expected, &told);
+    let done = told.iter().filter(|line| line.contains("|Done")).count();
+    assert!(keys.len() >= done && keys.len() <= done + 12, "{done} were told, {} are there", keys.len());
+}
+
+/// What a child says it was told.
+fn of_child(line: String) -> Option<String> {
+    line.split_once("told|").map(|(_, told)| told.to_owned())
+}
+
+#[test]
+fn a_byte_that_is_not_what_was_written_is_seen() {
+    let version = Version {
+        number: 7,
+        artifact: Artifact { hash: "ab".repeat(32), bytes: 9 },
+        signature: signature(),
+        metrics: BTreeMap::from([("auc".into(), 0.1 + 0.2), ("loss".into(), 1e-300)]),
+        params: BTreeMap::from([("what \"ever\"".into(), "ä\n".into())]),
+        data: BTreeMap::from([("labels/fraud".into(), u64::MAX)]),
+        tags: BTreeMap::new(),
+        files: BTreeMap::new(),
+        who: "ada".into(),
+        why: String::new(),
+        at: -1,
+    };
+    let event = Event::Registered { version: Box::new(version), alias: Some(CHAMPION.into()), from: Some(3) };
+    let written = Entry::new(12, "fraud", event, &by("because").key("k").numbers(json!({"lift": [0.1, null, -3]})));
+    let bytes = written.encode().expect("it is JSON");
+    assert_eq!(Entry::decode(12, &bytes), Ok(written.clone()));
+    assert!(Entry::decode(13, &bytes).is_err_and(|what| what.contains("is that of number 12")));
+    let mut unseen = 0;
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << bit;
+            // Space between the values is nobody's.
+            if let Ok(read) = Entry::decode(12, &damaged) {
+                assert_eq!(read, written);
+                unseen += 1;
+            }
+        }
+        assert!(Entry::decode(12, &bytes[..at]).is_err());
+    }
+    assert!(unseen < bytes.len(), "{unseen} of {}", bytes.len() * 8);
 }
 
 #[test]

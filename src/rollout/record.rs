@@ -116,7 +116,7 @@ impl From<&Numbers> for Figures {
 }
 
 /// Something that was done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The job's clock.
     pub at: EventTime,

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{Action, End, Exposure, VersionRef};
+use super::controller::Phase;
 use super::order::{Do, Order};
-use crate::plan::model::{RolloutPlan, Strategy};
+use crate::plan::model::{RolloutPlan, SHARE_ALL, Strategy};
 
 /// The routes of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +63,18 @@ impl Underway {
     /// Begins with what the policy begins with.
     pub fn new(id: String, challenger: VersionRef, policy: Box<RolloutPlan>) -> Underway {
         Underway { exposure: Exposure::first(&policy), id, challenger, policy }
+    }
+
+    /// Where it stands, as [`Phase`].
+    pub fn phase(&self) -> Phase {
+        match (self.exposure.end, self.exposure.shadow, self.exposure.share, &self.policy.strategy) {
+            (Some(End::Promoted), ..) => Phase::Promoted,
+            (Some(End::RolledBack), ..) => Phase::RolledBack,
+            (None, true, ..) => Phase::Shadow,
+            (None, false, SHARE_ALL, _) => Phase::Switched,
+            (None, false, share, Strategy::Ab { .. }) => Phase::Ab(share),
+            (None, false, share, _) => Phase::Canary(share),
+        }
     }
 
     /// What rows of champion and challenger have in their column `route`.
@@ -146,7 +159,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::model::{GuardPlan, Loss, OnTimeout, SHARE_ALL};
+    use crate::plan::model::{GuardPlan, Loss, OnTimeout};
 
     fn policy(shadow: i64, strategy: Strategy) -> Box<RolloutPlan> {
         Box::new(RolloutPlan {

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
@@ -207,7 +209,7 @@ impl Place {
         let (champions, challengers, whys, by) = (text("champion"), text("challenger"), text("why"), text("by"));
         let (shares, lifts, highs, labelled) =
             (number("share"), number("lift"), number("high"), whole("labelled_challenger"));
-        let offsets = whole("_offset");
+        let (offsets, ratios) = (whole("_offset"), number("sample_ratio_p"));
         let mut all: Vec<(i64, i64, Decided)> = (0..table.num_rows())
             .map(|i| {
                 let decided = Decided {
@@ -221,6 +223,7 @@ impl Place {
                     lift: lifts[i],
                     high: highs[i],
                     labelled: labelled[i],
+                    sample_ratio_p: ratios[i],
                     by: by[i].clone(),
                     why: whys[i].clone(),
                 };
@@ -237,7 +240,7 @@ impl Place {
             let column = cast(table.column_by_name(name).expect("a column"), &DataType::Int64).expect("numbers");
             column.as_primitive::<Int64Type>().values().to_vec()
         };
-        let (ids, ticks) = (whole("id"), whole("_tick"));
+        let (ids, ticks, cards) = (whole("id"), whole("_tick"), whole("card"));
         let (good, noisy) = (numbers(&table, "good"), numbers(&table, "noisy"));
         let (p, shadow) = (numbers(&table, "p"), numbers(&table, "shadow_p"));
         let (versions, routes, shadows) =
@@ -245,6 +248,7 @@ impl Place {
         let mut all: Vec<Predicted> = (0..table.num_rows())
             .map(|i| Predicted {
                 id: ids[i],
+                card: cards[i],
                 tick: ticks[i],
                 version: versions[i].clone(),
                 route: routes[i].clone(),
@@ -279,6 +283,7 @@ struct Decided {
     lift: f64,
     high: f64,
     labelled: i64,
+    sample_ratio_p: f64,
     by: String,
     why: String,
 }
@@ -286,6 +291,7 @@ struct Decided {
 #[derive(Clone, Debug, PartialEq)]
 struct Predicted {
     id: i64,
+    card: i64,
     tick: i64,
     version: String,
     route: String,
@@ -395,13 +401,37 @@ fn a_worse_challenger_is_taken_back() {
     place.register(NOISY, "challenger");
     place.run(1, "");
     let decisions = place.decisions();
-    assert_eq!(actions(&decisions), [("begin", 30.0), ("roll_back", 0.0)], "{decisions:#?}");
-    assert!(decisions[1].lift > 0.0 && decisions[1].phase == "rolled_back", "{decisions:#?}");
+    let [first, between @ .., last] = &decisions[..] else { panic!("{decisions:#?}") };
+    assert_eq!(
+        (first.action.as_str(), first.share, last.action.as_str()),
+        ("begin", 30.0, "roll_back"),
+        "{decisions:#?}"
+    );
+    // As long as nothing is certain the canary may grow; all rows it does not get.
+    assert!(between.iter().all(|d| d.action == "step" && d.share <= 60.0), "{decisions:#?}");
+    assert!(last.lift > 0.0 && last.phase == "rolled_back", "{decisions:#?}");
+    // Rows were shared out as they should be.
+    assert!(last.sample_ratio_p > 0.001, "{decisions:#?}");
     assert_eq!(place.champion(), 1);
     assert!(!place.registry.model("m").expect("the model").aliases.contains_key("challenger"));
-    // A card keeps its version.
-    let table = table_in(&place.path("lake"), "predictions/m", None);
-    assert!(table.column_by_name("card").is_none_or(|cards| cards.len() == table.num_rows()));
+    // A card keeps its version as long as the shares are the same, and a larger share takes none away from the challenger.
+    let mut cards: BTreeMap<i64, Vec<(i64, bool)>> = BTreeMap::new();
+    for row in place.predictions() {
+        if (first.tick..last.tick).contains(&row.tick) {
+            cards.entry(row.card).or_default().push((row.tick, row.version == "2"));
+        }
+    }
+    let grown = between.iter().map(|d| d.tick).next();
+    for (card, mut rows) in cards {
+        rows.sort_unstable();
+        let (before, after): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| grown.is_none_or(|g| row.0 < g));
+        for part in [&before, &after] {
+            assert!(part.windows(2).all(|two| two[0].1 == two[1].1), "card {card}: {part:?}");
+        }
+        if let ([(_, true), ..], [(_, false), ..]) = (&before[..], &after[..]) {
+            panic!("card {card} was taken from the challenger by a larger share");
+        }
+    }
     place.prove(&[]);
 }
 
@@ -509,4 +539,72 @@ fn by_hand_while_the_job_runs() {
     }
     assert_eq!(place.champion(), 1);
     place.prove(&["sources.tx.file.rate=2000", "sources.known.file.rate=2000"]);
+}
+
+/// What only the clock on the wall knows is recorded, and steers the replay as it did the run.
+#[test]
+fn a_slow_challenger_is_taken_back_and_the_proof_agrees() {
+    let place = Place::new("{ab: 50, min_rows: 1000000, expect_rows: 1000000, guard: {latency_p99_ms: 0.000001}}", "");
+    place.register(NOISY, "champion");
+    place.register(GOOD, "challenger");
+    let pace = ["sources.tx.file.rate=4000", "sources.known.file.rate=4000"];
+    let mut command = place.command("run");
+    pace.iter().for_each(|set| {
+        command.args(["--set", set]);
+    });
+    command.args(["--until-end", "--workers", "2", "--metrics", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.starts_with("metrics: ") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it ended without serving metrics");
+    }
+    let address = line.trim().trim_start_matches("metrics: http://").trim_end_matches("/metrics").to_owned();
+    let metrics = || -> String {
+        let Ok(mut stream) = TcpStream::connect(&address) else { return String::new() };
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let mut text = String::new();
+        let answered = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut text));
+        answered.map_or(String::new(), |_| text)
+    };
+    let both = [1, 2].map(|version| format!("ml_predictions_total{{model=\"m\",version=\"{version}\"}}"));
+    let started = Instant::now();
+    loop {
+        let text = metrics();
+        if both.iter().all(|sample| text.contains(sample)) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "no metrics by version: {text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::spawn(move || said.read_to_string(&mut String::new()));
+    assert!(child.wait().expect("it ends").success());
+    let decisions = place.decisions();
+    let told: Vec<(&str, &str)> = decisions.iter().map(|d| (d.action.as_str(), d.by.as_str())).collect();
+    assert_eq!(told, [("begin", "a test"), ("guard", "latency"), ("roll_back", "controller")], "{decisions:#?}");
+    assert!(decisions[2].why.contains("latency"), "{decisions:#?}");
+    place.prove(&pace);
+}
+
+/// What a job keeps is named, and topics get what counts.
+#[test]
+fn check_names_what_is_kept_and_what_is_published() {
+    let place = Place::new(CANARY, "");
+    place.register(NOISY, "champion");
+    place.register(GOOD, "challenger");
+    place.run(1, "");
+    let said = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.arg("check").arg(place.path("job.yaml")).args(arguments);
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = said(&["--from", &place.path("state").display().to_string()]);
+    let kept = text.lines().find(|line| line.starts_with("keeps the state of")).unwrap_or_else(|| panic!("{text}"));
+    assert!(kept.contains("rollout m") && kept.contains("routes m"), "{kept}");
+    let text = said(&["--set", "models.m.to={kafka: {topic: scores, brokers: 'localhost:1', format: avro}}"]);
+    let schema = text.split("Avro schema of topic scores").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(schema.contains("\"route\"") && schema.contains("\"p\"") && !schema.contains("shadow"), "{schema}");
 }

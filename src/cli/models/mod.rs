@@ -2,6 +2,7 @@
 
 mod change;
 mod register;
+mod request;
 mod show;
 mod text;
 
@@ -41,7 +42,16 @@ pub enum ModelsCommand {
     Promote(change::PromoteArgs),
     /// Make the version the champion that was it before.
     Rollback(change::RollbackArgs),
+    /// Ask jobs that roll out a model's challenger to go no further for now.
+    ///
+    /// Its share of rows stays what it is; guards go on and may still take it back. The request is an entry of the history,
+    /// which running jobs follow.
+    Hold(request::RequestArgs),
+    /// Ask jobs that hold the rollout of a model's challenger to go on with it.
+    Resume(request::RequestArgs),
     /// Give an alias to a version, or take it away.
+    ///
+    /// A challenger whose alias is taken away is rolled out no further: jobs go back to the champion.
     Alias(change::AliasArgs),
     /// Tell what was done to a model, by whom and why, newest last.
     History(show::HistoryArgs),
@@ -116,6 +126,8 @@ pub fn run(command: ModelsCommand) -> anyhow::Result<()> {
         ModelsCommand::Register(args) => register::register(&args),
         ModelsCommand::Promote(args) => change::promote(&args),
         ModelsCommand::Rollback(args) => change::rollback(&args),
+        ModelsCommand::Hold(args) => request::request(&args, request::HOLD),
+        ModelsCommand::Resume(args) => request::request(&args, request::RESUME),
         ModelsCommand::Alias(args) => change::alias(&args),
         ModelsCommand::History(args) => show::history(&args),
         ModelsCommand::Mend(args) => change::mend(&args),

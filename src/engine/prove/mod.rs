@@ -170,7 +170,7 @@ pub fn prove(plan: &Plan, options: &ProveOptions) -> Result<Proof, EngineError> 
     if options.online && plan.online.is_none() {
         return Err(EngineError::Unprovable("the job has no online sink; leave --online out".to_owned()));
     }
-    let plan = &models::pinned(plan.clone(), Some(&options.state), &|_| ())?;
+    let plan = &models::pinned(plan.clone(), Some(options.state.as_path()), &|_| ())?;
     let recorded = Recorded::find(plan, options)?;
     if options.online {
         online::check(plan, &recorded)?;

@@ -82,7 +82,7 @@ pub fn prepare(plan: &Plan, recorded: &Recorded, place: &Path) -> Result<(), Eng
     let mut log = TickLog::take_over(&state_dir(place), 0, recorded.first_tick())?.0;
     recorded.ticks.iter().try_for_each(|record| log.append(record))?;
     log.close()?;
-    Pins::of(plan).write(&state_dir(place))?;
+    Pins::of(plan).write(&state_dir(place), None)?;
     let from = match &recorded.start {
         Start::Beginning => return Ok(()),
         Start::Savepoint(from) => from.clone(),

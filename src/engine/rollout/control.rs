@@ -20,22 +20,22 @@ use super::super::checkpoint::Saver;
 use super::super::shared::Shared;
 use super::super::source::commands_of;
 use super::super::ticked::{Control, Port, Rows, per_tick};
-use super::decisions::{Done, Figures, decision_batch};
 use super::pilot::{Deed, What};
 use super::tally::{Assigned, Tally};
 use super::{control_name, is_rolled_out, policy};
 use crate::base::{EventTime, Tick, failpoint};
 use crate::ops::control::TickInfo;
 use crate::ops::{Batch, ords, times};
-use crate::plan::model::{Order as RowOrder, SHARE_ALL};
+use crate::plan::model::Order as RowOrder;
 use crate::rollout::loss::loss;
 use crate::rollout::order::{Do, Order};
+use crate::rollout::record::Figures;
 use crate::rollout::routes::{Effect, Routes, Underway};
-use crate::rollout::{Arm, Controller, Outcome, VersionRef};
+use crate::rollout::{Arm, Controller, Outcome, Phase, Record, VersionRef, record_batch};
 use crate::state::Mode;
 
 /// Attaches the controllers of all models whose versions are rolled out. `tallies` and `matches` are by model. Returns what was
-/// done, as rows of [`super::decision_schema`]; nothing where no versions are.
+/// done, as rows of [`record_schema`](crate::rollout::record_schema); nothing where no versions are.
 pub fn controllers<'s>(
     scope: Scope<'s, Tick>,
     shared: &Arc<Shared>,
@@ -84,7 +84,7 @@ struct Decided {
 struct Saved {
     routes: Routes,
     decided: Option<Decided>,
-    waiting: Vec<Done>,
+    waiting: Vec<Record>,
     deeds: Vec<Deed>,
 }
 
@@ -98,7 +98,7 @@ struct ControlCore {
     controller: Option<Controller>,
     decided: Option<Decided>,
     /// What was done before the job's clock went.
-    waiting: Vec<Done>,
+    waiting: Vec<Record>,
     saver: Option<Saver>,
     /// Whether this is the worker that decides.
     first: bool,
@@ -206,12 +206,12 @@ impl ControlCore {
             return Ok(None);
         }
         let version = self.shared.plan.version;
-        decision_batch(&self.name(), &done, version).map(Some).map_err(EngineError::defect)
+        record_batch(&done, version).map(Some).map_err(EngineError::arrow)
     }
 
     /// Carries out a command: the decider's part of it.
-    fn carry_out(&mut self, order: &Order, info: &TickInfo, done: &mut Vec<Done>) {
-        let before = self.controller.as_ref().map(|controller| Figures::of(&controller.numbers()));
+    fn carry_out(&mut self, order: &Order, info: &TickInfo, done: &mut Vec<Record>) {
+        let before = self.controller.as_ref().map(|controller| Figures::from(&controller.numbers()));
         let decided = self.decided.take_if(|decided| decided.order.key() == order.key());
         let figures = decided.map(|decided| decided.figures).or(before).unwrap_or_default();
         let effect = self.routes.apply(order);
@@ -223,22 +223,22 @@ impl ControlCore {
         }
         let (name, mut switched) = (order.action.name(), false);
         let mut note = |core: &ControlCore, action: &str, what: What, of: &Underway, seq: Option<u64>, why: &str| {
-            let stands = core.controller.as_ref().filter(|controller| controller.id() == of.id);
-            let (phase, share) = match &what {
-                What::Promoted { .. } => ("promoted", SHARE_ALL),
-                What::RolledBack { .. } => ("rolled_back", 0),
-                What::Noted => stands.map_or(("", of.exposure.share), |c| (c.state().name(), c.state().share())),
+            let phase = match &what {
+                What::Promoted { .. } => Phase::Promoted,
+                What::RolledBack { .. } => Phase::RolledBack,
+                What::Noted => of.phase(),
             };
-            let row = Done {
+            let row = Record {
                 at: info.now,
                 tick: info.tick,
-                id: of.id.clone(),
-                seq,
+                model: core.name(),
+                rollout: of.id.clone(),
+                sequence: seq,
                 action: action.to_owned(),
-                phase: phase.to_owned(),
+                phase: phase.name().to_owned(),
                 champion: core.shown(core.routes.champion.as_ref()),
                 challenger: core.shown(Some(&of.challenger)),
-                share,
+                share: f64::from(phase.share()) / 100.0,
                 figures: if action == "begin" { Figures::default() } else { figures },
                 by: if order.by.is_empty() { "controller".to_owned() } else { order.by.clone() },
                 why: why.to_owned(),
@@ -283,16 +283,17 @@ impl ControlCore {
         }
         if switched {
             // The registry, or the job's file, has said so.
-            done.push(Done {
+            done.push(Record {
                 at: info.now,
                 tick: info.tick,
-                id: String::new(),
-                seq: None,
+                model: self.name(),
+                rollout: String::new(),
+                sequence: None,
                 action: "switch".to_owned(),
                 phase: String::new(),
                 champion: self.shown(self.routes.champion.as_ref()),
                 challenger: String::new(),
-                share: 0,
+                share: 0.0,
                 figures: Figures::default(),
                 by: if order.by.is_empty() { "the job's file".to_owned() } else { order.by.clone() },
                 why: order.why.clone(),
@@ -385,7 +386,7 @@ impl ControlCore {
             action: Do::Act(decision.action),
         };
         self.shared.rollouts.propose(&order);
-        self.decided = Some(Decided { order, figures: Figures::of(&decision.numbers) });
+        self.decided = Some(Decided { order, figures: Figures::from(&decision.numbers) });
     }
 
     fn shown(&self, version: Option<&VersionRef>) -> String {
@@ -393,11 +394,11 @@ impl ControlCore {
     }
 
     /// Has the registry told of what was done.
-    fn tell(&self, order: &Order, tick: Tick, action: &str, what: What, of: &Underway, row: &Done) {
+    fn tell(&self, order: &Order, tick: Tick, action: &str, what: What, of: &Underway, row: &Record) {
         let plan = &self.shared.plan;
         let numbers = serde_json::json!({
             "rollout": of.id, "sequence": order.seq, "action": action, "phase": row.phase,
-            "champion": row.champion, "challenger": row.challenger, "share": f64::from(row.share) / 100.0,
+            "champion": row.champion, "challenger": row.challenger, "share": row.share,
             "tick": tick, "numbers": row.figures,
         });
         self.shared.rollouts.tell(Deed {

@@ -7,7 +7,6 @@
 //! registry of what was done once that is durable.
 
 mod control;
-mod decisions;
 mod pilot;
 mod steering;
 pub mod tally;
@@ -21,7 +20,6 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 
 pub use self::control::controllers;
-pub use self::decisions::{TABLE, decision_schema};
 pub use self::pilot::Pilot;
 pub use self::steering::Steering;
 pub use self::versions::Versions;

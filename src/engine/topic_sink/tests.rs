@@ -100,18 +100,10 @@ fn run(dir: &Path, workers: usize, suppress_through: Option<Tick>) -> Vec<Staged
         Checkpoints::start(std::time::Instant::now(), None, resumed, progress, reporter).expect("checkpoints");
     let meters = Meters::new(&plan, workers, &RunOptions::default());
     let watchers = (meters, None, StopHandle::new(), None, None);
-    let instance = "staged".to_owned();
     let rollouts = Rollouts::new(Versions::new(&plan, &[]), false);
-    let shared = Shared::new(
-        Arc::clone(&plan),
-        None,
-        Arc::default(),
-        checkpoints,
-        Offsets::default(),
-        instance,
-        rollouts,
-        watchers,
-    );
+    let outbox = ("staged".to_owned(), rollouts);
+    let shared =
+        Shared::new(Arc::clone(&plan), None, Arc::default(), checkpoints, Offsets::default(), outbox, watchers);
     let communication = if workers == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(workers) };
     let config = Config { communication, worker: WorkerConfig::default() };
     let theirs = Arc::clone(&shared);

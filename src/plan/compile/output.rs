@@ -107,7 +107,7 @@ impl Compiler<'_> {
             for what in self.catalog.check_model(&version.file, &columns, &outputs) {
                 self.errors(&version.at, &format!("{}{what}", version.said));
             }
-        } else if !version.file.is_file() {
+        } else if version.registered.is_none() && !version.file.is_file() {
             self.error(&version.at, format!("there is no file `{}`", version.file.display()), "");
         }
         let ModelVersion { version, file, registered, .. } = version;
