@@ -14,6 +14,7 @@ mod detectors;
 mod docker;
 mod drift;
 mod exactly_once;
+mod experiments;
 mod generate;
 mod golden_flights;
 mod golden_handbook;
