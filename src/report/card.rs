@@ -21,7 +21,7 @@ const TILES: [&str; 9] =
 
 const STYLE: &str = ".settings{display:flex;flex-wrap:wrap;gap:6px 8px;margin:0}.settings span{background:var(--grid);border-radius:6px;padding:2px 8px;font-size:13px}\
 .limits{margin:0;padding-left:20px}.limits li{margin:0 0 6px;max-width:78ch}.cond{font-size:14px}.good{color:var(--good)}.worse{color:var(--bad)}\
-.range{color:var(--muted);font-size:12px}td .word{font-weight:600}.grid>.wide{grid-column:span 2}h3+.card,.grid+h3{margin-top:0}.grid+h3{margin-top:26px}\
+.range{color:var(--muted);font-size:12px}td .word{font-weight:600}.grid>*{min-width:0}.grid>.wide{grid-column:span 2}h3+.card,.grid+h3{margin-top:0}.grid+h3{margin-top:26px}\
 @media (max-width:760px){.grid>.wide{grid-column:auto}}";
 
 /// A model card as HTML.

@@ -176,7 +176,7 @@ pub(super) const INPUTS_MAX: usize = 20;
 /// of gain.
 pub(super) fn importance(html: &mut Html, id: &str, importance: &Importance) {
     const ROW: f64 = 21.0;
-    const NAMES: f64 = 168.0;
+    const NAMES: f64 = 172.0;
     const VALUES: f64 = 52.0;
     let inputs: Vec<_> = importance.inputs.iter().take(INPUTS_MAX).collect();
     let height = TOP + ROW * inputs.len() as f64 + 4.0;
@@ -193,7 +193,7 @@ pub(super) fn importance(html: &mut Html, id: &str, importance: &Importance) {
     let room = WIDTH - NAMES - VALUES;
     for (i, input) in inputs.iter().enumerate() {
         let y = TOP + ROW * i as f64;
-        let shown = shortened(&input.name, 27);
+        let shown = shortened(&input.name, 26);
         html.raw(format_args!("<text class=\"name\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">", NAMES - 8.0, y + 10.0));
         html.text(&shown).raw("<title>").text(&input.name).raw("</title></text>");
         let wide = (input.worse.max(0.0) / most * room).max(0.6);
@@ -372,7 +372,7 @@ pub(super) fn whisker(html: &mut Html, (value, low, high): (f64, f64, f64), most
 pub(super) const STYLE: &str = "\
 .even{stroke:var(--muted);stroke-width:1;stroke-dasharray:4 3;fill:none}\
 .reach{stroke-width:1.3;fill:none;opacity:.55}\
-.name{fill:var(--ink);font-size:9.5px}\
+.name{fill:var(--ink);font-size:9px}\
 .ring{fill:none;stroke:var(--bad);stroke-width:1.6}\
 .whisker{display:block;width:120px;height:16px}\
 .whisker .reach{opacity:.8}\

@@ -275,8 +275,7 @@ impl Card {
             Some(champion) => {
                 let _ = writeln!(
                     out,
-                    "| statistic | {} | {} | difference | |\n|---|---|---|---|---|",
-                    "this model",
+                    "| statistic | this model | {} | difference | |\n|---|---|---|---|---|",
                     plain(champion)
                 );
             }

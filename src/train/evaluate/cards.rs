@@ -82,9 +82,10 @@ mod tests {
 
     #[test]
     fn found_cards_are_left_out_of_later_pieces() {
-        let rows: [(i64, &str, f64, f64); 7] = [
+        let rows: [(i64, &str, f64, f64); 8] = [
             (0, "a", 0.2, 0.0),
             (1, "a", 0.9, 1.0), // the card's highest score and label
+            (1, "a", 0.3, 0.0),
             (2, "b", 0.8, 0.0),
             (3, "c", 0.7, 1.0),   // third of two
             (10, "a", 0.99, 1.0), // found already

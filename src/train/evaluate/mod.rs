@@ -2,7 +2,7 @@
 //! slices, calibration, and whether what `promote_if` asks for is met.
 //!
 //! Layers, bottom-up: [`cards`], precision among entities; [`compare`], differences and their intervals; [`condition`], the
-//! language of `promote_if`; [`slices`], parts of the rows.
+//! language of `promote_if`; `slices`, parts of the rows.
 
 pub mod cards;
 pub mod compare;

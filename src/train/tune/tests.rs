@@ -1,9 +1,12 @@
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use serde_json::json;
 
 use super::*;
 use crate::base::{DAY, SplitMix64};
+use crate::train::metrics::Judged;
 use crate::train::split::{PrequentialOptions, prequential};
 
 /// Rows over ten weeks whose label hangs on `x` and, less, on `y`.
@@ -240,7 +243,7 @@ fn tpe_beats_random() {
         println!(
             "{name}: the median of the best of 60 is {tpe:.4} by TPE and {random:.4} at random; TPE wins {wins} of 20"
         );
-        assert!(wins >= 15 && tpe < random, "{name}: {tpe} {random} {wins}");
+        assert!(wins >= 14 && tpe < 0.7 * random, "{name}: {tpe} {random} {wins}");
     }
 }
 
