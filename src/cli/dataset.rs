@@ -93,7 +93,7 @@ pub fn run(args: DatasetArgs) -> anyhow::Result<()> {
     let bar = watch(&progress, format!("dataset of {}", plan.job));
     let built = pit::build_watched(&query, &args.out, &progress);
     bar.finish();
-    let manifest = built.map_err(blamed)?;
+    let manifest = built.map_err(|error| if progress.is_stopped() { error.into() } else { blamed(error) })?;
     if let Some(before) = before.filter(|before| before.sha256 != manifest.sha256) {
         let mut why = String::new();
         if before.program != manifest.program {

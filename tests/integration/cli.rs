@@ -27,7 +27,7 @@ fn run(command: &mut Command) -> (i32, String, String) {
 fn help_is_the_reference() {
     let (code, out, _) = run(&mut tidemill(&["--help"]));
     assert_eq!(code, 0);
-    for command in ["demo", "run", "check", "features", "maintain", "prove", "bench", "completions"] {
+    for command in ["demo", "run", "check", "features", "dataset", "maintain", "prove", "bench", "completions"] {
         assert!(out.contains(&format!("\n  {command}")), "{out}");
     }
     assert!(out.contains("Exit codes: 0 done, 1 a check or job failed, 2 usage or bad file."), "{out}");

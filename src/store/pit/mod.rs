@@ -51,13 +51,18 @@ impl Progress {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it was asked to end early.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     fn expect(&self, rows: u64) {
         self.of.fetch_add(rows, Ordering::Relaxed);
     }
 
     fn add(&self, rows: u64) -> Result<(), StoreError> {
         self.rows.fetch_add(rows, Ordering::Relaxed);
-        match self.stopped.load(Ordering::Relaxed) {
+        match self.is_stopped() {
             true => Err(StoreError::Request("stopped before the set was written; nothing was left".into())),
             false => Ok(()),
         }
