@@ -13,9 +13,7 @@ use serde::Serialize;
 
 use crate::base::SplitMix64;
 use crate::plan::model::{ByPlan, GuardPlan, Loss, OnTimeout, RolloutPlan, SHARE_ALL, Share, Strategy};
-use crate::rollout::stat::compare::{Difference, Pairs, two_sample};
 use crate::rollout::stat::fixed::{self, Design};
-use crate::rollout::stat::moments::Sample;
 use crate::rollout::{Action, Arm, Controller, Outcome, ScoreMoments};
 
 const ALPHA: f64 = 0.05;
@@ -251,16 +249,28 @@ fn policy(way: Way, fixed_rows: u64) -> RolloutPlan {
     }
 }
 
-/// What the z-tests see: the rows as they are, without regard to shares and customers.
+/// What the z-tests see: the rows as they are, without regard to shares and customers. Of pairs, their differences.
 #[derive(Default)]
-struct Plain {
-    means: [Sample; 2],
-    pairs: Pairs,
-}
+struct Plain([(f64, f64, f64); 2]);
 
 impl Plain {
-    fn difference(&self, paired: bool) -> Option<Difference> {
-        if paired { self.pairs.difference() } else { two_sample(std::iter::once(&self.means)) }
+    fn add(&mut self, arm: usize, value: f64) {
+        let (rows, sum, squares) = &mut self.0[arm];
+        (*rows, *sum, *squares) = (*rows + 1.0, *sum + value, *squares + value * value);
+    }
+
+    fn rows(&self, arm: usize) -> f64 {
+        self.0[arm].0
+    }
+
+    /// The difference, and its distance from 0 in standard errors.
+    fn z(&self, paired: bool) -> (f64, f64) {
+        let [(mean0, v0), (mean1, v1)] = self.0.map(|(rows, sum, squares)| {
+            let mean = sum / rows.max(1.0);
+            (mean, (squares / rows.max(1.0) - mean * mean) / (rows - 1.0).max(1.0))
+        });
+        let (lift, variance) = if paired { (mean1, v1) } else { (mean1 - mean0, v0 + v1) };
+        (lift, if variance > 0.0 { (lift / variance.sqrt()).abs() } else { 0.0 })
     }
 }
 
@@ -268,7 +278,8 @@ fn simulate(setting: &Setting, seed: u64, fixed_rows: u64) -> Ends {
     let Setting { rates, way, rows: all, .. } = *setting;
     let mut random = SplitMix64::new(seed);
     let policy = policy(way, fixed_rows);
-    let (min_rows, by_customer) = (policy.min_rows.cast_signed(), matches!(way, Way::Customers { .. }));
+    let (min_rows, by_customer) = (policy.min_rows as f64, matches!(way, Way::Customers { .. }));
+    let critical = fixed::quantile_above(ALPHA / 2.0);
     let mut controller = Controller::new(policy, seed.to_string(), 0);
     let mut plain = Plain::default();
     let mut ends: Ends = [None; 3];
@@ -306,8 +317,8 @@ fn simulate(setting: &Setting, seed: u64, fixed_rows: u64) -> Ends {
         };
         let arm = if challenger { Arm::Challenger } else { Arm::Champion };
         match shadow_loss {
-            Some(other) => plain.pairs.add(loss, other, None, 1),
-            None => plain.means[usize::from(challenger)].add(loss, None, 1),
+            Some(other) => plain.add(1, other - loss),
+            None => plain.add(usize::from(challenger), loss),
         }
         if ends[0].is_none() {
             let group = (way == Way::Customers { counted: true }).then_some(bucket);
@@ -329,13 +340,10 @@ fn simulate(setting: &Setting, seed: u64, fixed_rows: u64) -> Ends {
         }
         let paired = shadow_loss.is_some();
         let looks = [ends[1].is_none() && rows % look_every(way) == 0, rows == fixed_rows.min(all)];
-        if looks.contains(&true)
-            && let Some(difference) = plain.difference(paired)
-            && let Some(p) = fixed::p_value(&difference, 0.0)
-            && p < ALPHA
-        {
-            let end = Some(End { better: difference.lift < 0.0, by_guard: false, rows });
-            if looks[0] && difference.rows.iter().all(|rows| *rows >= min_rows) {
+        if looks.contains(&true) {
+            let (lift, z) = plain.z(paired);
+            let end = (z > critical).then_some(End { better: lift < 0.0, by_guard: false, rows });
+            if looks[0] && plain.rows(1) >= min_rows && (paired || plain.rows(0) >= min_rows) {
                 ends[1] = end;
             }
             if looks[1] {

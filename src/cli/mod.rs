@@ -72,15 +72,15 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// Comparisons of model versions: plan them, and see what rollouts have found.
+    #[command(subcommand)]
+    Experiments(experiments::ExperimentsCommand),
     /// Keep models in a registry: versions, aliases, and a history of who did what and why.
     ///
     /// A job scores with what is registered when its file says `registry: NAME@champion`. The registry is a directory or a
     /// place in an object store; there is no server.
     #[command(subcommand)]
     Models(models::ModelsCommand),
-    /// Comparisons of model versions: plan them, and see what rollouts have found.
-    #[command(subcommand)]
-    Experiments(experiments::ExperimentsCommand),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -117,8 +117,8 @@ impl Cli {
             Command::Report(args) => report::run(args),
             Command::Maintain(args) => maintain::run(args),
             Command::Features(command) => features::run(command),
-            Command::Models(command) => models::run(command),
             Command::Experiments(command) => experiments::run(command),
+            Command::Models(command) => models::run(command),
             Command::Generate(args) => generate::run(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),

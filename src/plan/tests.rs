@@ -2,6 +2,7 @@
 
 mod alerts;
 mod registered;
+mod rollout;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

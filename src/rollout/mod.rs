@@ -2,6 +2,7 @@
 //!
 //! Layers, bottom-up: [`loss`](mod@loss), how far a prediction is from its label; [`stat`], tests that may be looked at after every row;
 //! [`command`], what changes a rollout and what follows for the rows; [`guard`], what takes a challenger back at once;
+//! [`controller`], who decides; [`order`], a command as the tick log holds it; [`routes`], which version scores what;
 //! [`controller`], who decides; [`order`], a command as the tick log holds it; [`routes`], which version scores which rows;
 //! [`record`], what was done, as rows. Nothing here knows of timely, of tables or of the registry.
 

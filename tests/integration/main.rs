@@ -13,6 +13,7 @@ mod detectors;
 mod docker;
 mod drift;
 mod exactly_once;
+mod experiments;
 mod generate;
 mod golden_flights;
 mod golden_handbook;

@@ -57,6 +57,15 @@ impl Compiler<'_> {
             let mend = "write `shadow: 1d`, so that losses decide";
             self.warn(&path.key("blue_green"), "without `shadow` nothing but guards decides about the switch", mend);
         }
+        if matches!(strategy, Some(Strategy::BlueGreen { .. }))
+            && c.shadow.is_none()
+            && c.guard.as_ref().is_some_and(|guard| guard.score_shift_sd.is_some())
+        {
+            let mend = "write `shadow: 1h`, or remove it";
+            let what =
+                "all rows are the challenger's from the beginning, and there are no champion's scores to compare with";
+            self.error_at_key(&path.key("guard").key("score_shift_sd"), what, mend);
+        }
         let metric = self.loss(path, c, monitor.task);
         let alpha = c.alpha.unwrap_or(ALPHA);
         if !(alpha > 0.0 && alpha < 0.5) {

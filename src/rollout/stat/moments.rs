@@ -43,12 +43,17 @@ impl Moments {
 
     /// The sample variance, where there are two rows.
     pub fn variance(&self) -> Option<f64> {
+        self.both().map(|(_, variance)| variance)
+    }
+
+    /// The mean and the sample variance, where there are two rows.
+    fn both(&self) -> Option<(f64, f64)> {
         if self.rows < 2 {
             return None;
         }
         let (n, sum) = (self.rows as f64, self.sum.get());
         let spread = Twofold::of(n) * self.squares.get() - sum * sum;
-        Some(spread.value().max(0.0) / (n * (n - 1.0)))
+        Some((sum.value() / n, spread.value().max(0.0) / (n * (n - 1.0))))
     }
 }
 
@@ -106,9 +111,9 @@ impl Sample {
 
     /// The mean and its variance, where both are known.
     pub fn mean(&self) -> Option<(f64, f64)> {
-        let (mean, rows) = (self.all.mean()?, self.all.rows as f64);
+        let ((mean, variance), rows) = (self.all.both()?, self.all.rows as f64);
         let variance = match self.grouped.0.is_empty() {
-            true => self.all.variance()? / rows,
+            true => variance / rows,
             false => self.grouped.variance_of_mean(mean, rows)?,
         };
         Some((mean, variance))

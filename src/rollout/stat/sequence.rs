@@ -30,8 +30,9 @@ impl Sequence {
     pub fn tuned(alpha: f64, rows: f64) -> Sequence {
         let base = -2.0 * alpha.ln();
         let mut x = base;
-        for _ in 0..64 {
-            x = base + x.ln_1p();
+        // Newton's steps; from here the fifth changes nothing.
+        for _ in 0..6 {
+            x -= (x - base - x.ln_1p()) * (1.0 + x) / x;
         }
         Sequence { rho2: x / rows.max(1.0), alpha }
     }
