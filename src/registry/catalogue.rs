@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Event};
+use super::entry::{Damage, Entry, Event};
 use super::error::RegistryError;
 use super::model::{ModelInfo, Previous, Version, VersionNumber};
 use crate::base::Selector;
@@ -35,7 +35,7 @@ pub(super) struct Catalogue {
     /// Entries by their keys.
     keys: BTreeMap<String, u64>,
     /// Entries that cannot be read, and what is wrong with them.
-    pub damaged: BTreeMap<u64, String>,
+    pub damaged: BTreeMap<u64, Damage>,
     /// Entries that were given up.
     pub passed: BTreeSet<u64>,
 }
@@ -79,10 +79,10 @@ impl Catalogue {
     }
 
     /// Counts an entry that cannot be read.
-    pub fn apply_damaged(&mut self, number: u64, what: String) {
+    pub fn apply_damaged(&mut self, number: u64, damage: Damage) {
         self.through = number;
         if !self.passed.contains(&number) {
-            self.damaged.insert(number, what);
+            self.damaged.insert(number, damage);
         }
     }
 

@@ -168,39 +168,63 @@ impl Entry {
 
     /// The entry as it is stored.
     pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let entry = serde_json::to_value(self)?;
-        let crc32 = crc32fast::hash(&serde_json::to_vec(&entry)?);
-        serde_json::to_vec_pretty(&Written { format: FORMAT, crc32, entry })
+        serde_json::to_vec_pretty(&written(self)?)
     }
 
     /// Reads entry `number` and checks it.
-    pub(super) fn decode(number: u64, bytes: &[u8]) -> Result<Entry, String> {
+    pub(super) fn decode(number: u64, bytes: &[u8]) -> Result<Entry, Damage> {
         let entry: Entry = unwrap(bytes)?;
-        if entry.number != number {
-            return Err(format!("is that of number {}", entry.number));
+        match entry.number == number {
+            true => Ok(entry),
+            false => Err(Damage::of(format!("is that of number {}", entry.number))),
         }
-        Ok(entry)
     }
 }
 
-/// Checks what [`Entry::encode`] or a snapshot wrote; else what is wrong, to be said behind its name.
-pub(super) fn unwrap<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let written: Written = serde_json::from_slice(bytes).map_err(|e| format!("is damaged: {e}"))?;
+/// What is wrong with an object, to be said behind its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Damage {
+    pub what: String,
+    /// It is whole, and a later version of the program wrote it.
+    pub newer: bool,
+}
+
+impl Damage {
+    pub fn of(what: impl Into<String>) -> Damage {
+        Damage { what: what.into(), newer: false }
+    }
+}
+
+fn written<T: Serialize>(value: &T) -> Result<Written, serde_json::Error> {
+    let entry = serde_json::to_value(value)?;
+    Ok(Written { format: FORMAT, crc32: checksum(FORMAT, &entry)?, entry })
+}
+
+/// Of the format as well: what seems to be of a later one must not be a bit that has turned.
+pub(super) fn checksum(format: u32, entry: &Value) -> Result<u32, serde_json::Error> {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&format.to_le_bytes());
+    hasher.update(&serde_json::to_vec(entry)?);
+    Ok(hasher.finalize())
+}
+
+/// Checks and reads what [`Entry::encode`] or [`wrap`] wrote.
+pub(super) fn unwrap<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
+    let damaged = |error: serde_json::Error| Damage::of(format!("is damaged: {error}"));
+    let written: Written = serde_json::from_slice(bytes).map_err(damaged)?;
+    if checksum(written.format, &written.entry).map_err(damaged)? != written.crc32 {
+        return Err(Damage::of("is damaged: its checksum does not match"));
+    }
+    let newer = |what: String| Damage { what, newer: true };
     if written.format != FORMAT {
-        return Err(format!("is of format {}, this program reads {FORMAT}", written.format));
+        return Err(newer(format!("is of format {}, and this program reads {FORMAT}", written.format)));
     }
-    let body = serde_json::to_vec(&written.entry).map_err(|e| format!("is damaged: {e}"))?;
-    if crc32fast::hash(&body) != written.crc32 {
-        return Err("is damaged: its checksum does not match".to_owned());
-    }
-    serde_json::from_value(written.entry).map_err(|e| format!("cannot be understood: {e}"))
+    serde_json::from_value(written.entry).map_err(|error| newer(format!("is not understood by this program: {error}")))
 }
 
 /// Wraps a snapshot as an entry is.
 pub(super) fn wrap<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let entry = serde_json::to_value(value)?;
-    let crc32 = crc32fast::hash(&serde_json::to_vec(&entry)?);
-    serde_json::to_vec(&Written { format: FORMAT, crc32, entry })
+    serde_json::to_vec(&written(value)?)
 }
 
 /// The folder of an entry: as many are listed at once as one holds.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::catalogue::Catalogue;
-use super::entry::{self, Entry, Event};
+use super::entry::{self, Damage, Entry, Event};
 use super::error::RegistryError;
 use crate::state::Store;
 
@@ -24,18 +24,18 @@ pub(super) fn refresh(store: &Store, catalogue: &mut Catalogue) -> Result<(), Re
     Ok(())
 }
 
-fn take(catalogue: &mut Catalogue, number: u64, read: Option<Result<Entry, String>>) {
+fn take(catalogue: &mut Catalogue, number: u64, read: Option<Result<Entry, Damage>>) {
     match read {
         // What was given up stays so, though somebody has put it back.
         Some(Ok(_)) if catalogue.passed.contains(&number) => catalogue.through = number,
         Some(Ok(entry)) => catalogue.apply(&entry),
-        Some(Err(what)) => catalogue.apply_damaged(number, what),
-        None => catalogue.apply_damaged(number, "is missing".to_owned()),
+        Some(Err(damage)) => catalogue.apply_damaged(number, damage),
+        None => catalogue.apply_damaged(number, Damage::of("is missing")),
     }
 }
 
 /// The entry of a number; none where nothing is there yet.
-pub(super) fn read(store: &Store, number: u64) -> Result<Option<Result<Entry, String>>, RegistryError> {
+pub(super) fn read(store: &Store, number: u64) -> Result<Option<Result<Entry, Damage>>, RegistryError> {
     Ok(store.read(&entry::name(number))?.map(|bytes| Entry::decode(number, &bytes)))
 }
 
@@ -81,7 +81,7 @@ fn newest(store: &Store) -> Result<Catalogue, RegistryError> {
             Ok(_) => {
                 tracing::warn!(place = store.place(), name = object.name, "a snapshot of the registry is another's")
             }
-            Err(what) => {
+            Err(Damage { what, .. }) => {
                 tracing::warn!(
                     place = store.place(),
                     name = object.name,

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use artifacts::Artifacts;
 use catalogue::Catalogue;
+use entry::Damage;
 
 pub use crate::base::{ModelRef, Selector};
 pub use entry::{By, Entry, Event};
@@ -246,8 +247,8 @@ impl Registry {
     pub fn entries_since(&self, since: u64) -> Result<Vec<Entry>, RegistryError> {
         let (through, passed) = {
             let catalogue = self.fresh()?;
-            if let Some((number, what)) = catalogue.damaged.range(since + 1..).next() {
-                return Err(self.damaged_entry(*number, what));
+            if let Some((number, damage)) = catalogue.damaged.range(since + 1..).next() {
+                return Err(self.damaged_entry(*number, damage));
             }
             (catalogue.through, catalogue.passed.clone())
         };
@@ -285,7 +286,7 @@ impl Registry {
         Ok(catalogue
             .damaged
             .iter()
-            .map(|(number, what)| (*number, format!("{} {what}", entry::name(*number))))
+            .map(|(number, damage)| (*number, format!("{} {}", entry::name(*number), damage.what)))
             .collect())
     }
 
@@ -293,13 +294,17 @@ impl Registry {
     /// that none is used twice. Returns the entry's number.
     ///
     /// # Errors
-    /// When that entry is not damaged, or the registry cannot be written.
+    /// When that entry is not damaged, or is of a later version of the program; when the registry cannot be written.
     pub fn pass_over(&self, lost: u64, by: &By) -> Result<u64, RegistryError> {
         let mut catalogue = self.fresh()?;
         loop {
-            if !catalogue.damaged.contains_key(&lost) {
-                let what = format!("entry {lost} of registry {} is not damaged", self.place());
-                return Err(RegistryError::Refused(what));
+            match catalogue.damaged.get(&lost) {
+                Some(damage) if damage.newer => return Err(self.damaged_entry(lost, damage)),
+                Some(_) => {}
+                None => {
+                    let what = format!("entry {lost} of registry {} is not damaged", self.place());
+                    return Err(RegistryError::Refused(what));
+                }
             }
             let entry = Entry::new(catalogue.through + 1, "", Event::PassedOver { entry: lost }, by);
             if log::create(&self.store, &entry)? {
@@ -352,8 +357,8 @@ impl Registry {
     fn entry(&self, number: u64) -> Result<Entry, RegistryError> {
         match log::read(&self.store, number)? {
             Some(Ok(entry)) => Ok(entry),
-            Some(Err(what)) => Err(self.damaged_entry(number, &what)),
-            None => Err(self.damaged_entry(number, "is missing")),
+            Some(Err(damage)) => Err(self.damaged_entry(number, &damage)),
+            None => Err(self.damaged_entry(number, &Damage::of("is missing"))),
         }
     }
 
@@ -373,19 +378,22 @@ impl Registry {
 
     fn refuse_damaged(&self, catalogue: &Catalogue) -> Result<(), RegistryError> {
         match catalogue.damaged.first_key_value() {
-            Some((number, what)) => Err(self.damaged_entry(*number, what)),
+            Some((number, damage)) => Err(self.damaged_entry(*number, damage)),
             None => Ok(()),
         }
     }
 
-    fn damaged_entry(&self, number: u64, what: &str) -> RegistryError {
+    fn damaged_entry(&self, number: u64, damage: &Damage) -> RegistryError {
         RegistryError::Damaged {
             place: self.place(),
             name: entry::name(number),
-            what: what.to_owned(),
-            mend: format!(
-                "put it back from a copy of the registry, or give up what it did with `tidemill models mend --entry {number}`"
-            ),
+            what: damage.what.clone(),
+            mend: match damage.newer {
+                true => "a later version of tidemill wrote it: use that one here".to_owned(),
+                false => format!(
+                    "put it back from a copy of the registry, or give up what it did with `tidemill models mend --entry {number}`"
+                ),
+            },
         }
     }
 }

@@ -529,7 +529,7 @@ fn a_byte_that_is_not_what_was_written_is_seen() {
     let written = Entry::new(12, "fraud", event, &by("because").key("k").numbers(json!({"lift": [0.1, null, -3]})));
     let bytes = written.encode().expect("it is JSON");
     assert_eq!(Entry::decode(12, &bytes), Ok(written.clone()));
-    assert!(Entry::decode(13, &bytes).is_err_and(|what| what.contains("is that of number 12")));
+    assert!(Entry::decode(13, &bytes).is_err_and(|damage| damage.what.contains("is that of number 12")));
     let mut unseen = 0;
     for at in 0..bytes.len() {
         for bit in 0..8 {
@@ -604,6 +604,30 @@ fn damaged_entries_are_named_and_can_be_given_up() {
         }
         assert_eq!(registry.damaged().expect("they are listed").len(), 1);
         assert!(registry.entries_since(2).expect("what comes behind it is told").is_empty());
+    }
+    // What a later version of the program wrote is no damage, and is not to be given up.
+    let later: [(&str, serde_json::Value); 2] = [
+        ("is of format 9, and this program reads 1", json!({"format": 9, "crc32": 0, "entry": {}})),
+        (
+            "is not understood by this program",
+            json!({"format": 1, "crc32": 0, "entry": {"number": 2, "event": {"sung": {}}}}),
+        ),
+    ];
+    for (what, mut written) in later {
+        let format = written["format"].as_u64().expect("a number") as u32;
+        written["crc32"] = entry::checksum(format, &written["entry"]).expect("it is JSON").into();
+        std::fs::write(&file, written.to_string()).expect("it is written");
+        let registry = open(dir.path());
+        for error in [
+            registry.models().map(|_| ()).expect_err("nobody knows"),
+            registry.pass_over(2, &by("")).map(|_| ()).expect_err("it is whole"),
+        ] {
+            let error = error.to_string();
+            assert!(
+                error.contains(what) && error.contains("a later version of tidemill") && !error.contains("mend"),
+                "{error}"
+            );
+        }
     }
     // Put back, all is well.
     std::fs::write(&file, &whole).expect("it is written");

@@ -181,6 +181,22 @@ fn a_job_scores_with_the_champion_that_it_began_with() {
 }
 
 #[test]
+fn a_job_that_moves_to_another_machine_keeps_its_version() {
+    let place = Place::new();
+    two_versions(&place);
+    let uri = format!("checkpoint.uri={}", place.path("snapshots").display());
+    let more = ["--until-end", "--workers", "2", "--set", &uri];
+    place.job("run", "state", &more, "checkpoint.committed=kill@2");
+    place.models(&["promote", "fraud@challenger"]).well();
+    std::fs::remove_dir_all(place.path("state")).expect("it was there");
+    place.job("run", "elsewhere", &more, "").well().says(&["is loaded", "goes on with version 1"]);
+    assert_eq!(place.scored(), [("1".to_owned(), hash(FIRST))]);
+    // A copy that is damaged is named.
+    std::fs::write(place.path("elsewhere/models.json"), "{}").expect("it is written");
+    place.job("run", "elsewhere", &more, "").fails(2, &["elsewhere/models.json is damaged", "put it back"]);
+}
+
+#[test]
 fn what_does_not_fit_is_found_by_check() {
     let place = Place::new();
     two_versions(&place);
