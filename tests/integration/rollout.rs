@@ -181,7 +181,10 @@ impl Place {
 
     fn run_with(&self, workers: usize, failpoints: &str, more: &[&str]) {
         let mut command = self.command("run");
-        command.args(more).args(["--until-end", "--json", "--workers", &workers.to_string()]).env(FAILPOINTS, failpoints);
+        command
+            .args(more)
+            .args(["--until-end", "--json", "--workers", &workers.to_string()])
+            .env(FAILPOINTS, failpoints);
         let output = command.output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr);
         match failpoints {
