@@ -176,8 +176,15 @@ impl Place {
 
     /// Runs to the end of input, or to its death at a failpoint.
     fn run(&self, workers: usize, failpoints: &str) {
+        self.run_with(workers, failpoints, &[]);
+    }
+
+    fn run_with(&self, workers: usize, failpoints: &str, more: &[&str]) {
         let mut command = self.command("run");
-        command.args(["--until-end", "--json", "--workers", &workers.to_string()]).env(FAILPOINTS, failpoints);
+        command
+            .args(more)
+            .args(["--until-end", "--json", "--workers", &workers.to_string()])
+            .env(FAILPOINTS, failpoints);
         let output = command.output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr);
         match failpoints {
@@ -481,6 +488,30 @@ fn kills_change_no_decision() {
     unique.dedup();
     assert_eq!((unique.len(), keys.len()), (5, 5), "{keys:?}");
     place.prove(&[]);
+}
+
+/// A decision that is in a snapshot and in no tick is given again: each command dies with its process once, after the epoch in
+/// which it was decided has had time to be committed.
+#[test]
+fn a_decision_that_only_a_snapshot_knows_is_carried_out() {
+    let place = Place::new(CANARY, "");
+    place.register(NOISY, "champion");
+    place.register(GOOD, "challenger");
+    let set = ["--set", "checkpoint.rows=1"];
+    // The first tick brings the pin and the challenger.
+    place.run_with(1, "rollout.taken=sleep:400@2,rollout.taken=kill@2", &set);
+    for _ in 0..2 {
+        place.run_with(1, "rollout.taken=sleep:400@2,rollout.taken=kill@2", &set);
+    }
+    place.run_with(1, "", &set);
+    let decisions = place.decisions();
+    assert_eq!(
+        actions(&decisions),
+        [("begin", 0.0), ("step", 20.0), ("step", 50.0), ("promote", 100.0)],
+        "{decisions:#?}"
+    );
+    rows_follow_decisions(&place);
+    assert_eq!(place.champion(), 2);
 }
 
 /// A running job that reads at a pace, and somebody at the registry.

@@ -27,6 +27,7 @@ pub use self::versions::Versions;
 use self::pilot::{Deed, own as own_prefix};
 use super::EngineError;
 use super::checkpoint::Checkpoints;
+use crate::base::failpoint;
 use crate::ingest::aligned::Cut;
 use crate::plan::model::{Plan, RolloutPlan};
 use crate::rollout::order::{Do, Order};
@@ -193,6 +194,9 @@ impl Rollouts {
     pub fn steer(&self, cut: &mut Cut) {
         if !cut.replayed {
             cut.commands = self.steering.take();
+            if !cut.commands.is_empty() {
+                failpoint("rollout.taken");
+            }
             return;
         }
         // What is none of ours is told of where it is carried out.
