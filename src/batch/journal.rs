@@ -253,7 +253,7 @@ mod tests {
             (1..9u32, 1..9usize).prop_map(|(attempt, threads)| Change::Running { attempt, threads }),
             (0..4_000_000_000_000_000i64, "\\PC{0,20}").prop_map(|(at, why)| Change::Retrying {
                 attempt: 2,
-                at: format_time(at),
+                until: format_time(at),
                 why
             }),
             (any::<u64>(), any::<f64>().prop_filter("JSON has no other", |x| x.is_finite())).prop_map(

@@ -110,8 +110,8 @@ impl Step for EvaluatePlan {
         let verdict = evaluation.verdict.as_ref();
         let passed = verdict.is_none_or(|verdict| verdict.holds == Some(true));
         let why = verdict.filter(|_| !passed).map(|verdict| match verdict.holds {
-            None => format!("`{}` cannot be judged: a value is missing", verdict.text),
-            _ => format!("`{}` does not hold", verdict.text),
+            None => format!("`{}` cannot be judged: a value is missing", verdict.condition),
+            _ => format!("`{}` does not hold", verdict.condition),
         });
         let version = plan.registered.as_ref().map_or(plan.version.clone(), |registered| registered.number.to_string());
         let champion_name = champion.as_ref().map(|_| format!("{}@{version}", plan.name));

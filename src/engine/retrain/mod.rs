@@ -11,7 +11,7 @@ mod courier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Concatenate;
@@ -200,7 +200,7 @@ impl Operator {
             let models = batch.column(0).as_string_opt::<i32>();
             let counts = batch.column(1).as_primitive_opt::<Int64Type>();
             let (Some(models), Some(counts)) = (models, counts) else { continue };
-            for row in 0..batch.num_rows().min(counts.len()) {
+            for row in 0..batch.num_rows() {
                 news.labels(models.value(row), counts.value(row).unsigned_abs());
             }
         }
