@@ -22,7 +22,7 @@ pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig,
 pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
-pub(super) use retrain::{RetrainConfig, TriggerConfig, TriggerSettings};
+pub(super) use retrain::{RetrainConfig, TriggerConfig, TriggerSettings, TriggerWord};
 pub(super) use rollout::{GuardConfig, LossConfig, OnTimeoutConfig, PromoteIfConfig, RolloutConfig};
 
 /// A job: sources of events, features over them, models that score them, and where it all goes.

@@ -4,6 +4,7 @@ mod accuracy;
 mod alerts;
 mod avro_peer;
 mod bad_input;
+mod batch;
 mod card_fraud;
 mod chaos;
 mod cli;

@@ -200,7 +200,7 @@ impl Operator {
             let models = batch.column(0).as_string_opt::<i32>();
             let counts = batch.column(1).as_primitive_opt::<Int64Type>();
             let (Some(models), Some(counts)) = (models, counts) else { continue };
-            for row in 0..batch.num_rows().min(counts.len()) {
+            for row in 0..batch.num_rows() {
                 news.labels(models.value(row), counts.value(row).unsigned_abs());
             }
         }

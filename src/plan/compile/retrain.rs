@@ -5,7 +5,7 @@ use super::output::Label;
 use super::set::Set;
 use super::source::Source;
 use crate::base::{Cron, Micros};
-use crate::plan::config::{JobConfig, RetrainConfig, TriggerConfig, TriggerSettings};
+use crate::plan::config::{JobConfig, RetrainConfig, TriggerConfig, TriggerSettings, TriggerWord};
 use crate::plan::faults::Path;
 use crate::plan::model::{ModelPlan, MonitorPlan, RetrainPlan, RolloutPlan, Trigger};
 use crate::plan::nearest;
@@ -117,8 +117,7 @@ impl Compiler<'_> {
         labels: bool,
     ) -> Option<Trigger> {
         let c = match c {
-            // The schema allows no other word.
-            TriggerConfig::Word(_) => {
+            TriggerConfig::Word(TriggerWord::Drift) => {
                 let rules = monitor.map(|monitor| monitor.alerts.as_slice()).unwrap_or_default();
                 let about = rules.iter().any(|rule| rule.condition.is_drift());
                 if !about && !self.broken_alerts(model, monitor) {

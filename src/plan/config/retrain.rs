@@ -31,8 +31,15 @@ pub(in crate::plan) struct RetrainConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(in crate::plan) enum TriggerConfig {
-    Word(String),
+    Word(TriggerWord),
     With(TriggerSettings),
+}
+
+/// What needs no settings.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::plan) enum TriggerWord {
+    Drift,
 }
 
 impl JsonSchema for TriggerConfig {
