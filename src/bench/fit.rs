@@ -140,7 +140,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 /// Rows of normal, lognormal and counted columns, some of them with missing values, and labels that follow from ten of them.
 fn made_up(rows: usize, seed: u64) -> Set {
     let mut random = SplitMix64::new(seed);
-    let mut columns = vec![Vec::with_capacity(rows); COLUMNS];
+    let mut columns = vec![Vec::new(); COLUMNS];
     let mut labels = Vec::with_capacity(rows);
     for _ in 0..rows {
         let mut x: [f64; COLUMNS] = std::array::from_fn(|_| {

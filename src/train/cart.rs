@@ -290,7 +290,8 @@ impl Field<'_> {
             groups -= 1;
             absent.copy_from_slice(&room.tallies[groups * stride..]);
         }
-        let mut search = Search::<N> { field: self, total, absent: &absent, stride, found: None };
+        let sides = if N > 0 { [Vec::new(), Vec::new()] } else { [vec![0; stride], vec![0; stride]] };
+        let mut search = Search::<N> { field: self, total, absent: &absent, sides, found: None };
         let tally = |group: usize| &room.tallies[group * stride..(group + 1) * stride];
         if ranked.is_category() {
             // One order for two labels and for numbers, one per label for more.
@@ -426,7 +427,8 @@ struct Search<'a, const N: usize> {
     field: &'a Field<'a>,
     total: &'a [i64],
     absent: &'a [i64],
-    stride: usize,
+    /// Room for the tallies of both sides where their length is not known beforehand.
+    sides: [Vec<i64>; 2],
     /// With the measure of both sides instead of the gain.
     found: Option<Found>,
 }
@@ -434,7 +436,7 @@ struct Search<'a, const N: usize> {
 impl<const N: usize> Search<'_, N> {
     /// The measure of a split, with missing values to the right or to the left, if it is allowed and better than what was found.
     #[inline(always)]
-    fn better(&self, left: &[i64]) -> Option<(f64, bool)> {
+    fn better(&mut self, left: &[i64]) -> Option<(f64, bool)> {
         let best = self.found.as_ref().map(|found| found.gain);
         let apart = self.measure(left, false).filter(|gain| best.is_none_or(|best| *gain > best));
         if self.absent[0] == 0 {
@@ -450,7 +452,7 @@ impl<const N: usize> Search<'_, N> {
     }
 
     #[inline(always)]
-    fn measure(&self, left: &[i64], with_absent: bool) -> Option<f64> {
+    fn measure(&mut self, left: &[i64], with_absent: bool) -> Option<f64> {
         if N > 0 {
             let mut sides = [[0i64; N]; 2];
             for index in 0..N {
@@ -459,12 +461,17 @@ impl<const N: usize> Search<'_, N> {
             }
             return self.sides(&sides[0], &sides[1]);
         }
-        let mut sides = [left.to_vec(), self.total.to_vec()];
-        for index in 0..self.stride {
-            sides[0][index] += if with_absent { self.absent[index] } else { 0 };
-            sides[1][index] -= sides[0][index];
+        let mut sides = std::mem::take(&mut self.sides);
+        let [one, other] = &mut sides;
+        for ((one, other), (sums, total)) in
+            one.iter_mut().zip(other.iter_mut()).zip(left.iter().zip(self.absent).zip(self.total))
+        {
+            *one = sums.0 + if with_absent { *sums.1 } else { 0 };
+            *other = total - *one;
         }
-        self.sides(&sides[0], &sides[1])
+        let measure = self.sides(one, other);
+        self.sides = sides;
+        measure
     }
 
     #[inline(always)]

@@ -11,12 +11,13 @@ use crate::train::model::{Ensemble, Node};
 /// Rows whose labels follow from numbers, a level and whether one is missing, with noise.
 fn set(rows: usize, seed: u64, task: Task) -> Set {
     let mut random = SplitMix64::new(seed);
-    let mut numbers = vec![Vec::with_capacity(rows); 9];
+    let mut numbers = vec![Vec::new(); 9];
     let (mut codes, mut labels) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     for _ in 0..rows {
         let mut x: [f32; 9] = std::array::from_fn(|_| (random.unit() * 4.0 - 2.0) as f32);
         let level = random.below(12) as u32;
-        let mut z = f64::from(x[0] * x[1]) + f64::from(x[2]).sin() * 2.0 + if level % 3 == 0 { 1.5 } else { -0.5 };
+        let mut z =
+            f64::from(x[0] * x[1]) + f64::from(x[2]).sin() * 2.0 + if level.is_multiple_of(3) { 1.5 } else { -0.5 };
         if random.unit() < 0.15 {
             x[3] = f32::NAN;
             z += 2.0;
@@ -352,10 +353,9 @@ proptest! {
         for inputs in [&train.inputs, &other.inputs] {
             let mut sums: Vec<Vec<f64>> = model.base.iter().map(|base| vec![*base; inputs.rows()]).collect();
             for tree in &model.trees {
-                for row in 0..inputs.rows() {
-                    for (output, value) in tree.leaf(inputs, row).iter().enumerate() {
-                        sums[tree.first_output as usize + output][row] += value;
-                    }
+                let first = tree.first_output as usize;
+                for (output, sums) in sums[first..first + tree.outputs as usize].iter_mut().enumerate() {
+                    sums.iter_mut().enumerate().for_each(|(row, sum)| *sum += tree.leaf(inputs, row)[output]);
                 }
             }
             model.link.apply(&mut sums);
