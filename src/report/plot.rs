@@ -385,7 +385,7 @@ pub fn tuning_svg(table: &Table) -> String {
     let drawing = html.finish();
     // The style goes behind the title; a drawing on its own needs a ground of its own, too.
     let style = format!(
-        "<style>{}{STYLE}text{{font-family:system-ui,sans-serif}}.ground{{fill:var(--card)}}</style><rect class=\"ground\" width=\"100%\" height=\"100%\"/>",
+        "<style>{}{STYLE}svg{{font-family:system-ui,sans-serif}}.ground{{fill:var(--card)}}</style><rect class=\"ground\" width=\"100%\" height=\"100%\"/>",
         super::sections::STYLE
     );
     drawing.replacen("</desc>", &format!("</desc>{style}"), 1)

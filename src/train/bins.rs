@@ -156,10 +156,39 @@ pub(super) fn between(a: f32, b: f32) -> f32 {
     if f64::from(near) > middle { near.next_down() } else { near }
 }
 
-/// Edges of at most `most` bins of near equal numbers of rows; a value that has a bin's share or more has one to itself.
+/// With fewer bins than these none is spent on the ends.
+const TAILED: usize = 128;
+/// Each further bin towards an end holds so many times fewer rows.
+const TAPER: f64 = 1.5;
+
+/// Edges of at most `most` bins of near equal numbers of rows; a value that has a bin's share or more has one to itself. Of many
+/// bins the outermost taper off: what is rare, such as an amount that only frauds have, often lies at an end, and one bin of
+/// equal size would hide it.
 pub(super) fn edges(values: &[(f32, u64)], most: usize) -> Vec<f32> {
-    let cuts = cuts(values, most);
+    let cuts = if most < TAILED || values.len() <= most { cuts(values, most) } else { tapered(values, most) };
     cuts.iter().map(|&last| between(values[last].0, values[last + 1].0)).collect()
+}
+
+/// As [`cuts`], with bins at both ends that hold fewer and fewer rows.
+fn tapered(values: &[(f32, u64)], most: usize) -> Vec<usize> {
+    let ends: Vec<u64> = values
+        .iter()
+        .scan(0, |rows, (_, count)| {
+            *rows += count;
+            Some(*rows)
+        })
+        .collect();
+    let all = ends.last().copied().unwrap_or(0);
+    let (mut ranks, mut rows) = (Vec::new(), all as f64 / most as f64);
+    while rows > 1.0 && ranks.len() < most / 2 {
+        rows /= TAPER;
+        ranks.extend([rows.ceil() as u64, all - rows.ceil() as u64]);
+    }
+    let mut cuts = cuts(values, most - ranks.len());
+    cuts.extend(ranks.iter().map(|rank| ends.partition_point(|end| end < rank)).filter(|at| at + 1 < values.len()));
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
 }
 
 /// Indices of the last value of every bin but the last one.
@@ -280,6 +309,20 @@ mod tests {
             let share = 5000 / most;
             prop_assert!(counts.iter().all(|count| (share / 2..=2 * share).contains(count)), "{:?}", counts);
         }
+    }
+
+    #[test]
+    fn the_ends_are_told_finely() {
+        // 67,000 amounts, of which 35 are above all others: fewer than a bin of equal size has.
+        let mut random = SplitMix64::new(2);
+        let mut values: Vec<f32> = (0..67_000).map(|_| random.unit() as f32 * 200.0).collect();
+        values.iter_mut().take(35).enumerate().for_each(|(i, x)| *x = 220.0 + i as f32);
+        let Bins::Number { edges, .. } = Bins::of(&Column::Number(values.clone()), 255) else { panic!("not a number") };
+        assert!(edges.len() <= 254, "{}", edges.len());
+        let wrong = |edge: &f32| values.iter().filter(|x| (**x > *edge) != (**x >= 220.0)).count();
+        let best = edges.iter().map(wrong).min();
+        assert!(best <= Some(12), "the nearest edge puts {best:?} rows on the wrong side");
+        assert!(edges.iter().filter(|edge| **edge < 1.0).count() > 10, "the lower end, too");
     }
 
     #[test]

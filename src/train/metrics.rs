@@ -20,9 +20,11 @@ pub fn plan_task(task: Task) -> model::Task {
     }
 }
 
-/// The statistics that rows with labels may have under a task.
+/// The statistics that tell how good a model of this task is.
 pub fn metrics_of(task: Task) -> Vec<Metric> {
-    Metric::of(plan_task(task)).iter().copied().filter(|metric| *metric != Metric::Confusion).collect()
+    // A table of counts is no number, and the share of positive labels is none of the model's.
+    let is_of_model = |metric: &Metric| !matches!(metric, Metric::Confusion | Metric::PositiveRate);
+    Metric::of(plan_task(task)).iter().copied().filter(is_of_model).collect()
 }
 
 /// The statistic of a name.
@@ -307,10 +309,6 @@ impl<'a> Judged<'a> {
             Metric::F1 => {
                 let (tp, fp, fn_, _) = confusion();
                 share(2 * tp, 2 * tp + fp + fn_)
-            }
-            Metric::PositiveRate => {
-                let (tp, _, fn_, _) = confusion();
-                share(tp + fn_, rows)
             }
             Metric::LogLoss if probabilities => Some(self.mean(times, rows, |row| self.log_costs[row])),
             Metric::Brier if probabilities => Some(self.mean(times, rows, |row| {

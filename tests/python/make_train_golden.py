@@ -48,7 +48,6 @@ def binary(scores, labels, times, threshold):
         "log_loss": m.log_loss(labels, scores, labels=[0, 1], **w) if inside else np.nan,
         "brier": m.brier_score_loss(labels, scores, pos_label=1, **w) if inside else np.nan,
         "calibration_error": calibration(scores, labels, times) if inside else np.nan,
-        "positive_rate": np.average(labels, weights=times),
     }
 
 
