@@ -28,3 +28,4 @@ pub use load::load;
 pub use queue::{Claim, Job, Queue, Request, Standing, Status, Submitted};
 pub use retrainer::Retrainer;
 pub use run::{Progress, RunOptions, StepProgress, StepSummary, Summary, rules, run};
+pub use steps::signature;

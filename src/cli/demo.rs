@@ -1,15 +1,18 @@
-//! `tidemill demo`: the card fraud job on generated traffic, watched live.
+//! `tidemill demo`: the card fraud job on generated traffic, watched live; alone, or with a [`story`].
 //!
 //! Everything that it needs is in the program. Each run has a directory of its own, which it leaves behind with the job's
 //! file, the model and the tables, so that what was shown can be looked at and run again.
+
+mod story;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use clap::Args;
@@ -17,10 +20,12 @@ use clap::Args;
 use super::job::load;
 use super::live::Live;
 use super::output::{grouped, print};
+use super::run::retrainer;
 use crate::engine::observe::{Observer, Snapshot};
 use crate::engine::{self, RunOptions, RunSummary, StopHandle};
 use crate::ingest::generator::{Generator, schema};
 use crate::plan::model::{Connector, Plan};
+use story::{Story, Teller};
 
 const JOB: &str = include_str!("../../dataflows/card_fraud.yaml");
 const MODEL: &[u8] = include_bytes!("../../models/card_fraud.onnx");
@@ -31,6 +36,13 @@ pub struct DemoArgs {
     /// End after this many seconds; without it the demo runs until Ctrl-C.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     exit_after: Option<Duration>,
+    /// The frauds change on the ninth day: the alarm fires, a new model is trained, compared in shadow, tried on a share of the
+    /// customers, and promoted. Ends then.
+    #[arg(long, conflicts_with = "broken_challenger")]
+    drift: bool,
+    /// Somebody registers a model that was trained on shuffled labels: it is found out in shadow, and taken back. Ends then.
+    #[arg(long)]
+    broken_challenger: bool,
     /// Directory to leave the tables in; each run makes `demo`, `demo-2`, … there.
     #[arg(long, value_name = "DIR", env = "LAKE", default_value = "lake")]
     lake: PathBuf,
@@ -49,11 +61,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Runs the demo until it is interrupted or its time is over, then says what it leaves behind.
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
-    let place = Place::make(&args.lake)?;
-    let mut sets = place.sets();
+    let story = match (args.drift, args.broken_challenger) {
+        (true, _) => Some(Story::Drift),
+        (_, true) => Some(Story::BrokenChallenger),
+        _ => None,
+    };
+    let place = Place::make(&args.lake, story)?;
+    let mut sets = place.sets(story);
     sets.extend(args.sets);
     let job = load(&place.job, &sets, None)?;
     eprint!("{}", job.warnings);
+    let state = place.root.join("state");
+    let teller = story.map(|story| Teller::new(story, &job.plan, &place.root)).transpose()?;
+    let teller = Arc::new(Mutex::new(teller));
     let sample = sample_customer(&job.plan);
 
     let stop = StopHandle::new();
@@ -64,19 +84,34 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         workers: args.workers.into(),
         // The sources are endless unless a setting says otherwise; then there is nothing to stay for.
         until_end: true,
-        state_dir: Some(place.root.join("state")),
+        state_dir: Some(state.clone()),
         observer: Some(Arc::clone(&observer)),
         stop: stop.clone(),
+        retrain: retrainer(&job.plan, sets, None, Some(&state))?,
         ..RunOptions::default()
     };
+    let (told, clock) = (Arc::clone(&teller), Arc::clone(&observer));
     let live = Live::start(&format!("tidemill demo: {}", job.plan.job), Arc::clone(&observer), move |elapsed| {
-        if args.exit_after.is_some_and(|after| elapsed >= after) {
+        let mut teller = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = teller.as_mut().map(|teller| teller.look(elapsed, clock.snapshot().watermark)).unwrap_or_default();
+        let over = teller.as_ref().is_some_and(|teller| teller.is_over(elapsed));
+        if over || args.exit_after.is_some_and(|after| elapsed >= after) {
             stop.stop();
         }
+        news
     });
     let result = engine::run(job.plan, options);
     live.finish();
-    print(&farewell(&place, &headline(&result?, &observer.snapshot()), sample)?)
+    let mut headline = headline(&result?, &observer.snapshot());
+    let ending = teller.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Teller::ending);
+    if let Some(ending) = ending {
+        headline += &format!("; {}", ending.map_or_else(|| "the story did not end".to_owned(), story::Ending::words));
+    }
+    print(&farewell(&place, &headline, sample, story)?)?;
+    match (story, ending.flatten()) {
+        (Some(story), Some(ending)) if !ending.is_of(story) => bail!("the story ended otherwise than it should"),
+        _ => Ok(()),
+    }
 }
 
 /// The first interrupt asks the job to finish what it has read; the second ends the process. Nothing is printed: the live
@@ -100,7 +135,7 @@ struct Place {
 
 impl Place {
     /// Makes the first of `demo`, `demo-2`, … that is not there, and puts the job's file and its model in it.
-    fn make(lake: &Path) -> anyhow::Result<Place> {
+    fn make(lake: &Path, story: Option<Story>) -> anyhow::Result<Place> {
         let cannot = |what: &Path| format!("cannot write {}; name a directory with --lake", what.display());
         std::fs::create_dir_all(lake).with_context(|| cannot(lake))?;
         let mut number = 1;
@@ -114,9 +149,13 @@ impl Place {
         };
         let (job, models) = (root.join("card_fraud.yaml"), root.join("models"));
         let model = models.join("card_fraud.onnx");
-        std::fs::write(&job, JOB).with_context(|| cannot(&job))?;
+        let text = story.map_or_else(|| JOB.to_owned(), |story| story.job(JOB));
+        std::fs::write(&job, text).with_context(|| cannot(&job))?;
         std::fs::create_dir(&models).with_context(|| cannot(&models))?;
         std::fs::write(&model, MODEL).with_context(|| cannot(&model))?;
+        if let Some(story) = story {
+            story.prepare(&root, MODEL)?;
+        }
         Ok(Place { root, job, model })
     }
 
@@ -129,13 +168,15 @@ impl Place {
     }
 
     /// The settings that keep the run in its directory.
-    fn sets(&self) -> Vec<(String, String)> {
+    fn sets(&self, story: Option<Story>) -> Vec<(String, String)> {
         let set = |key: &str, path: &Path| (key.to_owned(), path.display().to_string());
-        vec![
-            set("sinks.offline.delta.uri", &self.offline()),
-            set("sinks.online.embedded.path", &self.online()),
-            set("models.fraud.versions.champion", &self.model),
-        ]
+        let mut sets =
+            vec![set("sinks.offline.delta.uri", &self.offline()), set("sinks.online.embedded.path", &self.online())];
+        match story {
+            Some(story) => sets.extend(story.sets(&self.root)),
+            None => sets.push(set("models.fraud.versions.champion", &self.model)),
+        }
+        sets
     }
 
     /// The Delta tables, by name.
@@ -187,7 +228,7 @@ fn headline(summary: &RunSummary, last: &Snapshot) -> String {
 }
 
 /// What was done, what is left behind, and how to look at it.
-fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Result<String> {
+fn farewell(place: &Place, headline: &str, sample: Option<i64>, story: Option<Story>) -> anyhow::Result<String> {
     let mut text = format!("\n{headline}");
     let (offline, online) = (place.offline(), place.online());
     writeln!(text, "\n\nDelta tables in {}:", offline.display())?;
@@ -229,6 +270,22 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>) -> anyhow::Resul
             &format!("{tidemill} features get customer customer_id={customer} --online {online}"),
         )?;
     }
+    if story.is_some() {
+        let job = quoted(&place.job);
+        let own = |key: &str, path: &Path| format!(" --set {key}={}", quoted(path));
+        let tables = own("sinks.offline.delta.uri", &offline);
+        show(
+            &mut text,
+            "what was decided, and by which numbers",
+            &format!("{tidemill} experiments show {job}{tables}"),
+        )?;
+        let registry = quoted(&place.root.join("registry"));
+        show(
+            &mut text,
+            "who did what to the model",
+            &format!("{tidemill} models history fraud --registry {registry}"),
+        )?;
+    }
     show(&mut text, "the plan of the job that made them", &format!("{tidemill} check {}", quoted(&place.job)))?;
     Ok(text)
 }
@@ -247,31 +304,31 @@ mod tests {
     #[test]
     fn each_run_has_a_directory_of_its_own() {
         let lake = tempfile::tempdir().unwrap();
-        let places: Vec<Place> = (0..3).map(|_| Place::make(&lake.path().join("deep/lake")).unwrap()).collect();
+        let places: Vec<Place> = (0..3).map(|_| Place::make(&lake.path().join("deep/lake"), None).unwrap()).collect();
         let names: Vec<_> = places.iter().map(|p| p.root.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["demo", "demo-2", "demo-3"]);
         assert_eq!(std::fs::read(&places[2].model).unwrap(), MODEL);
         assert_eq!(std::fs::read_to_string(&places[2].job).unwrap(), JOB);
-        assert!(places[1].sets().iter().all(|(_, path)| Path::new(path).starts_with(&places[1].root)));
+        assert!(places[1].sets(None).iter().all(|(_, path)| Path::new(path).starts_with(&places[1].root)));
     }
 
     #[test]
     fn a_place_that_cannot_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Place::make(&file.path().join("lake")).err().unwrap().to_string();
+        let error = Place::make(&file.path().join("lake"), None).err().unwrap().to_string();
         assert!(error.starts_with("cannot write ") && error.ends_with("; name a directory with --lake"), "{error}");
     }
 
     #[test]
     fn the_farewell_names_the_tables_and_how_to_read_them() {
         let lake = tempfile::tempdir().unwrap();
-        let place = Place::make(&lake.path().join("my lake")).unwrap();
+        let place = Place::make(&lake.path().join("my lake"), None).unwrap();
         for table in ["predictions/fraud", "features/customer"] {
             std::fs::create_dir_all(place.offline().join(table).join("_delta_log")).unwrap();
             std::fs::create_dir_all(place.offline().join(table).join("event_date=2026-01-05")).unwrap();
         }
         assert_eq!(place.tables().unwrap(), ["features/customer", "predictions/fraud"]);
-        let text = farewell(&place, "card_fraud: 60,013 rows read", Some(17)).unwrap();
+        let text = farewell(&place, "card_fraud: 60,013 rows read", Some(17), None).unwrap();
         assert!(text.starts_with("\ncard_fraud: 60,013 rows read\n\nDelta tables in "), "{text}");
         let table = format!("'{}'", place.offline().join("predictions/fraud").display());
         assert!(text.contains(&format!(".to_pandas().tail())' {table}\n")), "{text}");

@@ -24,6 +24,8 @@ const LINE: Duration = Duration::from_secs(1);
 const RATE_OVER: Duration = Duration::from_secs(3);
 /// Points of the curve of accuracy.
 const CURVE_POINTS: usize = 40;
+/// News that stay on the screen.
+const NEWS: usize = 8;
 /// Width of a column of values.
 const CELL: usize = 11;
 
@@ -35,7 +37,12 @@ pub struct Live {
 
 impl Live {
     /// Begins to draw on standard output. `step` is called at every frame, first with the time since the start.
-    pub fn start(title: &str, observer: Arc<Observer>, mut step: impl FnMut(Duration) + Send + 'static) -> Live {
+    /// What it returns is news, shown line by line.
+    pub fn start(
+        title: &str,
+        observer: Arc<Observer>,
+        mut step: impl FnMut(Duration) -> Vec<String> + Send + 'static,
+    ) -> Live {
         let (end, ended) = channel();
         let mut view = View::new(title);
         let mut screen = Screen::stdout();
@@ -45,7 +52,7 @@ impl Live {
                 let last = !matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Timeout));
                 view.ended = last;
                 let snapshot = observer.snapshot();
-                step(snapshot.elapsed);
+                view.hear(step(snapshot.elapsed));
                 view.see(&snapshot);
                 // A screen that is gone is no reason to stop the job.
                 let _ = screen.show(&mut view, &snapshot, last);
@@ -76,6 +83,10 @@ struct View {
     curve_at: Duration,
     line_at: Duration,
     ended: bool,
+    /// The latest news.
+    news: VecDeque<String>,
+    /// Those that were not printed as lines yet.
+    unsaid: Vec<String>,
 }
 
 impl View {
@@ -87,11 +98,23 @@ impl View {
             curve_at: Duration::ZERO,
             line_at: LINE,
             ended: false,
+            news: VecDeque::new(),
+            unsaid: Vec::new(),
         }
     }
 
     fn until_line(&self, observer: &Observer) -> Duration {
         self.line_at.saturating_sub(observer.elapsed()).max(Duration::from_millis(1))
+    }
+
+    fn hear(&mut self, news: Vec<String>) {
+        for line in news {
+            self.news.push_back(line.clone());
+            self.unsaid.push(line);
+        }
+        while self.news.len() > NEWS {
+            self.news.pop_front();
+        }
     }
 
     fn see(&mut self, snapshot: &Snapshot) {
@@ -169,6 +192,10 @@ fn frame(view: &View, snapshot: &Snapshot, width: usize, height: usize) -> Vec<L
         None => figure("AUC", "-".to_owned(), "  labels are still to come".to_owned()),
     });
     lines.push(Vec::new());
+    if !view.news.is_empty() {
+        lines.extend(view.news.iter().map(|news| vec![(Ink::Plain, format!("  {news}"))]));
+        lines.push(Vec::new());
+    }
     lines.extend(rows_table(snapshot, width, height.saturating_sub(lines.len() + 1)));
     lines.truncate(height.saturating_sub(1));
     lines
@@ -298,15 +325,17 @@ impl Screen {
                 *drawn = lines.len();
                 term.flush()
             }
-            Screen::Lines if last || snapshot.elapsed >= view.line_at => {
+            Screen::Lines => {
+                let mut text: String = view.unsaid.drain(..).map(|line| line + "\n").collect();
+                if last || snapshot.elapsed >= view.line_at {
+                    text += &plain_line(view, snapshot);
+                    text.push('\n');
+                }
                 while view.line_at <= snapshot.elapsed {
                     view.line_at += LINE;
                 }
-                let mut line = plain_line(view, snapshot);
-                line.push('\n');
-                io::Write::write_all(&mut io::stdout(), line.as_bytes())
+                io::Write::write_all(&mut io::stdout(), text.as_bytes())
             }
-            Screen::Lines => Ok(()),
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::train::learner::Learner;
 use crate::train::prepare::Prepare;
 use crate::train::tune::{TuneOptions, check_names};
 
+pub use register::signature;
+
 /// What carries a kind of step out.
 pub(super) fn step_of(kind: &StepKind) -> &dyn Step {
     match kind {

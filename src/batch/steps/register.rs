@@ -39,7 +39,8 @@ pub(super) fn blamed(error: RegistryError) -> StepError {
     }
 }
 
-fn signature(model: &Model) -> Signature {
+/// What a model takes and gives, as the registry keeps it.
+pub fn signature(model: &Model) -> Signature {
     let field = |info: &TensorInfo| Field {
         name: info.name.clone(),
         element: info.element.to_string(),

@@ -9,11 +9,12 @@ use serde_json::json;
 use super::text::short;
 use super::{ByArgs, PlaceArgs, failed};
 use crate::base::{check_alias, check_model_name};
+use crate::batch::signature;
 use crate::cli::failure::usage;
 use crate::cli::job::assignment;
 use crate::cli::output::{bytes, print, print_json};
-use crate::registry::{Content, Field, Registration, Selector, Signature};
-use crate::score::{Model, TensorInfo};
+use crate::registry::{Content, Registration, Selector};
+use crate::score::Model;
 
 pub const EXAMPLE: &str = "Example:
   tidemill models register --name fraud --file fraud.onnx --alias challenger \\
@@ -89,19 +90,6 @@ where
         }
     }
     Ok(map)
-}
-
-/// What a model takes and gives.
-pub fn signature(model: &Model) -> Signature {
-    let field = |info: &TensorInfo| Field {
-        name: info.name.clone(),
-        element: info.element.to_string(),
-        dims: info.dims.clone(),
-    };
-    Signature {
-        inputs: model.inputs().iter().map(field).collect(),
-        outputs: model.outputs().iter().map(field).collect(),
-    }
 }
 
 /// Registers a file.
