@@ -490,10 +490,9 @@ fn kills_change_no_decision() {
     place.prove(&[]);
 }
 
-/// A decision that is in a snapshot and in no tick is given again: each command dies with its process once, after the epoch in
-/// which it was decided has had time to be committed.
+/// Each command dies with its process once, after it was decided and before it is recorded.
 #[test]
-fn a_decision_that_only_a_snapshot_knows_is_carried_out() {
+fn a_command_that_no_tick_holds_is_given_again() {
     let place = Place::new(CANARY, "");
     place.register(NOISY, "champion");
     place.register(GOOD, "challenger");

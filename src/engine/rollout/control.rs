@@ -125,9 +125,6 @@ impl ControlCore {
         if core.first {
             shared.checkpoints.restore_alike(&name, |bytes| core.import(&name, bytes))?;
             core.tell_pilot();
-            if let Some(Decided { order, .. }) = &core.decided {
-                shared.rollouts.propose(order);
-            }
         }
         Ok(core)
     }
@@ -145,6 +142,8 @@ impl ControlCore {
             [] => None,
             bytes => Some(Controller::decode(bytes).map_err(|error| damaged(error.to_string()))?),
         };
+        // Its command may be in no tick; if it is in one that is replayed, that one counts.
+        self.decided.iter().for_each(|decided| self.shared.rollouts.propose(&decided.order));
         // They are in a manifest, and so durable.
         deeds.into_iter().for_each(|deed| self.shared.rollouts.tell(Deed { tick: None, ..deed }));
         Ok(())
@@ -432,4 +431,13 @@ fn share_from(order: &RowOrder, info: &TickInfo) -> EventTime {
         (RowOrder::Arrival, _) | (_, EventTime::MIN) => info.now,
         (RowOrder::EventTime, previous) => previous.min(info.now),
     }
+}
+
+/// Has one start decide and save, and the next take it over.
+#[cfg(test)]
+pub(super) fn resumed(shared: &Arc<Shared>, next: &Arc<Shared>, order: Order) -> Result<(), EngineError> {
+    let mut core = ControlCore::new(shared, 0, 0)?;
+    core.decided = Some(Decided { order, figures: Figures::default() });
+    let bytes = core.export()?;
+    ControlCore::new(next, 0, 0)?.import("rollout fraud", &bytes)
 }

@@ -10,6 +10,8 @@ mod control;
 mod pilot;
 mod steering;
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod versions;
 
 use std::collections::BTreeMap;
