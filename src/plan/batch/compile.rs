@@ -110,7 +110,7 @@ impl Compiler<'_> {
         let path = Path::of(&["of"]);
         let file: PathBuf = self.directory.join(of);
         if !file.is_file() {
-            let what = format!("there is no file `{}`", file.display());
+            let what = format!("there is no file `{of}`");
             self.error(&path, what, "a relative path starts at the directory of this file");
             return None;
         }
@@ -126,7 +126,7 @@ impl Compiler<'_> {
                     path => format!("; the first: {path}: {}", f.what),
                 });
                 let count = if errors.len() == 1 { "an error".to_owned() } else { format!("{} errors", errors.len()) };
-                let mend = format!("`tidemill check {}` lists them", file.display());
+                let mend = format!("`tidemill check {of}` lists them");
                 self.error(&path, format!("the job's file has {count}{first}"), mend);
                 None
             }
@@ -258,7 +258,7 @@ impl Compiler<'_> {
                 false => format!("there {} {}", if fitting.len() == 1 { "is" } else { "are" }, quoted(&fitting)),
             };
             let wanted = kinds_allowed.join("` or `");
-            self.error(path, format!("`{name}` is a `{kind}` step; here one with `{wanted}` is meant"), mend);
+            self.error(path, format!("`{name}` is a step with `{kind}`; here one with `{wanted}` is meant"), mend);
             return None;
         }
         Some(index)

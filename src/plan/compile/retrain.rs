@@ -96,12 +96,12 @@ impl Compiler<'_> {
         let file = self.directory.join(&job.0);
         match std::fs::read_to_string(&file) {
             Ok(text) if !crate::plan::batch::is_batch(&text) => {
-                let what = format!("`{}` is no batch dataflow", file.display());
+                let what = format!("`{}` is no batch dataflow", job.0);
                 self.error(&path.key("job"), what, "it begins with `batch: NAME`, and has `steps`");
             }
             Ok(_) => {}
             Err(error) => {
-                let what = format!("`{}` cannot be read: {error}", file.display());
+                let what = format!("`{}` cannot be read: {error}", job.0);
                 self.error(&path.key("job"), what, "a relative path starts at the directory of the job's file");
             }
         }
