@@ -461,5 +461,4 @@ fn made_of(html: &mut Html, card: &Card) {
 }
 
 #[cfg(test)]
-#[path = "card_tests.rs"]
 mod tests;

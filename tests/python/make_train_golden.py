@@ -1,7 +1,7 @@
 """Makes tests/golden/train/metrics.json: small samples and what scikit-learn says of them.
 
-Statistics of all rows and of a resample (each row counted so many times), DeLong's covariance by its definition, pair by
-pair, and folds of the handbook. Needs scikit-learn and NumPy. The file names their versions; the tests need neither.
+Statistics of all rows and of a resample (each row counted so many times), and DeLong's covariance by its definition, pair
+by pair. Needs scikit-learn and NumPy. The file names their versions; the tests need neither.
 """
 
 import json

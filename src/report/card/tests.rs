@@ -179,7 +179,7 @@ fn a_card_as_a_page() {
     if let Some(folder) = std::env::var_os("TIDEMILL_CARD_PAGES").map(std::path::PathBuf::from) {
         std::fs::write(folder.join("card.html"), &page).unwrap();
         std::fs::write(folder.join("card.md"), card.markdown()).unwrap();
-        std::fs::write(folder.join("tuning.svg"), super::super::tuning_svg(card.tuning.as_ref().unwrap())).unwrap();
+        std::fs::write(folder.join("tuning.svg"), crate::report::tuning_svg(card.tuning.as_ref().unwrap())).unwrap();
     }
     balanced(&page);
     assert!(page.contains("default-src 'none'") && !page.contains("<script") && !page.contains("<b>ch"));
@@ -258,7 +258,7 @@ fn a_card_as_markdown() {
 
 #[test]
 fn a_tuning_stands_alone() {
-    let svg = super::super::tuning_svg(&tuning());
+    let svg = crate::report::tuning_svg(&tuning());
     balanced(&svg);
     assert!(svg.starts_with("<svg xmlns=") && svg.contains("prefers-color-scheme:dark"));
     // One trial failed and has no dot.
