@@ -130,10 +130,10 @@ impl Supervisor {
         let mut look = true;
         loop {
             self.reap();
-            if look || self.running.len() < self.models.len() {
-                if let Err(error) = self.begin() {
-                    tracing::warn!(%error, "the queue of retrainings cannot be worked on");
-                }
+            if (look || self.running.len() < self.models.len())
+                && let Err(error) = self.begin()
+            {
+                tracing::warn!(%error, "the queue of retrainings cannot be worked on");
             }
             look = match inbox.recv_timeout(if self.running.is_empty() { LOOK * 5 } else { LOOK }) {
                 Ok(()) => true,

@@ -330,7 +330,7 @@ impl Card {
 pub fn headline(found: &Evaluation) -> Option<&String> {
     const FIRST: [&str; 4] = ["auc", "rmse", "mse", "log_loss"];
     let known = |name: &&str| found.metrics.iter().find(|metric| metric.metric == **name);
-    FIRST.iter().find_map(|name| known(name)).or(found.metrics.first()).map(|metric| &metric.metric)
+    FIRST.iter().find_map(known).or(found.metrics.first()).map(|metric| &metric.metric)
 }
 
 /// What became of a condition, in words.
