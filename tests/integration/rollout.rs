@@ -332,7 +332,7 @@ fn rows_follow_decisions(place: &Place) -> BTreeMap<String, usize> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for row in &rows {
         let so_far = || decisions.iter().filter(|d| d.tick <= row.tick);
-        let now = so_far().last();
+        let now = so_far().next_back();
         let (good, noisy) = row.inputs;
         let scores = |version: &str| if version == "2" { good } else { noisy };
         assert_eq!(row.p, scores(&row.version), "{row:?}");
