@@ -251,6 +251,31 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_groups_by_two_passes() {
+        let by = Some(ByPlan { column: "customer_id".into(), text: false });
+        let plan = RolloutPlan { by, ..plan(GuardPlan { sample_ratio_alpha: 0.01, ..NONE }) };
+        let of = |group: u16| if group < 500 { u64::from(group % 3) } else { u64::from(group % 4) };
+        let mut routed = Routed::default();
+        let mut counts = [Vec::new(), Vec::new()];
+        for group in 0..GROUPS {
+            counts[usize::from(group < 500)].push(of(group) as f64);
+            if of(group) > 0 {
+                routed.groups.insert(group, of(group));
+            }
+        }
+        let [(mean0, v0), (mean1, v1)] = counts.clone().map(|counts| {
+            let n = counts.len() as f64;
+            let mean = counts.iter().sum::<f64>() / n;
+            (mean, counts.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / (n - 1.0) / n)
+        });
+        let rows: f64 = counts.iter().flatten().sum();
+        let sequence = Sequence::tuned(0.01, 20_000.0 * 0.05 * 0.95);
+        let expected = sequence.p_value((mean1 - mean0) / (v0 + v1).sqrt(), rows * 0.05 * 0.95);
+        let found = look(&[(500, &routed)], None, &plan).0.sample_ratio_p.unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-6 && found < 1e-6, "{found} {expected}");
+    }
+
+    #[test]
     fn errors_beyond_doubt() {
         let plan = plan(GuardPlan { error_rate: Some(0.01), ..NONE });
         let run = |seed: u64, rate: f64| {

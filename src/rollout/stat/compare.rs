@@ -24,7 +24,7 @@ impl Difference {
     /// The interval that holds at every look; `None` where nothing varies yet.
     pub fn interval(&self, sequence: &Sequence) -> Option<(f64, f64)> {
         let reach = sequence.reach(self.information) * self.error;
-        (self.error > 0.0 && reach.is_finite()).then(|| (self.lift - reach, self.lift + reach))
+        (self.error > 0.0 && reach.is_finite()).then_some((self.lift - reach, self.lift + reach))
     }
 
     /// The p-value, at every look, of the hypothesis that the true difference is `margin`.

@@ -28,7 +28,10 @@ pub fn size(design: &Design, alpha: f64, power: f64, expect: Option<f64>) -> Opt
     let fixed = design.rows(alpha, power);
     let information = design.share * (1.0 - design.share);
     let sequence = Sequence::tuned(alpha, expect.unwrap_or(fixed) * information);
-    let drift = design.effect.abs() / design.spread().sqrt();
+    // As `two_sample` does: the smaller version's variance is at least the larger's.
+    let mut taken = *design;
+    taken.variances[usize::from(design.share <= 0.5)] = design.variances[0].max(design.variances[1]);
+    let drift = design.effect.abs() / taken.spread().sqrt();
     // Estimate over its error is a walk over the root of its clock, the rows.
     let upper = |rows: f64| sequence.reach(rows * information) * rows.sqrt();
     let passage = Passage::of(upper, drift, fixed / 1_000.0, fixed * 100.0, STEPS);
