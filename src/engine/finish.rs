@@ -98,8 +98,6 @@ struct Routing {
     saver: Option<Saver>,
     /// Writes the state: all workers have the same.
     first: bool,
-    /// Rows get columns about their version.
-    columns: bool,
     tally: Tally,
     /// Column that holds the prediction's id.
     id: String,
@@ -142,7 +140,6 @@ impl ScoreCore {
             routes: rollout::saved_routes(&shared.checkpoints, &name)?.unwrap_or_default(),
             saver: shared.checkpoints.operator(worker, &name),
             first: worker == 0,
-            columns: rollout::is_rolled_out(&plan, self.model),
             tally: Tally::default(),
             id: id.to_owned(),
         });
@@ -257,9 +254,7 @@ impl ScoreCore {
         }
         if let Some(routing) = &mut self.routing {
             routing.count(&self.versions, &routed, groups.as_deref(), rows)?;
-            if routing.columns {
-                routing.columns(&self.versions, &self.outputs, &routed, groups.as_deref(), rows, &mut push);
-            }
+            routing.columns(&self.versions, &self.outputs, &routed, groups.as_deref(), rows, &mut push);
         }
         let wide = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(EngineError::arrow)?;
         let failed = &routed.scores.failed;

@@ -272,7 +272,7 @@ impl<'s> Graph<'_, 's> {
             let chain =
                 self.resources.chains.iter().position(|c| c.sets.contains(&set)).expect("every set has a chain");
             let (control, rows) = (self.control.clone(), ends[chain].clone());
-            let commands = rollout::is_routed(plan, model).then(|| self.commands.clone());
+            let commands = rollout::is_rolled_out(plan, model).then(|| self.commands.clone());
             let out = finish::score(self.scope, control, rows, commands, Arc::clone(self.shared), model, bound);
             scored.push(out.rows);
             turned_away.push(out.dead);

@@ -65,14 +65,9 @@ pub fn policy(plan: &Plan, model: usize) -> Option<&RolloutPlan> {
     plan.rollouts.iter().find(|(of, _)| *of == model).map(|(_, policy)| policy)
 }
 
-/// Whether versions of a model are rolled out.
+/// Whether versions of a model are rolled out; else it scores with the version that the job began with.
 pub fn is_rolled_out(plan: &Plan, model: usize) -> bool {
     policy(plan, model).is_some()
-}
-
-/// Whether a model's version may change while the job runs.
-pub fn is_routed(plan: &Plan, model: usize) -> bool {
-    is_rolled_out(plan, model) || plan.models[model].registered.is_some()
 }
 
 /// Whether versions of any model are rolled out.
@@ -92,12 +87,12 @@ pub fn control_name(plan: &Plan, model: usize) -> String {
 
 /// The stateful operators, with what their state means.
 pub fn operators(plan: &Plan) -> impl Iterator<Item = (String, String)> {
-    let routed = (0..plan.models.len()).filter(|model| is_routed(plan, *model));
-    routed.flat_map(|model| {
+    let rolled_out = (0..plan.models.len()).filter(|model| is_rolled_out(plan, *model));
+    rolled_out.flat_map(|model| {
         let name = &plan.models[model].name;
         let routes = (routes_name(plan, model), format!("which version of {name} scores which rows"));
         let control = (control_name(plan, model), format!("what was seen of versions of {name} that come in"));
-        std::iter::once(routes).chain(is_rolled_out(plan, model).then_some(control))
+        [routes, control]
     })
 }
 

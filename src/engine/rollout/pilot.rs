@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::super::EngineError;
 use super::super::shared::Shared;
-use super::{Rollouts, is_rolled_out, is_routed, lock, own_prefix, policy, routes_name, saved_routes};
+use super::{Rollouts, is_rolled_out, lock, own_prefix, policy, routes_name, saved_routes};
 use crate::base::{Blame, Tick, failpoint};
 use crate::plan::model::Plan;
 use crate::registry::{By, CHALLENGER, CHAMPION, Entry, Event, Previous, Registry, RegistryError, Selector};
@@ -111,7 +111,7 @@ impl Pilot {
     /// # Errors
     /// When saved routes cannot be read, or a thread cannot be started.
     pub fn start(shared: &Arc<Shared>) -> Result<Option<Pilot>, EngineError> {
-        let routed: Vec<usize> = (0..shared.plan.models.len()).filter(|m| is_routed(&shared.plan, *m)).collect();
+        let routed: Vec<usize> = (0..shared.plan.models.len()).filter(|m| is_rolled_out(&shared.plan, *m)).collect();
         if routed.is_empty() || !shared.rollouts.live {
             return Ok(None);
         }
@@ -201,7 +201,7 @@ impl Work {
         };
         let mut since = newest;
         // A challenger that waits is begun with; a champion that was moved since the job's file was read is followed.
-        if let Some(challenger) = info.aliases.get(CHALLENGER).filter(|_| is_rolled_out(plan, model)) {
+        if let Some(challenger) = info.aliases.get(CHALLENGER) {
             since = since.min(given(CHALLENGER, *challenger).map_or(since, |entry| entry - 1));
         }
         let follows_champion = plan.models[model]
@@ -257,32 +257,21 @@ impl Work {
         if entry.key.as_ref().is_some_and(|key| key.starts_with(&own_prefix(plan))) {
             return Ok(None);
         }
-        let rolled_out = is_rolled_out(plan, model);
         let action = match &entry.event {
             event if let Some((alias, number)) = given_alias(event) => match alias {
                 CHAMPION => self.version(registry, model, number, entry)?.map(|to| Do::Switch { to }),
-                CHALLENGER if rolled_out => {
+                CHALLENGER => {
                     let version = self.version(registry, model, number, entry)?;
                     version.zip(policy(plan, model)).map(|(challenger, policy)| {
                         Do::Act(Action::Begin { challenger, policy: Box::new(policy.clone()) })
                     })
                 }
-                CHALLENGER => {
-                    let mend = "write `retrain: {<model>: {rollout: …}}`, or promote it by hand";
-                    tracing::warn!(
-                        model = entry.model,
-                        version = number,
-                        mend,
-                        "a challenger that no policy brings in"
-                    );
-                    None
-                }
                 _ => None,
             },
-            Event::AliasRemoved { alias, .. } if alias == CHALLENGER && rolled_out => {
+            Event::AliasRemoved { alias, .. } if alias == CHALLENGER => {
                 Some(Do::Act(Action::RollBack { why: entry.why.clone() }))
             }
-            Event::Noted { kind, .. } if kind == "request" && rolled_out => request(&entry.numbers, &entry.why),
+            Event::Noted { kind, .. } if kind == "request" => request(&entry.numbers, &entry.why),
             _ => None,
         };
         let begins = matches!(&action, Some(Do::Act(Action::Begin { .. })));

@@ -185,7 +185,7 @@ fn sources(shared: &Arc<Shared>, metrics: &mut Metrics) {
 fn models(shared: &Arc<Shared>, metrics: &mut Metrics) {
     for (index, model) in shared.plan.models.iter().enumerate() {
         let labels = [("model", model.name.as_str()), ("version", &model.version)];
-        if rollout::is_routed(&shared.plan, index) {
+        if rollout::is_rolled_out(&shared.plan, index) {
             for (version, meter) in shared.rollouts.meters(index) {
                 let labels = [labels[0], ("version", version.as_str())];
                 metrics.add(&PREDICTIONS, &labels, meter.rows.load(Relaxed) as f64);
