@@ -64,13 +64,13 @@ impl Compiler<'_> {
         );
         let mut steps = Vec::new();
         for (name, c) in &config.steps.0 {
-            steps.extend(self.step(config, name, c, &context));
+            steps.push(self.step(config, name, c, &context));
         }
-        if steps.len() == config.steps.0.len() {
-            self.cycles(&steps);
-        }
+        self.cycles(&steps);
+        let steps: Option<Vec<StepPlan>> = steps.into_iter().collect();
         let plan = |count: u32| count as usize;
-        (!self.faults.fatal()).then(|| BatchPlan {
+        let steps = steps.filter(|_| !self.faults.fatal())?;
+        Some(BatchPlan {
             name: config.batch.0.clone(),
             version: config.version,
             job,
@@ -467,9 +467,12 @@ impl Compiler<'_> {
     }
 
     /// Refuses steps that wait for each other, with the round named once.
-    fn cycles(&mut self, steps: &[StepPlan]) {
+    fn cycles(&mut self, steps: &[Option<StepPlan>]) {
+        // One that has faults of its own is in nobody's way.
+        let needs = |step: usize| steps[step].as_ref().map(|step| step.needs.as_slice()).unwrap_or_default();
+        let name = |step: usize| steps[step].as_ref().map(|step| step.name.as_str()).unwrap_or_default();
         let mut settled = vec![false; steps.len()];
-        while let Some(step) = (0..steps.len()).find(|&s| !settled[s] && steps[s].needs.iter().all(|&n| settled[n])) {
+        while let Some(step) = (0..steps.len()).find(|&s| !settled[s] && needs(s).iter().all(|&n| settled[n])) {
             settled[step] = true;
         }
         while let Some(first) = settled.iter().position(|settled| !settled) {
@@ -477,7 +480,7 @@ impl Compiler<'_> {
             let mut walk = vec![first];
             let round = loop {
                 let last = walk[walk.len() - 1];
-                let Some(&next) = steps[last].needs.iter().find(|&&needed| !settled[needed]) else { break Vec::new() };
+                let Some(&next) = needs(last).iter().find(|&&needed| !settled[needed]) else { break Vec::new() };
                 if let Some(begin) = walk.iter().position(|&step| step == next) {
                     break walk[begin..].to_vec();
                 }
@@ -485,18 +488,14 @@ impl Compiler<'_> {
             };
             if let Some(&head) = round.iter().min() {
                 let at = round.iter().position(|&step| step == head).unwrap_or(0);
-                let names: Vec<&str> = round[at..]
-                    .iter()
-                    .chain(&round[..at])
-                    .chain([&head])
-                    .map(|&step| steps[step].name.as_str())
-                    .collect();
+                let names: Vec<&str> =
+                    round[at..].iter().chain(&round[..at]).chain([&head]).map(|&step| name(step)).collect();
                 let what = match names.len() {
                     2 => format!("`{}` waits for itself", names[0]),
                     _ => format!("steps wait for each other: {}", names.join(" → ")),
                 };
-                let path = Path::of(&["steps", &steps[head].name]);
-                let key = if self.has_needs(&steps[head].name) { path.key("needs") } else { path };
+                let path = Path::of(&["steps", name(head)]);
+                let key = if self.has_needs(name(head)) { path.key("needs") } else { path };
                 self.error_at_key(&key, what, "an arrow leads from a step to one that it needs; take one away");
             }
             walk.iter().for_each(|&step| settled[step] = true);
