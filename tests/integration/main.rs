@@ -11,6 +11,7 @@ mod cli;
 mod dataset;
 mod delta;
 mod delta_upkeep;
+mod demo;
 mod detectors;
 mod docker;
 mod drift;

@@ -19,9 +19,9 @@ pub struct News {
 }
 
 impl News {
-    /// An alert of a monitor begins or ends.
-    pub fn alert(&mut self, monitor: &str, name: &str, fingerprint: &str, firing: bool) {
-        self.alerts.push((monitor.to_owned(), name.to_owned(), fingerprint.to_owned(), firing));
+    /// An alert of a model begins or ends.
+    pub fn alert(&mut self, model: &str, name: &str, fingerprint: &str, firing: bool) {
+        self.alerts.push((model.to_owned(), name.to_owned(), fingerprint.to_owned(), firing));
     }
 
     /// So many labels of a model have come.
@@ -96,7 +96,7 @@ impl Core {
         for (model, plan, watched) in &self.models {
             let seen = self.seen.entry(model.clone()).or_default();
             for (_, name, fingerprint, firing) in
-                news.alerts.iter().filter(|(monitor, name, ..)| monitor == model && watched.contains(name))
+                news.alerts.iter().filter(|(of, name, ..)| of == model && watched.contains(name))
             {
                 match firing {
                     true => seen.alerts.insert(fingerprint.clone(), name.clone()),

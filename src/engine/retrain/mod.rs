@@ -91,9 +91,9 @@ pub fn retrain<'s>(
         return;
     }
     let counted = counted(scope, plan, control, sources);
-    let monitor = crate::monitor::alert::alert_schema().index_of("_source").map_or_else(|_| Vec::new(), |i| vec![i]);
+    let by_model = crate::monitor::alert::alert_schema().index_of("model").map_or_else(|_| Vec::new(), |i| vec![i]);
     let alerts = alerts.cloned().unwrap_or_else(|| scope.concatenate(Vec::new()));
-    let ports = vec![Port::keyed(alerts, monitor), Port::keyed(counted, vec![0])];
+    let ports = vec![Port::keyed(alerts, by_model), Port::keyed(counted, vec![0])];
     let place = (scope.index(), scope.peers());
     let mut operator = match Operator::new(shared, taker, place) {
         Ok(operator) => Some(operator),
@@ -189,7 +189,7 @@ impl Operator {
         let mut news = News::default();
         for Batch(batch) in inputs.first().into_iter().flatten() {
             let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-            let columns = (text("_source"), text("name"), text("state"), text("fingerprint"));
+            let columns = (text("model"), text("name"), text("state"), text("fingerprint"));
             let (Some(monitor), Some(name), Some(state), Some(fingerprint)) = columns else { continue };
             for row in 0..batch.num_rows() {
                 let firing = state.value(row) == "firing";

@@ -8,7 +8,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::Alert;
-use crate::base::{EventTime, Tick};
+use crate::base::{DAY, EventTime, Tick};
 
 /// Name of the table.
 pub const TABLE: &str = "stats/alerts";
@@ -64,7 +64,6 @@ pub fn alert_batch<'a>(
     job_version: u32,
     first: usize,
 ) -> RecordBatch {
-    const DAY: i64 = 86_400_000_000;
     let alerts: Vec<&Alert> = alerts.into_iter().collect();
     let time = |of: fn(&Alert) -> EventTime| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(alerts.iter().map(|a| of(a))).with_timezone(UTC))
