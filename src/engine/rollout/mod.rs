@@ -1,8 +1,8 @@
 //! Versions of models that take each other's place while a job runs.
 //!
-//! A [command](crate::rollout::order) waits in [`steering`] until a tick takes it into its record, and comes with that tick to
+//! A [command](crate::rollout::order) waits in `steering` until a tick takes it into its record, and comes with that tick to
 //! all workers. There `finish` scores rows by the [routes](crate::rollout::routes) that follow from the commands so far, with
-//! models from [`versions`]. `control`, on the first worker, is fed with what was routed ([`tally`]) and with the labels that
+//! models from `versions`. `control`, on the first worker, is fed with what was routed ([`tally`]) and with the labels that
 //! came, decides, and proposes commands. `pilot`, a thread of its own, follows the registry, watches latency, and tells the
 //! registry of what was done once that is durable.
 
