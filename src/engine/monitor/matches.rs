@@ -257,7 +257,7 @@ struct MatchCore {
     /// Whether anybody looks at the stream of matches.
     watched: bool,
     schema: SchemaRef,
-    /// Columns whose values are kept with a prediction: its outputs, so many, and what is [carried](carried) along.
+    /// Columns whose values are kept with a prediction: its outputs, so many, and what is [carried] along.
     kept: (Vec<String>, usize),
     /// Column by which rows are grouped, and whether it is text.
     group: Option<(String, bool)>,
