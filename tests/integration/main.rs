@@ -20,6 +20,7 @@ mod experiments;
 mod generate;
 mod golden_flights;
 mod golden_handbook;
+mod handbook_training;
 mod history;
 mod kafka_avro;
 mod kafka_golden;
