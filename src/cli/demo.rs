@@ -270,9 +270,10 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>, story: Option<St
             &format!("{tidemill} features get customer customer_id={customer} --online {online}"),
         )?;
     }
+    let own = |key: &str, path: &Path| format!(" --set {key}={}", quoted(path));
+    let mut job = quoted(&place.job);
     if story.is_some() {
-        let job = quoted(&place.job);
-        let own = |key: &str, path: &Path| format!(" --set {key}={}", quoted(path));
+        job += &own("registry.uri", &place.root.join("registry"));
         let tables = own("sinks.offline.delta.uri", &offline);
         show(
             &mut text,
@@ -286,7 +287,7 @@ fn farewell(place: &Place, headline: &str, sample: Option<i64>, story: Option<St
             &format!("{tidemill} models history fraud --registry {registry}"),
         )?;
     }
-    show(&mut text, "the plan of the job that made them", &format!("{tidemill} check {}", quoted(&place.job)))?;
+    show(&mut text, "the plan of the job that made them", &format!("{tidemill} check {job}"))?;
     Ok(text)
 }
 

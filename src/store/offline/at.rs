@@ -33,9 +33,18 @@ impl TableReader {
                 format_time(time)
             ))
         })?;
-        match found.version == newest.version() {
+        // The search takes commits of one millisecond for a millisecond apart; they are told with the times that they have.
+        let mut version = found.version;
+        while version < newest.version() {
+            let next = TableReader::open(directory, Some(version + 1))?;
+            if next.committed().is_none_or(|committed| committed.div_euclid(1_000) > ms) {
+                break;
+            }
+            version += 1;
+        }
+        match version == newest.version() {
             true => Ok(newest),
-            false => TableReader::open(directory, Some(found.version)),
+            false => TableReader::open(directory, Some(version)),
         }
     }
 
