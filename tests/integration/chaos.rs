@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tidemill::bench::chaos::process::{Became, Process};
-use tidemill::bench::chaos::schedule::{FAILPOINTS, TOPIC_FAILPOINTS};
+use tidemill::bench::chaos::schedule::{FAILPOINTS, ONCE, TOPIC_FAILPOINTS};
 use tidemill::bench::chaos::{
     At, Bed, Fault, Online, Options, Schedule, Servers, Setup, Step, Survived, Wake, World, run, survive,
 };
@@ -41,7 +41,7 @@ fn all_of(setup: &mut Setup, world: World, faults: Vec<Fault>) {
 
 /// The second visit of a place, where there is one.
 fn at(place: &'static str) -> At {
-    At { place, visit: if place.starts_with("restore") { 1 } else { 2 } }
+    At { place, visit: if ONCE.iter().any(|once| place.starts_with(once)) { 1 } else { 2 } }
 }
 
 #[test]

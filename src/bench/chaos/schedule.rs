@@ -27,6 +27,9 @@ pub const ONLINE_FAILPOINTS: [&str; 1] = ["online.put"];
 /// And those of a job that writes topics exactly once.
 pub const TOPIC_FAILPOINTS: [&str; 4] = ["topic.staged", "topic.fencing", "topic.sent", "topic.committed"];
 
+/// Places that a process comes to once.
+pub const ONCE: [&str; 2] = ["restore.", "topic.fencing"];
+
 /// A failpoint and the visit at which it acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
@@ -203,7 +206,7 @@ impl Fault {
             let online = if world.online == Online::None { &[][..] } else { &ONLINE_FAILPOINTS };
             let place = draws.one_of(&[&FAILPOINTS[..], online, topic].concat());
             // A restore happens once in a process.
-            let visit = if place.starts_with("restore") { 1 } else { 1 + draws.below(8) };
+            let visit = if ONCE.iter().any(|once| place.starts_with(once)) { 1 } else { 1 + draws.below(8) };
             At { place, visit }
         };
         let part = |draws: &mut Draws| (draws.below(1000), draws.below(1000));
