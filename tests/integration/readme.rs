@@ -67,7 +67,8 @@ fn the_commands_exist() {
         // `tidemill features get …` → `tidemill features get --help`, whatever the arguments are.
         let words: Vec<&str> =
             rest.split_whitespace().take_while(|w| w.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
-        let depth = if matches!(words.first(), Some(&("features" | "bench" | "models" | "experiments"))) { 2 } else { 1 };
+        let depth =
+            if matches!(words.first(), Some(&("features" | "bench" | "models" | "experiments"))) { 2 } else { 1 };
         let status = Command::new(env!("CARGO_BIN_EXE_tidemill"))
             .args(&words[..depth])
             .arg("--help")
