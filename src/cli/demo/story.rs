@@ -83,7 +83,7 @@ impl Story {
             Story::BrokenChallenger => "[]",
         };
         format!(
-            "{}\nregistry: {{uri: \"${{LAKE:-./lake}}/registry\"}}\n\nretrain:\n  {NAME}:\n    on: {on}\n    cool_down: 2d\n    job: retrain.yaml\n    rollout: {ROLLOUT}\n",
+            "{}\nregistry: {{uri: \"${{LAKE:-./lake}}/registry\"}}\n\nretrain:\n  {NAME}:\n    on: {on}\n    cool_down: 10d\n    job: retrain.yaml\n    rollout: {ROLLOUT}\n",
             text.replace(VERSIONS, REGISTERED)
         )
     }

@@ -45,7 +45,7 @@ pub struct Seen {
     looked: Option<EventTime>,
     /// A moment of the calendar has come and waits.
     due: Option<String>,
-    /// Alerts that wait: their names by their fingerprints.
+    /// Alerts that fire: their names by their fingerprints.
     alerts: BTreeMap<String, String>,
 }
 
@@ -115,7 +115,9 @@ impl Core {
             seen.number += 1;
             asked.push(Asked { model: model.clone(), cause, at: now, number: seen.number });
             let (began, looked, number) = (seen.began, seen.looked, seen.number);
-            *seen = Seen { began, last: Some(now), number, looked, ..Seen::default() };
+            // What fires on is asked for again: the first retraining may have come too soon to know better.
+            let alerts = std::mem::take(&mut seen.alerts);
+            *seen = Seen { began, last: Some(now), number, looked, alerts, ..Seen::default() };
         }
         asked
     }
@@ -219,12 +221,18 @@ mod tests {
         };
         assert_eq!(tick(&mut core, EventTime::MIN, Some(("a", true))), 0, "there is no clock yet");
         assert_eq!(tick(&mut core, 0, None), 1);
+        assert_eq!(tick(&mut core, 4, Some(("a", false))), 0);
         assert_eq!(tick(&mut core, 5, Some(("b", true))), 0, "too early");
         assert_eq!(tick(&mut core, 6, Some(("b", false))), 0);
         assert_eq!(tick(&mut core, 12, None), 0, "it is right again");
         assert_eq!(tick(&mut core, 13, Some(("c", true))), 1);
         assert_eq!(tick(&mut core, 15, Some(("d", true))), 0);
         assert_eq!(tick(&mut core, 23, None), 1, "it waited");
+        assert_eq!(tick(&mut core, 32, None), 0);
+        assert_eq!(tick(&mut core, 33, None), 1, "it fires on");
+        assert_eq!(tick(&mut core, 34, Some(("c", false))), 0);
+        assert_eq!(tick(&mut core, 35, Some(("d", false))), 0);
+        assert_eq!(tick(&mut core, 60, None), 0, "all is well");
     }
 
     proptest! {
