@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("monitor", &["base", "ops", "plan"]),
     ("registry", &["base", "state"]),
     ("train", &["base", "ops", "plan", "store", "score", "monitor"]),
-    ("rollout", &["base", "plan", "monitor", "registry"]),
+    ("rollout", &["base", "ops", "plan", "monitor", "registry"]),
     (
         "engine",
         &[

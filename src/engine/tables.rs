@@ -1,6 +1,6 @@
 //! The offline tables of a plan and where the rows of each come from.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 
 use super::chain::{Chain, update_schema, value_fields};
 use super::monitor::alerts;
@@ -9,11 +9,12 @@ use crate::ingest::dead_letter_schema;
 use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::rollout::record::TABLE as ROLLOUTS;
 use crate::rollout::record_schema;
 use crate::store::StoreError;
-use crate::store::offline::{SYSTEM_COLUMNS, TableSpec};
+use crate::store::offline::TableSpec;
 use crate::store::pit::LABEL_TABLE_COLUMNS;
 
 /// Table of rows turned away, unless a source names its own.
@@ -77,14 +78,18 @@ pub fn dead_letter_tables(plan: &Plan) -> Vec<String> {
     names
 }
 
+/// A table whose rows are made in the form that it has.
+fn ready_made(name: &str, schema: &Schema) -> Result<TableSpec, StoreError> {
+    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
+    TableSpec::new(name, columns.map(|f| named(f.name(), f.data_type())), &[])
+}
+
 /// A table of dead letters.
 ///
 /// # Errors
 /// Never, short of a defect: its columns are fixed.
 pub fn dead_letter_spec(name: &str) -> Result<TableSpec, StoreError> {
-    let schema = dead_letter_schema();
-    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
-    TableSpec::new(name, columns.map(|f| named(f.name(), f.data_type())), &[])
+    ready_made(name, &dead_letter_schema())
 }
 
 /// A table of statistics.
@@ -92,9 +97,7 @@ pub fn dead_letter_spec(name: &str) -> Result<TableSpec, StoreError> {
 /// # Errors
 /// Never, short of a defect: its columns are fixed.
 pub fn statistics_spec(kind: StatKind) -> Result<TableSpec, StoreError> {
-    let schema = stat_schema();
-    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
-    TableSpec::new(kind.table(), columns.map(|f| named(f.name(), f.data_type())), &[])
+    ready_made(kind.table(), &stat_schema())
 }
 
 /// The table of alerts.
@@ -102,9 +105,7 @@ pub fn statistics_spec(kind: StatKind) -> Result<TableSpec, StoreError> {
 /// # Errors
 /// Never, short of a defect: its columns are fixed.
 pub fn alerts_spec() -> Result<TableSpec, StoreError> {
-    let schema = alert_schema();
-    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
-    TableSpec::new(TABLE, columns.map(|f| named(f.name(), f.data_type())), &[])
+    ready_made(TABLE, &alert_schema())
 }
 
 /// The table of decisions about versions.
@@ -112,9 +113,7 @@ pub fn alerts_spec() -> Result<TableSpec, StoreError> {
 /// # Errors
 /// Never, short of a defect: its columns are fixed.
 pub fn rollouts_spec() -> Result<TableSpec, StoreError> {
-    let schema = record_schema();
-    let columns = schema.fields()[SYSTEM_COLUMNS.len()..].iter();
-    TableSpec::new(ROLLOUTS, columns.map(|f| named(f.name(), f.data_type())), &[])
+    ready_made(ROLLOUTS, &record_schema())
 }
 
 /// Whether the plan wants this table.

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::decode::normalise::UTC;
 use crate::base::{DAY, EventTime, Tick};
+use crate::ops::system::{SystemRow, system_columns};
 use crate::plan::expr::time_type;
 
 /// Why a row was turned away. The text form is the `kind` column of the dead-letter table and a metric label.
@@ -173,22 +170,22 @@ pub fn dead_letter_schema() -> SchemaRef {
 pub fn dead_letter_batch(letters: &[DeadLetter], tick: Tick, job_version: u32) -> RecordBatch {
     const YEAR_1: i64 = -719_162 * DAY;
     const YEAR_10000: i64 = 2_932_897 * DAY;
-    let days = |time: i64| i32::try_from(time.div_euclid(DAY)).unwrap_or(0);
     // Times outside of the calendar that readers of tables know (years 1 to 9999) are in the original alone.
     let time = |l: &DeadLetter| l.event_time.filter(|t| (YEAR_1..YEAR_10000).contains(t));
-    let times = TimestampMicrosecondArray::from_iter(letters.iter().map(time));
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(times.with_timezone(UTC.clone())),
-        Arc::new(Date32Array::from_iter_values(letters.iter().map(|l| time(l).map_or(0, days)))),
-        Arc::new(Int64Array::from_value(tick.cast_signed(), letters.len())),
-        Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.source))),
-        Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| i32::from(l.partition)))),
-        Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset.cast_signed()))),
-        Arc::new(Int32Array::from_value(job_version.cast_signed(), letters.len())),
+    let places = letters.iter().map(|l| SystemRow {
+        time: time(l),
+        tick,
+        source: &l.source,
+        partition: l.partition,
+        offset: l.offset.cast_signed(),
+    });
+    let mut columns = system_columns(places, job_version);
+    let own: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| l.kind.as_str()))),
         Arc::new(StringArray::from_iter_values(letters.iter().map(|l| &l.reason))),
         Arc::new(BinaryArray::from_iter_values(letters.iter().map(|l| &l.original))),
     ];
+    columns.extend(own);
     RecordBatch::try_new(dead_letter_schema(), columns).expect("columns are built from this very schema")
 }
 

@@ -7,12 +7,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::base::{EventTime, Tick};
+use crate::ops::system::{SystemRow, UTC, system_columns, table_schema, utc};
 
 /// Which table a statistic goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,24 +87,14 @@ pub struct Stat {
     pub complete: bool,
 }
 
-const UTC: &str = "UTC";
-
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
     let fields = [
-        ("event_time", time()),
-        ("event_date", DataType::Date32),
-        ("_tick", DataType::Int64),
-        ("_source", DataType::Utf8),
-        ("_partition", DataType::Int32),
-        ("_offset", DataType::Int64),
-        ("_job_version", DataType::Int32),
         ("model", DataType::Utf8),
         ("model_version", DataType::Utf8),
         ("route", DataType::Utf8),
         ("segment", DataType::Utf8),
-        ("window_start", time()),
-        ("window_end", time()),
+        ("window_start", utc()),
+        ("window_end", utc()),
         ("subject", DataType::Utf8),
         ("metric", DataType::Utf8),
         ("value", DataType::Float64),
@@ -113,10 +103,10 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("threshold", DataType::Float64),
         ("alarm", DataType::Boolean),
         ("revision", DataType::Int32),
-        ("as_of", time()),
+        ("as_of", utc()),
         ("complete", DataType::Boolean),
     ];
-    Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+    table_schema(fields)
 });
 
 /// Columns of statistics, those that every table has in front: `event_time` is the start of the window, `_source` the
@@ -127,21 +117,20 @@ pub fn stat_schema() -> SchemaRef {
 
 /// Statistics as rows of [`stat_schema`], in the order given.
 pub fn stat_batch(stats: &[Stat], tick: Tick, job_version: u32) -> RecordBatch {
-    const DAY: i64 = 86_400_000_000;
     let time = |of: fn(&Stat) -> EventTime| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(stats.iter().map(of)).with_timezone(UTC))
     };
     let text = |of: fn(&Stat) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(stats.iter().map(of))) };
     let float = |of: fn(&Stat) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(stats.iter().map(of))) };
-    let days = |s: &Stat| i32::try_from(s.window_start.div_euclid(DAY)).unwrap_or(0);
-    let columns: Vec<ArrayRef> = vec![
-        time(|s| s.window_start),
-        Arc::new(Date32Array::from_iter_values(stats.iter().map(days))),
-        Arc::new(Int64Array::from_value(tick.cast_signed(), stats.len())),
-        Arc::new(StringArray::from_iter_values(stats.iter().map(|s| format!("monitors.{}", s.model)))),
-        Arc::new(Int32Array::from_value(0, stats.len())),
-        Arc::new(Int64Array::from_iter_values(stats.iter().map(|s| i64::from(s.revision)))),
-        Arc::new(Int32Array::from_value(job_version.cast_signed(), stats.len())),
+    let places = stats.iter().map(|s| SystemRow {
+        time: Some(s.window_start),
+        tick,
+        source: format!("monitors.{}", s.model),
+        partition: 0,
+        offset: i64::from(s.revision),
+    });
+    let mut columns = system_columns(places, job_version);
+    let own: Vec<ArrayRef> = vec![
         text(|s| &s.model),
         text(|s| &s.version),
         text(|s| &s.route),
@@ -159,5 +148,6 @@ pub fn stat_batch(stats: &[Stat], tick: Tick, job_version: u32) -> RecordBatch {
         time(|s| s.as_of),
         Arc::new(BooleanArray::from_iter(stats.iter().map(|s| Some(s.complete)))),
     ];
+    columns.extend(own);
     RecordBatch::try_new(stat_schema(), columns).expect("columns are built from this very schema")
 }

@@ -2,7 +2,8 @@
 //!
 //! Bottom-up: [`Batch`] is the container that every stream of rows carries; [`key`] says what an entity key is in bytes
 //! and which hash it has; [`control`] holds the record that opens and closes a tick on every worker; [`exchange`] moves
-//! rows to the worker that owns their key slot; [`order`] puts rows back into event-time order.
+//! rows to the worker that owns their key slot; [`order`] puts rows back into event-time order; [`system`] has the columns that
+//! every table begins with.
 
 mod batch;
 mod columns;
@@ -11,6 +12,7 @@ pub mod exchange;
 pub mod key;
 pub mod order;
 mod slots;
+pub mod system;
 
 pub use batch::{Batch, decode_rows, encode_rows, ords, times};
 pub use columns::slice_bytes;

@@ -2,38 +2,21 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 use super::controller::Numbers;
-use crate::base::{DAY, EventTime, Tick};
+use crate::base::{EventTime, Tick};
+use crate::ops::system::{SystemRow, system_columns, table_schema, utc};
 
 /// Name of the table.
 pub const TABLE: &str = "stats/rollout";
 
-const UTC: &str = "UTC";
-
-fn time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
-}
-
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let fields = [
-        ("event_time", time_type()),
-        ("event_date", DataType::Date32),
-        ("_tick", DataType::Int64),
-        ("_source", DataType::Utf8),
-        ("_partition", DataType::Int32),
-        ("_offset", DataType::Int64),
-        ("_job_version", DataType::Int32),
         ("model", DataType::Utf8),
         ("rollout", DataType::Utf8),
         ("sequence", DataType::Int64),
@@ -59,7 +42,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("by", DataType::Utf8),
         ("why", DataType::Utf8),
     ];
-    Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+    table_schema(fields)
 });
 
 /// Columns of the table, those that every table has in front: `event_time` is the job's clock when the row's deed took effect,
@@ -159,16 +142,15 @@ pub fn record_batch(records: &[Record], job_version: u32) -> Result<RecordBatch,
     let whole = |of: fn(&Figures) -> u64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(records.iter().map(|record| of(&record.figures).cast_signed())))
     };
-    let date = |record: &Record| i32::try_from(record.at.div_euclid(DAY)).unwrap_or(0);
-    let sources = records.iter().map(|record| format!("rollout.{}", record.model));
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(TimestampMicrosecondArray::from_iter_values(records.iter().map(|r| r.at)).with_timezone(UTC)),
-        Arc::new(Date32Array::from_iter_values(records.iter().map(date))),
-        Arc::new(Int64Array::from_iter_values(records.iter().map(|r| r.tick.cast_signed()))),
-        Arc::new(StringArray::from_iter_values(sources)),
-        Arc::new(Int32Array::from_value(0, records.len())),
-        Arc::new(Int64Array::from_iter_values((0..records.len()).map(|n| n as i64))),
-        Arc::new(Int32Array::from_value(job_version.cast_signed(), records.len())),
+    let places = records.iter().zip(0..).map(|(record, number)| SystemRow {
+        time: Some(record.at),
+        tick: record.tick,
+        source: format!("rollout.{}", record.model),
+        partition: 0,
+        offset: number,
+    });
+    let mut columns = system_columns(places, job_version);
+    let own: Vec<ArrayRef> = vec![
         text(|r| &r.model),
         text(|r| &r.rollout),
         Arc::new(Int64Array::from_iter(records.iter().map(|r| r.sequence.map(u64::cast_signed)))),
@@ -194,6 +176,7 @@ pub fn record_batch(records: &[Record], job_version: u32) -> Result<RecordBatch,
         text(|r| &r.by),
         text(|r| &r.why),
     ];
+    columns.extend(own);
     RecordBatch::try_new(record_schema(), columns)
 }
 
@@ -228,7 +211,7 @@ pub fn records_of(batch: &RecordBatch) -> Result<Vec<Record>, String> {
     let wholes = ["_tick", "sequence", "rows_champion", "rows_challenger", "labelled_champion", "labelled_challenger"];
     let wholes: Vec<ArrayRef> =
         wholes.into_iter().map(|name| column(name, DataType::Int64)).collect::<Result<_, _>>()?;
-    let times = column("event_time", time_type())?;
+    let times = column("event_time", utc())?;
     (0..batch.num_rows())
         .map(|row| {
             let text = |i: usize| match texts[i].is_valid(row) {

@@ -14,9 +14,10 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::StoreError;
-use super::offline::{SYSTEM_COLUMNS, TableReader, latest_as_of, table_path};
+use super::offline::{TableReader, latest_as_of, table_path};
 use super::online::{OnlineReader, ViewSchema};
 use crate::base::{EventTime, Micros, format_time, parse_time};
+use crate::ops::system::SYSTEM_COLUMNS;
 
 /// Whether a feature has a value that may be used; names as Feast's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

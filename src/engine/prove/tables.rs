@@ -15,8 +15,9 @@ use super::{DIFFERENCES_MAX, ProveOptions};
 use crate::base::format_time;
 use crate::engine::EngineError;
 use crate::monitor::StatKind;
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::plan::model::Plan;
-use crate::store::offline::{SYSTEM_COLUMNS, TableReader};
+use crate::store::offline::TableReader;
 
 /// What names a row.
 const KEY: [&str; 3] = ["_source", "_partition", "_offset"];

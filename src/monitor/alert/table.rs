@@ -3,28 +3,19 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::Alert;
-use crate::base::{DAY, EventTime, Tick};
+use crate::base::{EventTime, Tick};
+use crate::ops::system::{SystemRow, UTC, system_columns, table_schema, utc};
 
 /// Name of the table.
 pub const TABLE: &str = "stats/alerts";
 
-const UTC: &str = "UTC";
-
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
     let fields = [
-        ("event_time", time()),
-        ("event_date", DataType::Date32),
-        ("_tick", DataType::Int64),
-        ("_source", DataType::Utf8),
-        ("_partition", DataType::Int32),
-        ("_offset", DataType::Int64),
-        ("_job_version", DataType::Int32),
         ("name", DataType::Utf8),
         ("state", DataType::Utf8),
         ("severity", DataType::Utf8),
@@ -39,16 +30,16 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("condition", DataType::Utf8),
         ("rows", DataType::Int64),
         ("revision", DataType::Int32),
-        ("window_start", time()),
-        ("window_end", time()),
-        ("since", time()),
+        ("window_start", utc()),
+        ("window_end", utc()),
+        ("since", utc()),
         ("message", DataType::Utf8),
         ("labels", DataType::Utf8),
         ("runbook", DataType::Utf8),
         ("fingerprint", DataType::Utf8),
         ("id", DataType::Utf8),
     ];
-    Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()))
+    table_schema(fields)
 });
 
 /// Columns of alerts, those that every table has in front: `event_time` is when what is told was known, `_source` the monitor,
@@ -75,16 +66,15 @@ pub fn alert_batch<'a>(
     };
     let float =
         |of: fn(&Alert) -> Option<f64>| -> ArrayRef { Arc::new(Float64Array::from_iter(alerts.iter().map(|a| of(a)))) };
-    let columns: Vec<ArrayRef> = vec![
-        time(|a| a.at),
-        Arc::new(Date32Array::from_iter_values(
-            alerts.iter().map(|a| i32::try_from(a.at.div_euclid(DAY)).unwrap_or(0)),
-        )),
-        Arc::new(Int64Array::from_value(tick.cast_signed(), alerts.len())),
-        owned(|a| format!("monitors.{}", a.monitor)),
-        Arc::new(Int32Array::from_value(0, alerts.len())),
-        Arc::new(Int64Array::from_iter_values((first..).take(alerts.len()).map(|n| n as i64))),
-        Arc::new(Int32Array::from_value(job_version.cast_signed(), alerts.len())),
+    let places = alerts.iter().zip(first..).map(|(a, number)| SystemRow {
+        time: Some(a.at),
+        tick,
+        source: format!("monitors.{}", a.monitor),
+        partition: 0,
+        offset: number as i64,
+    });
+    let mut columns = system_columns(places, job_version);
+    let own: Vec<ArrayRef> = vec![
         text(|a| &a.name),
         text(|a| a.state.as_str()),
         text(|a| &a.severity),
@@ -111,5 +101,6 @@ pub fn alert_batch<'a>(
         text(|a| &a.fingerprint),
         owned(Alert::id),
     ];
+    columns.extend(own);
     RecordBatch::try_new(alert_schema(), columns).expect("columns are built from this very schema")
 }

@@ -6,7 +6,8 @@ use arrow::array::{ArrayRef, Int64Array, MapBuilder, MapFieldNames, RecordBatch,
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 
 use super::part::Part;
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS};
+use super::spec::DATE_COLUMN;
+use crate::ops::system::SYSTEM_COLUMNS;
 
 /// Arrow structure of [`Part::stats`] in a table of `schema` that keeps statistics of the columns `names`.
 pub(super) fn stats_fields<'a>(schema: &Schema, names: impl IntoIterator<Item = &'a str>) -> Fields {

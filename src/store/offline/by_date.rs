@@ -10,8 +10,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::committer::newest_epoch;
 use super::reader::{TableReader, partition_date};
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS};
+use super::spec::DATE_COLUMN;
 use crate::base::Epoch;
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::store::StoreError;
 
 impl TableReader {

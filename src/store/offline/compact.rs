@@ -28,9 +28,10 @@ use super::adds::{add_files, stats_fields};
 use super::merge::Merge;
 use super::part::{Layout, Part, PartWriter, Place, ROW_GROUP_ROWS, now_ms, publish};
 use super::reader::{TableReader, partition_date};
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, table_path};
+use super::spec::{DATE_COLUMN, table_path};
 use super::table::{Attempts, ENGINE_INFO, GivenUp, checkpointed};
 use crate::base::failpoint;
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::store::StoreError;
 
 /// Files that are merged at once: bounds what is open and held in memory.

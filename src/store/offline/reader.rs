@@ -23,9 +23,10 @@ use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBui
 use super::kernel::engine;
 use super::part::format_date;
 use super::sort::date_of;
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS};
+use super::spec::DATE_COLUMN;
 use super::table::{has_log, table_url};
 use crate::base::{EventTime, Micros};
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::store::StoreError;
 
 /// A Delta table at one version.

@@ -8,8 +8,9 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int16Type, SchemaRef, UInt64Type};
 
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, TableSpec, utc};
+use super::spec::{DATE_COLUMN, TableSpec};
 use crate::base::{ORD_COLUMN, Ord64, Position, TIME_COLUMN, Tick};
+use crate::ops::system::{SYSTEM_COLUMNS, utc};
 use crate::store::StoreError;
 
 /// Brings batches into the form of a table's rows: its columns in its order, without `event_date`, which follows from

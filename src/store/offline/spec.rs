@@ -4,40 +4,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use crate::ops::system::{SYSTEM_COLUMNS, system_fields, utc};
 use crate::store::StoreError;
-
-/// Names of the columns that every table begins with.
-///
-/// | column | type | what |
-/// |---|---|---|
-/// | `event_time` | timestamp (µs, UTC) | event time |
-/// | `event_date` | date | its date, the partition column |
-/// | `_tick` | long | tick that released the row |
-/// | `_source` | string | source the event came from |
-/// | `_partition` | integer | partition of the source |
-/// | `_offset` | long | offset within the partition |
-/// | `_job_version` | integer | version of the job that wrote it |
-pub const SYSTEM_COLUMNS: [&str; 7] =
-    ["event_time", "event_date", "_tick", "_source", "_partition", "_offset", "_job_version"];
 
 /// Position of the partition column `event_date` in a table's schema.
 pub(super) const DATE_COLUMN: usize = 1;
-
-/// The fields of [`SYSTEM_COLUMNS`]. All are nullable by type, as Delta readers agree best on such tables; none but
-/// `event_time` of dead letters is ever null.
-pub fn system_fields() -> [Field; 7] {
-    let types =
-        [utc(), DataType::Date32, DataType::Int64, DataType::Utf8, DataType::Int32, DataType::Int64, DataType::Int32];
-    let mut types = types.into_iter();
-    SYSTEM_COLUMNS.map(|name| Field::new(name, types.next().expect("seven types"), true))
-}
-
-/// Microseconds in UTC: the one timestamp type of tables.
-pub(in crate::store) fn utc() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
 
 /// One payload column of a table.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,8 @@ use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableO
 use delta_kernel::{Engine, KernelResult, Snapshot, SnapshotRef, Version};
 use url::Url;
 
-use super::spec::{DATE_COLUMN, SYSTEM_COLUMNS, TableSpec};
+use super::spec::{DATE_COLUMN, TableSpec};
+use crate::ops::system::SYSTEM_COLUMNS;
 use crate::store::StoreError;
 
 /// Who wrote a commit.

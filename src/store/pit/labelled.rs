@@ -18,7 +18,7 @@ use super::table::{EVENT_TIME, Table};
 use super::{Progress, StoreError};
 use crate::base::{EventTime, format_time, hash_u64};
 use crate::ops::key;
-use crate::store::offline::utc;
+use crate::ops::system::utc;
 
 /// What ranks labels of one id, after the time at which they became known: the order of their coming.
 const RANK: [&str; 6] = ["known_at", "_source", "_partition", "_offset", "_job_version", "_tick"];

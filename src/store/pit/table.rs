@@ -23,8 +23,9 @@ use super::asof::{At, Best, Probes};
 use super::keys::NO_GROUP;
 use super::{Asked, Progress, TableVersion};
 use crate::base::{EventTime, format_time};
+use crate::ops::system::{SYSTEM_COLUMNS, utc};
 use crate::store::StoreError;
-use crate::store::offline::{DataFile, SYSTEM_COLUMNS, TableReader, table_path, utc};
+use crate::store::offline::{DataFile, TableReader, table_path};
 
 /// Name of the time column of tables.
 pub(super) const EVENT_TIME: &str = SYSTEM_COLUMNS[0];

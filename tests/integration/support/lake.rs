@@ -10,7 +10,8 @@ use arrow::array::{
 use arrow::datatypes::DataType;
 use tidemill::engine::tables::statistics_spec;
 use tidemill::monitor::{Stat, StatKind, stat_batch};
-use tidemill::store::offline::{SYSTEM_COLUMNS, TableCommitter, TableSpec, TableWriter, WriterOptions};
+use tidemill::ops::system::SYSTEM_COLUMNS;
+use tidemill::store::offline::{TableCommitter, TableSpec, TableWriter, WriterOptions};
 
 pub const SECOND: i64 = 1_000_000;
 pub const DAY: i64 = 86_400 * SECOND;
