@@ -6,6 +6,7 @@ pub mod bench;
 pub mod cli;
 pub mod engine;
 pub mod features;
+pub mod http;
 pub mod ingest;
 pub mod kafka;
 pub mod monitor;

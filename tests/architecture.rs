@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ops", &["base"]),
     ("state", &["base"]),
     ("telemetry", &["base"]),
+    ("http", &["base", "telemetry"]),
     ("kafka", &["base"]),
     ("plan", &["base", "ops"]),
     ("ingest", &["base", "ops", "kafka", "plan"]),
