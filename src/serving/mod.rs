@@ -3,4 +3,4 @@
 mod jobs;
 pub mod online;
 
-pub use jobs::{FixedJobs, Jobs, ServedJob};
+pub use jobs::{FixedJobs, Jobs, JoinedJobs, ServedJob};

@@ -195,7 +195,8 @@ async fn forget(State(online): State<Arc<Online>>, Path(view): Path<String>, Raw
             ("key", Some((column, text))) => given.push((column.to_owned(), text.to_owned())),
             ("key", None) => return Problem::bad_request("write `key=COLUMN=VALUE`").into_response(),
             (other, _) => {
-                return Problem::bad_request(format!("there is no parameter `{other}`; there is `key`")).into_response();
+                return Problem::bad_request(format!("there is no parameter `{other}`; there is `key`"))
+                    .into_response();
             }
         }
     }
