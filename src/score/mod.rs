@@ -4,13 +4,15 @@
 //! columns of a feature set against the inputs. [`Bound::scorer`] makes the thing that scores batches, one per thread.
 //!
 //! Layers, bottom up: `tensor`, `math`, `proto`; `post`; `kernels` and `tree`, an operator each; `graph`, the list of
-//! steps; `neural`, tract for graphs with operators that only it has; `model`, `bind` and `scorer`; [`routes`], rows scored by two versions, on top.
+//! steps; `neural`, tract for graphs with operators that only it has; `model`, `bind` and `scorer`; `runner`, tensors instead of columns; [`routes`], rows
+//! scored by two versions on top.
 //!
 //! **A row's score depends on the row and the model alone**: not on the batch, the thread, or the processor's instruction set. Every kernel sums in
 //! one fixed order without fused multiply-add, elementary functions are our own, and a model that mixes rows is refused when it is loaded.
 
 mod bind;
 mod error;
+// files
 mod graph;
 mod kernels;
 pub(crate) mod math;
@@ -19,8 +21,9 @@ mod neural;
 mod post;
 mod proto;
 pub mod routes;
+pub(crate) mod runner;
 mod scorer;
-mod tensor;
+pub(crate) mod tensor;
 #[cfg(test)]
 mod tests;
 mod tree;

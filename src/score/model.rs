@@ -101,6 +101,8 @@ pub struct Model {
     hash: String,
     inputs: Vec<TensorInfo>,
     outputs: Vec<TensorInfo>,
+    /// ONNX's codes of the element types of inputs and outputs, as the file says them; 0 for what is no tensor.
+    codes: Arc<(Vec<i32>, Vec<i32>)>,
     /// What the columns of its only input are called, where the file says so.
     pub(super) columns: Option<Vec<String>>,
     /// Whether it takes an empty text for a missing one.
@@ -180,7 +182,13 @@ impl Model {
             .transpose()?;
         let missing_text = metadata(MISSING_TEXT).is_some();
         let hash = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        let mut model = Model { path, hash, inputs, outputs, columns, missing_text, single_rows, engine };
+        let code = |info: &ValueInfoProto| match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+            Some(type_proto::Value::TensorType(t)) => t.elem_type,
+            _ => 0,
+        };
+        let fed = graph.input.iter().filter(|i| !given(&i.name));
+        let codes = Arc::new((fed.map(code).collect(), graph.output.iter().map(code).collect()));
+        let mut model = Model { path, hash, inputs, outputs, codes, columns, missing_text, single_rows, engine };
         model.try_out()?;
         Ok(model)
     }
@@ -198,6 +206,11 @@ impl Model {
     /// The inputs, in the model's order.
     pub fn inputs(&self) -> &[TensorInfo] {
         &self.inputs
+    }
+
+    /// ONNX's codes of the element types of inputs and outputs, as the file says them; 0 for what is no tensor there.
+    pub(crate) fn codes(&self) -> (&[i32], &[i32]) {
+        (&self.codes.0, &self.codes.1)
     }
 
     /// Names of the columns that the only input is made of, in order, where the file tells them ([`COLUMNS`]).

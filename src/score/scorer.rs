@@ -52,7 +52,7 @@ pub(super) enum Running {
 
 impl Running {
     /// The tensor of an input, to be filled before [`Self::go`].
-    fn input(&mut self, i: usize) -> &mut Tensor {
+    pub(super) fn input(&mut self, i: usize) -> &mut Tensor {
         match self {
             Running::Own(machine, _) => machine.input(i),
             Running::Neural { inputs, .. } => {
@@ -64,7 +64,7 @@ impl Running {
         }
     }
 
-    fn go(&mut self, rows: usize) -> Result<(), String> {
+    pub(super) fn go(&mut self, rows: usize) -> Result<(), String> {
         match self {
             Running::Own(machine, _) => machine.run(),
             Running::Neural { state, block, inputs, outputs, wanted } => {
@@ -75,7 +75,7 @@ impl Running {
     }
 
     /// An output, by its number in the model.
-    fn output(&self, i: usize) -> &Tensor {
+    pub(super) fn output(&self, i: usize) -> &Tensor {
         match self {
             Running::Own(machine, _) => machine.output(i),
             Running::Neural { outputs, .. } => &outputs[i],
