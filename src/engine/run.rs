@@ -244,6 +244,10 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let started = Instant::now();
     let workers = options.workers.max(1);
     let outcome = work(&shared, resources, workers, aligned);
+    if !shared.failed() {
+        // The operator that looks after them has ended with its last tick.
+        shared.meters.through(|_| true);
+    }
     // Everything that was staged is committed and published, or the job has failed.
     shared.checkpoints.close();
     coordinator.finish();
