@@ -18,5 +18,5 @@ pub mod text;
 
 pub use histogram::{Buckets, Histogram};
 pub use metric::{Collector, Description, Kind, Metrics, Registry};
-pub use server::{Health, MetricsServer, ServerError, ServerOptions, Token};
+pub use server::{Health, MetricsServer, ServerError, ServerOptions, ServerThread, Token};
 pub use text::Format;

@@ -96,7 +96,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
@@ -105,7 +105,7 @@ impl Place {
         std::fs::write(self.path("job.yaml"), text).expect("a file");
     }
 
-    fn command(&self, name: &str, more: &[&str]) -> Command {
+    pub fn command(&self, name: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.arg(name).arg(self.path("job.yaml"));
         self.sets.iter().for_each(|set| {
@@ -162,7 +162,7 @@ impl Place {
         ended(self.command("check", &args))
     }
 
-    fn table(&self, name: &str) -> RecordBatch {
+    pub fn table(&self, name: &str) -> RecordBatch {
         table_in(&self.path("lake/card_fraud"), name, None)
     }
 
