@@ -73,6 +73,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "rollout",
             "engine",
             "report",
+            "serving",
             "batch",
         ],
     ),
