@@ -18,6 +18,7 @@ mod process;
 mod served;
 mod talk;
 mod upgrade;
+pub mod wire;
 
 pub use entry::Options;
 pub use error::ControlError;
