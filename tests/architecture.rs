@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ops",
             "state",
             "telemetry",
+            "http",
             "kafka",
             "plan",
             "ingest",

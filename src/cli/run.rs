@@ -14,7 +14,7 @@ use super::progress::Progress;
 use crate::base::parse_bytes;
 use crate::batch;
 use crate::engine::{
-    self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway,
+    self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, Telemetry, TopicSummary, TurnedAway,
 };
 use crate::plan::model::Plan;
 use crate::telemetry::log_to_file;
@@ -95,6 +95,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     stop_on_interrupt(stop.clone())?;
     let observer = Arc::new(Observer::new(&plan));
     let served = args.metrics.serve(&plan, args.state.as_deref())?;
+    let telemetry = served.as_ref().map(|served| Arc::clone(&served.telemetry));
+    // Whoever steers the job by the socket in its state directory reads its metrics there.
+    let telemetry = telemetry.or_else(|| args.state.as_deref().map(|dir| Telemetry::new(&plan, Some(dir))));
     let sets = args.job.sets.sets.clone();
     let retrainer = retrainer(&plan, sets, args.queue, args.state.as_deref())?;
     let options = RunOptions {
@@ -105,7 +108,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         savepoint: args.savepoint,
         notice: Some(Arc::new(|text: &str| eprintln!("{}", text.trim_end()))),
         observer: Some(Arc::clone(&observer)),
-        telemetry: served.as_ref().map(|served| Arc::clone(&served.telemetry)),
+        telemetry,
+        control: true,
         stop,
         retrain: retrainer,
         ..RunOptions::default()

@@ -20,5 +20,5 @@ pub mod text;
 pub use histogram::{Buckets, Histogram};
 pub use log_file::{log_to_file, older as older_log};
 pub use metric::{Collector, Description, Kind, Metrics, Registry};
-pub use server::{Health, MetricsServer, ServerError, ServerOptions, Token};
+pub use server::{Health, MetricsServer, ServerError, ServerOptions, ServerThread, Token};
 pub use text::Format;
