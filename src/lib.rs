@@ -4,6 +4,7 @@ pub mod base;
 pub mod batch;
 pub mod bench;
 pub mod cli;
+pub mod control;
 pub mod engine;
 pub mod features;
 pub mod http;

@@ -11,11 +11,13 @@ use super::job::JobArgs;
 use super::metrics::MetricsArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
+use crate::base::parse_bytes;
 use crate::batch;
 use crate::engine::{
     self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, Telemetry, TopicSummary, TurnedAway,
 };
 use crate::plan::model::Plan;
+use crate::telemetry::log_to_file;
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -42,6 +44,12 @@ pub struct RunArgs {
     queue: Option<PathBuf>,
     #[command(flatten)]
     metrics: MetricsArgs,
+    /// Write what goes to standard error to this file, from now on and whatever becomes of who started the job.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Begin that file anew when it has so many bytes; the one before is kept as FILE.1.
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_bytes, requires = "log_file")]
+    log_bytes: u64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -79,6 +87,9 @@ impl RestartArgs {
 
 /// Runs a job until it ends, fails, or is interrupted.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.log_file {
+        log_to_file(path, args.log_bytes).with_context(|| format!("--log-file {}", path.display()))?;
+    }
     let plan = args.job.load_and_warn(args.state.as_deref())?;
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;

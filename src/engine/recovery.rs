@@ -366,3 +366,29 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
 pub fn save(plan: &Plan, dir: &Path, target: &str) -> Result<Epoch, EngineError> {
     Ok(state::copy_savepoint(&Store::open(&plan.checkpoint.place(dir))?, target)?)
 }
+
+/// What is saved of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// Whether the job's input had ended with it: nothing is left to be read.
+    pub ended: bool,
+}
+
+/// What the state directory of a job holds; none before its first epoch.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn saved(plan: &Plan, dir: &Path) -> Result<Option<Saved>, EngineError> {
+    let place = plan.checkpoint.place(dir);
+    if plan.checkpoint.uri.is_none() && !dir.is_dir() {
+        return Ok(None);
+    }
+    let entries = state::manifest::read(&Store::open(&place)?)?;
+    let newest = state::manifest::epochs(&entries).next_back();
+    Ok(newest.map(|(epoch, manifest)| {
+        let ended = saved_sources(manifest).is_ok_and(|sources| sources.ended());
+        Saved { epoch, ended }
+    }))
+}

@@ -9,6 +9,7 @@ mod card_fraud;
 mod chaos;
 mod cli;
 mod control_socket;
+mod control;
 mod dataset;
 mod delta;
 mod delta_upkeep;
