@@ -36,6 +36,7 @@ mod run;
 mod shared;
 mod source;
 mod stage;
+pub mod status;
 pub mod tables;
 pub mod telemetry;
 mod ticked;
