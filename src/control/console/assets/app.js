@@ -139,7 +139,7 @@ function askForToken() {
     },
   },
   h('h1', null, hasToken() ? 'This token is not accepted' : 'This server asks for a token'),
-  h('p', { class: 'muted' }, 'It is kept in this tab until you close it, and sent to this server alone. Reading takes the scope read_features; changing jobs takes submit; versions, tokens and the audit log take admin.'),
+  h('p', { class: 'muted' }, 'It is kept in this tab until you close it, and sent to this server alone. Reading takes the scope read_features; changing jobs and versions takes submit; tokens and the audit log take admin.'),
   h('label', { for: 'token' }, 'Token'),
   h('div', { class: 'with-button' }, h('input', { id: 'token', name: 'token', type: 'password', autocomplete: 'off', required: true, spellcheck: 'false' }), h('button', { type: 'submit', class: 'button primary' }, 'Use it')),
   page.error && page.error.message ? h('p', { class: 'hint' }, page.error.message) : null);
