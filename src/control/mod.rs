@@ -3,6 +3,7 @@
 //! [`model`] is what the API says. [`disk`] keeps it: a directory per job, with its files, its state, its log and its
 //! history.
 
+pub mod console;
 pub mod disk;
 mod error;
 pub mod model;

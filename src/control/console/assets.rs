@@ -85,7 +85,10 @@ pub(super) fn routes() -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { answer("index.html", &headers) }))
         .route("/console", get(|headers: HeaderMap| async move { answer("index.html", &headers) }))
-        .route("/console/{*path}", get(|Path(path): Path<String>, headers: HeaderMap| async move { answer(&path, &headers) }))
+        .route(
+            "/console/{*path}",
+            get(|Path(path): Path<String>, headers: HeaderMap| async move { answer(&path, &headers) }),
+        )
         .route("/favicon.ico", get(|headers: HeaderMap| async move { answer("icon.svg", &headers) }))
 }
 

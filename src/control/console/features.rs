@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use axum::Json;
 use axum::extract::{Path, RawQuery};
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::wire::{Json, Query};
 use super::{Console, ConsoleJob, in_path, parameter, plan_of, reads};
 use crate::base::format_duration;
 use crate::http::{Api, Place, Problem, schema_of};
@@ -76,10 +76,24 @@ struct Feature {
 }
 
 pub(super) fn api(console: &Arc<Console>) -> Api {
-    let search = || parameter("search", Place::Query, "Only features that have all these words in their names, types, views or descriptions.", schema_of::<String>());
-    let mut all = reads("/api/v1/features", "features", "features", "The features of all jobs.", schema_of::<Features>());
+    let search = || {
+        parameter(
+            "search",
+            Place::Query,
+            "Only features that have all these words in their names, types, views or descriptions.",
+            schema_of::<String>(),
+        )
+    };
+    let mut all =
+        reads("/api/v1/features", "features", "features", "The features of all jobs.", schema_of::<Features>());
     all.parameters = vec![search()];
-    let mut own = reads("/api/v1/jobs/{id}/features", "job_features", "features", "The features of a job.", schema_of::<Features>());
+    let mut own = reads(
+        "/api/v1/jobs/{id}/features",
+        "job_features",
+        "features",
+        "The features of a job.",
+        schema_of::<Features>(),
+    );
     own.parameters = vec![in_path("id", "The job."), search()];
     own.problems = vec![404, 422];
     let row = json!({
@@ -135,51 +149,25 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
         )
         .with(
             value,
-            get(async move |Path((id, view)): Path<(String, String)>, RawQuery(query): RawQuery| -> Result<Json<Value>, Problem> {
-                let keys = keys(query.as_deref().unwrap_or_default())?;
-                for_value.read(move |console| console.value(&id, &view, &keys)).await.map(Json)
-            }),
+            get(
+                async move |Path((id, view)): Path<(String, String)>,
+                            RawQuery(query): RawQuery|
+                            -> Result<Json<Value>, Problem> {
+                    let keys = keys(&Query::of(query.as_deref()))?;
+                    for_value.read(move |console| console.value(&id, &view, &keys)).await.map(Json)
+                },
+            ),
         )
 }
 
-/// The values of a name in a query.
-fn of_query<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
-    form(query).filter(move |(key, _)| key == name).map(|(_, value)| value)
-}
-
-/// Names and values of a query, decoded.
-fn form(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
-    })
-}
-
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = |place: usize| bytes.get(place).and_then(|b| char::from(*b).to_digit(16));
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 2;
-            }
-            (b'+', ..) => out.push(b' '),
-            _ => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-fn keys(query: &str) -> Result<Vec<(String, String)>, Problem> {
-    let pair = |text: String| match text.split_once('=') {
+fn keys(query: &Query) -> Result<Vec<(String, String)>, Problem> {
+    let pair = |text: &str| match text.split_once('=') {
         Some((column, value)) => Ok((column.to_owned(), value.to_owned())),
-        None => Err(Problem::bad_request(format!("`key` is {text:?}; write key=column=value, such as key=customer_id=42"))),
+        None => {
+            Err(Problem::bad_request(format!("`key` is {text:?}; write key=column=value, such as key=customer_id=42")))
+        }
     };
-    let keys = of_query(query, "key").take(KEYS_MAX + 1).map(pair).collect::<Result<Vec<_>, _>>()?;
+    let keys = query.all("key").take(KEYS_MAX + 1).map(pair).collect::<Result<Vec<_>, _>>()?;
     match keys.len() {
         0 => Err(Problem::bad_request("say which entity: key=column=value for each key column of the view")),
         n if n > KEYS_MAX => Err(Problem::bad_request(format!("a key has at most {KEYS_MAX} columns"))),
@@ -189,7 +177,7 @@ fn keys(query: &str) -> Result<Vec<(String, String)>, Problem> {
 
 /// The features that have all words.
 fn matching(views: Vec<View>, query: Option<&str>) -> Features {
-    let text = of_query(query.unwrap_or_default(), "search").collect::<Vec<_>>().join(" ").to_lowercase();
+    let text = Query::of(query).all("search").collect::<Vec<_>>().join(" ").to_lowercase();
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() {
         return Features { views };
@@ -197,7 +185,8 @@ fn matching(views: Vec<View>, query: Option<&str>) -> Features {
     let has = |view: &View, feature: &Feature| {
         let entity: Vec<&str> = view.entity.iter().map(|column| column.name.as_str()).collect();
         let Feature { name, data_type, description, .. } = feature;
-        let all = format!("{} {} {} {} {name} {data_type} {description}", view.job, view.view, view.kind, entity.join(" "));
+        let all =
+            format!("{} {} {} {} {name} {data_type} {description}", view.job, view.view, view.kind, entity.join(" "));
         let all = all.to_lowercase();
         words.iter().all(|word| all.contains(word))
     };
@@ -224,7 +213,9 @@ fn stream<'a>(plan: &'a Plan, view: &ViewPlan) -> (&'a str, &'a SchemaRef) {
 fn entity(plan: &Plan, view: &ViewPlan) -> Vec<Column> {
     let (_, schema) = stream(plan, view);
     let columns = view.entity.iter().zip(&view.entity_names);
-    columns.map(|(at, name)| Column { name: name.clone(), data_type: type_name(schema.field(*at).data_type()) }).collect()
+    columns
+        .map(|(at, name)| Column { name: name.clone(), data_type: type_name(schema.field(*at).data_type()) })
+        .collect()
 }
 
 fn type_name(data_type: &DataType) -> String {
@@ -325,7 +316,8 @@ fn words(view: &ViewPlan, aggregate: &AggregatePlan, schema: &SchemaRef) -> Stri
         Window::Lifetime => "over all time".to_owned(),
     };
     let delay = if view.delay > 0 { format!(", {} ago", format_duration(view.delay)) } else { String::new() };
-    let tiles = aggregate.resolution.map(|width| format!(", by tiles of {}", format_duration(width))).unwrap_or_default();
+    let tiles =
+        aggregate.resolution.map(|width| format!(", by tiles of {}", format_duration(width))).unwrap_or_default();
     format!("{what} {over}{delay}{tiles}")
 }
 
@@ -356,13 +348,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_decoded_and_asks_for_a_key() {
-        let asked = keys("key=customer_id%3D4%202&key=country=F+R&other=1").expect("keys");
-        let wanted = [("customer_id", "4 2"), ("country", "F R")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(asked, wanted);
-        assert!(keys("").is_err());
-        assert!(keys("key=nothing").is_err());
-        assert_eq!(decoded("%zz%4"), "%zz%4");
-        assert_eq!(decoded("%ff"), "\u{fffd}");
+    fn a_key_is_asked_for_by_column() {
+        let of = |query: &str| keys(&Query::of(Some(query)));
+        let wanted = [("customer_id", "4=2"), ("country", "")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(of("key=customer_id%3D4=2&key=country=").expect("keys"), wanted);
+        assert!(of("").is_err());
+        assert!(of("key=nothing").is_err());
+        assert!(of(&"key=a=b&".repeat(KEYS_MAX + 1)).is_err());
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
-use axum::Json;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, RawQuery};
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::stats::unread;
+use super::wire::{Json, Query};
 use super::{Console, in_path, parameter, plan_of, reads};
 use crate::base::format_time;
 use crate::engine::status::LetterStatus;
@@ -73,11 +73,6 @@ struct Letters {
     letters: Vec<Letter>,
 }
 
-#[derive(Deserialize)]
-struct Asked {
-    limit: Option<usize>,
-}
-
 pub(super) fn api(console: &Arc<Console>) -> Api {
     let mut letters = reads(
         "/api/v1/jobs/{id}/letters",
@@ -92,11 +87,8 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
     let console = Arc::clone(console);
     Api::default().with(
         letters,
-        get(async move |Path(id): Path<String>, Query(asked): Query<Asked>| -> Result<Json<Letters>, Problem> {
-            let limit = asked.limit.unwrap_or(LIMIT);
-            if !(1..=LIMIT_MAX).contains(&limit) {
-                return Err(Problem::bad_request(format!("`limit` is {limit}; write 1 to {LIMIT_MAX}")));
-            }
+        get(async move |Path(id): Path<String>, RawQuery(query): RawQuery| -> Result<Json<Letters>, Problem> {
+            let limit = Query::of(query.as_deref()).limit(LIMIT, LIMIT_MAX)?;
             console.read(move |console| console.letters(&id, limit)).await.map(Json)
         }),
     )
@@ -150,7 +142,8 @@ fn read(table: &TableReader, limit: usize, found: &mut Vec<(i64, Letter)>) -> Re
         }
         let mut of_date = Vec::new();
         for batch in table.read_date(&date).map_err(|error| unread(&error))? {
-            rows_of(&batch, limit, &mut of_date).map_err(|what| Problem::unavailable(format!("dead letters: {what}")))?;
+            rows_of(&batch, limit, &mut of_date)
+                .map_err(|what| Problem::unavailable(format!("dead letters: {what}")))?;
         }
         if date != NO_DATE {
             rows += of_date.len();
@@ -166,8 +159,11 @@ fn rows_of(batch: &RecordBatch, limit: usize, found: &mut Vec<(i64, Letter)>) ->
         let column = batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"))?;
         cast(column, &ty).map_err(|error| format!("column `{name}`: {error}"))
     };
-    let (ticks, partitions, offsets) =
-        (column("_tick", DataType::Int64)?, column("_partition", DataType::Int64)?, column("_offset", DataType::Int64)?);
+    let (ticks, partitions, offsets) = (
+        column("_tick", DataType::Int64)?,
+        column("_partition", DataType::Int64)?,
+        column("_offset", DataType::Int64)?,
+    );
     let (sources, kinds, reasons) =
         (column("_source", DataType::Utf8)?, column("kind", DataType::Utf8)?, column("reason", DataType::Utf8)?);
     let (times, originals) = (column("event_time", utc())?, column("original", DataType::Binary)?);
@@ -178,7 +174,8 @@ fn rows_of(batch: &RecordBatch, limit: usize, found: &mut Vec<(i64, Letter)>) ->
         let text = |column: &dyn Array| column.as_string::<i32>().value(row).to_owned();
         let whole = originals.as_binary::<i32>().value(row);
         let shown = &whole[..whole.len().min(BYTES_MAX)];
-        let time = times.is_valid(row).then(|| format_time(times.as_primitive::<TimestampMicrosecondType>().value(row)));
+        let time =
+            times.is_valid(row).then(|| format_time(times.as_primitive::<TimestampMicrosecondType>().value(row)));
         let letter = Letter {
             source: text(&sources),
             partition: partitions.as_primitive::<Int64Type>().value(row),

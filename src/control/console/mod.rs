@@ -15,6 +15,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod trainings;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use tokio::sync::Semaphore;
 pub use letters::Letter;
 pub use source::{ConsoleJob, Source};
 
-use crate::http::{Api, AuditLog, Operation, Parameter, Place, Problem, Scope, schema_of};
+use crate::http::{Api, Operation, Parameter, Place, Problem, Scope, schema_of};
 
 /// Reads that go on at a time; more wait for them.
 const READS_MAX: usize = 4;
@@ -39,8 +40,6 @@ const TURN: Duration = Duration::from_secs(20);
 pub struct ConsoleParts {
     /// The jobs.
     pub source: Arc<dyn Source>,
-    /// Who changed what.
-    pub audit: Arc<AuditLog>,
     /// The server's directory, as it is shown.
     pub data: PathBuf,
     /// Names and scopes of the tokens that the server accepts; `None` where it asks for none.
@@ -81,7 +80,9 @@ impl Console {
     /// The job, by its id.
     fn job(&self, id: &str) -> Result<ConsoleJob, Problem> {
         let found = self.parts.source.jobs().into_iter().find(|job| job.id == id);
-        found.ok_or_else(|| Problem::not_found(format!("there is no job `{id}`; GET /api/v1/jobs lists those there are")))
+        found.ok_or_else(|| {
+            Problem::not_found(format!("there is no job `{id}`; GET /api/v1/jobs lists those there are"))
+        })
     }
 
     /// Does what may wait for disks and sockets, on a thread for that, when its turn comes.
@@ -104,7 +105,9 @@ impl Console {
 
 /// The plan of a job, or why it has none.
 fn plan_of(job: &ConsoleJob) -> Result<&Arc<crate::plan::model::Plan>, Problem> {
-    job.plan.as_ref().map_err(|why| Problem::unprocessable(format!("the file of job `{}` cannot be read: {why}", job.id)))
+    job.plan
+        .as_ref()
+        .map_err(|why| Problem::unprocessable(format!("the file of job `{}` cannot be read: {why}", job.id)))
 }
 
 /// An operation that reads.

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query};
-use axum::http::{Method, StatusCode, header};
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::wire::{Json, Query, body};
 use super::{Console, in_path, parameter, reads};
 use crate::http::{Api, Caller, Operation, Place, Problem, Scope, schema_of};
 use crate::registry::{
@@ -87,13 +88,15 @@ struct Done {
     text: String,
 }
 
-#[derive(Deserialize)]
-struct Where {
-    registry: Option<String>,
-}
-
 pub(super) fn api(console: &Arc<Console>) -> Api {
-    let registry = || parameter("registry", Place::Query, "The registry, where several have a model of this name.", schema_of::<String>());
+    let registry = || {
+        parameter(
+            "registry",
+            Place::Query,
+            "The registry, where several have a model of this name.",
+            schema_of::<String>(),
+        )
+    };
     let told = json!({
         "type": "object",
         "required": ["models", "files", "problems"],
@@ -128,24 +131,51 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
         .with(all, get(async move || -> Result<Json<Value>, Problem> { for_all.read(Console::models).await.map(Json) }))
         .with(
             one,
-            get(async move |Path(name): Path<String>, Query(place): Query<Where>| -> Result<Json<Value>, Problem> {
-                for_one.read(move |console| console.model(&name, place.registry.as_deref())).await.map(Json)
+            get(async move |Path(name): Path<String>, RawQuery(query): RawQuery| -> Result<Json<Value>, Problem> {
+                let place = Query::of(query.as_deref()).one("registry");
+                for_one.read(move |console| console.model(&name, place.as_deref())).await.map(Json)
             }),
         )
         .with(
             file,
-            get(async move |Path((name, number, file)): Path<(String, u32, String)>, Query(place): Query<Where>| -> Result<Response, Problem> {
-                let text = for_file.read(move |console| console.file(&name, number, &file, place.registry.as_deref()));
-                // As text, whatever it is: a page of somebody else's is not shown as ours.
-                let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-                Ok((StatusCode::OK, kind, text.await?).into_response())
-            }),
+            get(
+                async move |Path((name, number, file)): Path<(String, u32, String)>,
+                            RawQuery(query): RawQuery|
+                            -> Result<Response, Problem> {
+                    let place = Query::of(query.as_deref()).one("registry");
+                    let text = for_file.read(move |console| console.file(&name, number, &file, place.as_deref()));
+                    // As text, whatever it is: a page of somebody else's is not shown as ours.
+                    let kind = [
+                        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+                        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                    ];
+                    Ok((StatusCode::OK, kind, text.await?).into_response())
+                },
+            ),
         );
     [
         deed(console, "/api/v1/models/{name}/promote", "model_promote", "Makes a version the champion.", Kind::Promote),
-        deed(console, "/api/v1/models/{name}/rollback", "model_rollback", "Makes the version the champion that was it before.", Kind::Rollback),
-        deed(console, "/api/v1/models/{name}/hold", "model_hold", "Asks jobs that roll out the challenger to go no further for now.", Kind::Request("hold")),
-        deed(console, "/api/v1/models/{name}/resume", "model_resume", "Asks jobs that hold a rollout to go on with it.", Kind::Request("resume")),
+        deed(
+            console,
+            "/api/v1/models/{name}/rollback",
+            "model_rollback",
+            "Makes the version the champion that was it before.",
+            Kind::Rollback,
+        ),
+        deed(
+            console,
+            "/api/v1/models/{name}/hold",
+            "model_hold",
+            "Asks jobs that roll out the challenger to go no further for now.",
+            Kind::Request("hold"),
+        ),
+        deed(
+            console,
+            "/api/v1/models/{name}/resume",
+            "model_resume",
+            "Asks jobs that hold a rollout to go on with it.",
+            Kind::Request("resume"),
+        ),
     ]
     .into_iter()
     .fold(api, |api, (operation, handler)| api.with(operation, handler))
@@ -177,8 +207,12 @@ fn deed(
     };
     let console = Arc::clone(console);
     let handler = post(
-        async move |Path(name): Path<String>, Extension(caller): Extension<Caller>, body: Result<Json<Deed>, JsonRejection>| -> Result<Json<Done>, Problem> {
-            let Json(deed) = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+        async move |Path(name): Path<String>,
+                    Extension(caller): Extension<Caller>,
+                    headers: HeaderMap,
+                    bytes: Bytes|
+                    -> Result<Json<Done>, Problem> {
+            let deed: Deed = body(&headers, &bytes)?;
             if deed.why.chars().count() > WHY_MAX {
                 return Err(Problem::unprocessable(format!("`why` has more than {WHY_MAX} letters")));
             }
@@ -192,10 +226,13 @@ fn deed(
 fn failed(error: RegistryError) -> Problem {
     let text = error.to_string();
     match error {
-        RegistryError::NoModel { .. } | RegistryError::NoVersion { .. } | RegistryError::NoAlias { .. } | RegistryError::Absent { .. } => {
-            Problem::not_found(text)
+        RegistryError::NoModel { .. }
+        | RegistryError::NoVersion { .. }
+        | RegistryError::NoAlias { .. }
+        | RegistryError::Absent { .. } => Problem::not_found(text),
+        RegistryError::Conflict { .. } | RegistryError::NoPrevious { .. } | RegistryError::KeyUsed { .. } => {
+            Problem::conflict(text)
         }
-        RegistryError::Conflict { .. } | RegistryError::NoPrevious { .. } | RegistryError::KeyUsed { .. } => Problem::conflict(text),
         RegistryError::Refused(_) | RegistryError::Place { .. } => Problem::unprocessable(text),
         _ => Problem::unavailable(text),
     }
@@ -256,7 +293,11 @@ impl Console {
     }
 
     /// The registry that has a model of this name; of several, the one that was named.
-    fn registry_of(&self, name: &str, wanted: Option<&str>) -> Result<(String, Arc<Registry>, ModelInfo, Vec<(String, Use)>), Problem> {
+    fn registry_of(
+        &self,
+        name: &str,
+        wanted: Option<&str>,
+    ) -> Result<(String, Arc<Registry>, ModelInfo, Vec<(String, Use)>), Problem> {
         let places = self.places();
         let mut found = Vec::new();
         let mut trouble = None;
@@ -270,12 +311,15 @@ impl Console {
         match (found.len(), trouble) {
             (1, _) => Ok(found.remove(0)),
             (0, Some(trouble)) => Err(trouble),
-            (0, None) => {
-                Err(Problem::not_found(format!("no registry of a job here has a model `{name}`; GET /api/v1/models lists those there are")))
-            }
+            (0, None) => Err(Problem::not_found(format!(
+                "no registry of a job here has a model `{name}`; GET /api/v1/models lists those there are"
+            ))),
             _ => {
                 let places: Vec<&str> = found.iter().map(|(place, ..)| place.as_str()).collect();
-                Err(Problem::conflict(format!("several registries have a model `{name}`; say which with `registry`: {}", places.join(", "))))
+                Err(Problem::conflict(format!(
+                    "several registries have a model `{name}`; say which with `registry`: {}",
+                    places.join(", ")
+                )))
             }
         }
     }
@@ -300,13 +344,20 @@ impl Console {
         let version = registry.version(name, &Selector::Number(number)).map_err(failed)?;
         let Some(artifact) = version.files.get(file) else {
             let has: Vec<&str> = version.files.keys().map(String::as_str).collect();
-            return Err(Problem::not_found(format!("version {number} of `{name}` has no file {file:?}; it has {}", if has.is_empty() { "none".to_owned() } else { has.join(", ") })));
+            return Err(Problem::not_found(format!(
+                "version {number} of `{name}` has no file {file:?}; it has {}",
+                if has.is_empty() { "none".to_owned() } else { has.join(", ") }
+            )));
         };
         if artifact.bytes > FILE_MAX {
-            return Err(Problem::unprocessable(format!("{file} has {} bytes; at most {FILE_MAX} are shown", artifact.bytes)));
+            return Err(Problem::unprocessable(format!(
+                "{file} has {} bytes; at most {FILE_MAX} are shown",
+                artifact.bytes
+            )));
         }
         let path = registry.artifact(&artifact.hash).map_err(failed)?;
-        let unread = |path: &FilePath, error: std::io::Error| Problem::unavailable(format!("{}: {error}", path.display()));
+        let unread =
+            |path: &FilePath, error: std::io::Error| Problem::unavailable(format!("{}: {error}", path.display()));
         let bytes = std::fs::read(&path).map_err(|error| unread(&path, error))?;
         String::from_utf8(bytes).map_err(|_| Problem::unprocessable(format!("{file} is no text")))
     }
@@ -322,7 +373,8 @@ impl Console {
         };
         match kind {
             Kind::Promote => {
-                let number = deed.version.ok_or_else(|| Problem::unprocessable("say which version to promote: `version`"))?;
+                let number =
+                    deed.version.ok_or_else(|| Problem::unprocessable("say which version to promote: `version`"))?;
                 promote(&registry, &model, number, deed.force, expected, &by)
             }
             _ if deed.version.is_some() || deed.force => {
@@ -332,11 +384,19 @@ impl Console {
                 // Without a champion the registry says so better.
                 let expected = if found.is_none() && deed.expect.is_none() { Previous::Any } else { expected };
                 let moved = registry.rollback(name, expected, &by).map_err(failed)?;
-                Ok(done(name, moved.entry, moved.from, moved.to, format!("version {} of {name} is the champion again", moved.to)))
+                Ok(done(
+                    name,
+                    moved.entry,
+                    moved.from,
+                    moved.to,
+                    format!("version {} of {name} is the champion again", moved.to),
+                ))
             }
             Kind::Request(what) => {
                 let Some(challenger) = model.aliases.get(CHALLENGER).copied() else {
-                    return Err(Problem::conflict(format!("model `{name}` has no {CHALLENGER}, so no rollout can {what}")));
+                    return Err(Problem::conflict(format!(
+                        "model `{name}` has no {CHALLENGER}, so no rollout can {what}"
+                    )));
                 };
                 let by = by.numbers(json!({"do": what}));
                 let entry = registry.note(name, Some(challenger), "request", &by).map_err(failed)?;
@@ -351,7 +411,14 @@ fn done(model: &str, entry: u64, from: Option<VersionNumber>, to: VersionNumber,
     Done { model: model.to_owned(), entry, from, to, text }
 }
 
-fn promote(registry: &Registry, model: &ModelInfo, number: VersionNumber, force: bool, expected: Previous, by: &By) -> Result<Done, Problem> {
+fn promote(
+    registry: &Registry,
+    model: &ModelInfo,
+    number: VersionNumber,
+    force: bool,
+    expected: Previous,
+    by: &By,
+) -> Result<Done, Problem> {
     let name = &model.name;
     let new = registry.version(name, &Selector::Number(number)).map_err(failed)?;
     let old = model.aliases.get(CHAMPION).and_then(|champion| model.version(*champion));

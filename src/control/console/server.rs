@@ -1,21 +1,15 @@
-//! The server itself: its version, who asks, who may, and who changed what.
+//! The server itself: its version, who asks, and who may do what. Who changed what is told by the server's audit log.
 
 use std::sync::Arc;
 
-use axum::extract::Query;
+use axum::Extension;
 use axum::routing::get;
-use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{Console, parameter, reads};
-use crate::http::{Api, AuditEntry, Caller, Place, Problem, Scope, schema_of};
-
-/// Entries that are told at most.
-const ENTRIES_MAX: usize = 1_000;
-/// Entries that are told when nobody says how many.
-const ENTRIES: usize = 200;
+use super::wire::Json;
+use super::{Console, reads};
+use crate::http::{Api, Caller, Problem, Scope, schema_of};
 
 /// The server.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,45 +38,16 @@ struct Named {
     scopes: Vec<Scope>,
 }
 
-/// The audit log.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-struct Audit {
-    /// The newest first.
-    entries: Vec<AuditEntry>,
-}
-
-#[derive(Deserialize)]
-struct Asked {
-    limit: Option<usize>,
-}
-
 pub(super) fn api(console: &Arc<Console>) -> Api {
-    let server = reads("/api/v1/server", "server", "server", "The server: version, data, who asks.", schema_of::<Server>());
-    let mut audit = reads("/api/v1/audit", "audit", "server", "Who changed what.", schema_of::<Audit>());
-    audit.scope = Some(Scope::Admin);
-    let limit = json!({"type": "integer", "minimum": 1, "maximum": ENTRIES_MAX, "default": ENTRIES});
-    audit.parameters = vec![parameter("limit", Place::Query, "So many at most.", limit)];
-    audit.problems = vec![400];
-    let (for_server, for_audit) = (Arc::clone(console), Arc::clone(console));
-    Api::default()
-        .with(
-            server,
-            get(async move |Extension(caller): Extension<Caller>| -> Result<Json<Server>, Problem> {
-                for_server.read(move |console| Ok(console.server(&caller))).await.map(Json)
-            }),
-        )
-        .with(
-            audit,
-            get(async move |Query(asked): Query<Asked>| -> Result<Json<Audit>, Problem> {
-                let limit = asked.limit.unwrap_or(ENTRIES);
-                if !(1..=ENTRIES_MAX).contains(&limit) {
-                    return Err(Problem::bad_request(format!("`limit` is {limit}; write 1 to {ENTRIES_MAX}")));
-                }
-                let unread = |error: std::io::Error| Problem::unavailable(format!("the audit log cannot be read: {error}"));
-                let entries = for_audit.read(move |console| console.parts.audit.newest(limit).map_err(unread)).await?;
-                Ok(Json(Audit { entries }))
-            }),
-        )
+    let server =
+        reads("/api/v1/server", "server", "server", "The server: version, data, who asks.", schema_of::<Server>());
+    let for_server = Arc::clone(console);
+    Api::default().with(
+        server,
+        get(async move |Extension(caller): Extension<Caller>| -> Result<Json<Server>, Problem> {
+            for_server.read(move |console| Ok(console.server(&caller))).await.map(Json)
+        }),
+    )
 }
 
 impl Console {

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query};
+use axum::extract::{Path, RawQuery};
 use axum::response::Response;
 use axum::routing::get;
-use serde::Deserialize;
 use serde_json::json;
 
+use super::wire::Query;
 use super::{Console, in_path, json_text, parameter, plan_of, reads};
 use crate::base::{EventTime, parse_time};
 use crate::http::{Api, Place, Problem, schema_of};
@@ -26,7 +26,6 @@ const ALERTS: &str = "stats/alerts";
 /// Newest deeds about versions that are told.
 const RECORDS_MAX: usize = 2_000;
 
-#[derive(Deserialize)]
 struct Asked {
     model: Option<String>,
     from: Option<String>,
@@ -44,7 +43,8 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
             "tables": {"type": "array", "description": "Tables that were read: name, version.", "items": {"type": "array"}},
         },
     });
-    let mut stats = reads("/api/v1/jobs/{id}/stats", "job_stats", "statistics", "How a job's models do, by window.", told);
+    let mut stats =
+        reads("/api/v1/jobs/{id}/stats", "job_stats", "statistics", "How a job's models do, by window.", told);
     let text = schema_of::<String>;
     stats.parameters = vec![
         in_path("id", "The job."),
@@ -58,15 +58,23 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
         "required": ["records"],
         "properties": {"records": {"type": "array", "description": "Rows of the table stats/rollout, oldest first.", "items": {"type": "object"}}},
     });
-    let mut rollouts =
-        reads("/api/v1/jobs/{id}/rollouts", "job_rollouts", "statistics", "What was done about a job's versions, and by which numbers.", told);
+    let mut rollouts = reads(
+        "/api/v1/jobs/{id}/rollouts",
+        "job_rollouts",
+        "statistics",
+        "What was done about a job's versions, and by which numbers.",
+        told,
+    );
     rollouts.parameters = vec![in_path("id", "The job.")];
     rollouts.problems = vec![404, 422];
     let (for_stats, for_rollouts) = (Arc::clone(console), Arc::clone(console));
     Api::default()
         .with(
             stats,
-            get(async move |Path(id): Path<String>, Query(asked): Query<Asked>| -> Result<Response, Problem> {
+            get(async move |Path(id): Path<String>, RawQuery(query): RawQuery| -> Result<Response, Problem> {
+                let query = Query::of(query.as_deref());
+                let one = |name| query.one(name);
+                let asked = Asked { model: one("model"), from: one("from"), to: one("to") };
                 for_stats.read(move |console| console.stats(&id, &asked)).await.map(json_text)
             }),
         )
@@ -80,7 +88,7 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<EventTime>, Problem> {
     let read = |text| parse_time(text).map_err(|what| Problem::bad_request(format!("`{name}`: {what}")));
-    text.filter(|text| !text.is_empty()).map(read).transpose()
+    text.map(read).transpose()
 }
 
 fn root(plan: &Plan) -> Option<PathBuf> {
@@ -104,7 +112,7 @@ impl Console {
             tables: None,
             from: time("from", asked.from.as_deref())?,
             to: time("to", asked.to.as_deref())?,
-            model: asked.model.clone().filter(|model| !model.is_empty()),
+            model: asked.model.clone(),
         };
         let nothing = |why: String| told(&json!({"models": [], "missing": why}));
         let Some(root) = root(plan) else {
@@ -114,7 +122,12 @@ impl Console {
             return Ok(nothing(format!("job `{}` watches no model: its file has no `monitors`", plan.job))?.into());
         }
         let predictions = plan.models.iter().map(|model| format!("predictions/{}", model.name));
-        let tables: Vec<String> = StatKind::ALL.iter().map(|kind| kind.table().to_owned()).chain([ALERTS.to_owned()]).chain(predictions).collect();
+        let tables: Vec<String> = StatKind::ALL
+            .iter()
+            .map(|kind| kind.table().to_owned())
+            .chain([ALERTS.to_owned()])
+            .chain(predictions)
+            .collect();
         let key = format!("stats {id} {} {:?} {:?} {:?}", plan.fingerprint, options.model, options.from, options.to);
         self.tables.get(key, &root, &tables, || match report::page(plan, &options) {
             Ok(page) => told(&json!({
@@ -139,7 +152,9 @@ impl Console {
             };
             let mut records = Vec::new();
             for batch in table.read(None).map_err(|error| unread(&error))? {
-                records.extend(records_of(&batch).map_err(|what| Problem::unavailable(format!("table {ROLLOUTS}: {what}")))?);
+                records.extend(
+                    records_of(&batch).map_err(|what| Problem::unavailable(format!("table {ROLLOUTS}: {what}")))?,
+                );
             }
             records.sort_by_key(|record| (record.at, record.tick, record.sequence));
             records.drain(..records.len().saturating_sub(RECORDS_MAX));

@@ -4,13 +4,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::Path;
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::wire::Json;
 use super::{Console, ConsoleJob, in_path, reads};
 use crate::batch::journal::{Change, Entry, Journal};
 use crate::batch::{BatchError, Job, Queue};
@@ -86,13 +86,30 @@ struct Step {
 }
 
 pub(super) fn api(console: &Arc<Console>) -> Api {
-    let all = reads("/api/v1/trainings", "trainings", "trainings", "The training runs that jobs asked for.", schema_of::<Trainings>());
-    let mut one = reads("/api/v1/trainings/{id}", "training", "trainings", "A training run with what its steps tell.", schema_of::<Training>());
+    let all = reads(
+        "/api/v1/trainings",
+        "trainings",
+        "trainings",
+        "The training runs that jobs asked for.",
+        schema_of::<Trainings>(),
+    );
+    let mut one = reads(
+        "/api/v1/trainings/{id}",
+        "training",
+        "trainings",
+        "A training run with what its steps tell.",
+        schema_of::<Training>(),
+    );
     one.parameters = vec![in_path("id", "The run.")];
     one.problems = vec![404];
     let (for_all, for_one) = (Arc::clone(console), Arc::clone(console));
     Api::default()
-        .with(all, get(async move || -> Result<Json<Trainings>, Problem> { for_all.read(|console| Ok(console.trainings())).await.map(Json) }))
+        .with(
+            all,
+            get(async move || -> Result<Json<Trainings>, Problem> {
+                for_all.read(|console| Ok(console.trainings())).await.map(Json)
+            }),
+        )
         .with(
             one,
             get(async move |Path(id): Path<String>| -> Result<Json<Training>, Problem> {
@@ -129,7 +146,8 @@ impl Console {
     }
 
     fn training(&self, id: &str) -> Result<Training, Problem> {
-        let unknown = || Problem::not_found(format!("there is no training `{id}`; GET /api/v1/trainings lists those there are"));
+        let unknown =
+            || Problem::not_found(format!("there is no training `{id}`; GET /api/v1/trainings lists those there are"));
         let (job, run) = id.split_once(':').ok_or_else(unknown)?;
         let job = self.job(job).map_err(|_| unknown())?;
         let failed = |error: BatchError| match error {
@@ -192,7 +210,9 @@ fn step(entry: Entry) -> Step {
     match entry.change {
         Change::Queued => bare("queued"),
         Change::Running { attempt, .. } => Step { attempt: Some(attempt), ..bare("running") },
-        Change::Retrying { attempt, ref why, .. } => Step { attempt: Some(attempt), why: Some(why.clone()), ..bare("retrying") },
+        Change::Retrying { attempt, ref why, .. } => {
+            Step { attempt: Some(attempt), why: Some(why.clone()), ..bare("retrying") }
+        }
         Change::Done(ref record) => Step { seconds: Some(record.seconds), facts: record.facts.clone(), ..bare("done") },
         Change::Failed { ref why } => Step { why: Some(why.clone()), ..bare("failed") },
         Change::Skipped { ref why } => Step { why: Some(why.clone()), ..bare("skipped") },

@@ -32,15 +32,14 @@ export function view({ server, audit }, ctx) {
         : server.tokens.length ? table('Tokens', [{ name: 'Name', of: (one) => h('b', null, one.name) }, { name: 'Scopes', of: (one) => one.scopes.map((scope) => chip(scope)) }], server.tokens) : h('p', { class: 'muted' }, 'This server asks for no token: whoever reaches it may do everything. It listens on this machine alone unless it was told otherwise.')),
     section('Audit log', 'who changed what, newest first', audit.error ? h('p', { class: 'muted' }, audit.error.message)
       : entries.length ? table('Audit log', [
-        { name: 'When', of: (one) => f.time(one.at || one.when) }, { name: 'Who', of: (one) => h('b', null, one.who) }, { name: 'From', of: (one) => one.from || one.peer || '' },
-        { name: 'What', of: (one) => one.what || one.operation }, { name: 'Which', cls: 'path', of: (one) => one.which || one.path || '' }, { name: 'Outcome', num: true, of: (one) => outcome(one) },
+        { name: 'When', of: (one) => f.time(one.at) }, { name: 'Who', of: (one) => h('b', null, one.caller) }, { name: 'From', of: (one) => one.address },
+        { name: 'What', of: (one) => one.operation.replace(/_/g, ' ') }, { name: 'Which', cls: 'path', of: (one) => one.path }, { name: 'Took', num: true, of: (one) => f.duration(one.took_ms) }, { name: 'Outcome', of: (one) => outcome(one) },
       ], entries) : empty('Nothing has been changed yet', 'Every request that changes something leaves a line here.')),
     section('For programs', null, h('p', null, h('a', { href: '/openapi.json' }, 'OpenAPI document'), ' · ', h('a', { href: '/metrics' }, 'Metrics'), ' · ', h('a', { href: '/health' }, 'Health'), ' · ', h('a', { href: '/ready' }, 'Readiness'))),
   ];
 }
 
 function outcome(one) {
-  const value = one.outcome ?? one.status;
-  const bad = typeof value === 'number' ? value >= 400 : false;
-  return chip(String(value ?? ''), bad ? 'bad' : 'good');
+  const done = one.status < 400;
+  return chip(done ? 'done' : one.status < 500 ? `refused, ${one.status}` : `failed, ${one.status}`, done ? 'good' : 'bad');
 }
