@@ -6,6 +6,7 @@
 //! talks to it over its control socket (`talk`). [`api`] is the same over HTTP.
 
 pub mod api;
+pub mod console;
 pub mod disk;
 mod ending;
 mod entry;

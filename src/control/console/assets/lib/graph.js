@@ -1,0 +1,123 @@
+// The dataflow graph of a job, laid out from left to right.
+
+import { h, s } from './dom.js';
+import * as f from './format.js';
+
+const W = 176;
+const H = 72;
+const GAP_X = 64;
+const GAP_Y = 20;
+
+/** Where each node stands: by its longest way from a source, then near those that it is joined to. */
+export function layout(nodes, edges) {
+  const known = new Set(nodes.map((node) => node.id));
+  const real = edges.filter((edge) => known.has(edge.from) && known.has(edge.to) && edge.from !== edge.to);
+  const into = new Map(nodes.map((node) => [node.id, []]));
+  const out = new Map(nodes.map((node) => [node.id, []]));
+  for (const edge of real) { into.get(edge.to).push(edge.from); out.get(edge.from).push(edge.to); }
+  const layer = new Map();
+  const path = new Set();
+  const depth = (id) => {
+    if (layer.has(id)) return layer.get(id);
+    if (path.has(id)) return 0;
+    path.add(id);
+    const at = Math.max(-1, ...into.get(id).map(depth)) + 1;
+    path.delete(id);
+    layer.set(id, at);
+    return at;
+  };
+  nodes.forEach((node) => depth(node.id));
+  const layers = [];
+  for (const node of nodes) (layers[layer.get(node.id)] ||= []).push(node.id);
+  const order = new Map();
+  const number = () => layers.forEach((ids) => ids.forEach((id, i) => order.set(id, i - (ids.length - 1) / 2)));
+  number();
+  const mean = (ids, own) => (ids.length ? ids.reduce((sum, id) => sum + order.get(id), 0) / ids.length : own);
+  for (let round = 0; round < 6; round += 1) {
+    const [list, side] = round % 2 === 0 ? [layers, into] : [[...layers].reverse(), out];
+    for (const ids of list) {
+      const weight = new Map(ids.map((id) => [id, mean(side.get(id), order.get(id))]));
+      ids.sort((a, b) => weight.get(a) - weight.get(b));
+      ids.forEach((id, i) => order.set(id, i - (ids.length - 1) / 2));
+    }
+  }
+  const tallest = Math.max(1, ...layers.map((ids) => ids.length));
+  const height = tallest * (H + GAP_Y) - GAP_Y;
+  const place = new Map();
+  layers.forEach((ids, l) => ids.forEach((id) => place.set(id, { x: l * (W + GAP_X), y: height / 2 + order.get(id) * (H + GAP_Y) - H / 2, layer: l })));
+  return { place, edges: real, width: layers.length * (W + GAP_X) - GAP_X, height };
+}
+
+/** How hard a node is pressed: by how busy it is and by what waits for it. */
+export function pressure(node) {
+  const busy = Number(node.busy) || 0;
+  if (busy >= 0.9) return 'hot';
+  return busy >= 0.6 ? 'warm' : '';
+}
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** The graph as SVG; `chosen` is a node's id, `choose(id)` is called with another. */
+export function graph(nodes, edges, chosen, choose) {
+  const { place, edges: real, width, height } = layout(nodes, edges);
+  const by = new Map(nodes.map((node) => [node.id, node]));
+  const most = Math.max(1, ...nodes.map((node) => node.rate_out || 0));
+  const lines = real.map((edge) => {
+    const [a, b] = [place.get(edge.from), place.get(edge.to)];
+    const [x1, y1, x2, y2] = [a.x + W, a.y + H / 2, b.x - 5, b.y + H / 2];
+    const bend = Math.max(GAP_X / 2, (x2 - x1) / 2);
+    const flow = by.get(edge.from).rate_out || 0;
+    const tone = pressure(by.get(edge.to));
+    return s('path', {
+      key: `${edge.from}>${edge.to}`, class: `edge ${flow > 0 ? 'flows' : ''} ${tone}`, 'marker-end': 'url(#arrow)',
+      'stroke-width': (1 + 2.2 * Math.sqrt(flow / most)).toFixed(2), d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`,
+    }, s('title', null, `${by.get(edge.from).name} to ${by.get(edge.to).name}: ${f.rate(flow)}`));
+  });
+  const boxes = nodes.map((node) => {
+    const { x, y } = place.get(node.id);
+    const busy = Math.max(0, Math.min(1, Number(node.busy) || 0));
+    const tone = pressure(node);
+    const says = `${node.kind} ${node.name}: ${f.rate(node.rate_out)} out, ${f.count(node.queued)} queued, ${f.share(busy)} busy${node.keys !== undefined && node.keys !== null ? `, ${f.count(node.keys)} keys` : ''}`;
+    return s('g', {
+      key: node.id, class: ['node', `k-${node.kind}`, tone, node.id === chosen && 'on'], transform: `translate(${x} ${y})`,
+      tabindex: 0, role: 'button', 'aria-label': says, 'aria-pressed': String(node.id === chosen), 'data-id': node.id,
+      on: {
+        click: () => choose(node.id),
+        keydown: (event) => {
+          if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); choose(node.id); }
+          else walk(event, node.id, place);
+        },
+      },
+    },
+    s('rect', { class: 'box', width: W, height: H, rx: 6 }),
+    s('path', { class: 'stripe', d: `M0 6q0-6 6-6v${H}q-6 0-6-6z` }),
+    s('text', { class: 'kind', x: 14, y: 17 }, node.kind),
+    s('text', { class: 'queue', x: W - 10, y: 17, 'text-anchor': 'end' }, node.queued ? `${f.brief(node.queued)} queued` : ''),
+    s('text', { class: 'name', x: 14, y: 35 }, cut(String(node.name), 22)),
+    s('text', { class: 'rate', x: 14, y: 54 }, node.kind === 'sink' ? f.rate(node.rate_in) : f.rate(node.rate_out)),
+    s('text', { class: 'rate muted', x: W - 10, y: 54, 'text-anchor': 'end' }, node.keys !== undefined && node.keys !== null ? `${f.brief(node.keys)} keys` : ''),
+    s('rect', { class: 'busy-room', x: 14, y: 61, width: W - 24, height: 4, rx: 2 }),
+    s('rect', { class: 'busy', x: 14, y: 61, width: ((W - 24) * busy).toFixed(1), height: 4, rx: 2 }),
+    s('title', null, says));
+  });
+  const arrow = s('defs', null, s('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 6, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: 'userSpaceOnUse', orient: 'auto' }, s('path', { class: 'head-of-edge', d: 'M0 .5 7.5 4 0 7.5z' })));
+  return h('div', { class: 'graph scroll', role: 'region', 'aria-label': 'Dataflow graph' },
+    s('svg', { viewBox: `-4 -6 ${width + 8} ${height + 12}`, width: width + 8, height: height + 12, role: 'group', 'aria-label': 'Nodes, from sources to sinks; arrow keys go from one to the next' }, arrow, lines, boxes));
+}
+
+// The nearest node in the direction of the key.
+function walk(event, id, place) {
+  const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+  if (!way) return;
+  event.preventDefault();
+  const own = place.get(id);
+  let best = null;
+  for (const [other, at] of place) {
+    const [dx, dy] = [at.x - own.x, at.y - own.y];
+    const ahead = dx * way[0] + dy * way[1];
+    if (ahead <= 0 || other === id) continue;
+    const far = ahead + 2 * Math.abs(dx * way[1] + dy * way[0]);
+    if (!best || far < best.far) best = { other, far };
+  }
+  if (best) event.currentTarget.parentNode.querySelector(`[data-id="${CSS.escape(best.other)}"]`).focus();
+}
