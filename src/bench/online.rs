@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::base::SecretText;
 use crate::ops::key::{self, EncodedKeys};
 use crate::plan::RedisAddress;
-use crate::plan::model::{Clock, RedisPlan};
+use crate::plan::model::{Clock, RedisLayout, RedisPlan};
 use crate::store::online::redis::row_key;
 use crate::store::online::value::{Header, pack};
 use crate::store::online::{ColumnSchema, ColumnType, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema};
@@ -132,7 +132,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     // Prefixes that no other run has: every run finds its keys absent, as after a start.
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("tidemill-bench-{nanos:x}");
-    let place = RedisPlan { url, shown: address.to_string(), prefix: prefix.clone() };
+    let place = RedisPlan { url, shown: address.to_string(), prefix: prefix.clone(), layout: RedisLayout::Native };
     let column = |name: String, data_type| ColumnSchema::new(name, &data_type).context("a type that is held");
     let schema = ViewSchema {
         view: "v".into(),

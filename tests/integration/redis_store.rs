@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tidemill::base::SecretText;
 use tidemill::ops::key;
-use tidemill::plan::model::{Clock, RedisPlan};
+use tidemill::plan::model::{Clock, RedisLayout, RedisPlan};
 use tidemill::store::online::{
     ColumnSchema, OnlineReader, Rank, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema,
 };
@@ -20,7 +20,12 @@ const STARTS: usize = 3;
 const ENTITIES: i64 = 12;
 
 fn place(redis: &Redis, prefix: &str) -> RedisPlan {
-    RedisPlan { url: SecretText::parse(&redis.url()).expect("a URL"), shown: "redis".into(), prefix: prefix.into() }
+    RedisPlan {
+        url: SecretText::parse(&redis.url()).expect("a URL"),
+        shown: "redis".into(),
+        prefix: prefix.into(),
+        layout: RedisLayout::Native,
+    }
 }
 
 fn schema() -> ViewSchema {
