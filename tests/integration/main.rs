@@ -17,6 +17,7 @@ mod docker;
 mod drift;
 mod exactly_once;
 mod experiments;
+mod feast;
 mod generate;
 mod golden_flights;
 mod golden_handbook;

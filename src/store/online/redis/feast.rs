@@ -546,7 +546,7 @@ mod tests {
         let header = |row: usize| Header {
             schema: 0,
             stamp: Stamp { generation: 2, tick: 3 },
-            event_time: [1_795_219_892_000_000, 1_500_000, 0][row],
+            event_time: [1_795_218_868_000_000, 1_500_000, 0][row],
             valid_until: 7,
             refreshed_at: 8,
         };

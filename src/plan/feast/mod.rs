@@ -2,7 +2,11 @@
 //!
 //! Source: Feast 0.67, `type_map.py`, `infra/key_encoding_utils.py` and `infra/online_stores/helpers.py`.
 
+mod repository;
+
 use arrow::datatypes::{DataType, SchemaRef};
+
+pub use repository::{DEFINITIONS, Online, Repository, SETTINGS, repository};
 
 use super::model::{Plan, StreamRef, ViewPlan};
 
