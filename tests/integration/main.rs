@@ -14,6 +14,7 @@ mod delta_upkeep;
 mod demo;
 mod detectors;
 mod docker;
+mod docs;
 mod drift;
 mod exactly_once;
 mod experiments;

@@ -24,7 +24,7 @@ fn place(redis: &Redis, prefix: &str, layout: &RedisLayout) -> RedisPlan {
         url: SecretText::parse(&redis.url()).expect("a URL"),
         shown: "redis".into(),
         prefix: prefix.into(),
-        layout: RedisLayout::Native,
+        layout: in_project(layout, prefix),
     }
 }
 
