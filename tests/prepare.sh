@@ -38,32 +38,50 @@ need_component() {
 # Sets `python` to a Python that has tests/python/requirements.txt, kept in a virtual environment in the target
 # directory; when that cannot be had, fails and sets `python_why`.
 need_python() {
-  local home=${CARGO_TARGET_DIR:-target}/python wanted=tests/python/requirements.txt
-  python="" python_why=""
+  need_venv "${CARGO_TARGET_DIR:-target}/python" tests/python/requirements.txt
+  local code=$?
+  python=$venv_python python_why=$venv_why
+  return $code
+}
+
+# Sets `feast` to a Python that has Feast's SDK. It is big, so that it is kept between runs and outside the target directory;
+# when it cannot be had, fails and sets `feast_why`.
+need_feast() {
+  need_venv "$(test_cache)/feast" tests/python/feast-requirements.txt
+  local code=$?
+  feast=$venv_python feast_why=$venv_why
+  return $code
+}
+
+# Makes a virtual environment with the packages of a file below a directory, unless it is there, and sets `venv_python`; when
+# that cannot be done, fails and sets `venv_why`.
+need_venv() {
+  local home=$1 wanted=$2
+  venv_python="" venv_why=""
   if ! { mkdir -p "$home" && home=$(cd "$home" && pwd); }; then
-    python_why="$home cannot be written"
+    venv_why="$home cannot be written"
     return 1
   fi
   local venv=$home/venv
   if [ -x "$venv/bin/python" ] && cmp -s "$wanted" "$home/installed.txt"; then
-    python=$venv/bin/python
+    venv_python=$venv/bin/python
     return 0
   fi
   if ! command -v python3 >/dev/null 2>&1 && ! install_packages python3 python3-venv; then
-    python_why="there is no python3"
+    venv_why="there is no python3"
     return 1
   fi
   if ! make_venv "$venv" && ! { install_packages python3-venv && make_venv "$venv"; }; then
-    python_why="python3 cannot make a virtual environment; install python3-venv"
+    venv_why="python3 cannot make a virtual environment; install python3-venv"
     return 1
   fi
   echo "installing for Python, in $venv: $(grep -v '^#' "$wanted" | paste -sd' ')"
   if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >"$home/log" 2>&1; then
-    python_why="pip could not install $wanted: $(grep -m1 -i error "$home/log" || tail -n1 "$home/log")"
+    venv_why="pip could not install $wanted: $(grep -m1 -i error "$home/log" || tail -n1 "$home/log")"
     return 1
   fi
   cp "$wanted" "$home/installed.txt"
-  python=$venv/bin/python
+  venv_python=$venv/bin/python
 }
 
 make_venv() {

@@ -65,6 +65,15 @@ impl SecretText {
         self.pieces.iter().map(text).collect()
     }
 
+    /// Names of the environment variables that it refers to, in order; files are left out.
+    pub fn variables(&self) -> Vec<&str> {
+        let names = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Env(name) => Some(name.as_str()),
+            Piece::Text(_) | Piece::File(_) => None,
+        });
+        names.collect()
+    }
+
     /// The text with every reference replaced by what it stands for; `encode` is applied to each of those.
     ///
     /// # Errors

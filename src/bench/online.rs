@@ -1,21 +1,23 @@
-//! `bench online`: feature values into Redis, beside plain `MSET` of the same bytes by the Redis client alone.
+//! `bench online`: feature values into Redis, beside plain `MSET` of the same bytes by the Redis client alone; and in Feast's
+//! layout, beside a plain pipeline of `HSET`.
 //!
 //! Every side writes each entity once per run, 65,536 at a time. The engine's sides pack columns into rows and compare
-//! generation and tick; the plain side is handed packed rows and sends them, 500 pairs in each command and eight commands
-//! ahead.
+//! generation and tick; the plain sides are handed packed rows, or keys and values, and send them: 500 pairs in each `MSET`
+//! and eight commands ahead, or 500 `HSET` at a time of the fields that Feast's own writer sends.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use arrow::array::{ArrayRef, Float64Array, Int64Array};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::datatypes::{DataType, Float64Type};
 use serde::Serialize;
 
 use crate::base::SecretText;
 use crate::ops::key::{self, EncodedKeys};
 use crate::plan::RedisAddress;
-use crate::plan::model::{Clock, RedisPlan};
+use crate::plan::model::{Clock, RedisLayout, RedisPlan};
+use crate::store::online::redis::feast::FeastView;
 use crate::store::online::redis::row_key;
 use crate::store::online::value::{Header, pack};
 use crate::store::online::{ColumnSchema, ColumnType, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema};
@@ -55,7 +57,18 @@ pub struct Report {
     pub plain_m_per_s: f64,
     /// Engine over plain.
     pub ratio: f64,
+    /// The engine's writer in Feast's layout, in the order of ticks.
+    pub feast_m_per_s: f64,
+    /// The same where each row must be compared with what is there.
+    pub feast_compared_m_per_s: f64,
+    /// A plain pipeline of `HSET` of the same keys, fields and values.
+    pub plain_hset_m_per_s: f64,
+    /// Engine over plain in Feast's layout.
+    pub feast_ratio: f64,
 }
+
+/// An entity's key and its values, in the order of the fields.
+type Hash = (Vec<u8>, Vec<Vec<u8>>);
 
 struct Batch {
     keys: EncodedKeys,
@@ -122,6 +135,32 @@ fn plain(connection: &mut redis::Connection, pairs: &[(Vec<u8>, Vec<u8>)]) -> an
     Ok(())
 }
 
+/// Keys and values as Feast's own writer sends them: the features and the event time.
+fn plain_hashes(batch: &Batch, view: &FeastView) -> anyhow::Result<Vec<Hash>> {
+    let columns: Vec<&Float64Array> = batch.values.iter().map(|column| column.as_primitive::<Float64Type>()).collect();
+    let hash = |(row, key): (usize, &[u8])| {
+        let value = |column: &&Float64Array| [&[0x29][..], &column.value(row).to_le_bytes()].concat();
+        let values = columns.iter().map(value).chain([vec![0x08, 0xb4, 0xbb, 0x83, 0xd8, 0x06]]).collect();
+        Some((view.key(key)?, values))
+    };
+    batch.keys.iter().enumerate().map(hash).collect::<Option<_>>().context("keys without nulls")
+}
+
+fn plain_hset(connection: &mut redis::Connection, fields: &[Vec<u8>], hashes: &[Hash]) -> anyhow::Result<()> {
+    for group in hashes.chunks(PLAIN.0) {
+        let mut pipeline = redis::pipe();
+        for (key, values) in group {
+            pipeline.cmd("HSET").arg(key);
+            for (field, value) in fields.iter().zip(values) {
+                pipeline.arg(field).arg(value);
+            }
+            pipeline.ignore();
+        }
+        pipeline.exec(connection)?;
+    }
+    Ok(())
+}
+
 /// Measures.
 ///
 /// # Errors
@@ -132,7 +171,13 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     // Prefixes that no other run has: every run finds its keys absent, as after a start.
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("tidemill-bench-{nanos:x}");
-    let place = RedisPlan { url, shown: address.to_string(), prefix: prefix.clone() };
+    let place = RedisPlan { url, shown: address.to_string(), prefix: prefix.clone(), layout: RedisLayout::Native };
+    let project = prefix.replace('-', "_");
+    let feast_place = RedisPlan {
+        prefix: format!("{prefix}-feast"),
+        layout: RedisLayout::Feast { project: project.clone() },
+        ..place.clone()
+    };
     let column = |name: String, data_type| ColumnSchema::new(name, &data_type).context("a type that is held");
     let schema = ViewSchema {
         view: "v".into(),
@@ -146,44 +191,44 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let plain_batches = batches.iter().map(|batch| plain_pairs(batch, &prefix)).collect::<Result<Vec<_>, _>>()?;
     let row_bytes = plain_batches.first().and_then(|pairs| pairs.first()).map_or(0, |(_, row)| row.len());
     let mut connection = plain_connection(&address)?;
-    let [mut engine, mut compared, mut bare] = [const { Vec::new() }; 3];
-    for _ in 0..options.runs.max(1) {
-        // Every side writes over rows that are there: the first only fills.
-        for (side, seconds) in [None, Some(&mut engine), Some(&mut compared), Some(&mut bare)].into_iter().enumerate() {
-            let store = RedisStore::open(&place, Clock::Event, std::slice::from_ref(&schema), None)?;
+    let view = FeastView::new(&schema, &project).context("types that Feast has")?;
+    let hashes = batches.iter().map(|batch| plain_hashes(batch, &view)).collect::<Result<Vec<_>, _>>()?;
+    let mut seconds = [const { Vec::new() }; 6];
+    for run in 0..options.runs.max(1) {
+        // Every side writes over rows that are there: what comes before the first run only fills.
+        for side in if run == 0 { vec![0, 3, 0, 1, 2, 3, 4, 5] } else { (0..6).collect() } {
+            let place = if side < 3 { &place } else { &feast_place };
+            let store = RedisStore::open(place, Clock::Event, std::slice::from_ref(&schema), None)?;
             let stamp = |tick: u64| Stamp { generation: store.generation(), tick };
             let mut writer = store.writer("0");
-            if side == 2 {
+            if side % 3 == 1 {
                 // A writer that has been at a later tick must look at every row.
                 writer.put(stamp(1 << 40), None, &[], &|| true)?;
             }
             let started = Instant::now();
-            for (tick, (batch, pairs)) in (1..).zip(batches.iter().zip(&plain_batches)) {
+            for (tick, (batch, (pairs, hashes))) in (1..).zip(batches.iter().zip(plain_batches.iter().zip(&hashes))) {
                 match side {
-                    3 => plain(&mut connection, pairs)?,
+                    2 => plain(&mut connection, pairs)?,
+                    5 => plain_hset(&mut connection, view.fields(), hashes)?,
                     _ => write(&mut writer, stamp(tick), batch)?,
                 }
             }
-            if let Some(seconds) = seconds {
-                seconds.push(started.elapsed().as_secs_f64());
-            }
+            seconds[side].push(started.elapsed().as_secs_f64());
         }
     }
-    for pairs in &plain_batches {
-        for pairs in pairs.chunks(PLAIN.0) {
-            let mut unlink = redis::cmd("UNLINK");
-            for (key, _) in pairs {
-                unlink.arg(key);
-            }
-            unlink.exec(&mut connection)?;
-        }
+    let pairs = plain_batches.iter().flatten().map(|(key, _)| key);
+    let keys: Vec<&Vec<u8>> = pairs.chain(hashes.iter().flatten().map(|(key, _)| key)).collect();
+    for keys in keys.chunks(PLAIN.0) {
+        redis::cmd("UNLINK").arg(keys).exec(&mut connection)?;
     }
-    redis::cmd("UNLINK").arg(&prefix).exec(&mut connection)?;
-    let rate = |seconds: &mut Vec<f64>| {
-        seconds.sort_by(f64::total_cmp);
-        options.entities as f64 / seconds[seconds.len() / 2] / 1e6
-    };
-    let (engine_m_per_s, compared_m_per_s, plain_m_per_s) = (rate(&mut engine), rate(&mut compared), rate(&mut bare));
+    redis::cmd("UNLINK").arg(&prefix).arg(&feast_place.prefix).exec(&mut connection)?;
+    let [engine_m_per_s, compared_m_per_s, plain_m_per_s, feast_m_per_s, feast_compared_m_per_s, plain_hset_m_per_s] =
+        seconds.map(|mut seconds| {
+            // The sides that fill come first and are not of the runs.
+            let mut seconds = seconds.split_off(seconds.len() - options.runs.max(1));
+            seconds.sort_by(f64::total_cmp);
+            options.entities as f64 / seconds[seconds.len() / 2] / 1e6
+        });
     Ok(Report {
         entities: options.entities,
         columns: COLUMNS,
@@ -192,6 +237,10 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         compared_m_per_s,
         plain_m_per_s,
         ratio: engine_m_per_s / plain_m_per_s,
+        feast_m_per_s,
+        feast_compared_m_per_s,
+        plain_hset_m_per_s,
+        feast_ratio: feast_m_per_s / plain_hset_m_per_s,
     })
 }
 

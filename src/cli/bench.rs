@@ -555,14 +555,18 @@ fn online_text(report: &online::Report) -> String {
         side("engine", report.engine_m_per_s),
         side("engine, each row compared", report.compared_m_per_s),
         side("plain MSET", report.plain_m_per_s),
+        side("engine, Feast's layout", report.feast_m_per_s),
+        side("engine, Feast's layout, each row compared", report.feast_compared_m_per_s),
+        side("plain HSET", report.plain_hset_m_per_s),
     ];
     format!(
-        "{} entities of {} columns, {} bytes, into Redis\n{}engine / plain {:.2}\n",
+        "{} entities of {} columns, {} bytes, into Redis\n{}engine / plain {:.2}, in Feast's layout {:.2}\n",
         grouped(report.entities as u64),
         report.columns,
         report.row_bytes,
         columns(&sides, &[1]),
         report.ratio,
+        report.feast_ratio,
     )
 }
 

@@ -9,6 +9,7 @@ mod dataset;
 mod demo;
 mod experiments;
 mod failure;
+mod feast;
 mod features;
 mod generate;
 mod job;
@@ -87,6 +88,9 @@ enum Command {
     /// Read features.
     #[command(subcommand)]
     Features(features::FeaturesCommand),
+    /// What Feast's SDK needs to read a job's features.
+    #[command(subcommand)]
+    Feast(feast::FeastCommand),
     /// Comparisons of model versions: plan them, and see what rollouts have found.
     #[command(subcommand)]
     Experiments(experiments::ExperimentsCommand),
@@ -162,6 +166,7 @@ impl Cli {
             Command::Maintain(args) => maintain::run(args),
             Command::Train(args) => train::run(args),
             Command::Features(command) => features::run(command),
+            Command::Feast(command) => feast::run(command),
             Command::Models(command) => models::run(command),
             Command::Dataset(args) => dataset::run(args),
             Command::Experiments(command) => experiments::run(command),

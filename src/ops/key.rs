@@ -187,6 +187,46 @@ impl KeyBuilder {
     }
 }
 
+/// A value of a key, from its canonical bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Part<'a> {
+    /// A null.
+    Null,
+    /// An integer, date, time or timestamp, in the unit of its column.
+    Integer(i64),
+    /// Text or bytes.
+    Bytes(&'a [u8]),
+    /// A boolean.
+    Boolean(bool),
+    /// A float.
+    Float(f64),
+    /// A decimal, unscaled.
+    Decimal(i128),
+}
+
+/// The values of a key, from its canonical bytes; `None` when they are none.
+pub fn parts(mut key: &[u8]) -> Option<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    while let Some(tag) = key.split_off_first() {
+        parts.push(match *tag {
+            TAG_NULL => Part::Null,
+            TAG_INTEGER => {
+                let word = u64::from_be_bytes(key.split_off(..8)?.try_into().ok()?) ^ (1 << 63);
+                Part::Integer(word.cast_signed())
+            }
+            TAG_BYTES => {
+                let length = u32::from_le_bytes(key.split_off(..4)?.try_into().ok()?);
+                Part::Bytes(key.split_off(..usize::try_from(length).ok()?)?)
+            }
+            TAG_BOOLEAN => Part::Boolean(*key.split_off_first()? != 0),
+            TAG_FLOAT => Part::Float(f64::from_le_bytes(key.split_off(..8)?.try_into().ok()?)),
+            TAG_DECIMAL => Part::Decimal(i128::from_le_bytes(key.split_off(..16)?.try_into().ok()?)),
+            _ => return None,
+        });
+    }
+    Some(parts)
+}
+
 /// A key's values in words, from its canonical bytes; what cannot be read is shown in hexadecimal. Times are numbers.
 pub fn show(mut key: &[u8]) -> Vec<String> {
     let mut values = Vec::new();

@@ -534,8 +534,11 @@ pub(super) struct RedisConfig {
     /// How values lie in Redis. Default `native`.
     #[serde(default)]
     pub layout: LayoutConfig,
-    /// Begins every key: `PREFIX:VIEW:ENTITY`. Jobs that share a server need different ones. Default: the job's name.
+    /// Begins every key: `PREFIX:VIEW:ENTITY`; with `layout: feast` it is the one key that describes the job. Jobs that share a
+    /// server need different ones. Default: the job's name.
     pub prefix: Option<Text>,
+    /// Feast's project, with `layout: feast`: ends every key. Letters, digits and underscores. Default: the job's name.
+    pub project: Option<Text>,
 }
 
 /// How values lie in Redis.
@@ -545,6 +548,8 @@ pub(super) enum LayoutConfig {
     /// One packed value per entity and view.
     #[default]
     Native,
+    /// One hash per entity, as Feast's SDK reads it.
+    Feast,
 }
 
 /// The offline store.

@@ -280,7 +280,10 @@ impl Plan {
         if let Some(online) = &self.online {
             let place = match &online.store {
                 OnlinePlace::Embedded(path) => path.display().to_string(),
-                OnlinePlace::Redis(redis) => format!("{}, keys {}:VIEW:ENTITY", redis.shown, redis.prefix),
+                OnlinePlace::Redis(redis) => match &redis.layout {
+                    RedisLayout::Native => format!("{}, keys {}:VIEW:ENTITY", redis.shown, redis.prefix),
+                    RedisLayout::Feast { project } => format!("{}, Feast's layout, project {project}", redis.shown),
+                },
             };
             let refresh = format_duration(online.refresh);
             writeln!(out, "\nonline store {place}: a value is rewritten within {refresh} of its change")?;

@@ -15,6 +15,7 @@ mod describe_drift;
 mod expand;
 pub mod expr;
 mod faults;
+pub mod feast;
 pub mod model;
 mod redis_url;
 mod registry;

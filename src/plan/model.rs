@@ -599,8 +599,22 @@ pub struct RedisPlan {
     pub url: SecretText,
     /// The URL as it may be shown.
     pub shown: String,
-    /// Begins every key.
+    /// Begins every key; the key that describes the job is this alone.
     pub prefix: String,
+    /// How values lie.
+    pub layout: RedisLayout,
+}
+
+/// How values lie in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisLayout {
+    /// One packed value per entity and view.
+    Native,
+    /// Feast's: one hash per entity.
+    Feast {
+        /// Feast's project.
+        project: String,
+    },
 }
 
 /// The offline store: Delta tables under one directory.

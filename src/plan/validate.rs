@@ -36,7 +36,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("AggregateConfig", "hopping", "use a trailing window: `over`"),
     ("AggregateConfig", "session", "use a trailing window: `over`"),
     ("AggregateConfig", "rows", "use a trailing window: `over`"),
-    ("LayoutConfig", "feast", "use `native`"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
     (
         "ReferenceConfig",

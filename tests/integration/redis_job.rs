@@ -30,6 +30,10 @@ fn in_redis(job: Job, redis: &Redis) -> Job {
     job.set("sinks.online.redis.url", &redis.url())
 }
 
+fn in_layout(job: Job, redis: &Redis, layout: &str) -> Job {
+    in_redis(job, redis).set("sinks.online.redis.layout", layout)
+}
+
 /// Every entity's features as a reader is served them.
 fn served(place: &OnlinePlace) -> Vec<FeatureRow> {
     let reader = OnlineReader::of(place).expect("a store");
@@ -53,12 +57,14 @@ fn values_are_those_of_the_embedded_store() {
     for (length, workers) in [("1d", 1), ("5d", 1), ("9d", 3)] {
         let embedded = days(length).run();
         let expected = served(embedded.online.as_ref().expect("a store"));
-        redis.ask::<()>(&["FLUSHALL"]);
-        let lake = in_redis(days(length), &redis).workers(workers).run();
-        let found = served(lake.online.as_ref().expect("a store"));
-        assert!(known(&expected) > 1000, "{} known", known(&expected));
-        for (expected, found) in expected.iter().zip(&found) {
-            assert_eq!(expected, found, "{length}, {workers} workers");
+        for layout in ["native", "feast"] {
+            redis.ask::<()>(&["FLUSHALL"]);
+            let lake = in_layout(days(length), &redis, layout).workers(workers).run();
+            let found = served(lake.online.as_ref().expect("a store"));
+            assert!(known(&expected) > 1000, "{} known", known(&expected));
+            for (expected, found) in expected.iter().zip(&found) {
+                assert_eq!(expected, found, "{length}, {workers} workers, {layout}");
+            }
         }
     }
 }
@@ -89,11 +95,11 @@ fn assert_recovered(expected: &[FeatureRow], found: &[FeatureRow]) {
 fn a_restart_that_loses_everything_is_made_good_by_the_state() {
     let Some(mut redis) = Redis::start("a Redis that loses its values") else { return };
     let expected = served(days("9d").run().online.as_ref().expect("a store"));
-    for workers in [1, 2] {
+    for (workers, layout) in [(1, "feast"), (2, "native"), (2, "feast")] {
         redis.ask::<()>(&["FLUSHALL"]);
         // Paced, so that the losses come in the midst of it. The second comes a day before the end: what neither moved
         // nor slid since then is there only if it was written again.
-        let job = in_redis(days("9d"), &redis).set("sources.tx.generator.rate", "5000").workers(workers);
+        let job = in_layout(days("9d"), &redis, layout).set("sources.tx.generator.rate", "5000").workers(workers);
         let running = std::thread::spawn(move || job.run());
         wait_for("values", || redis.ask::<u64>(&["DBSIZE"]) > 3000);
         redis.ask::<()>(&["FLUSHALL"]);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tidemill::base::SecretText;
 use tidemill::ops::key;
-use tidemill::plan::model::{Clock, RedisPlan};
+use tidemill::plan::model::{Clock, RedisLayout, RedisPlan};
 use tidemill::store::online::{
     ColumnSchema, OnlineReader, Rank, RedisRows, RedisStore, RedisWriter, Stamp, ViewSchema,
 };
@@ -19,8 +19,25 @@ use crate::support::redis::Redis;
 const STARTS: usize = 3;
 const ENTITIES: i64 = 12;
 
-fn place(redis: &Redis, prefix: &str) -> RedisPlan {
-    RedisPlan { url: SecretText::parse(&redis.url()).expect("a URL"), shown: "redis".into(), prefix: prefix.into() }
+fn place(redis: &Redis, prefix: &str, layout: &RedisLayout) -> RedisPlan {
+    RedisPlan {
+        url: SecretText::parse(&redis.url()).expect("a URL"),
+        shown: "redis".into(),
+        prefix: prefix.into(),
+        layout: in_project(layout, prefix),
+    }
+}
+
+/// The layout; Feast's in a project of its own.
+fn in_project(layout: &RedisLayout, project: &str) -> RedisLayout {
+    match layout {
+        RedisLayout::Native => RedisLayout::Native,
+        RedisLayout::Feast { .. } => RedisLayout::Feast { project: project.into() },
+    }
+}
+
+fn layouts() -> [RedisLayout; 2] {
+    [RedisLayout::Native, RedisLayout::Feast { project: "p".into() }]
 }
 
 fn schema() -> ViewSchema {
@@ -73,13 +90,17 @@ fn write(writer: &mut RedisWriter, stamp: Stamp, entities: &[i64], number: i64) 
 /// hold that keeps the newest stamp of each entity.
 #[test]
 fn an_older_stamp_never_replaces_a_newer_one() {
+    layouts().iter().for_each(an_older_stamp_never_replaces_a_newer_one_in);
+}
+
+fn an_older_stamp_never_replaces_a_newer_one_in(layout: &RedisLayout) {
     let Some(redis) = Redis::start("compare-and-set in Redis") else { return };
     let runs = std::sync::atomic::AtomicU32::new(0);
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
     let steps = proptest::collection::vec(step(), 1..60);
     let outcome = runner.run(&steps, |steps| {
         let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let place = place(&redis, &format!("run{run}"));
+        let place = place(&redis, &format!("run{run}"), layout);
         let stores: Vec<RedisStore> =
             (0..STARTS).map(|_| RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store")).collect();
         let generations: Vec<u64> = stores.iter().map(RedisStore::generation).collect();
@@ -131,8 +152,12 @@ fn an_older_stamp_never_replaces_a_newer_one() {
 /// What a server lost is counted once for all writers, and the generation is not given away again.
 #[test]
 fn a_loss_is_counted_once() {
+    layouts().iter().for_each(a_loss_is_counted_once_in);
+}
+
+fn a_loss_is_counted_once_in(layout: &RedisLayout) {
     let Some(mut redis) = Redis::start("losses of Redis") else { return };
-    let place = place(&redis, "p");
+    let place = place(&redis, "p", layout);
     let store = RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
     let losses = store.losses();
     let losses = || losses.load(std::sync::atomic::Ordering::SeqCst);
@@ -176,13 +201,17 @@ fn event() -> impl Strategy<Value = Event> {
 /// A start that finds the life in which values were told finds them all, whoever joined, wrote or died in between.
 #[test]
 fn a_life_that_is_found_again_has_all_that_was_told_in_it() {
+    layouts().iter().for_each(a_life_that_is_found_again_has_all_that_was_told_in_it_in);
+}
+
+fn a_life_that_is_found_again_has_all_that_was_told_in_it_in(layout: &RedisLayout) {
     let Some(redis) = Redis::start("lives of values in Redis") else { return };
     let runs = std::sync::atomic::AtomicU32::new(0);
     let (found, lost) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let mut runner = TestRunner::new(Config { cases: 40, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&proptest::collection::vec(event(), 1..40), |events| {
         let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let place = place(&redis, &format!("life{run}"));
+        let place = place(&redis, &format!("life{run}"), layout);
         let open = || RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
         let mut starts: Vec<(RedisStore, RedisWriter)> = Vec::new();
         // Entities by the life that their writer took them to be in.
@@ -225,8 +254,12 @@ fn a_life_that_is_found_again_has_all_that_was_told_in_it() {
 /// the number that they had when the server forgets. Starts without numbers, or of another state, rank by when they come.
 #[test]
 fn starts_rank_by_their_numbers() {
+    layouts().iter().for_each(starts_rank_by_their_numbers_in);
+}
+
+fn starts_rank_by_their_numbers_in(layout: &RedisLayout) {
     let Some(redis) = Redis::start("ranks of starts in Redis") else { return };
-    let place = place(&redis, "p");
+    let place = place(&redis, "p", layout);
     let open = |rank: Option<(&str, u64)>| {
         let rank = rank.map(|(instance, number)| Rank { instance: instance.into(), number });
         RedisStore::open(&place, Clock::Event, &[schema()], rank).expect("a store")
@@ -258,8 +291,12 @@ fn starts_rank_by_their_numbers() {
 /// Rows of an older version of the job stay readable, by the names of their columns.
 #[test]
 fn versions_lie_side_by_side() {
+    layouts().iter().for_each(versions_lie_side_by_side_in);
+}
+
+fn versions_lie_side_by_side_in(layout: &RedisLayout) {
     let Some(redis) = Redis::start("versions in Redis") else { return };
-    let place = place(&redis, "p");
+    let place = place(&redis, "p", layout);
     let store = RedisStore::open(&place, Clock::Event, &[schema()], None).expect("a store");
     write(&mut store.writer("0"), Stamp { generation: 1, tick: 7 }, &[1, 2], 70);
     let mut wider = schema();

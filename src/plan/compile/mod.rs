@@ -10,6 +10,7 @@ mod condition;
 mod connector;
 mod detect;
 mod drift;
+mod feast;
 mod join;
 mod kafka;
 mod latency;
@@ -110,6 +111,10 @@ impl Compiler<'_> {
         let joins: Vec<JoinPlan> = joins.into_iter().map(|j| j.finish(&sources)).collect::<Option<_>>()?;
         let views: Vec<ViewPlan> = views.into_iter().map(|v| v.finish(&sources, &joins)).collect::<Option<_>>()?;
         let labels = labels.into_iter().map(|l| l.finish(&sources)).collect::<Option<_>>()?;
+        self.feast(online.as_ref(), &sources, &joins, &views);
+        if self.faults.fatal() {
+            return None;
+        }
         Some(Plan {
             job: config.job.0.clone(),
             version: config.version,

@@ -12,9 +12,10 @@ use crate::plan::RedisAddress;
 use crate::plan::config::{JobConfig, LayoutConfig, MaintainConfig, ModelConfig, RedisConfig};
 use crate::plan::faults::Path;
 use crate::plan::model::{
-    LabelPlan, MaintainPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlace, OnlinePlan, RedisPlan, SourcePlan,
+    LabelPlan, MaintainPlan, ModelOutput, ModelPlan, OfflinePlan, OnlinePlace, OnlinePlan, RedisLayout, RedisPlan,
+    SourcePlan,
 };
-use crate::plan::nearest;
+use crate::plan::{feast, nearest};
 
 /// The tables that a job has.
 pub(super) struct Tables(Vec<String>);
@@ -217,7 +218,24 @@ impl Compiler<'_> {
 
     fn redis(&mut self, config: &JobConfig, redis: &RedisConfig) -> Option<RedisPlan> {
         let path = Path::of(&["sinks", "online", "redis"]);
-        let LayoutConfig::Native = redis.layout;
+        let layout = match redis.layout {
+            LayoutConfig::Native => {
+                if redis.project.is_some() {
+                    let mend = "add `layout: feast`, or remove it";
+                    self.error_at_key(&path.key("project"), "a project is Feast's, and the layout is `native`", mend);
+                }
+                RedisLayout::Native
+            }
+            LayoutConfig::Feast => {
+                let project = redis.project.as_ref().map_or(&config.job.0, |p| &p.0).clone();
+                if !feast::is_project(&project) {
+                    let what = format!("`{project}` is no name of a Feast project");
+                    let place = path.key(if redis.project.is_some() { "project" } else { "layout" });
+                    self.error(&place, what, "give `project`: letters, digits and underscores");
+                }
+                RedisLayout::Feast { project }
+            }
+        };
         let prefix = redis.prefix.as_ref().map_or_else(|| config.job.0.clone(), |p| p.0.clone());
         let url = SecretText::parse(&redis.url.0);
         // A reference to the whole URL shows its shape only when it is resolved.
@@ -226,7 +244,7 @@ impl Compiler<'_> {
             false => RedisAddress::parse(&url.shape("x")).map(|address| address.to_string()),
         });
         match (url, shown) {
-            (Ok(url), Ok(shown)) => Some(RedisPlan { url, shown, prefix }),
+            (Ok(url), Ok(shown)) => Some(RedisPlan { url, shown, prefix, layout }),
             (_, Err(what)) | (Err(what), _) => {
                 self.error(&path.key("url"), what, "");
                 None

@@ -26,7 +26,7 @@ use crate::base::EventTime;
 
 const FORMAT: u8 = 1;
 /// Bytes before the null bits.
-const HEADER_BYTES: usize = 1 + 4 + 5 * 8;
+pub const HEADER_BYTES: usize = 1 + 4 + 5 * 8;
 
 /// Types that the online store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +127,13 @@ impl Header {
             valid_until: word(3) as i64,
             refreshed_at: word(4) as i64,
         })
+    }
+
+    /// The header as it stands before a row.
+    pub fn bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        self.write(&mut bytes);
+        bytes
     }
 
     fn write(&self, row: &mut [u8]) {

@@ -1,4 +1,5 @@
-//! The online store in Redis, in the native layout: one packed value per entity and view.
+//! The online store in Redis: in the native layout, one packed value per entity and view, or in Feast's ([`feast`]), whose
+//! description of the job, order and losses are the same.
 //!
 //! **Keys.** `PREFIX:VIEW:ENTITY` holds a packed row, where `ENTITY` is the entity's canonical bytes
 //! ([`crate::ops::key`]), not text. `PREFIX` alone is a hash that describes the job:
@@ -6,6 +7,7 @@
 //! | field | value |
 //! |---|---|
 //! | `format` | `1`, the version of this layout |
+//! | `layout` | `native`, or `feast:PROJECT`; absent is `native` |
 //! | `job` | name of the job |
 //! | `generation` | the newest start of the job, counted up by each start, from the milliseconds since 1970 of the first |
 //! | `start` | number and instance of that start, where the job's state counts its starts |
@@ -32,6 +34,7 @@
 //! the job's clock. Keys that Redis evicts are not noticed, so the server's policy must be `noeviction`.
 
 mod client;
+pub mod feast;
 mod link;
 mod reader;
 mod script;
@@ -47,6 +50,8 @@ pub use writer::{Rank, RedisRows, RedisStore, RedisWriter};
 
 use super::{ColumnSchema, ViewSchema};
 use crate::base::hash_bytes;
+use crate::plan::model::RedisLayout;
+use crate::store::StoreError;
 
 /// Version of the layout of keys.
 const FORMAT: &str = "1";
@@ -74,7 +79,24 @@ pub fn fingerprint(schema: &ViewSchema) -> u32 {
     hash_bytes(Layout::of(schema).json().as_bytes()) as u32
 }
 
-/// The key of an entity's row.
+/// The value of the field `layout`.
+fn layout_name(layout: &RedisLayout) -> String {
+    match layout {
+        RedisLayout::Native => "native".into(),
+        RedisLayout::Feast { project } => format!("feast:{project}"),
+    }
+}
+
+/// How a view lies in Feast's layout; `None` in the native one.
+fn feast_view(layout: &RedisLayout, schema: &ViewSchema) -> Result<Option<feast::FeastView>, StoreError> {
+    let RedisLayout::Feast { project } = layout else { return Ok(None) };
+    feast::FeastView::new(schema, project).map(Some).ok_or_else(|| StoreError::Shape {
+        what: format!("view {}", schema.view),
+        reason: "Feast's layout holds no columns of one of its types".into(),
+    })
+}
+
+/// The key of an entity's row in the native layout.
 pub fn row_key(prefix: &str, view: &str, entity: &[u8]) -> Vec<u8> {
     [prefix.as_bytes(), b":", view.as_bytes(), b":", entity].concat()
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use redis::{Connection, RedisError};
 
 use super::client::{Endpoint, trouble};
-use super::{FORMAT, Layout, fingerprint, row_key};
+use super::{FORMAT, Layout, feast_view, fingerprint, layout_name, row_key};
 use crate::base::{EventTime, wall_clock};
-use crate::plan::model::RedisPlan;
+use crate::plan::model::{RedisLayout, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::ViewSchema;
 
@@ -15,6 +15,7 @@ use crate::store::online::ViewSchema;
 pub struct RedisReader {
     endpoint: Endpoint,
     prefix: String,
+    layout: RedisLayout,
     connection: Connection,
 }
 
@@ -32,7 +33,7 @@ impl RedisReader {
     pub fn open(plan: &RedisPlan) -> Result<Self, StoreError> {
         let endpoint = Endpoint::new(plan)?;
         let connection = endpoint.connect().map_err(|error| endpoint.wrong(trouble(&error)))?;
-        Ok(RedisReader { endpoint, prefix: plan.prefix.clone(), connection })
+        Ok(RedisReader { endpoint, prefix: plan.prefix.clone(), layout: plan.layout.clone(), connection })
     }
 
     pub fn address(&self) -> String {
@@ -43,18 +44,19 @@ impl RedisReader {
     pub fn fetch(&mut self, view: &str, keys: &[Vec<u8>]) -> Result<RedisFound, StoreError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HGETALL").arg(&self.prefix);
-        if !keys.is_empty() {
+        let native = self.layout == RedisLayout::Native && !keys.is_empty();
+        if native {
             pipeline.cmd("MGET");
             for key in keys {
                 pipeline.arg(row_key(&self.prefix, view, key));
             }
         }
         type Rows = Vec<Option<Vec<u8>>>;
-        let asked: Result<(HashMap<String, String>, Rows), RedisError> = match keys {
-            [] => pipeline.query(&mut self.connection).map(|(job,)| (job, Vec::new())),
-            _ => pipeline.query(&mut self.connection),
+        let asked: Result<(HashMap<String, String>, Rows), RedisError> = match native {
+            false => pipeline.query(&mut self.connection).map(|(job,)| (job, Vec::new())),
+            true => pipeline.query(&mut self.connection),
         };
-        let (job, rows) = asked.map_err(|error| self.endpoint.wrong(trouble(&error)))?;
+        let (job, mut rows) = asked.map_err(|error| self.endpoint.wrong(trouble(&error)))?;
         if job.is_empty() {
             return Err(StoreError::Request(format!(
                 "there is no online store in {}; run the job that fills it, or correct the URL or the prefix",
@@ -63,6 +65,15 @@ impl RedisReader {
         }
         if job.get("format").map(String::as_str) != Some(FORMAT) {
             return Err(self.damaged("its layout is of another version of tidemill".into()));
+        }
+        let layout = layout_name(&self.layout);
+        let written = job.get("layout").map_or("native", String::as_str);
+        if written != layout {
+            return Err(StoreError::Request(format!(
+                "the values in {} are laid out as `{written}`, and the job's file says `{layout}`; start the job, or correct \
+                 `sinks.online.redis.layout`",
+                self.address()
+            )));
         }
         let now = match job.get("clock").map(String::as_str) {
             Some("wall") => Some(wall_clock()),
@@ -75,7 +86,28 @@ impl RedisReader {
             None => Vec::new(),
             Some(json) => schemas(view, json, &job).map_err(|what| self.damaged(what))?,
         };
+        if let (false, Some((_, newest))) = (native || keys.is_empty(), schemas.last()) {
+            rows = self.feast_rows(newest, keys)?;
+        }
         Ok(RedisFound { schemas, now, rows, views })
+    }
+
+    /// Rows of Feast's hashes, as packed rows of the newest layout.
+    fn feast_rows(&mut self, schema: &ViewSchema, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let Some(view) = feast_view(&self.layout, schema)? else { return Ok(Vec::new()) };
+        let mut pipeline = redis::pipe();
+        let keys: Vec<Option<Vec<u8>>> = keys.iter().map(|key| view.key(key)).collect();
+        for key in keys.iter().flatten() {
+            pipeline.cmd("HMGET").arg(key).arg(view.fields());
+        }
+        let asked: Result<Vec<Vec<Option<Vec<u8>>>>, RedisError> = match pipeline.len() {
+            0 => Ok(Vec::new()),
+            _ => pipeline.query(&mut self.connection),
+        };
+        let mut found = asked.map_err(|error| self.endpoint.wrong(trouble(&error)))?.into_iter();
+        let found: Vec<Vec<Option<Vec<u8>>>> =
+            keys.iter().map(|key| key.as_ref().and_then(|_| found.next()).unwrap_or_default()).collect();
+        view.rows(&found).map_err(StoreError::arrow(format!("view {}", schema.view)))
     }
 
     pub fn damaged(&self, reason: String) -> StoreError {

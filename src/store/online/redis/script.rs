@@ -1,4 +1,4 @@
-//! The two scripts that change a job's keys, each at once or not at all.
+//! The scripts that change a job's keys, each at once or not at all.
 
 /// Joins a generation of the job, or claims one; tells (generation, life of the values).
 ///
@@ -11,7 +11,8 @@
 /// whoever came before.
 ///
 /// A life begins where the hash names none, because it is lost with the values, or one of another run of the server. It
-/// is never renewed otherwise: whoever finds the life that he knows finds everything that was written in it.
+/// is never renewed otherwise, but by a newer start that lays the values out in another way: whoever finds the life that he
+/// knows finds everything that was written in it.
 pub(super) const JOIN: &str = r#"
 local held = tonumber(redis.call('HGET', KEYS[1], 'generation') or 0)
 local mine, number = tonumber(ARGV[1]), tonumber(ARGV[6])
@@ -23,14 +24,19 @@ if not mine then
     mine = (held == 0 and tonumber(ARGV[2]) or held + 1) + number
   end
 end
+local at, moved = 7, false
+while ARGV[at] ~= 'layouts' do
+  if ARGV[at] == 'layout' and mine >= held then
+    moved = (redis.call('HGET', KEYS[1], 'layout') or 'native') ~= ARGV[at + 1]
+  end
+  at = at + 2
+end
 local life = redis.call('HGET', KEYS[1], 'life')
 local start = ARGV[3] .. ':'
-if held == 0 or not life or string.sub(life, 1, #start) ~= start then
+if held == 0 or not life or moved or string.sub(life, 1, #start) ~= start then
   life = start .. ARGV[4]
   redis.call('HSET', KEYS[1], 'life', life)
 end
-local at = 7
-while ARGV[at] ~= 'layouts' do at = at + 2 end
 for i = at + 1, #ARGV, 2 do
   local known = redis.call('HGET', KEYS[1], ARGV[i])
   if known and known ~= ARGV[i + 1] then
@@ -88,6 +94,50 @@ for i = 5, #ARGV, 2 do
   end
   if not newer then
     redis.call('SET', ARGV[i], ARGV[i + 1])
+    written = written + 1
+  end
+end
+if generation == g then return {0, written} end
+return {generation > g and 1 or 2, written}
+"#;
+
+/// [`PUT`] for Feast's layout. `ARGV`: generation, writer, tick, the clock or `""`; the number of fields, and the fields, of which
+/// the last holds the header; then of each row its key and a value for each field.
+///
+/// Lua's stack holds some thousand values, so that a wide row goes in pieces; the script is still one deed.
+pub(super) const PUT_FEAST: &str = r#"
+local writer = 'tick:' .. ARGV[2]
+local g, t = tonumber(ARGV[1]), tonumber(ARGV[3])
+local held = redis.call('HMGET', KEYS[1], 'generation', writer, 'now', 'start')
+local generation, newest = tonumber(held[1] or 0), tonumber(held[2] or 0)
+if generation > g and held[4] then return {1, 0} end
+local compare = true
+if generation == g then
+  if ARGV[4] ~= '' and (not held[3] or tonumber(held[3]) < tonumber(ARGV[4])) then
+    redis.call('HSET', KEYS[1], 'now', ARGV[4])
+  end
+  if newest <= t then
+    if newest < t or not held[2] then redis.call('HSET', KEYS[1], writer, ARGV[3]) end
+    compare = false
+  end
+end
+local fields = tonumber(ARGV[5])
+local stamp, row, written = ARGV[5 + fields], {}, 0
+for i = 1, fields do row[2 * i - 1] = ARGV[5 + i] end
+for at = 6 + fields, #ARGV, fields + 1 do
+  local key, newer = ARGV[at], false
+  if compare then
+    local old = redis.call('HGET', key, stamp)
+    if old and #old >= 21 and string.byte(old) == 1 then
+      local old_g, old_t = struct.unpack('<I8I8', old, 6)
+      newer = old_g > g or (old_g == g and old_t > t)
+    end
+  end
+  if not newer then
+    for i = 1, fields do row[2 * i] = ARGV[at + i] end
+    for from = 1, 2 * fields, 4000 do
+      redis.call('HSET', key, unpack(row, from, math.min(from + 3999, 2 * fields)))
+    end
     written = written + 1
   end
 end

@@ -8,16 +8,19 @@ use arrow::array::ArrayRef;
 use redis::{Cmd, Connection, FromRedisValue, RedisError};
 
 use super::client::{CLUSTER, Endpoint, Trouble, answer, info_field, trouble};
-use super::script::{FORGOTTEN, JOIN, MINE, PUT, SUPERSEDED};
+use super::feast::FeastView;
+use super::script::{FORGOTTEN, JOIN, MINE, PUT, PUT_FEAST, SUPERSEDED};
 use super::{FORMAT, Layout, fingerprint};
 use crate::base::{EventTime, failpoint};
-use crate::plan::model::{Clock, RedisPlan};
+use crate::plan::model::{Clock, RedisLayout, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::value::{ColumnType, Header, pack};
 use crate::store::online::{Stamp, ViewSchema, unique_name};
 
 /// Rows per call at most: a script keeps the server from others, and Lua's stack holds some thousand values.
 const CALL_ROWS: usize = 512;
+/// The same in Feast's layout, where the server takes much longer over a row.
+const FEAST_CALL_ROWS: usize = 128;
 /// Bytes per call at which no further row is added.
 const CALL_BYTES: usize = 1 << 20;
 /// Calls that may be without an answer.
@@ -45,6 +48,7 @@ struct Shared {
     prefix: String,
     clock: Clock,
     job: String,
+    layout: RedisLayout,
     rank: Option<Rank>,
     views: Vec<View>,
     generation: u64,
@@ -61,6 +65,7 @@ struct View {
     fingerprint: u32,
     types: Vec<ColumnType>,
     key_start: Vec<u8>,
+    feast: Option<FeastView>,
 }
 
 /// Rows of a view to write, column-wise; all members have one entry per row.
@@ -112,7 +117,8 @@ impl RedisStore {
             prefix: plan.prefix.clone(),
             clock,
             job: views.first().map(|view| view.job.clone()).unwrap_or_default(),
-            views: views.iter().map(|schema| View::new(&plan.prefix, schema)).collect(),
+            layout: plan.layout.clone(),
+            views: views.iter().map(|schema| View::new(plan, schema)).collect::<Result<_, _>>()?,
             rank,
             generation: 0,
             put_sha: String::new(),
@@ -160,13 +166,14 @@ impl RedisStore {
 }
 
 impl View {
-    fn new(prefix: &str, schema: &ViewSchema) -> View {
-        View {
+    fn new(plan: &RedisPlan, schema: &ViewSchema) -> Result<View, StoreError> {
+        Ok(View {
             fingerprint: fingerprint(schema),
             types: schema.columns.iter().map(|c| c.column_type).collect(),
-            key_start: super::row_key(prefix, &schema.view, b""),
+            key_start: super::row_key(&plan.prefix, &schema.view, b""),
+            feast: super::feast_view(&plan.layout, schema)?,
             schema: schema.clone(),
-        }
+        })
     }
 }
 
@@ -183,7 +190,11 @@ impl Shared {
         let wrong = |error: RedisError| trouble(&error);
         let (mut connection, info) = greet(&self.endpoint)?;
         let load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).take();
-        let put_sha: String = load(PUT).query(&mut connection).map_err(wrong)?;
+        let put = match self.layout {
+            RedisLayout::Native => PUT,
+            RedisLayout::Feast { .. } => PUT_FEAST,
+        };
+        let put_sha: String = load(put).query(&mut connection).map_err(wrong)?;
         let mut join = redis::cmd("EVAL");
         join.arg(JOIN).arg(1).arg(&self.prefix).arg(generation.map_or_else(String::new, |g| g.to_string()));
         let run_id = info_field(&info, "run_id").unwrap_or_default();
@@ -211,6 +222,7 @@ impl Shared {
             Clock::Wall => "wall",
         };
         join.arg("format").arg(FORMAT).arg("job").arg(&self.job).arg("clock").arg(clock);
+        join.arg("layout").arg(super::layout_name(&self.layout));
         for View { schema, .. } in &self.views {
             let json = serde_json::to_string(schema).expect("a schema is plain data");
             join.arg(format!("view:{}", schema.view)).arg(json);
@@ -376,6 +388,35 @@ impl RedisWriter {
                 valid_until: rows.valid_until[row],
                 refreshed_at: now.unwrap_or(EventTime::MIN),
             };
+            if let Some(feast) = &view.feast {
+                let values = feast
+                    .arguments(rows.values, count, header)
+                    .map_err(StoreError::arrow(format!("view {}", view.schema.view)))?;
+                let mut fields = Vec::new();
+                argument(&mut fields, feast.fields().len().to_string().as_bytes());
+                feast.fields().iter().for_each(|field| argument(&mut fields, field));
+                let width = feast.fields().len();
+                let send = |held: usize, body: &[u8]| {
+                    let head = [&plain_head[..], &fields].concat();
+                    call(&head, HEAD_ARGUMENTS + 1 + width + held * (width + 1), body)
+                };
+                let (mut body, mut held) = (Vec::new(), 0);
+                for (row, key) in rows.keys.iter().enumerate() {
+                    // Feast's keys hold no nulls: there is no way to ask for such an entity.
+                    let Some(key) = feast.key(key) else { continue };
+                    argument(&mut body, &key);
+                    values.write(row, &mut body);
+                    held += 1;
+                    if held == FEAST_CALL_ROWS || body.len() >= CALL_BYTES {
+                        calls.push(send(held, &body));
+                        (body, held) = (Vec::with_capacity(body.len()), 0);
+                    }
+                }
+                if held > 0 {
+                    calls.push(send(held, &body));
+                }
+                continue;
+            }
             let packed = pack(&view.types, rows.values, count, header)
                 .map_err(StoreError::arrow(format!("view {}", view.schema.view)))?;
             let (mut body, mut held) = (Vec::new(), 0);
@@ -387,17 +428,23 @@ impl RedisWriter {
                 argument(&mut body, row);
                 held += 1;
                 if held == CALL_ROWS || body.len() >= CALL_BYTES {
-                    calls.push(call(&plain_head, held, &body));
+                    calls.push(call(&plain_head, HEAD_ARGUMENTS + 2 * held, &body));
                     (body, held) = (Vec::with_capacity(body.len()), 0);
                 }
             }
             if held > 0 {
-                calls.push(call(&plain_head, held, &body));
+                calls.push(call(&plain_head, HEAD_ARGUMENTS + 2 * held, &body));
             }
         }
         // The clock moves when all rows that it holds for are there.
         let now = now.map_or_else(String::new, |now| now.to_string());
-        calls.push(call(&head(&now), 0, &[]));
+        let mut head = head(&now);
+        let fields: &[u8] = match shared.layout {
+            RedisLayout::Native => &[],
+            RedisLayout::Feast { .. } => b"$1\r\n0\r\n",
+        };
+        head.extend_from_slice(fields);
+        calls.push(call(&head, HEAD_ARGUMENTS + usize::from(!fields.is_empty()), &[]));
         Ok(calls)
     }
 }
@@ -436,8 +483,8 @@ fn first_generation() -> u64 {
 /// Arguments before the rows of a call.
 const HEAD_ARGUMENTS: usize = 8;
 
-fn call(head: &[u8], rows: usize, body: &[u8]) -> Vec<u8> {
-    [format!("*{}\r\n", HEAD_ARGUMENTS + 2 * rows).as_bytes(), head, body].concat()
+fn call(head: &[u8], arguments: usize, body: &[u8]) -> Vec<u8> {
+    [format!("*{arguments}\r\n").as_bytes(), head, body].concat()
 }
 
 fn length(out: &mut Vec<u8>, bytes: usize) {
@@ -446,7 +493,8 @@ fn length(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends an argument in Redis's protocol.
+pub(super) fn argument(out: &mut Vec<u8>, bytes: &[u8]) {
     length(out, bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
