@@ -16,6 +16,7 @@ pub mod registry;
 pub mod report;
 pub mod rollout;
 pub mod score;
+pub mod serving;
 pub mod state;
 pub mod store;
 pub mod telemetry;
