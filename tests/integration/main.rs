@@ -14,6 +14,8 @@ mod delta_upkeep;
 mod demo;
 mod detectors;
 mod docker;
+mod docker_kubernetes;
+mod docker_watch;
 mod drift;
 mod exactly_once;
 mod experiments;
