@@ -216,6 +216,32 @@ need_redis() {
   redis=$(command -v redis-server)
 }
 
+# Makes sure of Prometheus with promtool, and of amtool; when they cannot be had, fails and sets `prometheus_why`.
+need_prometheus() {
+  prometheus_why=""
+  has_prometheus || { install_packages prometheus prometheus-alertmanager && has_prometheus; } || {
+    prometheus_why="there is no prometheus, promtool or amtool; install the packages prometheus and prometheus-alertmanager"
+    return 1
+  }
+}
+
+has_prometheus() {
+  command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 && command -v amtool >/dev/null 2>&1
+}
+
+# Makes sure of the programs openssl and curl; when they cannot be had, fails and sets `curl_why`.
+need_curl() {
+  curl_why=""
+  has_curl || { install_packages curl openssl && has_curl; } || {
+    curl_why="there is no curl or openssl; install the packages curl and openssl"
+    return 1
+  }
+}
+
+has_curl() {
+  command -v curl >/dev/null 2>&1 && command -v openssl >/dev/null 2>&1
+}
+
 # Makes sure of kcat; when that cannot be had, fails and sets `kcat_why`.
 need_kcat() {
   kcat_why=""
@@ -240,7 +266,7 @@ has_openssl() {
   pkg-config --exists openssl 2>/dev/null
 }
 
-# Sets `go` to a Go that builds tests/registry; when there is none, fails and sets `go_why`.
+# Sets `go` to a Go that builds tests/registry and tests/kubernetes; when there is none, fails and sets `go_why`.
 need_go() {
   new_go "$(command -v go 2>/dev/null)" || new_go /usr/local/go/bin/go || {
     install_packages golang-go && new_go "$(command -v go 2>/dev/null)"

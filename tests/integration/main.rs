@@ -17,6 +17,8 @@ mod demo;
 mod detectors;
 mod docker;
 mod docs;
+mod docker_kubernetes;
+mod docker_watch;
 mod drift;
 mod exactly_once;
 mod experiments;

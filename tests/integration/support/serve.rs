@@ -28,10 +28,16 @@ pub fn serve(arguments: &[&str]) -> Served {
 
 /// As [`serve`], in a directory that has files already.
 pub fn serve_in(dir: TempDir, arguments: &[&str]) -> Served {
+    serve_with(dir, arguments, &[])
+}
+
+/// As [`serve_in`], with more variables in its environment.
+pub fn serve_with(dir: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Served {
     let place = dir.path().display().to_string();
     let arguments = arguments.iter().map(|argument| argument.replace("DIR", &place));
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--data", &place]).args(arguments);
+    command.envs(variables.iter().copied());
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
     let mut first = String::new();
