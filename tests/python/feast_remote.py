@@ -48,7 +48,7 @@ def main() -> None:
         "one": read(["card:n", "card:total_30d"], [{"card": row["card"]} for row in rows]),
         "composite": read(["card:n", "pair:times"], rows),
         "short": read(["card:most_30d"], [{"card": 1}], full=False),
-        "service": read(store.get_feature_service("inputs"), [{"card": 1}]),
+        "service": read(store.get_feature_service("inputs"), [rows[0]]),
         "frame": json.loads(
             store.get_online_features(features=["card:n"], entity_rows=[{"card": 1}]).to_df().to_json(orient="records")
         ),
