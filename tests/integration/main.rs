@@ -52,6 +52,7 @@ mod savepoint;
 mod score_matrix;
 mod serve_limits;
 mod serve_tls;
+mod serving_online;
 mod support;
 mod ticks;
 mod topics;
