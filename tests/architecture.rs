@@ -82,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "base",
             "state",
             "telemetry",
+            "http",
             "kafka",
             "plan",
             "ingest",
