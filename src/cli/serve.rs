@@ -10,8 +10,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::usage;
+use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
+use crate::serving::{Jobs, online};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
 
@@ -24,6 +26,8 @@ pub struct ServeArgs {
     /// Keep jobs and the audit log in this directory.
     #[arg(long, value_name = "DIR", env = "TIDEMILL_DATA", default_value = "tidemill-data")]
     data: PathBuf,
+    #[command(flatten)]
+    online: OnlineArgs,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -89,11 +93,21 @@ struct LimitArgs {
 struct Parts {
     /// Who changed what.
     audit: Arc<AuditLog>,
+    /// Whose features and predictions are served.
+    jobs: Arc<dyn Jobs>,
+    /// How.
+    online: online::Options,
+    /// What is told to Prometheus.
+    registry: Arc<Registry>,
 }
 
 /// Everything that is served: the one place where the parts of the API come together.
 fn apis(parts: &Parts) -> anyhow::Result<Api> {
-    Ok(Api::default().and(http::audit_api(Arc::clone(&parts.audit))))
+    Ok(Api::default().and(http::audit_api(Arc::clone(&parts.audit))).and(online::api(
+        Arc::clone(&parts.jobs),
+        parts.online.clone(),
+        &parts.registry,
+    )))
 }
 
 /// The server as health checks see it.
@@ -126,7 +140,12 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     registry.register(Arc::new(Process::new([args.data.clone()])));
     // Before anything is served: a signal that comes then stops it in peace too.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let api = apis(&Parts { audit: Arc::clone(&audit) })?;
+    let api = apis(&Parts {
+        audit: Arc::clone(&audit),
+        jobs: Arc::new(args.online.jobs()?),
+        online: args.online.options(),
+        registry: Arc::clone(&registry),
+    })?;
     let options = args.options(audit);
     let wanted = options.limits.connections;
     let server =
@@ -195,7 +214,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| "the name has no address; write 127.0.0.1:7070".to_owned())
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let micros = parse_duration(text)?;
     u64::try_from(micros).map(Duration::from_micros).map_err(|_| "a time is not negative".to_owned())
 }

@@ -2,5 +2,6 @@
 
 pub mod infer;
 mod jobs;
+pub mod online;
 
-pub use jobs::{FixedJobs, Jobs, ServedJob};
+pub use jobs::{FixedJobs, Jobs, JoinedJobs, ServedJob};
