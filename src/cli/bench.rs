@@ -3,6 +3,7 @@
 mod dataset;
 mod fit;
 mod rollouts;
+mod serving_infer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,10 @@ pub enum BenchCommand {
     EndToEnd(EndToEndArgs),
     /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
     Online(OnlineArgs),
+    /// Scores over HTTP by the Open Inference Protocol: requests per second and latency at 1, 16 and 64 connections.
+    ///
+    /// Each request by itself, in batches, and from kept answers; benches/infer_peers.py puts onnxruntime behind plain Python servers beside.
+    ServingInfer(serving_infer::ServingInferArgs),
     /// What checkpoints cost, and how long a restart takes after kill -9.
     ///
     /// The job of `bench windows` over events in which all cards stay alive, run as processes of this program: at full speed with
@@ -359,6 +364,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             show(&report, args.json, ToString::to_string)
         }
         BenchCommand::Fit(args) => fit::run(args),
+        BenchCommand::ServingInfer(args) => serving_infer::run(args),
         BenchCommand::Dataset(args) => dataset::run(args),
         BenchCommand::Rollouts(args) => rollouts::run(&args),
         BenchCommand::Drift(args) => {

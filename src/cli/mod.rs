@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod score;
 mod serve;
+mod serve_infer;
 mod serve_online;
 mod train;
 

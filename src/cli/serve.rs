@@ -10,10 +10,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::usage;
+use super::serve_infer::InferArgs;
 use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
-use crate::serving::{Jobs, online};
+use crate::serving::{Jobs, infer, online};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
 
@@ -28,6 +29,8 @@ pub struct ServeArgs {
     data: PathBuf,
     #[command(flatten)]
     online: OnlineArgs,
+    #[command(flatten)]
+    infer: InferArgs,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -97,17 +100,20 @@ struct Parts {
     jobs: Arc<dyn Jobs>,
     /// How.
     online: online::Options,
+    /// How tensors are scored.
+    infer: infer::Options,
     /// What is told to Prometheus.
     registry: Arc<Registry>,
 }
 
 /// Everything that is served: the one place where the parts of the API come together.
 fn apis(parts: &Parts) -> anyhow::Result<Api> {
-    Ok(Api::default().and(http::audit_api(Arc::clone(&parts.audit))).and(online::api(
-        Arc::clone(&parts.jobs),
-        parts.online.clone(),
-        &parts.registry,
-    )))
+    let infer = infer::api(Arc::clone(&parts.jobs), parts.infer.clone(), &parts.registry)
+        .context("no threads to score with")?;
+    Ok(Api::default()
+        .and(http::audit_api(Arc::clone(&parts.audit)))
+        .and(online::api(Arc::clone(&parts.jobs), parts.online.clone(), &parts.registry))
+        .and(infer))
 }
 
 /// The server as health checks see it.
@@ -144,6 +150,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         audit: Arc::clone(&audit),
         jobs: Arc::new(args.online.jobs()?),
         online: args.online.options(),
+        infer: args.infer.options(args.limits.max_body).map_err(usage)?,
         registry: Arc::clone(&registry),
     })?;
     let options = args.options(audit);
