@@ -22,8 +22,6 @@ use crate::registry::{By, CHAMPION, Content, Registration, Registry, Signature};
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 /// Requests that are made beforehand; with the cache on, each comes often.
 const BODIES: usize = 500;
-/// Loops of each kind; the figures are those of the median by requests per second.
-const TURNS: usize = 3;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -34,6 +32,8 @@ pub struct Options {
     pub model: String,
     /// How long each loop runs, all turns together.
     pub seconds: f64,
+    /// Turns that the servers take; the figures are those of the median by requests per second.
+    pub turns: usize,
     /// Another server that answers `/v2/models/<model>/infer`, and its process.
     pub peer: Option<(SocketAddr, u32)>,
     /// Where to leave the model (`<model>.onnx`), for another server to load.
@@ -113,19 +113,19 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut targets: Vec<(&str, SocketAddr, u32)> =
         servers.iter().map(|(name, server)| (*name, server.address, server.child.id())).collect();
     targets.extend(options.peer.map(|(address, pid)| ("peer", address, pid)));
-    let turn = Duration::from_secs_f64(options.seconds / TURNS as f64);
+    let turn = Duration::from_secs_f64(options.seconds / options.turns.max(1) as f64);
     let mut lines = Vec::new();
     for connections in CONNECTIONS {
         let mut turns: Vec<Vec<Line>> = vec![Vec::new(); targets.len()];
         // They take turns, so that a machine that slows down slows down all.
-        for _ in 0..TURNS {
+        for _ in 0..options.turns.max(1) {
             for ((name, address, pid), turns) in targets.iter().zip(&mut turns) {
                 turns.push(measure(name, *address, *pid, connections, turn, &requests)?);
             }
         }
         for mut turns in turns {
             turns.sort_by(|a, b| a.requests_per_s.total_cmp(&b.requests_per_s));
-            lines.push(turns.swap_remove(TURNS / 2));
+            lines.push(turns.swap_remove(turns.len() / 2));
         }
     }
     Ok(Report { model: model.name().to_owned(), lines })

@@ -80,7 +80,7 @@ def refused(what, status, part, call):
 
 def main():
     address, models = sys.argv[1], json.load(open(sys.argv[2]))
-    token = {"authorization": f"Bearer {sys.argv[3]}"} if len(sys.argv) > 3 else {}
+    token = {"authorization": f"Bearer {sys.argv[3]}"} if len(sys.argv) > 3 else {}  # copied for each call: the client writes into it
     http, grpc = th.InferenceServerClient(address), tg.InferenceServerClient(address)
     if not (http.is_server_live() and http.is_server_ready() and grpc.is_server_live() and grpc.is_server_ready()):
         fail("the server is not ready")
@@ -93,26 +93,26 @@ def main():
         rows = rows_of(model["inputs"], session)
         theirs = session.run(None, rows)
         outputs = [o.name for o in session.get_outputs()]
-        told = http.get_model_metadata(name, headers=token)
+        told = http.get_model_metadata(name, headers=dict(token))
         if [i["name"] for i in told["inputs"]] != [i.name for i in session.get_inputs()]:
             fail(f"{name}: inputs {told['inputs']}")
-        if not http.is_model_ready(name, headers=token) or not grpc.is_model_ready(name, headers=token):
+        if not http.is_model_ready(name, headers=dict(token)) or not grpc.is_model_ready(name, headers=dict(token)):
             fail(f"{name} is not ready")
-        if [o.name for o in grpc.get_model_metadata(name, headers=token).outputs] != [o["name"] for o in told["outputs"]]:
+        if [o.name for o in grpc.get_model_metadata(name, headers=dict(token)).outputs] != [o["name"] for o in told["outputs"]]:
             fail(f"{name}: HTTP and gRPC tell of different outputs")
         plain = all(v.dtype != np.object_ for v in rows.values())
         answers = {
-            "http, binary": http.infer(name, tensors(th, rows), headers=token),
-            "http, gzip": http.infer(name, tensors(th, rows), headers=token, request_compression_algorithm="gzip"),
-            "http, deflate": http.infer(name, tensors(th, rows), headers=token, request_compression_algorithm="deflate"),
-            "http, version": http.infer(name, tensors(th, rows), model_version="1", headers=token),
-            "grpc": grpc.infer(name, tensors(tg, rows), headers=token),
-            "grpc, version": grpc.infer(name, tensors(tg, rows), model_version="1", request_id="r7", headers=token),
+            "http, binary": http.infer(name, tensors(th, rows), headers=dict(token)),
+            "http, gzip": http.infer(name, tensors(th, rows), headers=dict(token), request_compression_algorithm="gzip"),
+            "http, deflate": http.infer(name, tensors(th, rows), headers=dict(token), request_compression_algorithm="deflate"),
+            "http, version": http.infer(name, tensors(th, rows), model_version="1", headers=dict(token)),
+            "grpc": grpc.infer(name, tensors(tg, rows), headers=dict(token)),
+            "grpc, version": grpc.infer(name, tensors(tg, rows), model_version="1", request_id="r7", headers=dict(token)),
         }
         finite = all(np.isfinite(v).all() for v in rows.values() if v.dtype.kind == "f")
         if plain and finite:
             wanted = [th.InferRequestedOutput(o, binary_data=False) for o in outputs]
-            answers["http, json"] = http.infer(name, tensors(th, rows, binary_data=False), outputs=wanted, headers=token)
+            answers["http, json"] = http.infer(name, tensors(th, rows, binary_data=False), outputs=wanted, headers=dict(token))
         for how, answer in answers.items():
             for output, expected in zip(outputs, theirs):
                 if isinstance(expected, list):
@@ -128,7 +128,7 @@ def main():
             fail("the request's id does not come back")
         # One output alone, and one row.
         one = {k: v[:1] for k, v in rows.items()}
-        alone = http.infer(name, tensors(th, one), outputs=[th.InferRequestedOutput(outputs[-1])], headers=token)
+        alone = http.infer(name, tensors(th, one), outputs=[th.InferRequestedOutput(outputs[-1])], headers=dict(token))
         if [o["name"] for o in alone.get_response()["outputs"]] != [outputs[-1]]:
             fail(f"{name}: more outputs than were asked for")
 
@@ -138,7 +138,7 @@ def main():
     rows = rows_of(models[0]["inputs"], session)
     answers = []
     streaming = tg.InferenceServerClient(address)
-    streaming.start_stream(callback=lambda result, error: answers.append((result, error)), headers=token)
+    streaming.start_stream(callback=lambda result, error: answers.append((result, error)), headers=dict(token))
     for i in range(5):
         streaming.async_stream_infer(name if i != 2 else "nobody", tensors(tg, {k: v[i : i + 1] for k, v in rows.items()}), request_id=str(i))
     streaming.stop_stream()
@@ -146,18 +146,18 @@ def main():
     if kinds != [(True, "0"), (True, "1"), (False, None), (True, "3"), (True, "4")]:
         fail(f"the stream answered {kinds}")
 
-    stats = http.get_inference_statistics(name, headers=token)["model_stats"][0]
-    by_grpc = grpc.get_inference_statistics(name, headers=token).model_stats[0]
+    stats = http.get_inference_statistics(name, headers=dict(token))["model_stats"][0]
+    by_grpc = grpc.get_inference_statistics(name, headers=dict(token)).model_stats[0]
     if stats["inference_stats"]["success"]["count"] < 8 or by_grpc.inference_stats.success.count < 8:
         fail(f"statistics: {stats}")
     if not stats["latency_us"]["p99"] >= stats["latency_us"]["p50"] > 0 or not stats["batch_stats"]:
         fail(f"latency: {stats}")
-    index = {(m["name"], m["version"]): m["state"] for m in http.get_model_repository_index(headers=token)}
-    by_grpc = {(m.name, m.version): m.state for m in grpc.get_model_repository_index(headers=token).models}
+    index = {(m["name"], m["version"]): m["state"] for m in http.get_model_repository_index(headers=dict(token))}
+    by_grpc = {(m.name, m.version): m.state for m in grpc.get_model_repository_index(headers=dict(token)).models}
     if index != by_grpc or index.get((name, "1")) != "READY":
         fail(f"index: {index} and {by_grpc}")
-    config = http.get_model_config(name, headers=token)
-    by_grpc = grpc.get_model_config(name, headers=token).config
+    config = http.get_model_config(name, headers=dict(token))
+    by_grpc = grpc.get_model_config(name, headers=dict(token)).config
     if config["max_batch_size"] != by_grpc.max_batch_size or config["input"][0]["name"] != by_grpc.input[0].name:
         fail(f"configuration: {config} and {by_grpc}")
 
@@ -172,13 +172,13 @@ def main():
         ("wrong name", name, stranger, "", "400", "INVALID_ARGUMENT", "nothing"),
         ("wrong type", name, doubles, "", "400", "INVALID_ARGUMENT", "INT64"),
     ]:
-        refused(f"{what}, http", http_status, part, lambda: http.infer(asked, tensors(th, given), model_version=version, headers=token))
-        refused(f"{what}, grpc", grpc_status, part, lambda: grpc.infer(asked, tensors(tg, given), model_version=version, headers=token))
+        refused(f"{what}, http", http_status, part, lambda: http.infer(asked, tensors(th, given), model_version=version, headers=dict(token)))
+        refused(f"{what}, grpc", grpc_status, part, lambda: grpc.infer(asked, tensors(tg, given), model_version=version, headers=dict(token)))
     if token:
         weak = {"authorization": f"Bearer {sys.argv[4]}"}
         for headers, http_status, grpc_status in [({}, "401", "UNAUTHENTICATED"), (weak, "403", "PERMISSION_DENIED")]:
-            refused("without a right, http", http_status, "", lambda: http.infer(name, tensors(th, good), headers=headers))
-            refused("without a right, grpc", grpc_status, "", lambda: grpc.infer(name, tensors(tg, good), headers=headers))
+            refused("without a right, http", http_status, "", lambda: http.infer(name, tensors(th, good), headers=dict(headers)))
+            refused("without a right, grpc", grpc_status, "", lambda: grpc.infer(name, tensors(tg, good), headers=dict(headers)))
     print(f"{compared} values of {len(models)} models compared")
 
 

@@ -18,6 +18,9 @@ pub struct ServingInferArgs {
     /// Measure each server and number of connections for this long.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     seconds: f64,
+    /// Turns that the servers take; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    turns: usize,
     /// Another server that answers the same requests.
     #[arg(long, value_name = "HOST:PORT", requires = "peer_pid")]
     peer: Option<SocketAddr>,
@@ -38,6 +41,7 @@ pub fn run(args: ServingInferArgs) -> anyhow::Result<()> {
         program: std::env::current_exe().context("cannot find the program itself")?,
         model: args.model,
         seconds: args.seconds,
+        turns: args.turns,
         peer: args.peer.zip(args.peer_pid),
         keep: args.keep,
     })?;

@@ -267,37 +267,80 @@ fn kept_answers_are_those_of_the_inputs() {
     });
 }
 
+/// A model of one whole number that knows 0, 1, 2 and 3, and refuses a row with another.
+fn picky() -> Vec<u8> {
+    use prost::Message;
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
+        ValueInfoProto, tensor_shape_proto, type_proto,
+    };
+    let value = |name: &str, elem_type, width| {
+        use tensor_shape_proto::{Dimension, dimension::Value};
+        let rows = Dimension { value: Some(Value::DimParam("N".into())), ..Default::default() };
+        let width = Dimension { value: Some(Value::DimValue(width)), ..Default::default() };
+        let tensor = type_proto::Tensor { elem_type, shape: Some(TensorShapeProto { dim: vec![rows, width] }) };
+        let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+        ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
+    };
+    let encoder = NodeProto {
+        domain: "ai.onnx.ml".into(),
+        op_type: "OneHotEncoder".into(),
+        input: vec!["C".into()],
+        output: vec!["Y".into()],
+        attribute: vec![
+            AttributeProto { name: "cats_int64s".into(), ints: vec![0, 1, 2, 3], r#type: 7, ..Default::default() },
+            AttributeProto { name: "zeros".into(), i: 0, r#type: 2, ..Default::default() },
+        ],
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        name: "g".into(),
+        node: vec![encoder],
+        input: vec![value("C", 7, 1)],
+        output: vec![value("Y", 1, 4)],
+        ..Default::default()
+    };
+    let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
+    let opset_import = vec![opset("", 12), opset("ai.onnx.ml", 3)];
+    ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()
+}
+
 #[test]
 fn one_bad_request_spoils_no_others() {
-    let place = Place::new(&["onehot_words"]);
-    let settings = Settings { batch_rows: 3, batch_delay: Duration::from_secs(5), ..Settings::default() };
-    let model = Model::load(golden("label_words_to_int")).expect("loads");
-    place.register("words", "label_words_to_int");
+    let place = Place::new(&[NAMES[0]]);
+    let by = By::new("test", "a test");
+    let registration = Registration::new("picky", Content::Bytes(picky()), Signature::default(), by);
+    place.registry.register(registration).expect("it is registered");
+    // Due when all five requests are there, so that they are one batch.
+    let settings = Settings { batch_rows: 8, batch_delay: Duration::from_secs(600), ..Settings::default() };
     let infer = place.infer(settings, 1);
-    let input = &model.inputs()[0];
-    let width = input.width().unwrap_or(1);
     runtime().block_on(async {
-        let ask = |text: &str, rows: usize| {
-            let mut shape = vec![rows];
-            shape.extend(input.dims.clone().unwrap_or(vec![width]));
-            let data = Data::Text(vec![text.to_owned(); rows * width]);
-            let given = Given { name: input.name.clone(), datatype: Datatype::Bytes, shape, data };
+        let ask = |values: &[i64]| {
+            let data = Data::I64(values.to_vec());
+            let given = Given { name: "C".into(), datatype: Datatype::Int64, shape: vec![values.len(), 1], data };
             let (infer, request) = (infer.clone(), Request { inputs: vec![given], ..Request::default() });
-            tokio::spawn(async move { infer.infer("words", "", request).await.map(|i| given_rows(&i)) })
+            tokio::spawn(async move { infer.infer("picky", "", request).await.map(|i| given_floats(&i)) })
         };
-        // Texts that the model does not know are its business; what is sure is that all are answered alike, together or not.
-        let together = [ask("a", 1), ask("b", 1), ask("a", 1)];
+        let tasks = [ask(&[0]), ask(&[1, 2, 9]), ask(&[3]), ask(&[7]), ask(&[2, 2])];
         let mut answers = Vec::new();
-        for task in together {
+        for task in tasks {
             answers.push(task.await.expect("no panic"));
         }
-        assert_eq!(answers[0], answers[2]);
-        assert_eq!(answers[0], ask("a", 3).await.expect("no panic").map(|rows| rows / 3));
+        assert_eq!(answers[0], Ok(vec![1.0, 0.0, 0.0, 0.0]));
+        assert_eq!(answers[2], Ok(vec![0.0, 0.0, 0.0, 1.0]));
+        assert_eq!(answers[4], Ok([0.0, 0.0, 1.0, 0.0].repeat(2)));
+        for (at, row, value) in [(1, "row 2 ", "9"), (3, "row 0 ", "7")] {
+            let error = answers[at].clone().expect_err("it is refused");
+            let text = error.to_string();
+            assert!(matches!(error, InferError::Invalid(_)) && text.contains(row) && text.contains(value), "{text}");
+        }
+        let told = infer.statistics("picky", "1").await.expect("counters").remove(0).2;
+        assert_eq!((told.execution_count, told.inference_count), (1, 8), "they were one batch");
     });
 }
 
-fn given_rows(inferred: &Inferred) -> usize {
-    inferred.outputs[0].tensor.dims[0]
+fn given_floats(inferred: &Inferred) -> Vec<f32> {
+    inferred.outputs[0].tensor.f32s().expect("floats").to_vec()
 }
 
 fn router(place: &Place) -> axum::Router {
