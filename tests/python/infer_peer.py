@@ -41,9 +41,14 @@ def text(values):
 
 def rows_of(path, session):
     if path is None:  # made up: a shipped model has no rows of its own
-        spine = session.get_inputs()[0]
         rng = np.random.default_rng(7)
-        return {spine.name: (rng.normal(size=[300] + spine.shape[1:]) * 20).astype(np.float32)}
+        words = np.array(["JFK", "LGA", "AA", "UA", "elsewhere"], dtype=object)
+        make = {
+            "tensor(float)": lambda size: (rng.normal(size=size) * 20).astype(np.float32),
+            "tensor(int64)": lambda size: rng.integers(0, 20, size=size),
+            "tensor(string)": lambda size: rng.choice(words, size=size),
+        }
+        return {i.name: make[i.type]([300] + i.shape[1:]) for i in session.get_inputs()}
     table = pq.read_table(path)
     types = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(string)": np.object_}
     inputs = session.get_inputs()
