@@ -17,6 +17,7 @@ pub mod rollouts;
 pub mod score;
 mod score_models;
 pub mod serving;
+pub mod serving_infer;
 pub mod w1_data;
 pub mod windows;
 pub mod windows_baseline;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use parquet::arrow::ArrowWriter;
@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::score_models::{self, BenchModel, INPUTS};
 use crate::plan::model::ModelOutput;
+use crate::score::files::every_output;
 use crate::score::{Model, Scorer};
 
 /// Batch sizes measured.
@@ -247,15 +248,7 @@ pub fn score_file(model: &Path, input: &Path, out: Option<&Path>) -> anyhow::Res
     let typed: Vec<(&str, DataType)> =
         schema.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect();
     let model = Model::load(model)?.with_columns(typed.len())?;
-    let mut wanted = Vec::new();
-    for o in model.outputs() {
-        let Some(width) = o.width() else { bail!("the model does not say how wide its output {} is", o.name) };
-        wanted.extend((0..width).map(|e| ModelOutput {
-            name: if width == 1 { o.name.clone() } else { format!("{}.{e}", o.name) },
-            tensor: o.name.clone(),
-            element: Some(e),
-        }));
-    }
+    let wanted = every_output(&model).map_err(anyhow::Error::msg)?;
     let bound = model.bind(&typed, &wanted).map_err(|faults| {
         anyhow::anyhow!("{} does not fit {}: {}", model.path().display(), input.display(), faults.join("; "))
     })?;

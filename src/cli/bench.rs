@@ -4,6 +4,7 @@ mod dataset;
 mod fit;
 mod rollouts;
 mod serving;
+mod serving_infer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +62,10 @@ pub enum BenchCommand {
     Online(OnlineArgs),
     /// Features of entities over HTTP: 1 × 20 and 100 × 20, with the cache and without, beside another server if one is given.
     Serving(serving::ServingArgs),
+    /// Scores over HTTP by the Open Inference Protocol: requests per second and latency at 1, 16 and 64 connections.
+    ///
+    /// Each request by itself, in batches, and from kept answers; benches/infer_peers.py puts onnxruntime behind plain Python servers beside.
+    ServingInfer(serving_infer::ServingInferArgs),
     /// What checkpoints cost, and how long a restart takes after kill -9.
     ///
     /// The job of `bench windows` over events in which all cards stay alive, run as processes of this program: at full speed with
@@ -363,6 +368,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
         }
         BenchCommand::Fit(args) => fit::run(args),
         BenchCommand::Serving(args) => serving::run(args),
+        BenchCommand::ServingInfer(args) => serving_infer::run(args),
         BenchCommand::Dataset(args) => dataset::run(args),
         BenchCommand::Rollouts(args) => rollouts::run(&args),
         BenchCommand::Drift(args) => {

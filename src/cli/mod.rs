@@ -23,7 +23,9 @@ mod progress;
 mod prove;
 mod report;
 mod run;
+mod score;
 mod serve;
+mod serve_infer;
 mod serve_online;
 mod train;
 
@@ -105,6 +107,12 @@ enum Command {
     /// From the job's tables, which may be written meanwhile. Sorted Parquet with a manifest beside it that names each table's
     /// version, by which the same bytes can be made again: `--again`.
     Dataset(dataset::DatasetArgs),
+    /// Score rows of Parquet files with a model.
+    ///
+    /// The scores are those that a job gives the same rows, to the bit. Each output holds the columns that pass through, the scores, and the
+    /// model's version and hash, in the order of the input.
+    #[command(after_help = score::EXAMPLE)]
+    Score(score::ScoreArgs),
     /// Send generated card traffic and its fraud labels to Kafka topics, at a given pace.
     ///
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
@@ -170,6 +178,7 @@ impl Cli {
             Command::Models(command) => models::run(command),
             Command::Dataset(args) => dataset::run(args),
             Command::Experiments(command) => experiments::run(command),
+            Command::Score(args) => score::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Submit(args) => jobs::submit(args),
             Command::Jobs(args) => jobs::jobs(args),

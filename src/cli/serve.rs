@@ -10,6 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::usage;
+use super::serve_infer::InferArgs;
 use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
 use crate::control::{self, Manager, Served};
@@ -29,6 +30,8 @@ pub struct ServeArgs {
     data: PathBuf,
     #[command(flatten)]
     online: OnlineArgs,
+    #[command(flatten)]
+    infer: InferArgs,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -116,6 +119,8 @@ struct Parts {
     served: Arc<dyn Jobs>,
     /// How.
     online: online::Options,
+    /// How tensors are scored.
+    infer: infer::Options,
     /// What is told to Prometheus.
     registry: Arc<Registry>,
 }
@@ -125,7 +130,7 @@ fn apis(parts: &Parts) -> anyhow::Result<Api> {
     let audit = http::audit_api(Arc::clone(&parts.audit));
     let (served, registry) = (|| Arc::clone(&parts.served), &parts.registry);
     let online = online::api(served(), parts.online.clone(), registry);
-    let infer = infer::api(served(), infer::Options::default(), registry).context("no threads to score with")?;
+    let infer = infer::api(served(), parts.infer.clone(), registry).context("no threads to score with")?;
     Ok(Api::default().and(audit).and(control::api::api(parts.jobs.clone())).and(online).and(infer))
 }
 
@@ -167,6 +172,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         served: Arc::new(Served::new(jobs.clone(), others)),
         jobs,
         online: args.online.options(),
+        infer: args.infer.options(args.limits.max_body).map_err(usage)?,
         registry: Arc::clone(&registry),
     })?;
     let options = args.options(audit);

@@ -5,14 +5,14 @@
 //!
 //! Layers, bottom up: `tensor`, `math`, `proto`; `post`; `kernels` and `tree`, an operator each; `graph`, the list of
 //! steps; `neural`, tract for graphs with operators that only it has; `model`, `bind` and `scorer`; `runner`, tensors instead of columns; [`routes`], rows
-//! scored by two versions on top.
+//! scored by two versions and [`files`], Parquet in and out, on top.
 //!
 //! **A row's score depends on the row and the model alone**: not on the batch, the thread, or the processor's instruction set. Every kernel sums in
 //! one fixed order without fused multiply-add, elementary functions are our own, and a model that mixes rows is refused when it is loaded.
 
 mod bind;
 mod error;
-// files
+pub mod files;
 mod graph;
 mod kernels;
 pub(crate) mod math;

@@ -84,6 +84,13 @@ impl PlaceArgs {
         Ok(self.registry.clone().or_else(variable).unwrap_or_else(|| DEFAULT.to_owned()))
     }
 
+    /// Number and file of a registered version.
+    pub fn file(&self, reference: &ModelRef) -> anyhow::Result<(u32, PathBuf)> {
+        let registry = self.existing()?;
+        let version = registry.version(&reference.name, &reference.version).map_err(failed)?;
+        Ok((version.number, registry.artifact(&version.artifact.hash).map_err(failed)?))
+    }
+
     /// The registry, which must be there.
     fn existing(&self) -> anyhow::Result<Registry> {
         Registry::existing(&self.uri()?).map_err(failed)

@@ -184,6 +184,10 @@ fn route(
     if path.contains("{version}") {
         parameters.push(named("version", "Number of the version, or an alias."));
     }
+    let mut responses = vec![(200, what.answer.0, what.answer.1.map(|schema| ("application/json", schema)))];
+    let meaning = |status: u16| StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
+    responses
+        .extend(what.problems.iter().map(|s| (*s, meaning(*s), Some(("application/json", schema_of::<Failure>())))));
     let operation = Operation {
         method,
         path,
@@ -193,11 +197,20 @@ fn route(
         scope: what.scope,
         parameters,
         request: what.request,
-        responses: vec![(200, what.answer.0, what.answer.1.map(|schema| ("application/json", schema)))],
-        problems: what.problems.to_vec(),
+        responses,
+        // Errors of the protocol have its own shape; they stand above.
+        problems: Vec::new(),
         changes: false,
     };
     api.with(operation, handler.with_state(infer.clone()))
+}
+
+/// An error of the protocol.
+#[derive(schemars::JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct Failure {
+    /// What is wrong.
+    error: String,
 }
 
 /// A request for scores, as the document describes it.
@@ -332,9 +345,18 @@ async fn scores(
     request: Request,
 ) -> Result<Response, InferError> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, infer.options.request_bytes).await?;
+    let most = infer.options.request_bytes;
+    let encoding = Encoding::of(&parts.headers)?;
     let header = header_length(&parts.headers)?;
-    let request = json::read(&body, header)?;
+    let body = read_body(body, most).await?;
+    // What takes longer than a moment keeps no other request waiting.
+    let request = if encoding == Encoding::Plain && body.len() < INLINE {
+        json::read(&body, header)?
+    } else {
+        let decoded = tokio::task::spawn_blocking(move || json::read(&encoding.decode(body, most)?, header)).await;
+        decoded
+            .unwrap_or_else(|_| Err(InferError::Internal("reading the request failed; this is a defect".to_owned())))?
+    };
     let inferred = infer.infer(&named.model, &named.version, request).await?;
     let (body, header) = json::write(&inferred)?;
     let media = if header.is_some() { "application/octet-stream" } else { "application/json" };
@@ -354,28 +376,54 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
     })
 }
 
-/// The body, decompressed, of at most `most` bytes.
-async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, InferError> {
-    let too_large =
-        || InferError::TooLarge(format!("the request is longer than {most} bytes; send fewer rows at once"));
-    let bytes = axum::body::to_bytes(body, most).await.map_err(|error| {
+/// Bodies from this length on are read by a thread of their own.
+const INLINE: usize = 256 << 10;
+
+/// The body, of at most `most` bytes.
+async fn read_body(body: Body, most: usize) -> Result<Bytes, InferError> {
+    axum::body::to_bytes(body, most).await.map_err(|error| {
         let limit = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
-        if limit { too_large() } else { InferError::Invalid(format!("the request did not come whole: {error}")) }
-    })?;
-    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else { return Ok(bytes) };
-    let bound = most as u64 + 1;
-    let mut plain = Vec::new();
-    let read = match encoding.as_bytes() {
-        b"identity" => return Ok(bytes),
-        b"gzip" => flate2::read::MultiGzDecoder::new(&bytes[..]).take(bound).read_to_end(&mut plain),
-        b"deflate" => flate2::read::ZlibDecoder::new(&bytes[..]).take(bound).read_to_end(&mut plain),
-        other => {
-            let other = String::from_utf8_lossy(other);
-            return Err(InferError::Encoding(format!(
-                "Content-Encoding {other:?} is not understood; send gzip, deflate or plain"
-            )));
+        if limit { too_large(most) } else { InferError::Invalid(format!("the request did not come whole: {error}")) }
+    })
+}
+
+fn too_large(most: usize) -> InferError {
+    InferError::TooLarge(format!("the request is longer than {most} bytes; send fewer rows at once"))
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Gzip,
+    Deflate,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Encoding, InferError> {
+        match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Ok(Encoding::Plain),
+            Some(b"gzip") => Ok(Encoding::Gzip),
+            Some(b"deflate") => Ok(Encoding::Deflate),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(InferError::Encoding(format!(
+                    "Content-Encoding {other:?} is not understood; send gzip, deflate or plain"
+                )))
+            }
         }
-    };
-    read.map_err(|error| InferError::Invalid(format!("the request cannot be decompressed: {error}")))?;
-    if plain.len() > most { Err(too_large()) } else { Ok(plain.into()) }
+    }
+
+    /// The plain bytes, of which there may be at most `most`.
+    fn decode(self, bytes: Bytes, most: usize) -> Result<Bytes, InferError> {
+        let bound = most as u64 + 1;
+        let mut plain = Vec::new();
+        let read = match self {
+            Encoding::Plain => return Ok(bytes),
+            Encoding::Gzip => flate2::read::MultiGzDecoder::new(&bytes[..]).take(bound).read_to_end(&mut plain),
+            Encoding::Deflate => flate2::read::ZlibDecoder::new(&bytes[..]).take(bound).read_to_end(&mut plain),
+        };
+        read.map_err(|error| InferError::Invalid(format!("the request cannot be decompressed: {error}")))?;
+        if plain.len() > most { Err(too_large(most)) } else { Ok(plain.into()) }
+    }
 }

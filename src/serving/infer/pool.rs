@@ -244,14 +244,24 @@ fn alone(runner: &mut Runner, inputs: &[Tensor]) -> Answer {
     }
 }
 
-/// Why a request cannot be scored, with the first row that cannot.
+/// Why a request cannot be scored, with the first row that cannot: found by halves, since a request may have many rows.
 fn refused(runner: &mut Runner, inputs: &[Tensor], why: &str) -> InferError {
     let rows = inputs.first().and_then(|t| t.dims.first()).copied().unwrap_or(0);
-    for row in 0..rows {
-        let one: Vec<Tensor> = inputs.iter().map(|x| part(x, row, 1)).collect();
-        if let Err(why) = together(runner, &[&one], 1).0 {
-            return InferError::Invalid(format!("row {row} cannot be scored: {why}"));
+    let mut fails = |first: usize, n: usize| {
+        let some: Vec<Tensor> = inputs.iter().map(|x| part(x, first, n)).collect();
+        together(runner, &[&some], n).0.err()
+    };
+    let (mut first, mut end) = (0, rows);
+    while end - first > 1 {
+        let middle = first + (end - first) / 2;
+        match fails(first, middle - first) {
+            Some(_) => end = middle,
+            None => first = middle,
         }
     }
-    InferError::Invalid(format!("the rows cannot be scored: {why}"))
+    match fails(first, 1).filter(|_| rows > 0) {
+        Some(why) => InferError::Invalid(format!("row {first} cannot be scored: {why}")),
+        // Each half can be scored, and not the whole.
+        None => InferError::Invalid(format!("the rows cannot be scored: {why}")),
+    }
 }
