@@ -175,7 +175,7 @@ fn what_a_job_tells_is_what_its_summary_and_its_tables_say() {
     assert_eq!(job.ask("POST", "/v1/stop", "{").0, 400);
     assert_eq!(job.ask("POST", "/v1/stop", r#"{"mode":"gently"}"#).0, 422);
     let (status, problem) = job.post("/v1/stop", &json!({"mode": "now", "soon": true}));
-    assert_eq!((status, &problem["type"]), (422, &json!("unprocessable_content")), "{problem}");
+    assert_eq!((status, &problem["type"]), (422, &json!("unprocessable_entity")), "{problem}");
     job.stop("checkpoint");
     let ended = job.finish().well();
     assert!(find_control(&place.path("state")).is_none(), "it is removed at the end");
