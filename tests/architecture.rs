@@ -63,6 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "base",
             "state",
             "telemetry",
+            "http",
             "kafka",
             "plan",
             "ingest",
