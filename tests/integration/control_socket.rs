@@ -20,7 +20,8 @@ use tidemill::engine::status::{
 };
 
 use crate::kafka_source;
-use crate::savepoint::{Ended, Place, finished, spawn};
+use crate::savepoint::{Ended, Place, finished, on_kafka, spawn};
+use crate::support::kafka::{Broker, topic};
 use crate::support::root;
 use crate::support::rows::{assert_same_rows, without};
 
@@ -175,7 +176,7 @@ fn what_a_job_tells_is_what_its_summary_and_its_tables_say() {
     assert_eq!(job.ask("POST", "/v1/stop", "{").0, 400);
     assert_eq!(job.ask("POST", "/v1/stop", r#"{"mode":"gently"}"#).0, 422);
     let (status, problem) = job.post("/v1/stop", &json!({"mode": "now", "soon": true}));
-    assert_eq!((status, &problem["type"]), (422, &json!("unprocessable_content")), "{problem}");
+    assert_eq!((status, &problem["type"]), (422, &json!("unprocessable_entity")), "{problem}");
     job.stop("checkpoint");
     let ended = job.finish().well();
     assert!(find_control(&place.path("state")).is_none(), "it is removed at the end");
@@ -528,4 +529,48 @@ sinks: {{offline: {{delta: {{uri: "{0}/lake"}}}}}}
     job.finish().well();
     let table = crate::support::table_in(&path("lake"), "dead_letters", None);
     assert_eq!(table.num_rows(), 100);
+}
+
+#[test]
+fn partitions_of_a_topic_are_told_and_a_topic_can_be_drained() {
+    let Some(broker) = Broker::start() else { return };
+    let (mut place, from) = (Place::new(), topic("watched"));
+    broker.create_topic(&from, 2);
+    let events = |ids: std::ops::Range<i64>| ids.map(|id| kafka_source::event((id % 2) as i32, id, id * 10));
+    broker.produce(&from, events(0..100));
+    on_kafka(&mut place, broker, &from, None);
+    let place = place.set("checkpoint.interval=200ms").set("sources.tx.disorder=1h");
+    let job = Job::start(live(&place), &place.path("state"));
+    let told = job.wait_for("rows", |status| {
+        status.sources.iter().any(|source| source.read == 100 && source.partitions.iter().all(|p| p.lag == Some(0)))
+    });
+    let source = &told.sources[0];
+    assert_eq!((source.kind.as_str(), source.up, source.partitions.len()), ("kafka", Some(true), 2));
+    for partition in &source.partitions {
+        assert_eq!((partition.next_offset, partition.ended, partition.paused), (50, false, false), "{partition:?}");
+        assert!(partition.watermark.is_some(), "{partition:?}");
+    }
+    assert_eq!((told.state, told.input_ended), (JobState::Running, false));
+    assert_eq!(node(&told, "view:card").queued, 100, "all of them wait for the watermark");
+    // With nothing to be read an epoch can be closed all the same.
+    let saved = place.path("saved");
+    assert_eq!(job.save("quiet", &saved).0, 202);
+    assert_eq!(job.saved("quiet").state, SavepointState::Done);
+    job.stop("drain");
+    job.finish().well();
+    let rows = || crate::support::table_in(&place.path("lake/on_kafka"), "features/card", None).num_rows();
+    assert_eq!(rows(), 100, "what waited has come out");
+    // What comes now is not read by this job any more, and that is said.
+    broker.produce(&from, events(100..110));
+    finished(spawn(live(&place))).well().says(&["the job was drained", "a --state of its own"]);
+    assert_eq!(rows(), 100);
+    // The savepoint from before goes on: its rows wait in it.
+    let new = place.path("new lake");
+    let mut command = place.job("new", 1, &["--from", &saved.display().to_string()]);
+    finished(spawn({
+        command.env("LAKE", &new);
+        command
+    }))
+    .well();
+    assert_eq!(crate::support::table_in(&new.join("on_kafka"), "features/card", None).num_rows(), 110);
 }

@@ -583,7 +583,7 @@ fn a_long_run_keeps_little() {
 }
 
 /// A job that counts by card what is in a topic, and publishes it to another.
-fn on_kafka(place: &mut Place, broker: &Broker, from: &str, to: Option<&str>) {
+pub fn on_kafka(place: &mut Place, broker: &Broker, from: &str, to: Option<&str>) {
     std::fs::write(place.path("tx.avsc"), kafka_source::SCHEMA).expect("a file");
     place.sets.clear();
     let to =
