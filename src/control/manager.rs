@@ -83,6 +83,8 @@ impl Manager {
                     continue;
                 }
                 Err(error) => {
+                    // Its process too.
+                    running.remove(dir.path());
                     tracing::error!(job = id, %error, "the job is left aside");
                     continue;
                 }

@@ -211,10 +211,6 @@ impl Server {
         self.get(&format!("/api/v1/jobs/{id}"))
     }
 
-    pub fn state(&self, id: &str) -> String {
-        self.job(id)["state"].as_str().expect("a state").to_owned()
-    }
-
     /// Waits until a job is as wanted.
     pub fn until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
