@@ -18,7 +18,7 @@ fn upgrade(server: &Server, id: &str, text: &str, query: &str) -> (u16, Value) {
 #[test]
 fn an_upgrade_keeps_what_was_counted() {
     let server = Server::started();
-    let text = finite("counts", "10000");
+    let text = finite("counts", "2000");
     let mut submission = server.submission(&text);
     submission["until_end"] = json!(true);
     let id = server.submit_as(submission);
