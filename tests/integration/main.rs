@@ -45,6 +45,7 @@ mod report;
 mod rollout;
 mod savepoint;
 mod score_matrix;
+mod serving_online;
 mod support;
 mod ticks;
 mod topics;
