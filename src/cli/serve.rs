@@ -15,7 +15,7 @@ use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
 use crate::control::{self, Manager, Served};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
-use crate::serving::{Jobs, infer, online};
+use crate::serving::{Jobs, JoinedJobs, infer, online};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
 
@@ -113,9 +113,9 @@ struct LimitArgs {
 struct Parts {
     /// Who changed what.
     audit: Arc<AuditLog>,
-    /// The jobs.
+    /// The jobs that the server runs.
     jobs: Manager,
-    /// Those, and whoever else's features and predictions are served.
+    /// Whose features and predictions are served: these, and those given with --online.
     served: Arc<dyn Jobs>,
     /// How.
     online: online::Options,
@@ -128,10 +128,11 @@ struct Parts {
 /// Everything that is served: the one place where the parts of the API come together.
 fn apis(parts: &Parts) -> anyhow::Result<Api> {
     let audit = http::audit_api(Arc::clone(&parts.audit));
-    let (served, registry) = (|| Arc::clone(&parts.served), &parts.registry);
-    let online = online::api(served(), parts.online.clone(), registry);
-    let infer = infer::api(served(), parts.infer.clone(), registry).context("no threads to score with")?;
-    Ok(Api::default().and(audit).and(control::api::api(parts.jobs.clone())).and(online).and(infer))
+    let jobs = control::api::api(parts.jobs.clone());
+    let online = online::api(Arc::clone(&parts.served), parts.online.clone(), &parts.registry);
+    let infer = infer::api(Arc::clone(&parts.served), parts.infer.clone(), &parts.registry)
+        .context("no threads to score with")?;
+    Ok(Api::default().and(audit).and(jobs).and(online).and(infer))
 }
 
 /// The server as health checks see it.
@@ -164,13 +165,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     registry.register(Arc::new(Process::new([args.data.clone()])));
     // Before anything is served: a signal that comes then stops it in peace too.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let fixed = args.online.jobs()?;
     let jobs = Manager::open(args.supervision()?)?;
     let _kept = Kept(jobs.clone());
-    let others = args.online.jobs()?.list().to_vec();
+    let served = JoinedJobs::new(vec![Arc::new(Served::new(jobs.clone())), Arc::new(fixed)]);
     let api = apis(&Parts {
         audit: Arc::clone(&audit),
-        served: Arc::new(Served::new(jobs.clone(), others)),
         jobs,
+        served: Arc::new(served),
         online: args.online.options(),
         infer: args.infer.options(args.limits.max_body).map_err(usage)?,
         registry: Arc::clone(&registry),

@@ -8,7 +8,7 @@ use super::server::{Server, endless, finite};
 #[test]
 fn a_hundred_submissions_and_cancellations_disturb_nobody() {
     let server = Server::started();
-    let mut bystander = server.submission(&finite("bystander", "30000"));
+    let mut bystander = server.submission(&finite("bystander", "1000"));
     bystander["until_end"] = json!(true);
     let bystander = server.submit_as(bystander);
     let file = endless("brief");
@@ -27,6 +27,11 @@ fn a_hundred_submissions_and_cancellations_disturb_nobody() {
             _ => {
                 let (status, job) = server.ask("DELETE", &format!("{path}?force=true"), None);
                 assert_eq!(status, 200, "{job}");
+                let until = std::time::Instant::now() + super::server::PATIENCE;
+                while server.ask("GET", &path, None).0 != 404 {
+                    assert!(std::time::Instant::now() < until, "{id} is not deleted");
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
                 continue;
             }
         }
@@ -50,7 +55,7 @@ fn a_job_that_panics_and_one_that_never_stops_disturb_nobody() {
         .arg("--deaths=3");
     let mut server = server;
     server.start();
-    let mut bystander = server.submission(&finite("bystander", "20000"));
+    let mut bystander = server.submission(&finite("bystander", "2000"));
     bystander["until_end"] = json!(true);
     let bystander = server.submit_as(bystander);
     let (panics, frozen) = (server.submit(&endless("panics")), server.submit(&endless("frozen")));
@@ -88,7 +93,7 @@ fn a_job_that_panics_and_one_that_never_stops_disturb_nobody() {
 #[test]
 fn a_job_that_is_killed_is_started_again_and_loses_nothing() {
     let server = Server::started();
-    let mut submission = server.submission(&finite("killed", "10000"));
+    let mut submission = server.submission(&finite("killed", "2500"));
     submission["until_end"] = json!(true);
     let id = server.submit_as(submission);
     for _ in 0..2 {
@@ -109,10 +114,13 @@ fn a_job_that_is_killed_is_started_again_and_loses_nothing() {
 fn a_file_that_cannot_run_fails_with_its_fault() {
     let server = Server::started();
     // Right when it is submitted, and wrong when it is run.
-    let schema = server.path("t.csv");
-    std::fs::write(&schema, "id,ts,amount\n1,2026-01-05T00:00:00Z,1.5\n").expect("a file");
+    let (schema, data) = (server.path("t.avsc"), server.path("t.ndjson"));
+    let fields = r#"{"type": "record", "name": "t", "fields": [{"name": "id", "type": "long"}, {"name": "ts", "type": "long"}]}"#;
+    std::fs::write(&schema, fields).expect("a file");
+    std::fs::write(&data, "{\"id\": 1, \"ts\": 1700000000}\n").expect("a file");
     let text = format!(
-        "job: gone\nversion: 1\nsources:\n  tx:\n    file: {{path: {}, format: csv}}\n    id: id\n    event_time: ts\nfeatures:\n  v:\n    from: tx\n    entity: [id]\n    aggregates: {{n: {{count: \"*\", over: 1d}}}}\nfeature_sets: {{s: {{on: tx, take: [amount, v.*]}}}}\nsinks: {{offline: {{delta: {{uri: \"${{LAKE}}/gone\"}}}}}}\n",
+        "job: gone\nversion: 1\nsources:\n  tx:\n    file: {{path: {}, format: json}}\n    schema: {}\n    id: id\n    event_time: to_timestamp_seconds(ts)\nfeatures:\n  v:\n    from: tx\n    entity: [id]\n    aggregates: {{n: {{count: \"*\", over: 1d}}}}\nfeature_sets: {{s: {{on: tx, take: [v.*]}}}}\nsinks: {{offline: {{delta: {{uri: \"${{LAKE}}/gone\"}}}}}}\n",
+        data.display(),
         schema.display()
     );
     let id = server.submit(&text);
@@ -123,7 +131,7 @@ fn a_file_that_cannot_run_fails_with_its_fault() {
     server.post(&format!("/api/v1/jobs/{id}/start"), json!({}));
     let job = server.until_state(&id, "FAILED");
     let error = job["error"].as_str().expect("a reason");
-    assert!(error.contains("exit code") && error.contains("t.csv"), "{error}");
+    assert!(error.contains("exit code") && error.contains("t.avsc"), "{error}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ clock: event
 order: event_time
 sources:
   tx:
-    generator: {{stream: transactions, seed: 42, customers: 200, terminals: 400, start: "2026-01-05", rate: {rate}{duration}}}
+    generator: {{stream: transactions, seed: 42, customers: 2000, terminals: 4000, start: "2026-01-05", rate: {rate}{duration}}}
     id: tx_id
     event_time: ts
 features:
@@ -57,9 +57,9 @@ pub fn endless(name: &str) -> String {
     file(name, "500", "")
 }
 
-/// One that ends, after days in its own time.
+/// One that ends, after some 43,000 payments in twelve days of its own time.
 pub fn finite(name: &str, rate: &str) -> String {
-    file(name, rate, ", duration: 6d")
+    file(name, rate, ", duration: 12d")
 }
 
 impl Server {
@@ -209,10 +209,6 @@ impl Server {
 
     pub fn job(&self, id: &str) -> Value {
         self.get(&format!("/api/v1/jobs/{id}"))
-    }
-
-    pub fn state(&self, id: &str) -> String {
-        self.job(id)["state"].as_str().expect("a state").to_owned()
     }
 
     /// Waits until a job is as wanted.

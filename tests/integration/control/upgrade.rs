@@ -6,8 +6,8 @@ use super::jobs::assert_complete;
 use super::server::{Server, endless, finite};
 
 /// The file with another view.
-fn with_terminals(text: &str) -> String {
-    let view = "  terminal:\n    from: tx\n    entity: [terminal_id]\n    aggregates: {nb: {count: \"*\", over: 1d}}\nfeature_sets:\n  second: {on: tx, take: [terminal.*]}\n";
+fn with_daily(text: &str) -> String {
+    let view = "  daily:\n    from: tx\n    entity: [customer_id]\n    aggregates: {nb: {count: \"*\", over: 1d}}\nfeature_sets:\n  second: {on: tx, take: [daily.*]}\n";
     text.replace("feature_sets:\n", view).replace("version: 1", "version: 2")
 }
 
@@ -18,18 +18,18 @@ fn upgrade(server: &Server, id: &str, text: &str, query: &str) -> (u16, Value) {
 #[test]
 fn an_upgrade_keeps_what_was_counted() {
     let server = Server::started();
-    let text = finite("counts", "10000");
+    let text = finite("counts", "2000");
     let mut submission = server.submission(&text);
     submission["until_end"] = json!(true);
     let id = server.submit_as(submission);
     server.until_state(&id, "RUNNING");
     server.until_progress(&id);
-    let new = with_terminals(&text);
+    let new = with_daily(&text);
 
     let (status, told) = upgrade(&server, &id, &new, "?dry_run=true");
     assert_eq!(status, 200, "{told}");
     let list = |name: &str| told["changes"][name].to_string();
-    assert!(list("kept").contains("customer") && list("gained").contains("terminal"), "{told}");
+    assert!(list("kept").contains("customer") && list("gained").contains("daily"), "{told}");
     assert_eq!((told["changes"]["lost"].clone(), told["needs_allow_drop"].clone()), (json!([]), json!(false)));
     assert!(told["plan"].as_array().expect("lines").iter().any(|line| line.as_str().unwrap().contains("+")), "{told}");
     assert_eq!(server.job(&id)["version"], 1, "nothing was done");
@@ -49,8 +49,8 @@ fn an_upgrade_keeps_what_was_counted() {
     server.until_state(&id, "FINISHED");
     // Each count of seven days spans the upgrade: all rows are those of a run that was never stopped.
     assert_complete(&server, "counts");
-    let terminals = crate::support::table_in(&server.path("lake/counts"), "feature_sets/second", None).num_rows();
-    assert!(terminals > 0);
+    let rows = crate::support::table_in(&server.path("lake/counts"), "feature_sets/second", None).num_rows();
+    assert!(rows > 0);
     let deeds = server.deeds(&id);
     for deed in ["upgrade asked", "stop done", "savepoint done", "upgrade done", "finish done"] {
         assert!(deeds.iter().any(|one| one == deed), "no {deed}: {deeds:?}");
@@ -60,7 +60,7 @@ fn an_upgrade_keeps_what_was_counted() {
 #[test]
 fn an_upgrade_that_would_lose_state_is_refused_and_one_that_does_not_run_goes_back() {
     let server = Server::started();
-    let text = with_terminals(&endless("fickle"));
+    let text = with_daily(&endless("fickle"));
     let id = server.submit(&text);
     server.until_state(&id, "RUNNING");
     server.until_progress(&id);
@@ -72,7 +72,7 @@ fn an_upgrade_that_would_lose_state_is_refused_and_one_that_does_not_run_goes_ba
     let (status, problem) = upgrade(&server, &id, &changed, "");
     assert_eq!(status, 409, "{problem}");
     let lost = &problem["changes"]["lost"][0];
-    assert!(lost["operator"].as_str().is_some_and(|name| name.contains("terminal")), "{problem}");
+    assert!(lost["operator"].as_str().is_some_and(|name| name.contains("daily")), "{problem}");
     assert_eq!(lost["changed"], true, "{problem}");
     let (_, told) = upgrade(&server, &id, &endless("fickle"), "?dry_run=true");
     assert_eq!((&told["needs_allow_drop"], &told["changes"]["lost"][0]["changed"]), (&json!(true), &json!(false)));
@@ -115,7 +115,7 @@ fn an_upgrade_goes_on_though_the_server_dies() {
         let id = server.submit(&endless("moved"));
         server.until_state(&id, "RUNNING");
         server.until_progress(&id);
-        let new = json!({"file": with_terminals(&endless("moved"))});
+        let new = json!({"file": with_daily(&endless("moved"))});
         let _ = server.try_ask("PUT", &format!("/api/v1/jobs/{id}/file"), Some(&new));
         server.wait_killed();
         server.start();
