@@ -1,4 +1,4 @@
-//! Failpoints: named places at which a process can be told to die or to freeze, compiled into every build.
+//! Failpoints: named places at which a process can be told to die, to freeze or to panic, compiled into every build.
 //!
 //! `TIDEMILL_FAILPOINTS=checkpoint.staged=kill@2,topic.committed=stop` kills the process, as `kill -9` does, when it comes to
 //! `checkpoint.staged` for the second time, and stops it, as `SIGSTOP` does, at `topic.committed`. Without the variable a
@@ -16,6 +16,7 @@ pub const VARIABLE: &str = "TIDEMILL_FAILPOINTS";
 enum Action {
     Kill,
     Stop,
+    Panic,
     Sleep(Duration),
 }
 
@@ -31,7 +32,7 @@ struct Failpoint {
 /// Reads `name=action[@visit]`, several with commas between them.
 fn parse(text: &str) -> Result<Vec<Failpoint>, String> {
     let one = |part: &str| {
-        let wrong = || format!("{VARIABLE}: `{part}` is not NAME=kill|stop|sleep:MILLISECONDS[@VISIT]");
+        let wrong = || format!("{VARIABLE}: `{part}` is not NAME=kill|stop|panic|sleep:MILLISECONDS[@VISIT]");
         let (name, rest) = part.split_once('=').ok_or_else(wrong)?;
         let (action, at) = match rest.split_once('@') {
             Some((action, at)) => (action, at.parse().map_err(|_| wrong())?),
@@ -40,6 +41,7 @@ fn parse(text: &str) -> Result<Vec<Failpoint>, String> {
         let action = match action {
             "kill" => Action::Kill,
             "stop" => Action::Stop,
+            "panic" => Action::Panic,
             other => {
                 let ms = other.strip_prefix("sleep:").and_then(|ms| ms.parse().ok()).ok_or_else(wrong)?;
                 Action::Sleep(Duration::from_millis(ms))
@@ -76,6 +78,7 @@ fn act(name: &str, action: Action) {
     eprintln!("tidemill: failpoint {name}: {action:?}");
     let signal = match action {
         Action::Sleep(time) => return std::thread::sleep(time),
+        Action::Panic => panic!("failpoint {name}"),
         Action::Kill => libc::SIGKILL,
         Action::Stop => libc::SIGSTOP,
     };

@@ -12,6 +12,7 @@ mod failure;
 mod features;
 mod generate;
 mod job;
+mod jobs;
 mod live;
 mod maintain;
 mod metrics;
@@ -104,6 +105,29 @@ enum Command {
     /// Open loop: each payment has its moment on the schedule, whether or not the brokers keep up. Labels follow when they
     /// become known in event time.
     Generate(generate::GenerateArgs),
+    /// Submit a job to a server, which runs it and keeps it running.
+    Submit(jobs::SubmitArgs),
+    /// List the jobs of a server.
+    Jobs(jobs::JobsArgs),
+    /// Show a job of a server: how it is, its savepoints, its history.
+    Job(jobs::JobArgs),
+    /// Stop a job of a server; it can be started again and goes on where it was.
+    Stop(jobs::StopArgs),
+    /// Start a job of a server that was stopped or has failed.
+    Start(jobs::StartArgs),
+    /// Stop a job of a server and start it again.
+    Restart(jobs::RestartArgs),
+    /// Print the log of a job of a server.
+    Logs(jobs::LogsArgs),
+    /// Have a job of a server go on with another file, keeping its state.
+    ///
+    /// Says what changes in the plan and in the state. The job stops with a savepoint and goes on with the new file; if that
+    /// does not come to run, it goes back to the old one.
+    Upgrade(jobs::UpgradeArgs),
+    /// Make a savepoint of a job of a server, which runs on.
+    Savepoint(jobs::SavepointArgs),
+    /// Delete a job of a server with its files, state and log. Its tables stay.
+    Delete(jobs::DeleteArgs),
     /// Run a benchmark beside a hand-written loop of the same work.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -141,6 +165,16 @@ impl Cli {
             Command::Dataset(args) => dataset::run(args),
             Command::Experiments(command) => experiments::run(command),
             Command::Generate(args) => generate::run(args),
+            Command::Submit(args) => jobs::submit(args),
+            Command::Jobs(args) => jobs::jobs(args),
+            Command::Job(args) => jobs::job(args),
+            Command::Stop(args) => jobs::stop(args),
+            Command::Start(args) => jobs::start(args),
+            Command::Restart(args) => jobs::restart(args),
+            Command::Logs(args) => jobs::logs(args),
+            Command::Upgrade(args) => jobs::upgrade(args),
+            Command::Savepoint(args) => jobs::savepoint(args),
+            Command::Delete(args) => jobs::delete(args),
             Command::Bench(command) => bench::run(command),
             Command::Completions { shell } => completions(shell),
         }

@@ -11,11 +11,13 @@ use super::job::JobArgs;
 use super::metrics::MetricsArgs;
 use super::output::{bytes, columns, grouped, print, print_json, workers};
 use super::progress::Progress;
+use crate::base::parse_bytes;
 use crate::batch;
 use crate::engine::{
-    self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, TopicSummary, TurnedAway,
+    self, Observer, RestartOptions, Retrainer, RunOptions, RunSummary, StopHandle, Telemetry, TopicSummary, TurnedAway,
 };
 use crate::plan::model::Plan;
+use crate::telemetry::log_to_file;
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -42,6 +44,12 @@ pub struct RunArgs {
     queue: Option<PathBuf>,
     #[command(flatten)]
     metrics: MetricsArgs,
+    /// Write what goes to standard error to this file, from now on and whatever becomes of who started the job.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Begin that file anew when it has so many bytes; the one before is kept as FILE.1.
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_bytes, requires = "log_file")]
+    log_bytes: u64,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -79,11 +87,17 @@ impl RestartArgs {
 
 /// Runs a job until it ends, fails, or is interrupted.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.log_file {
+        log_to_file(path, args.log_bytes).with_context(|| format!("--log-file {}", path.display()))?;
+    }
     let plan = args.job.load_and_warn(args.state.as_deref())?;
     let stop = StopHandle::new();
     stop_on_interrupt(stop.clone())?;
     let observer = Arc::new(Observer::new(&plan));
     let served = args.metrics.serve(&plan, args.state.as_deref())?;
+    let telemetry = served.as_ref().map(|served| Arc::clone(&served.telemetry));
+    // Whoever steers the job by the socket in its state directory reads its metrics there.
+    let telemetry = telemetry.or_else(|| args.state.as_deref().map(|dir| Telemetry::new(&plan, Some(dir))));
     let sets = args.job.sets.sets.clone();
     let retrainer = retrainer(&plan, sets, args.queue, args.state.as_deref())?;
     let options = RunOptions {
@@ -94,7 +108,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         savepoint: args.savepoint,
         notice: Some(Arc::new(|text: &str| eprintln!("{}", text.trim_end()))),
         observer: Some(Arc::clone(&observer)),
-        telemetry: served.as_ref().map(|served| Arc::clone(&served.telemetry)),
+        telemetry,
+        control: true,
         stop,
         retrain: retrainer,
         ..RunOptions::default()

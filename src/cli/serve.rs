@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::usage;
 use crate::base::{parse_bytes, parse_duration};
+use crate::control::console::{ConsoleParts, TokenNames};
+use crate::control::{self, Manager};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
@@ -28,6 +30,22 @@ pub struct ServeArgs {
     access: AccessArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    jobs: SuperviseArgs,
+}
+
+/// How jobs are supervised.
+#[derive(Args, Debug)]
+struct SuperviseArgs {
+    /// Kill a job that has not stopped after this time; ten times as long where it is drained.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    stop_timeout: Duration,
+    /// Leave a job alone, as FAILED, that has died so often without a new checkpoint in between.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    deaths: u32,
+    /// Begin a job's log anew when it has so many bytes; the one before is kept.
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = parse_bytes)]
+    log_bytes: u64,
 }
 
 /// Who may come in.
@@ -89,11 +107,26 @@ struct LimitArgs {
 struct Parts {
     /// Who changed what.
     audit: Arc<AuditLog>,
+    /// The jobs.
+    jobs: Manager,
+    /// The file of tokens, if there is one.
+    tokens: Option<PathBuf>,
 }
 
 /// Everything that is served: the one place where the parts of the API come together.
 fn apis(parts: &Parts) -> anyhow::Result<Api> {
-    Ok(Api::default().and(http::audit_api(Arc::clone(&parts.audit))))
+    let audit = http::audit_api(Arc::clone(&parts.audit));
+    Ok(Api::default().and(audit).and(control::api::api(parts.jobs.clone())).and(console(parts)))
+}
+
+/// The web console with its data.
+fn console(parts: &Parts) -> Api {
+    let names = |path: PathBuf| -> TokenNames { Arc::new(move || http::token_names(&path).unwrap_or_default()) };
+    control::console::api(ConsoleParts {
+        source: Arc::new(parts.jobs.clone()),
+        data: parts.jobs.root().to_owned(),
+        tokens: parts.tokens.clone().map(names),
+    })
 }
 
 /// The server as health checks see it.
@@ -126,7 +159,10 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     registry.register(Arc::new(Process::new([args.data.clone()])));
     // Before anything is served: a signal that comes then stops it in peace too.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let api = apis(&Parts { audit: Arc::clone(&audit) })?;
+    let jobs = Manager::open(args.supervision()?)?;
+    let _kept = Kept(jobs.clone());
+    let tokens = args.access.tokens.clone();
+    let api = apis(&Parts { audit: Arc::clone(&audit), jobs, tokens })?;
     let options = args.options(audit);
     let wanted = options.limits.connections;
     let server =
@@ -155,7 +191,26 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
 }
 
+/// The jobs are looked after until the server has ended; their processes go on.
+struct Kept(Manager);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl ServeArgs {
+    fn supervision(&self) -> anyhow::Result<control::Options> {
+        let program = std::env::current_exe().context("cannot find this program's own file, which runs the jobs")?;
+        Ok(control::Options {
+            stop_timeout: self.jobs.stop_timeout,
+            deaths_max: self.jobs.deaths,
+            log_bytes_max: self.jobs.log_bytes,
+            ..control::Options::new(self.data.clone(), program)
+        })
+    }
+
     fn options(&self, audit: Arc<AuditLog>) -> ServerOptions {
         let AccessArgs { tokens, open, tls_cert, tls_key, client_ca, client_cert_required, anonymous_rate } =
             &self.access;

@@ -37,6 +37,12 @@ pub struct Record {
     /// Ends of processes that were waited for in vain and then killed.
     #[serde(default)]
     pub killed: u64,
+    /// The process that was sent the signal to end.
+    #[serde(default)]
+    pub signalled: Option<ProcessId>,
+    /// The error that is shown is to be seen though the job runs: of an upgrade that failed.
+    #[serde(default)]
+    pub keeps_error: bool,
     /// The newest epoch when the job was last started: with a newer one it has made progress.
     #[serde(default)]
     pub epoch: Option<u64>,
@@ -126,6 +132,22 @@ impl Disk {
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(|id| is_id(id)).collect();
         ids.sort();
         Ok(ids)
+    }
+
+    /// Keeps what was done with a job that is deleted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_history(&self, id: &str, events: &[Event]) -> Result<(), ControlError> {
+        let deleted = self.root.join("deleted");
+        fs::create_dir_all(&deleted).map_err(|error| ControlError::disk(&deleted, error))?;
+        let path = deleted.join(format!("{id}.ndjson"));
+        let mut lines = Vec::new();
+        for event in events {
+            serde_json::to_writer(&mut lines, event).map_err(|error| ControlError::disk(&path, error.into()))?;
+            lines.push(b'\n');
+        }
+        write(&path, &lines)
     }
 
     /// A number that no job of this name has had.

@@ -42,6 +42,14 @@ pub enum EngineError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The socket by which a job is steered cannot be opened.
+    #[error("cannot open the control socket of {}: {error}", path.display())]
+    Control {
+        /// The state directory.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// What was recorded can neither be proven nor refuted.
     #[error("{0}")]
     Unprovable(String),
@@ -54,6 +62,9 @@ pub enum EngineError {
     /// A view cannot be computed as planned.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// It was told to end at once.
+    #[error("the job was told to end at once, without a checkpoint")]
+    EndedNow,
     /// A defect of Tidemill.
     #[error("this is a defect of tidemill, please report it: {0}")]
     Defect(String),
@@ -67,10 +78,12 @@ impl EngineError {
             EngineError::Store(error) => error.blame(),
             EngineError::State(error) => error.blame(),
             EngineError::Registry(error) => error.blame(),
-            EngineError::Score(_) | EngineError::Plan(_) | EngineError::View(_) | EngineError::Unprovable(_) => {
-                Blame::User
-            }
-            EngineError::TickLog(_) | EngineError::StateDir { .. } => Blame::Outside,
+            EngineError::EndedNow
+            | EngineError::Score(_)
+            | EngineError::Plan(_)
+            | EngineError::View(_)
+            | EngineError::Unprovable(_) => Blame::User,
+            EngineError::TickLog(_) | EngineError::StateDir { .. } | EngineError::Control { .. } => Blame::Outside,
             EngineError::Workers(_) | EngineError::Defect(_) => Blame::Ours,
         }
     }

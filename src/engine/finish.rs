@@ -19,12 +19,14 @@ use super::rollout::tally::{Assigned, Tally};
 use super::rollout::{self, VersionMeter};
 use super::shared::Shared;
 use super::source::commands_of;
+use super::status::{RouteRole, RouteStatus};
 use super::tables::MODEL_COLUMNS;
 use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::{ORD_COLUMN, Tick};
 use crate::ingest::DeadLetterKind;
 use crate::ops::control::TickInfo;
 use crate::ops::{Batch, key};
+use crate::plan::model::SHARE_ALL;
 use crate::rollout::VersionRef;
 use crate::rollout::order::Order;
 use crate::rollout::routes::{Effect, Routes};
@@ -68,7 +70,7 @@ pub fn score<'s>(
             shared.fail(error);
         }
     });
-    let mut outputs = per_tick(scope, &name, control, ports, 3, logic).into_iter();
+    let mut outputs = per_tick(scope, &name, control.telling(1), ports, 3, logic).into_iter();
     let mut next = || outputs.next().expect("three outputs");
     Scored { rows: next(), dead: next(), tallies: next() }
 }
@@ -127,6 +129,7 @@ impl ScoreCore {
         if routed {
             core.route(worker)?;
         }
+        core.tell_routes();
         Ok(core)
     }
 
@@ -209,14 +212,35 @@ impl ScoreCore {
     /// Carries out the commands of a tick.
     fn command(&mut self, commands: &[Batch]) -> Result<(), EngineError> {
         let Some(routing) = &mut self.routing else { return Ok(()) };
-        let mut changed = false;
+        let (mut changed, mut routing_told) = (false, false);
         for text in commands_of(commands) {
+            routing_told = true;
             let order = Order::decode(text).map_err(EngineError::Plan)?;
             if order.model == self.shared.plan.models[self.model].name {
                 changed |= !matches!(routing.routes.apply(&order), Effect::None | Effect::Decisions | Effect::Stepped);
             }
         }
-        if changed { self.load() } else { Ok(()) }
+        if changed {
+            self.load()?;
+        }
+        if routing_told {
+            self.tell_routes();
+        }
+        Ok(())
+    }
+
+    /// Tells who watches which versions score; all workers tell the same.
+    fn tell_routes(&self) {
+        let share = |role, version: &Version, share| RouteStatus { version: version.labels[1].clone(), role, share };
+        let underway = self.routing.as_ref().and_then(|routing| routing.routes.rollout.as_ref());
+        let (champion, challenger) = (self.versions.first(), self.versions.get(1));
+        let part = underway.filter(|underway| !underway.exposure.shadow);
+        let part = part.map_or(0.0, |underway| f64::from(underway.exposure.share) / f64::from(SHARE_ALL));
+        let is_shadow = underway.is_some_and(|underway| underway.exposure.shadow);
+        let role = if is_shadow { RouteRole::Shadow } else { RouteRole::Challenger };
+        let champion = champion.map(|version| share(RouteRole::Champion, version, 1.0 - part));
+        let challenger = challenger.map(|version| share(role, version, part));
+        self.shared.meters.route(self.model, champion.into_iter().chain(challenger).collect());
     }
 
     fn score(

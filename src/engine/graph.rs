@@ -26,11 +26,14 @@ use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
 use super::outbox::{Outboxes, Staging};
+use super::publish::table_sink;
 use super::retrain::{Retraining, retrain};
 use super::rollout;
 use super::shared::Shared;
 use super::source::{Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
+use super::status::NodeKind;
+use super::status::flow::{Inlet, Node};
 use super::tables::{self, Origin, Table};
 use super::telemetry;
 use super::ticked::{Control, Port, Rows, per_tick};
@@ -259,12 +262,14 @@ impl<'s> Graph<'_, 's> {
         let (joined, mut turned_away): (Vec<Rows<'s>>, Vec<Rows<'s>>) =
             (0..plan.joins.len()).map(|join| self.join(join)).unzip();
         let mut ends = Vec::new();
+        let mut end_nodes = Vec::new();
         let mut seen = Vec::new();
         let mut side_rows: Vec<(usize, Rows<'s>)> = Vec::new();
         let mut online: Vec<(usize, Rows<'s>)> = Vec::new();
         for chain in &self.resources.chains {
-            let end = self.chain(chain, &joined, &mut seen, &mut side_rows, &mut online);
+            let (end, node) = self.chain(chain, &joined, &mut seen, &mut side_rows, &mut online);
             ends.push(self.tapped(end));
+            end_nodes.push(node);
         }
         let (mut scored, mut routed) = (Vec::new(), Vec::new());
         for (model, bound) in self.resources.models.iter().enumerate() {
@@ -273,6 +278,9 @@ impl<'s> Graph<'_, 's> {
                 self.resources.chains.iter().position(|c| c.sets.contains(&set)).expect("every set has a chain");
             let (control, rows) = (self.control.clone(), ends[chain].clone());
             let commands = rollout::is_rolled_out(plan, model).then(|| self.commands.clone());
+            let node = self.node(NodeKind::Model, &plan.models[model].name);
+            let inlet = node.inlet(0, &self.node(NodeKind::Set, &plan.sets[set].name));
+            let control = control.of(&node).through([Some(inlet)]);
             let out = finish::score(self.scope, control, rows, commands, Arc::clone(self.shared), model, bound);
             scored.push(out.rows);
             turned_away.push(out.dead);
@@ -312,7 +320,9 @@ impl<'s> Graph<'_, 's> {
                     Some(self.scope.concatenate(dead.iter().chain(&turned_away).cloned().collect::<Vec<_>>()))
                 }
             };
-            published.extend(rows.map(|rows| TopicInput { topic: index, rows, route: topic.route.clone() }));
+            let name = format!("topic/{}", plan.topics[index].topic);
+            let inlet = self.sink_inlet(&name, index, topic.origin, &end_nodes);
+            published.extend(rows.map(|rows| TopicInput { topic: index, rows, route: topic.route.clone(), inlet }));
         }
         if !published.is_empty() {
             topic_sink(self.scope, self.shared, self.resources, self.control.clone(), published, self.flow, self.done);
@@ -330,7 +340,9 @@ impl<'s> Graph<'_, 's> {
             };
             if let Some(rows) = rows {
                 let ready_made = matches!(origin, Origin::Statistics(_) | Origin::Alerts | Origin::Rollouts);
-                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made });
+                let sink = self.node(NodeKind::Sink, &table_sink(spec.name()));
+                let inlet = self.sink_inlet(&sink.name, 0, TopicOrigin::Table(*origin), &end_nodes);
+                sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made, sink, inlet });
             }
         }
         for (name, rows) in tables::dead_letter_tables(plan).into_iter().zip(dead) {
@@ -340,7 +352,11 @@ impl<'s> Graph<'_, 's> {
                 rows
             };
             match self.resources.dead_letters.iter().find(|spec| spec.name() == name) {
-                Some(spec) => sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: true }),
+                Some(spec) => {
+                    let sink = self.node(NodeKind::Sink, &table_sink(spec.name()));
+                    let inlet = sink.side_inlet(0, &self.letter_writers(&name));
+                    sink_tables.push(SinkTable { spec: spec.clone(), rows, ready_made: true, sink, inlet });
+                }
                 None => self.follow(rows),
             }
         }
@@ -357,9 +373,69 @@ impl<'s> Graph<'_, 's> {
             offline_sink(self.scope, self.shared, root, control, sink_tables, self.flow, self.done);
         }
         if let Some(open) = &self.resources.online {
-            let views = online.into_iter().map(|(view, rows)| OnlineView { view, rows }).collect();
-            online_sink(self.scope, self.shared, open, self.control.clone(), views, self.flow, self.done);
+            let sink = self.node(NodeKind::Sink, "online");
+            let view = |(view, rows): (usize, Rows<'s>)| {
+                let from = self.node(NodeKind::View, &plan.views[view].name);
+                OnlineView { view, rows, inlet: sink.side_inlet(view, &[from]) }
+            };
+            let views = online.into_iter().map(view).collect();
+            online_sink(self.scope, self.shared, open, self.control.of(&sink), views, self.flow, self.done);
         }
+    }
+
+    /// A node of the dataflow, for those who watch.
+    fn node(&self, kind: NodeKind, name: &str) -> Arc<Node> {
+        self.shared.meters.flow.node(kind, name)
+    }
+
+    /// Where rows come into a sink.
+    fn sink_inlet(&self, sink: &str, index: usize, origin: TopicOrigin, ends: &[Arc<Node>]) -> Arc<Inlet> {
+        let plan = &self.shared.plan;
+        let sink = self.node(NodeKind::Sink, sink);
+        let monitors = |of: &dyn Fn(usize) -> bool| -> Vec<Arc<Node>> {
+            let named = plan.monitors.iter().enumerate().filter(|(index, _)| of(*index));
+            named.map(|(_, monitor)| self.node(NodeKind::Monitor, &plan.models[monitor.model].name)).collect()
+        };
+        match origin {
+            TopicOrigin::Table(Origin::Chain(chain)) => sink.inlet(index, &ends[chain]),
+            TopicOrigin::Table(Origin::Model(model)) => {
+                sink.inlet(index, &self.node(NodeKind::Model, &plan.models[model].name))
+            }
+            TopicOrigin::Table(Origin::Labels(labels)) => {
+                sink.inlet(index, &self.node(NodeKind::Source, &plan.sources[plan.labels[labels].from].name))
+            }
+            TopicOrigin::Table(Origin::SideView(view)) => {
+                sink.side_inlet(index, &[self.node(NodeKind::View, &plan.views[view].name)])
+            }
+            TopicOrigin::Table(Origin::Statistics(_) | Origin::Alerts) | TopicOrigin::Alerts(_) => {
+                sink.side_inlet(index, &monitors(&|_| true))
+            }
+            TopicOrigin::Statistics(monitor) => sink.side_inlet(index, &monitors(&|index| index == monitor)),
+            TopicOrigin::Table(Origin::Rollouts) => {
+                let rolled_out = (0..plan.models.len()).filter(|model| rollout::is_rolled_out(plan, *model));
+                let models = rolled_out.map(|model| self.node(NodeKind::Model, &plan.models[model].name));
+                sink.side_inlet(index, &models.collect::<Vec<_>>())
+            }
+            TopicOrigin::DeadLetters => {
+                let tables = tables::dead_letter_tables(plan);
+                let from: Vec<_> = tables.iter().flat_map(|table| self.letter_writers(table)).collect();
+                sink.side_inlet(index, &from)
+            }
+        }
+    }
+
+    /// Who writes to a table of dead letters.
+    fn letter_writers(&self, table: &str) -> Vec<Arc<Node>> {
+        let plan = &self.shared.plan;
+        let mut writers = Vec::new();
+        // Late rows and duplicates go to the common table, whatever a source names for what is invalid.
+        let sources = plan.sources.iter().filter(|source| table == tables::DEAD_LETTERS || source.rejected_to == table);
+        writers.extend(sources.map(|source| self.node(NodeKind::Source, &source.name)));
+        if table == tables::DEAD_LETTERS {
+            writers.extend(plan.joins.iter().map(|join| self.node(NodeKind::Join, &join.name)));
+            writers.extend(plan.models.iter().map(|model| self.node(NodeKind::Model, &model.name)));
+        }
+        writers
     }
 
     /// Follows rows that may have no sink, so that the sources know how far they have come.
@@ -373,8 +449,8 @@ impl<'s> Graph<'_, 's> {
         labels::label_rows(self.scope, self.shared, self.control.clone(), labels, rows)
     }
 
-    /// Rows of a source on the workers of their key, in the plan's order; `reader` names who reads them.
-    fn ordered(&self, source: usize, key: Vec<usize>, reader: &str) -> Port<'s> {
+    /// Rows of a source on the workers of their key, in the plan's order; `reader` names who reads them: a node, by its input.
+    fn ordered(&self, source: usize, key: Vec<usize>, reader: &str, (node, inlet): (&Arc<Node>, &Inlet)) -> Port<'s> {
         let rows = self.rows[source].clone();
         let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key.clone()) };
         if self.shared.plan.order == Order::Arrival {
@@ -389,6 +465,7 @@ impl<'s> Graph<'_, 's> {
         if let Err(error) = checkpoints.restore(&name, place, |_, bytes| buffer.import(bytes).map_err(damaged)) {
             self.shared.fail(error);
         }
+        inlet.restored(buffer.len());
         let shared = Arc::clone(self.shared);
         let logic =
             Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
@@ -405,19 +482,27 @@ impl<'s> Graph<'_, 's> {
                     saver.save_later(info, Mode::Replace, whole, encode);
                 }
             });
-        let mut outputs = per_tick(self.scope, &name, self.control.clone(), vec![port], 1, logic);
+        let mut outputs = per_tick(self.scope, &name, self.control.of(node), vec![port], 1, logic);
         Port::local(outputs.pop().expect("one output"))
+    }
+
+    fn source_node(&self, source: usize) -> Arc<Node> {
+        self.node(NodeKind::Source, &self.shared.plan.sources[source].name)
     }
 
     fn join(&self, join: usize) -> (Rows<'s>, Rows<'s>) {
         let plan = &self.shared.plan.joins[join];
         let name = stage::join_name(plan);
-        let left = self.ordered(plan.left, vec![plan.left_on], &name);
-        let right = self.ordered(plan.right, vec![plan.right_on], &name);
-        join_stage(self.scope, self.shared, self.control.clone(), join, left, right)
+        let node = self.node(NodeKind::Join, &plan.name);
+        let inlet = |index: usize, source: usize| node.inlet(index, &self.source_node(source));
+        let (left_in, right_in) = (inlet(0, plan.left), inlet(1, plan.right));
+        let left = self.ordered(plan.left, vec![plan.left_on], &name, (&node, &left_in));
+        let right = self.ordered(plan.right, vec![plan.right_on], &name, (&node, &right_in));
+        let control = self.control.of(&node).through([Some(left_in), Some(right_in)]);
+        join_stage(self.scope, self.shared, control, join, left, right)
     }
 
-    /// The stages of one chain; returns its rows at the end.
+    /// The stages of one chain; returns its rows at the end, and the node that they leave.
     fn chain(
         &self,
         chain: &Chain,
@@ -425,10 +510,10 @@ impl<'s> Graph<'_, 's> {
         seen: &mut Vec<usize>,
         side_rows: &mut Vec<(usize, Rows<'s>)>,
         online: &mut Vec<(usize, Rows<'s>)>,
-    ) -> Rows<'s> {
+    ) -> (Rows<'s>, Arc<Node>) {
         let plan = &self.shared.plan;
         let spine = &plan.sources[chain.spine];
-        let mut rows: Option<(Rows<'s>, Vec<usize>)> = None;
+        let mut rows: Option<(Rows<'s>, Vec<usize>, Arc<Node>)> = None;
         let mut schema = Arc::clone(&spine.stream_schema);
         for &view_index in &chain.views {
             let view = &plan.views[view_index];
@@ -443,17 +528,30 @@ impl<'s> Graph<'_, 's> {
             let first = !seen.contains(&view_index);
             seen.push(view_index);
             let name = stage::view_name(view, (!first).then_some(spine));
+            let node = match first {
+                true => self.node(NodeKind::View, &view.name),
+                false => self.node(NodeKind::View, &format!("{} for {}", view.name, spine.name)),
+            };
+            let before = rows.as_ref().map_or_else(|| self.source_node(chain.spine), |(_, _, node)| Arc::clone(node));
+            let inlet = node.inlet(0, &before);
             let port = match rows.take() {
-                None => self.ordered(chain.spine, key.clone(), &format!("rows of {}", spine.name)),
+                None => self.ordered(chain.spine, key.clone(), &format!("rows of {}", spine.name), (&node, &inlet)),
                 // Rows that are where the next view wants them stay.
-                Some((rows, at)) if at == key => Port::local(rows),
-                Some((rows, _)) => Port::keyed(rows, key.clone()),
+                Some((rows, at, _)) if at == key => Port::local(rows),
+                Some((rows, ..)) => Port::keyed(rows, key.clone()),
             };
-            let updates = match view.stream {
-                StreamRef::Source(source) if source == chain.spine => None,
-                StreamRef::Source(source) => Some(self.ordered(source, view.entity.clone(), &name)),
-                StreamRef::Join(join) => Some(Port::keyed(joined[join].clone(), view.entity.clone())),
+            let (updates, updates_in) = match view.stream {
+                StreamRef::Source(source) if source == chain.spine => (None, None),
+                StreamRef::Source(source) => {
+                    let inlet = node.inlet(1, &self.source_node(source));
+                    (Some(self.ordered(source, view.entity.clone(), &name, (&node, &inlet))), Some(inlet))
+                }
+                StreamRef::Join(join) => {
+                    let inlet = node.inlet(1, &self.node(NodeKind::Join, &plan.joins[join].name));
+                    (Some(Port::keyed(joined[join].clone(), view.entity.clone())), Some(inlet))
+                }
             };
+            let control = self.control.of(&node).through([Some(inlet), updates_in]);
             let side = updates.is_some()
                 && first
                 && (self.resources.tables.iter().any(|t| t.origin == Origin::SideView(view_index))
@@ -473,18 +571,28 @@ impl<'s> Graph<'_, 's> {
             };
             schema = chain::schema_after(&schema, view);
             let StageOutput { rows: next, side_rows: own, online: values } =
-                view_stage(self.scope, self.shared, self.control.clone(), &input, port, updates);
+                view_stage(self.scope, self.shared, control, &input, port, updates);
             side_rows.extend(own.map(|own| (view_index, own)));
             online.extend(values.map(|values| (view_index, values)));
-            rows = Some((next, key));
+            rows = Some((next, key, node));
         }
-        match rows {
-            Some((rows, _)) => rows,
-            None => match self.ordered(chain.spine, Vec::new(), &format!("rows of {}", spine.name)) {
-                Port { rows, key: None } => self.sorted(rows),
-                Port { rows, .. } => rows,
-            },
+        // Rows that visit no view are the first set's.
+        let named = |index: usize| plan.sets[index].name.as_str();
+        let (rows, end, rest) = match rows {
+            Some((rows, _, node)) => (rows, node, &chain.sets[..]),
+            None => {
+                let node = self.node(NodeKind::Set, chain.sets.first().map_or(spine.name.as_str(), |set| named(*set)));
+                let inlet = node.inlet(0, &self.source_node(chain.spine));
+                let reader = format!("rows of {}", spine.name);
+                let port = self.ordered(chain.spine, Vec::new(), &reader, (&node, &inlet));
+                let control = self.control.of(&node).through([Some(inlet)]).telling(1);
+                (self.sorted(port.rows, control), node, chain.sets.get(1..).unwrap_or_default())
+            }
+        };
+        for set in rest {
+            self.shared.meters.flow.passing(NodeKind::Set, named(*set), &end);
         }
+        (rows, end)
     }
 
     /// The monitors of the models' scored rows: their statistics, and by model the rows that labels have come for.
@@ -493,17 +601,25 @@ impl<'s> Graph<'_, 's> {
         let mut matches = vec![None; scored.len()];
         let letters = tables::dead_letter_tables(&self.shared.plan).iter().position(|t| t == tables::DEAD_LETTERS);
         for (index, monitor) in self.shared.plan.monitors.iter().enumerate() {
-            let labels = monitor.labels.map(|labels| {
+            let model = self.node(NodeKind::Model, &self.shared.plan.models[monitor.model].name);
+            let node = self.node(NodeKind::Monitor, &model.name);
+            node.edge(&model);
+            let labels_in =
+                monitor.labels.map(|labels| node.inlet(1, &self.source_node(self.shared.plan.labels[labels].from)));
+            let labels = monitor.labels.zip(labels_in.as_ref()).map(|(labels, inlet)| {
                 let labels = &self.shared.plan.labels[labels];
-                self.ordered(labels.from, vec![labels.id], &monitor::name(&self.shared.plan, monitor))
+                let reader = monitor::name(&self.shared.plan, monitor);
+                self.ordered(labels.from, vec![labels.id], &reader, (&node, inlet))
             });
             let scored = scored[monitor.model].clone();
             let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
             let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
             let Watches { rows, labels: watched } = &self.resources.watches[index];
             let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
-            let (told, labelled) =
-                monitor::monitor(self.scope, self.shared, &self.control, index, scored, labels, watched);
+            // A monitor of the job's operation alone reads no rows.
+            let scored_in = (labels.is_some() || rows.is_some()).then(|| node.inlet(0, &model));
+            let control = self.control.of(&node).through([scored_in, labels_in]);
+            let (told, labelled) = monitor::monitor(self.scope, self.shared, &control, index, scored, labels, watched);
             statistics.extend(told);
             matches[monitor.model] = labelled;
         }
@@ -533,12 +649,12 @@ impl<'s> Graph<'_, 's> {
     }
 
     /// Rows of each tick merged into one order.
-    fn sorted(&self, rows: Rows<'s>) -> Rows<'s> {
+    fn sorted(&self, rows: Rows<'s>, control: Control<'s>) -> Rows<'s> {
         let logic = Box::new(|_: &_, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
             let batches: Vec<_> = inputs.into_iter().flatten().map(|b| b.0).collect();
             out[0].extend(merge_sorted(&batches).map(Batch));
         });
-        let mut outputs = per_tick(self.scope, "sort", self.control.clone(), vec![Port::local(rows)], 1, logic);
+        let mut outputs = per_tick(self.scope, "sort", control, vec![Port::local(rows)], 1, logic);
         outputs.pop().expect("one output")
     }
 }

@@ -63,12 +63,14 @@ pub fn monitor<'s>(
     let mut statistics = Vec::new();
     let mut labelled = None;
     statistics.extend(operation::operation(scope, shared, control, monitor));
+    // Whoever reads the scored rows first counts them.
+    let (first, second) = (control.clone(), if labels.is_some() { control.inside() } else { control.clone() });
+    let control = &control.inside();
     // What labels say of predictions: read by whatever compares the two. Whoever reads the stream of matches says so here:
     // else it has no rows.
     let rolled_out = rollout::is_rolled_out(&shared.plan, shared.plan.monitors[monitor].model);
     let read = !shared.plan.monitors[monitor].detectors.is_empty() || watched.labels.is_some() || rolled_out;
-    let matched =
-        labels.map(|labels| matches::matches(scope, shared, control.clone(), monitor, read, scored.clone(), labels));
+    let matched = labels.map(|labels| matches::matches(scope, shared, first, monitor, read, scored.clone(), labels));
     if let Some(Matched { rows, ripe }) = matched {
         labelled = Some(rows.clone());
         let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
@@ -82,7 +84,7 @@ pub fn monitor<'s>(
         }
     }
     if let Some(watch) = watched.watch {
-        statistics.extend(drift::drift(scope, shared, control, monitor, watch, scored, watched.dead));
+        statistics.extend(drift::drift(scope, shared, &second, monitor, watch, scored, watched.dead));
     }
     (statistics, labelled)
 }

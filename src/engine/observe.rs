@@ -280,6 +280,14 @@ impl Observer {
         taken
     }
 
+    /// Latencies of a model's rows over the last ten seconds: half, nine of ten and 99 of 100 rows were faster.
+    pub fn recent_of(&self, model: usize) -> Option<[Duration; 3]> {
+        let mut latency = lock(&self.latency);
+        latency.turn_to(self.started.elapsed().as_secs());
+        let recent = sum(latency.models.get(model).into_iter().flat_map(|own| &own.seconds));
+        (!recent.is_empty()).then(|| [0.5, 0.9, 0.99].map(|q| Duration::from_micros(recent.value_at_quantile(q))))
+    }
+
     /// Time since the observer was made.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
@@ -480,7 +488,6 @@ impl Rows {
 struct Latencies {
     cuts: Cuts,
     second: u64,
-    seconds: VecDeque<Histogram<u64>>,
     total: Histogram<u64>,
     models: Vec<ModelLatencies>,
 }
@@ -488,6 +495,8 @@ struct Latencies {
 /// Latencies of one model.
 #[derive(Debug)]
 struct ModelLatencies {
+    /// By second, the newest last.
+    seconds: VecDeque<Histogram<u64>>,
     total: Histogram<u64>,
     sum_us: u128,
     /// Since it was last taken.
@@ -496,11 +505,11 @@ struct ModelLatencies {
 
 impl Latencies {
     fn new(models: usize) -> Latencies {
-        let model = || ModelLatencies { total: histogram(), sum_us: 0, lately: histogram() };
+        let seconds = || VecDeque::from([histogram()]);
+        let model = || ModelLatencies { seconds: seconds(), total: histogram(), sum_us: 0, lately: histogram() };
         Latencies {
             cuts: Cuts::default(),
             second: 0,
-            seconds: VecDeque::from([histogram()]),
             total: histogram(),
             models: std::iter::repeat_with(model).take(models).collect(),
         }
@@ -509,11 +518,13 @@ impl Latencies {
     /// Makes room for `second`; seconds past the look-back are forgotten.
     fn turn_to(&mut self, second: u64) {
         let steps = second.saturating_sub(self.second).min(LATENCY_SECONDS as u64);
-        for _ in 0..steps {
-            let mut next = if self.seconds.len() == LATENCY_SECONDS { self.seconds.pop_front() } else { None }
-                .unwrap_or_else(histogram);
-            next.reset();
-            self.seconds.push_back(next);
+        for ModelLatencies { seconds, .. } in &mut self.models {
+            for _ in 0..steps {
+                let mut next =
+                    if seconds.len() == LATENCY_SECONDS { seconds.pop_front() } else { None }.unwrap_or_else(histogram);
+                next.reset();
+                seconds.push_back(next);
+            }
         }
         self.second = self.second.max(second);
     }
@@ -544,18 +555,22 @@ impl Latencies {
             own.total.saturating_record_n(micros, rows);
             own.lately.saturating_record_n(micros, rows);
             own.sum_us += u128::from(micros) * u128::from(rows);
-        }
-        if let Some(current) = self.seconds.back_mut() {
-            current.saturating_record_n(micros, rows);
+            if let Some(current) = own.seconds.back_mut() {
+                current.saturating_record_n(micros, rows);
+            }
         }
     }
 
     fn recent(&self) -> Option<Latency> {
-        let mut sum = histogram();
-        // Equal bounds: adding cannot fail.
-        self.seconds.iter().for_each(|second| sum.add(second).unwrap_or_default());
-        quantiles(&sum)
+        quantiles(&sum(self.models.iter().flat_map(|own| &own.seconds)))
     }
+}
+
+fn sum<'a>(histograms: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
+    let mut sum = histogram();
+    // Equal bounds: adding cannot fail.
+    histograms.for_each(|one| sum.add(one).unwrap_or_default());
+    sum
 }
 
 fn histogram() -> Histogram<u64> {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -14,6 +15,7 @@ use super::EngineError;
 use super::background::Background;
 use super::publish::{OFFLINE, StagedTables};
 use super::shared::Shared;
+use super::status::flow::{Inlet, Node};
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{Epoch, Tick};
 use crate::ops::Batch;
@@ -31,6 +33,10 @@ pub struct SinkTable<'s> {
     pub rows: Rows<'s>,
     /// Whether rows are in the table's form already (dead letters).
     pub ready_made: bool,
+    /// The table's node in the dataflow.
+    pub sink: Arc<Node>,
+    /// Where rows come into it.
+    pub inlet: Arc<Inlet>,
 }
 
 enum WriteRequest {
@@ -48,7 +54,9 @@ pub fn offline_sink<'s>(
     flow: &Probe<Tick>,
     done: &Probe<Tick>,
 ) {
-    let specs: Vec<(TableSpec, bool)> = tables.iter().map(|t| (t.spec.clone(), t.ready_made)).collect();
+    let specs: Vec<(TableSpec, bool, Arc<Node>)> =
+        tables.iter().map(|t| (t.spec.clone(), t.ready_made, Arc::clone(&t.sink))).collect();
+    let control = control.through(tables.iter().map(|table| Some(Arc::clone(&table.inlet))));
     let mut builder = OperatorBuilder::new("offline write".to_owned(), scope);
     let ports = tables.into_iter().map(|t| Port::local(t.rows)).collect();
     let mut buffer = TickBuffer::attach(&mut builder, control, ports, Vec::new());
@@ -88,7 +96,7 @@ pub fn offline_sink<'s>(
 fn writer(
     shared: Arc<Shared>,
     root: PathBuf,
-    specs: Vec<(TableSpec, bool)>,
+    specs: Vec<(TableSpec, bool, Arc<Node>)>,
     worker: usize,
 ) -> impl FnMut(WriteRequest) -> Option<()> {
     let options = WriterOptions {
@@ -99,9 +107,9 @@ fn writer(
         ..WriterOptions::default()
     };
     let mut writers = Vec::new();
-    for (spec, ready_made) in specs {
+    for (spec, ready_made, sink) in specs {
         match TableWriter::new(&root, &spec, options.clone()) {
-            Ok(writer) => writers.push((spec.name().to_owned(), writer, ready_made)),
+            Ok(writer) => writers.push((spec.name().to_owned(), writer, ready_made, sink)),
             Err(error) => shared.fail(EngineError::Store(error)),
         }
     }
@@ -111,8 +119,10 @@ fn writer(
         }
         let outcome = match request {
             WriteRequest::Rows { table, tick, batch } => {
-                let (_, writer, ready_made) = &mut writers[table];
+                let (_, writer, ready_made, sink) = &mut writers[table];
+                let started = Instant::now();
                 let appended = if *ready_made { writer.append_rows(&batch) } else { writer.append(tick, &batch) };
+                sink.worked(started.elapsed());
                 appended.map_err(EngineError::Store)
             }
             WriteRequest::Flush { epoch } => flush(&mut writers).map(|staged| {
@@ -125,10 +135,12 @@ fn writer(
 }
 
 /// Flushes all tables; what was staged, if anything was.
-fn flush(writers: &mut [(String, TableWriter, bool)]) -> Result<Option<serde_json::Value>, EngineError> {
+fn flush(writers: &mut [(String, TableWriter, bool, Arc<Node>)]) -> Result<Option<serde_json::Value>, EngineError> {
     let mut staged = StagedTables::default();
-    for (table, writer, _) in writers {
+    for (table, writer, _, sink) in writers {
+        let started = Instant::now();
         let parts = writer.flush()?;
+        sink.worked(started.elapsed());
         if !parts.is_empty() {
             staged.tables.insert(table.clone(), parts);
         }

@@ -2,6 +2,7 @@
 //!
 //! Each worker has a thread that writes; rows of one key come from one worker, in tick order, stamped (generation, tick).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -18,6 +19,7 @@ use super::graph::{OpenStore, StoreIdentity};
 use super::online_redis;
 use super::publish::ONLINE;
 use super::shared::{Shared, StopHandle};
+use super::status::flow::Inlet;
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{Epoch, EventTime, Tick};
 use crate::ops::Batch;
@@ -36,6 +38,8 @@ pub struct OnlineView<'s> {
     pub view: usize,
     /// Batches as [`online_schema`](super::stage::online_schema) says.
     pub rows: Rows<'s>,
+    /// Where they come into the store's node of the dataflow.
+    pub inlet: Arc<Inlet>,
 }
 
 /// Values of one tick, or only its time.
@@ -94,6 +98,8 @@ pub fn online_sink<'s>(
 ) {
     let mut builder = OperatorBuilder::new("online".to_owned(), scope);
     let indices: Vec<usize> = views.iter().map(|v| v.view).collect();
+    let node = control.node();
+    let control = control.through(views.iter().map(|view| Some(Arc::clone(&view.inlet))));
     let ports = views.into_iter().map(|v| Port::local(v.rows)).collect();
     // A store in another process may be away for long: the sources then wait for it as they wait for the graph.
     let retain = match open {
@@ -127,6 +133,7 @@ pub fn online_sink<'s>(
             }
         };
         let mut waiting: Vec<Capability<Tick>> = Vec::new();
+        let mut written: VecDeque<(Tick, usize)> = VecDeque::new();
         move |frontiers| {
             buffer.pull();
             while let Some((info, inputs, mut capabilities)) =
@@ -142,11 +149,15 @@ pub fn online_sink<'s>(
                     continue;
                 }
                 let ends = info.epoch_end.then_some(info.epoch);
+                written.push_back((info.tick, rows.iter().map(|(_, batch)| batch.num_rows()).sum()));
                 thread.send(Request { tick: info.tick, now: info.now, rows, ends, last: info.last });
                 waiting.append(&mut capabilities);
             }
             while let Some(tick) = thread.try_answer() {
                 waiting.retain(|capability| *capability.time() != tick);
+                while let Some((_, rows)) = written.pop_front_if(|(sent, _)| *sent <= tick) {
+                    node.iter().for_each(|node| node.sent(rows));
+                }
             }
             !waiting.is_empty() && !shared.failed()
         }

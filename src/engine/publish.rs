@@ -13,10 +13,13 @@ use super::EngineError;
 use super::graph::Resources;
 use super::outbox;
 use super::shared::{Failure, Shared, StopHandle};
+use super::status::NodeKind;
+use super::status::flow::Flow;
+use super::status::history::History;
 use super::topic_sink::GRACE;
 use crate::base::{Epoch, Tick};
 use crate::ingest::ticks::{self, Durable};
-use crate::state::{Hooks, Report, StateError};
+use crate::state::{Committed, Hooks, Report, StateError};
 use crate::store::offline::{Part, TableCommitter, discard_outboxes_before};
 use crate::store::topic::outbox::OutboxPart;
 use crate::telemetry::Histogram;
@@ -55,6 +58,10 @@ pub struct Publication {
     pub resources: Arc<Resources>,
     /// How long epochs take from their last cut until they are published.
     pub epoch_seconds: Arc<Histogram>,
+    /// Checkpoints, for those who watch.
+    pub history: Arc<History>,
+    /// The dataflow, whose sinks count what this process has published; set when it has caught up.
+    pub flow: OnceLock<Arc<Flow>>,
     /// Committers of tables that have had rows.
     pub committers: Mutex<BTreeMap<String, TableCommitter>>,
 }
@@ -120,6 +127,9 @@ impl Publication {
             };
             parts.sort_by(|a, b| a.path.cmp(&b.path));
             committer.commit(epoch, &parts)?;
+            if let Some(sink) = self.flow.get().and_then(|flow| flow.find(NodeKind::Sink, &table_sink(&table))) {
+                sink.sent(parts.iter().map(|part| part.rows as usize).sum());
+            }
         }
         Ok(())
     }
@@ -164,6 +174,11 @@ impl Publication {
     }
 }
 
+/// Name of a table's node in the dataflow.
+pub fn table_sink(table: &str) -> String {
+    format!("table/{table}")
+}
+
 /// What an epoch staged, by sink.
 pub type Staged = (Epoch, BTreeMap<String, Vec<Value>>);
 
@@ -206,8 +221,13 @@ impl Hooks for Publication {
         }
     }
 
-    fn published(&self, took: Duration) {
+    fn committed(&self, committed: &Committed) {
+        self.history.committed(committed);
+    }
+
+    fn published(&self, epoch: Epoch, took: Duration) {
         self.epoch_seconds.record(took);
+        self.history.published(epoch, took);
     }
 
     fn failed(&self, error: StateError) {

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::Thread;
 use std::time::Instant;
 
 use timely::scheduling::SyncActivator;
 
 use super::shared::Shared;
-use crate::ingest::aligned::{Aligned, Cut, Next};
+use super::status::StopMode;
+use crate::ingest::aligned::{Aligned, Cut, LaneView, Next};
 use crate::ingest::{Counts, IngestError};
 
 /// Ticks read and not yet taken.
@@ -22,6 +23,8 @@ pub struct Read {
     pub counts: Vec<Counts>,
     /// Where the tick ends an epoch: its snapshot is whole.
     pub whole: bool,
+    /// The partitions as they stood with it.
+    pub lanes: Vec<LaneView>,
 }
 
 /// What the thread has ready.
@@ -48,6 +51,8 @@ impl ReadAhead {
         let is_idle = Arc::clone(&idle);
         let handle = std::thread::Builder::new().name("tidemill-reader".to_owned()).spawn(move || {
             read(reader, &shared, &sender, &activator, &is_idle);
+            shared.meters.input_ended();
+            shared.savepoints.input_ended();
             // Where no last tick says that it is over, the worker has to look.
             drop(sender);
             let _ = activator.activate();
@@ -95,14 +100,26 @@ fn read(
                 reader.next_state_whole();
             }
         }
+        let asked = shared.savepoints.asked();
+        if asked.is_some() {
+            reader.close_epoch();
+        }
         let now = Instant::now();
-        let next = if shared.stopping() { Ok(reader.stop(now)) } else { reader.next(now) };
+        let next = match shared.stop_mode() {
+            None => reader.next(now),
+            Some(StopMode::Drain) => reader.drain(now),
+            Some(StopMode::Checkpoint | StopMode::Now) => Ok(reader.stop(now)),
+        };
         let read = match next {
             Ok(Next::Cut(cut)) => {
                 if whole && cut.info.epoch_end {
                     progress.whole_begun();
                 }
-                Ok(Read { cut, counts: reader.counts().to_vec(), whole })
+                if cut.info.epoch_end {
+                    shared.savepoints.assign(asked, cut.info.epoch, cut.info.last);
+                }
+                shared.meters.ahead(reader.counts(), reader.worked());
+                Ok(Read { cut, counts: reader.counts().to_vec(), whole, lanes: reader.lanes().collect() })
             }
             Ok(Next::Wait(wait)) => {
                 if shared.failed() {
@@ -119,7 +136,11 @@ fn read(
         // Not idle, until the worker has been through with this one.
         idle.store(false, Ordering::Relaxed);
         // Nobody takes it any more when the run has failed elsewhere.
-        if sender.send(read).is_err() {
+        let sent = match sender.try_send(read) {
+            Err(TrySendError::Full(read)) => shared.meters.backpressure.during(|| sender.send(read).is_ok()),
+            sent => sent.is_ok(),
+        };
+        if !sent {
             return;
         }
         // The worker may be gone already, with the tick or without.

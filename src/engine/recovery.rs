@@ -100,7 +100,18 @@ impl Recovery {
             let Some(loaded) = found.loaded else { return Ok(()) };
             // What cannot be read is refused where the sources are opened.
             let sources = saved_sources(&loaded.manifest).ok();
-            if sources.as_ref().is_some_and(AlignedState::ended) {
+            let drained = sources.as_ref().is_some_and(AlignedState::drained);
+            if drained && found.fresh {
+                return Err(StateError::Refused(
+                    "the savepoint is of a job that was drained: its clock went to the end and all windows were completed, so that nothing can be read behind it; take a savepoint before a job is drained, and go on from that one".to_owned(),
+                ));
+            }
+            if drained {
+                tell(&format!(
+                    "the job was drained with tick {} and is finished: what it had staged is published, and nothing is read; to read what its sources have brought since give it a --state of its own, or begin with a savepoint that was taken before",
+                    loaded.manifest.tick
+                ));
+            } else if sources.as_ref().is_some_and(AlignedState::ended) {
                 tell(&format!(
                     "the job's input had ended with tick {}: nothing is left to be read",
                     loaded.manifest.tick
@@ -185,6 +196,7 @@ impl Recovery {
             }
         };
         if aligned.has_ended()
+            && !self.drained()
             && reading != Reading::Replay
             && let Some(what) = aligned.unread(UNREAD_WAIT)?
         {
@@ -201,6 +213,12 @@ impl Recovery {
             Reading::Live | Reading::UntilEnd => aligned.follow(records, Afterwards::GoOn),
         }
         Ok(aligned)
+    }
+
+    /// Whether the job was drained: it is finished, and what it had staged is published.
+    pub fn drained(&self) -> bool {
+        let loaded = self.opened.loaded.as_ref();
+        loaded.and_then(|loaded| saved_sources(&loaded.manifest).ok()).is_some_and(|sources| sources.drained())
     }
 
     /// What the graph goes on from, for a start that began at `began`.
@@ -347,4 +365,30 @@ pub fn compare(plan: &Plan, savepoint: &str) -> Result<Changes, EngineError> {
 /// When there is none or it cannot be copied.
 pub fn save(plan: &Plan, dir: &Path, target: &str) -> Result<Epoch, EngineError> {
     Ok(state::copy_savepoint(&Store::open(&plan.checkpoint.place(dir))?, target)?)
+}
+
+/// What is saved of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The newest epoch.
+    pub epoch: Epoch,
+    /// Whether the job's input had ended with it: nothing is left to be read.
+    pub ended: bool,
+}
+
+/// What the state directory of a job holds; none before its first epoch.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn saved(plan: &Plan, dir: &Path) -> Result<Option<Saved>, EngineError> {
+    let place = plan.checkpoint.place(dir);
+    if plan.checkpoint.uri.is_none() && !dir.is_dir() {
+        return Ok(None);
+    }
+    let entries = state::manifest::read(&Store::open(&place)?)?;
+    let newest = state::manifest::epochs(&entries).next_back();
+    Ok(newest.map(|(epoch, manifest)| {
+        let ended = saved_sources(manifest).is_ok_and(|sources| sources.ended());
+        Saved { epoch, ended }
+    }))
 }

@@ -1,7 +1,7 @@
 //! Runs a plan: worker threads, the graph, the end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
+use super::chain::Chain;
 use super::checkpoint::{Checkpoints, Resumed, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore};
@@ -23,10 +24,13 @@ use super::recovery::{self, Notice, Parts, Recovery, RestartOptions};
 use super::retrain::{Retrainer, Retraining};
 use super::rollout::{self, Pilot, Rollouts, Versions};
 use super::shared::{self, Failure, Shared, StopHandle, TurnedAway};
+use super::status::history::History;
+use super::status::savepoints::Savepoints;
+use super::status::{self, Control, Door, Fixed, StopMode};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
 use super::{models, online_redis, online_sink, operators};
-use crate::base::{Epoch, failpoint, format_time};
+use crate::base::{Epoch, failpoint, format_time, hash_bytes, wall_clock};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
 use crate::ingest::{Counts, Reading};
@@ -62,6 +66,8 @@ pub struct RunOptions {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Takes what retraining the job asks for; without anybody it is asked for in vain.
     pub retrain: Option<Arc<dyn Retrainer>>,
+    /// Open a socket in the state directory by which others may watch and steer the job.
+    pub control: bool,
     /// The switch that stops the job.
     pub stop: StopHandle,
     /// Called with the rows at the end of each chain.
@@ -112,6 +118,8 @@ pub struct RunSummary {
     pub recovery: Option<RecoverySummary>,
     /// Time from the cut of the tick that read a row until it was scored, in milliseconds; none without an observer.
     pub latency_ms: Option<LatencySummary>,
+    /// How the job was asked to end; none where its input had ended.
+    pub stopped: Option<StopMode>,
     /// The job's clock at the end.
     pub clock: Option<String>,
     /// Per source: name and counts.
@@ -182,6 +190,23 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         // Before the first tick, and by nobody who has not taken the state over.
         models::Pins::of(&plan).write(dir, Some(&recovery.store))?;
     }
+    let drained = recovery.as_ref().is_some_and(Recovery::drained);
+    let control = recovery.as_ref().zip(options.state_dir.as_ref()).map(|(recovery, dir)| {
+        let fixed = Fixed {
+            fingerprint: fingerprint(&plan, &resources.chains),
+            generation: recovery.opened.generation,
+            started: format_time(wall_clock()),
+            workers: options.workers.max(1),
+        };
+        let savepoints = Savepoints::new(dir, recovery.store.clone(), &plan.job);
+        (Control::new(&plan, options.stop.clone(), fixed, savepoints), dir)
+    });
+    let control = control.filter(|_| options.control);
+    let door = match &control {
+        Some((control, dir)) => Some(open_door(control, dir, &options)?),
+        None => None,
+    };
+    let control = control.map(|(control, _)| control);
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
         // Numbers of claims grow with the order in which the state was taken over.
@@ -199,13 +224,19 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let mut aligned = input(&plan, &options, recovery.as_mut(), resumed.online_lost || keeps)?;
     let meters = Meters::new(&plan, options.workers.max(1), &options);
     meters.watch_topics(aligned.topic_watches());
+    meters.begin_with(aligned.counts());
     let beats = meters.beat().into_iter().chain(rollout::wanted(&plan).then_some(rollout::BEAT));
     if let Some(beat) = beats.filter(|_| options.replay.is_none()).min() {
         aligned.beat_every(beat);
     }
-    let takeover = Takeover { began, recovery, resumed };
+    let history = control.as_ref().map(|control| Arc::clone(&control.history)).unwrap_or_default();
+    let takeover = Takeover { began, recovery, resumed, history };
     let Job { shared, coordinator, publication } = Job::prepare(&plan, &options, resources, takeover, meters)?;
     let resources = &publication.resources;
+    if let Some(control) = &control {
+        control.attach(&shared, resources);
+        control.savepoints.resume(&shared);
+    }
 
     let names = || resources.specs().map(|spec| spec.name().to_owned()).collect();
     let upkeep = publication.root.clone().and_then(|root| UpkeepThread::spawn(root, names(), &plan));
@@ -219,15 +250,23 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     drop(upkeep);
     drop(pilot);
     outcome?;
-    if let Some(error) = shared.take_failure() {
-        return Err(error);
-    }
     let seconds = started.elapsed().as_secs_f64();
+    let savepoints = control.as_ref().map(|control| Arc::clone(&control.savepoints));
+    match shared.take_failure() {
+        Some(EngineError::EndedNow) => {
+            drop(door);
+            savepoints.iter().for_each(|savepoints| savepoints.finish());
+            let topics = super::topics::summaries(&shared.plan, &resources.topics);
+            return Ok(summary(&shared, workers, seconds, topics));
+        }
+        Some(error) => return Err(error),
+        None => {}
+    }
     shared.offsets.finish();
     if let (Some(dir), Some(target)) = (&options.state_dir, &options.savepoint) {
         recovery::save(&plan, dir, target)?;
     }
-    if !options.until_end {
+    if !options.until_end && !drained {
         // The sources have ended; the online store goes on answering until the job is stopped.
         if let Some(OpenStore::Redis(store)) = &resources.online {
             online_redis::keep(&shared, store, &|| options.stop.is_stopped())?;
@@ -236,6 +275,8 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    drop(door);
+    savepoints.iter().for_each(|savepoints| savepoints.finish());
     let topics = super::topics::summaries(&shared.plan, &resources.topics);
     let alerts = receivers::summaries(&resources.receivers);
     Ok(RunSummary { alerts, ..summary(&shared, workers, seconds, topics) })
@@ -284,6 +325,22 @@ struct Takeover {
     began: Instant,
     recovery: Option<Recovery>,
     resumed: Resumed,
+    history: Arc<History>,
+}
+
+/// Opens the socket by which others watch and steer the job.
+fn open_door(control: &Arc<Control>, dir: &Path, options: &RunOptions) -> Result<Door, EngineError> {
+    let Fixed { started, generation, .. } = control.fixed();
+    let router = status::router(control, options.telemetry.as_deref());
+    Door::open(dir, (started.as_str(), *generation), router, Arc::clone(control).watch())
+        .map_err(|error| EngineError::Control { path: dir.to_owned(), error })
+}
+
+/// Tells plans apart by what their state means.
+fn fingerprint(plan: &Plan, chains: &[Chain]) -> String {
+    let operators = operators::operators(plan, chains);
+    let text: Vec<String> = operators.iter().map(|(name, meaning)| format!("{name}\n{meaning}\n")).collect();
+    format!("{:016x}", hash_bytes(text.concat().as_bytes()))
 }
 
 /// A job that is ready to run: what earlier processes left is published, and epochs can be committed.
@@ -298,7 +355,7 @@ impl Job {
         plan: &Arc<Plan>,
         options: &RunOptions,
         mut resources: graph::Resources,
-        Takeover { began, recovery, mut resumed }: Takeover,
+        Takeover { began, recovery, mut resumed, history }: Takeover,
         meters: Meters,
     ) -> Result<Job, EngineError> {
         let instance = recovery.as_ref().map_or_else(shared::instance_id, |recovery| recovery.opened.instance.clone());
@@ -342,12 +399,19 @@ impl Job {
             root: plan.offline.as_ref().map(|offline| PathBuf::from(&offline.uri)),
             resources: Arc::clone(&resources),
             epoch_seconds: meters.epoch_seconds(),
+            history,
+            flow: OnceLock::new(),
             committers: Mutex::default(),
         });
         let hooks: Arc<dyn Hooks> = Arc::clone(&publication) as Arc<dyn Hooks>;
         if log.is_some() {
             publication.catch_up(&staged, &instance, generation)?;
             failpoint("restore.published");
+        }
+        // What earlier processes had staged is not this one's to count.
+        let _ = publication.flow.set(Arc::clone(&meters.flow));
+        if let Some(log) = &log {
+            publication.history.found(&log.entries);
         }
         let workers = options.workers.max(1);
         let target =
@@ -464,6 +528,7 @@ fn summary(shared: &Shared, workers: usize, seconds: f64, topics: Vec<TopicSumma
         }),
         recovery: shared.checkpoints.figures.recovery(),
         latency_ms: latency.map(|l| LatencySummary { p50: ms(l.p50), p99: ms(l.p99), max: ms(l.max) }),
+        stopped: shared.stop_mode(),
         clock: (clock != i64::MIN).then(|| format_time(clock)),
         sources: shared
             .plan

@@ -1,7 +1,7 @@
 //! What all workers of one job share: the plan, the stop switch, the first failure, the counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,16 +14,25 @@ use super::offsets::Offsets;
 use super::online_redis::Left;
 use super::rollout::Rollouts;
 use super::run::{Alter, Tap};
+use super::status::StopMode;
+use super::status::letters::Letters;
+use super::status::savepoints::Asked;
 use super::telemetry::Meters;
 use crate::base::{EventTime, Tick};
-use crate::ingest::aligned::Cut;
+use crate::ingest::aligned::{Cut, LaneView};
 use crate::ingest::ticks::{Delays, Durable, TickLog, TickRecord};
 use crate::ingest::{Counts, DeadLetter};
 use crate::plan::model::Plan;
 
 /// Asks a running job to stop; clones share one switch.
 #[derive(Clone, Debug, Default)]
-pub struct StopHandle(Arc<AtomicBool>);
+pub struct StopHandle(Arc<AtomicU8>);
+
+/// Nobody has asked.
+const GOES_ON: u8 = 0;
+const CHECKPOINT: u8 = 1;
+const DRAIN: u8 = 2;
+const NOW: u8 = 3;
 
 impl StopHandle {
     /// A switch that nobody has thrown.
@@ -31,14 +40,46 @@ impl StopHandle {
         Self::default()
     }
 
-    /// Asks the job to take in no more events, finish what it has read, and end.
+    /// Asks the job to take in no more events, finish what it has read, and end. One that was asked before ends as it was asked.
     pub fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        let _ = self.stop_by(StopMode::Checkpoint);
     }
 
-    /// Whether [`StopHandle::stop`] was called.
+    /// Asks the job to end in this way. [`StopMode::Now`] goes before what was asked earlier.
+    ///
+    /// # Errors
+    /// How the job was asked to end before: another way, which it may have gone already.
+    pub fn stop_by(&self, mode: StopMode) -> Result<(), StopMode> {
+        let wanted = match mode {
+            StopMode::Checkpoint => CHECKPOINT,
+            StopMode::Drain => DRAIN,
+            StopMode::Now => NOW,
+        };
+        let next = |was| (was == GOES_ON || wanted == NOW).then_some(wanted);
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(()),
+            Err(was) if was == wanted => Ok(()),
+            Err(was) => Err(mode_of(was).unwrap_or(mode)),
+        }
+    }
+
+    /// Whether the job was asked to end.
     pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.mode().is_some()
+    }
+
+    /// How the job was asked to end.
+    pub fn mode(&self) -> Option<StopMode> {
+        mode_of(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn mode_of(number: u8) -> Option<StopMode> {
+    match number {
+        CHECKPOINT => Some(StopMode::Checkpoint),
+        DRAIN => Some(StopMode::Drain),
+        NOW => Some(StopMode::Now),
+        _ => None,
     }
 }
 
@@ -59,6 +100,11 @@ impl Failure {
     /// Whether there was one.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// What it says.
+    pub fn text(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string)
     }
 
     /// Takes it out.
@@ -94,6 +140,10 @@ pub struct Shared {
     pub rollouts: Rollouts,
     /// Checkpoints: where state is saved, and restored from.
     pub checkpoints: Checkpoints,
+    /// The newest dead letters.
+    pub letters: Letters,
+    /// Savepoints that were asked for.
+    pub savepoints: Asked,
     /// Raw rows read.
     pub rows_read: AtomicU64,
     /// Rows scored.
@@ -159,6 +209,8 @@ impl Shared {
             rollouts,
             checkpoints,
             outbox,
+            letters: Letters::default(),
+            savepoints: Asked::default(),
             rows_read: AtomicU64::new(0),
             rows_scored: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -188,19 +240,29 @@ impl Shared {
         self.failure.take()
     }
 
+    /// What the failure says.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.text()
+    }
+
+    /// How the job was asked to stop.
+    pub fn stop_mode(&self) -> Option<StopMode> {
+        self.stop.mode()
+    }
+
     /// Whether the job was asked to stop.
     pub fn stopping(&self) -> bool {
         self.stop.is_stopped()
     }
 
     /// Notes the input of a tick.
-    pub fn note_cut(&self, cut: &Cut, counts: &[Counts]) {
+    pub fn note_cut(&self, cut: &Cut, counts: &[Counts], lanes: Vec<LaneView>) {
         self.rows_read.fetch_add(cut.rows, Ordering::Relaxed);
         self.dead_letters.fetch_add(cut.dead.len() as u64, Ordering::Relaxed);
         self.ticks.fetch_add(1, Ordering::Relaxed);
         self.watermark.store(cut.info.now, Ordering::Relaxed);
         self.count_letters(&cut.dead);
-        self.meters.cut(&cut.info, &cut.offsets, counts);
+        self.meters.cut(&cut.info, &cut.offsets, counts, lanes);
         if let Some(observer) = &self.observer {
             observer.on_tick(&cut.info, &cut.offsets, cut.rows, cut.dead.len() as u64);
             for (source, batch) in &cut.batches {
@@ -221,6 +283,7 @@ impl Shared {
         if letters.is_empty() {
             return;
         }
+        self.letters.keep(letters);
         let mut counts = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
         for letter in letters {
             *counts.entry((Arc::clone(&letter.source), letter.partition, letter.kind.as_str())).or_default() += 1;

@@ -89,6 +89,7 @@ pub fn sources<'s>(
         }
     };
     let mut alarm = Alarm::new(scope.activator_for(info.address));
+    let nodes = shared.meters.sources();
     builder.build_reschedule(move |capabilities| {
         let mut capabilities = Some(capabilities).filter(|_| reads.is_some());
         let in_flight = shared.plan.ticks.in_flight_max as Tick;
@@ -143,9 +144,9 @@ pub fn sources<'s>(
                     return false;
                 }
             };
-            let Read { mut cut, counts, whole } = read;
+            let Read { mut cut, counts, whole, lanes } = read;
             shared.rollouts.steer(&mut cut);
-            shared.note_cut(&cut, &counts);
+            shared.note_cut(&cut, &counts, lanes);
             if let Err(error) = log(&shared, &cut) {
                 shared.fail(error);
                 capabilities = None;
@@ -160,6 +161,7 @@ pub fn sources<'s>(
             let last = info.last;
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
+                nodes[source].sent(batch.num_rows());
                 row_outputs[source].activate().session_with_builder(&held[source]).give_container(&mut Batch(batch));
             }
             for (output, batch) in letters_by_table(&shared, &dead_tables, dead, info.tick) {
@@ -184,7 +186,7 @@ pub fn sources<'s>(
         }
     });
     let dead = rows.split_off(count);
-    Sources { rows, dead, control: broadcast(control), commands: as_rows(scope, commands.broadcast()) }
+    Sources { rows, dead, control: Control::new(broadcast(control)), commands: as_rows(scope, commands.broadcast()) }
 }
 
 /// Commands as batches, so that whoever hears of them takes them as one more input.

@@ -20,6 +20,7 @@ use super::figures::Usual;
 use super::letters::letters;
 use super::online_redis::AllValues;
 use super::shared::Shared;
+use super::status::flow::Node;
 use super::ticked::{Control, Port, Rows, Slice, TickLogic, per_tick};
 use crate::base::{EventTime, Micros, Tick, format_duration};
 use crate::features::join::LabelJoin;
@@ -81,6 +82,9 @@ pub fn view_stage<'s>(
             None
         }
     };
+    if let Some(core) = &mut core {
+        core.node = control.node();
+    }
     if let Some(core) = &mut core
         && let Err(error) = core.restore(&input.name, (scope.index(), scope.peers()))
     {
@@ -89,7 +93,7 @@ pub fn view_stage<'s>(
     let logic = Box::new(ViewLogic { core, shared: Arc::clone(shared), view: input.view, own });
     let ports = std::iter::once(rows).chain(updates).collect();
     let name = format!("view {}", view.name);
-    let mut outputs = per_tick(scope, &name, control, ports, 3, logic).into_iter();
+    let mut outputs = per_tick(scope, &name, control.telling(1), ports, 3, logic).into_iter();
     let mut next = || outputs.next().expect("three outputs");
     let (rows, side_rows, online) = (next(), next(), next());
     StageOutput { rows, side_rows: input.side.then_some(side_rows), online: input.online.then_some(online) }
@@ -149,6 +153,7 @@ struct StageCore {
     saver: Option<Saver>,
     usual: Usual,
     accounted: (u64, u64),
+    node: Option<Arc<Node>>,
 }
 
 /// When and in what form the online store is told of changed values.
@@ -230,6 +235,7 @@ impl StageCore {
             saver: None,
             usual: Usual::default(),
             accounted: (0, 0),
+            node: None,
         })
     }
 
@@ -425,6 +431,9 @@ impl StageCore {
         };
         change(&self.shared.keys, self.accounted.0, now.0);
         change(&self.shared.state_bytes, self.accounted.1, now.1);
+        if let Some(node) = &self.node {
+            node.holds(self.accounted, now);
+        }
         self.accounted = now;
     }
 }
@@ -518,7 +527,7 @@ pub fn join_stage<'s>(
             saver.save_later(info, Mode::Change, whole, encode);
         }
     });
-    let mut outputs = per_tick(scope, &name, control, vec![left, right], 2, logic);
+    let mut outputs = per_tick(scope, &name, control.telling(1), vec![left, right], 2, logic);
     let dead = outputs.pop().expect("two outputs");
     let rows = outputs.pop().expect("two outputs");
     (rows, dead)

@@ -7,7 +7,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -17,6 +18,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream};
 
 use super::alarm::Alarm;
+use super::status::flow::{Inlet, Node};
 use crate::base::Tick;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
@@ -25,8 +27,55 @@ use crate::ops::exchange::by_slot;
 /// Batches of one logical stream.
 pub type Rows<'s> = Stream<'s, Tick, Batch>;
 
-/// The broadcast tick records.
-pub type Control<'s> = Stream<'s, Tick, Vec<TickInfo>>;
+/// The broadcast tick records, with the node of the graph that whoever follows them counts for.
+#[derive(Clone)]
+pub struct Control<'s> {
+    /// The records.
+    pub ticks: Stream<'s, Tick, Vec<TickInfo>>,
+    node: Option<Arc<Node>>,
+    inlets: Vec<Option<Arc<Inlet>>>,
+    outs: usize,
+}
+
+impl<'s> Control<'s> {
+    /// Records for operators that count for nobody.
+    pub fn new(ticks: Stream<'s, Tick, Vec<TickInfo>>) -> Self {
+        Control { ticks, node: None, inlets: Vec::new(), outs: 0 }
+    }
+
+    /// For an operator whose time is a node's.
+    pub fn of(&self, node: &Arc<Node>) -> Self {
+        Control { ticks: self.ticks.clone(), node: Some(Arc::clone(node)), inlets: Vec::new(), outs: 0 }
+    }
+
+    /// For an operator whose inputs are these, in their order.
+    pub fn through(mut self, inlets: impl IntoIterator<Item = Option<Arc<Inlet>>>) -> Self {
+        self.inlets = inlets.into_iter().collect();
+        self
+    }
+
+    /// For an operator whose first so many outputs are the node's.
+    pub fn telling(&self, outs: usize) -> Self {
+        Control { outs, ..self.clone() }
+    }
+
+    /// For an operator behind the node's inputs.
+    pub fn inside(&self) -> Self {
+        Control { inlets: Vec::new(), ..self.clone() }
+    }
+
+    /// For an operator behind the first of the node's inputs, and at the others.
+    pub fn behind_first(&self) -> Self {
+        let mut behind = self.clone();
+        behind.inlets.iter_mut().take(1).for_each(|inlet| *inlet = None);
+        behind
+    }
+
+    /// The node.
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.node.clone()
+    }
+}
 
 /// An input of a per-tick operator.
 pub struct Port<'s> {
@@ -65,6 +114,7 @@ struct Pending {
 pub struct TickBuffer {
     pending: Rc<RefCell<BTreeMap<Tick, Pending>>>,
     pulls: Vec<Box<dyn FnMut()>>,
+    inlets: Vec<Option<Arc<Inlet>>>,
 }
 
 impl TickBuffer {
@@ -87,10 +137,14 @@ impl TickBuffer {
                 ($pact:expr) => {{
                     let mut handle = builder.new_input(port.rows, $pact);
                     let pending = Rc::clone(&pending);
+                    let inlet = control.inlets.get(index).cloned().flatten();
                     pulls.push(Box::new(move || {
                         let mut pending = pending.borrow_mut();
                         handle.for_each(|capability, batch| {
                             let batch = std::mem::take(batch);
+                            if let Some(inlet) = &inlet {
+                                inlet.arrived(batch.0.num_rows());
+                            }
                             entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].push(batch.clone()));
                         });
                     }));
@@ -101,7 +155,8 @@ impl TickBuffer {
                 None => pull_from!(Pipeline),
             }
         }
-        let mut handle = builder.new_input(control, Pipeline);
+        let mut handle = builder.new_input(control.ticks, Pipeline);
+        let inlets = control.inlets;
         let shared = Rc::clone(&pending);
         pulls.push(Box::new(move || {
             let mut pending = shared.borrow_mut();
@@ -113,7 +168,7 @@ impl TickBuffer {
                 }
             });
         }));
-        TickBuffer { pending, pulls }
+        TickBuffer { pending, pulls, inlets }
     }
 
     /// Takes in what has arrived.
@@ -132,6 +187,11 @@ impl TickBuffer {
         }
         let tick = *first.key();
         let Pending { inputs, control } = first.remove();
+        for (inlet, batches) in self.inlets.iter().zip(&inputs) {
+            if let Some(inlet) = inlet {
+                inlet.taken(batches.iter().map(|batch| batch.0.num_rows()).sum());
+            }
+        }
         let (info, capabilities) =
             control.unwrap_or_else(|| panic!("tick {tick} is complete without a control record"));
         Some((info, inputs, capabilities))
@@ -173,8 +233,22 @@ impl<F: FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])> TickLogic for F {
 /// What a per-tick operator computes, whatever it is.
 pub type Logic = Box<dyn TickLogic>;
 
+/// An operator is asked for slices whenever it is scheduled, and mostly has none.
+const WORTH_COUNTING: Duration = Duration::from_micros(2);
+
 /// How long an operator waits for others to make room.
 const ROOM_WAIT: Duration = Duration::from_millis(2);
+
+/// Does a slice of work, and counts its time where there was any.
+fn sliced(logic: &mut Logic, node: Option<&Node>) -> Slice {
+    let started = Instant::now();
+    let slice = logic.slice();
+    let took = started.elapsed();
+    if let Some(node) = node.filter(|_| took > WORTH_COUNTING) {
+        node.worked(took);
+    }
+    slice
+}
 
 /// Builds an operator that applies `logic` to each complete tick, in order.
 pub fn per_tick<'s>(
@@ -186,6 +260,7 @@ pub fn per_tick<'s>(
     mut logic: Logic,
 ) -> Vec<Rows<'s>> {
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
+    let (node, counted) = (control.node(), control.outs);
     let mut buffer = TickBuffer::attach(&mut builder, control, inputs, (0..outputs).collect());
     let mut sessions = Vec::with_capacity(outputs);
     let mut streams = Vec::with_capacity(outputs);
@@ -203,7 +278,15 @@ pub fn per_tick<'s>(
             while let Some((info, rows, capabilities)) =
                 buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
             {
+                let started = node.as_ref().map(|_| Instant::now());
                 logic.tick(&info, rows, &mut out);
+                if let (Some(node), Some(started)) = (&node, started) {
+                    node.worked(started.elapsed());
+                    let rows: usize = out[..counted].iter().flatten().map(|batch| batch.0.num_rows()).sum();
+                    if rows > 0 {
+                        node.sent(rows);
+                    }
+                }
                 for ((session, batches), capability) in sessions.iter_mut().zip(&mut out).zip(&capabilities) {
                     let mut session = session.activate();
                     let mut session = session.session_with_builder(capability);
@@ -214,7 +297,7 @@ pub fn per_tick<'s>(
                     }
                 }
             }
-            match logic.slice() {
+            match sliced(&mut logic, node.as_deref()) {
                 Slice::Done => {}
                 Slice::More => alarm.ring(),
                 Slice::Later => alarm.ring_after(ROOM_WAIT),

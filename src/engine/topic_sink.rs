@@ -24,6 +24,7 @@ use super::background::Background;
 use super::graph::Resources;
 use super::outbox::Staged;
 use super::shared::Shared;
+use super::status::flow::Inlet;
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use super::topics::{OpenTopic, TopicOrigin, Way};
 use crate::base::{Tick, format_time};
@@ -44,6 +45,8 @@ pub struct TopicInput<'s> {
     pub rows: Rows<'s>,
     /// Columns by which rows of one key come to one worker.
     pub route: Option<Vec<usize>>,
+    /// Where they come into the topic's node of the dataflow.
+    pub inlet: Arc<Inlet>,
 }
 
 /// Rows of one tick.
@@ -65,6 +68,7 @@ pub fn topic_sink<'s>(
     let mut builder = OperatorBuilder::new("topics".to_owned(), scope);
     let peers = scope.peers();
     let topics: Vec<(usize, bool)> = inputs.iter().map(|i| (i.topic, i.route.is_some() && peers > 1)).collect();
+    let control = control.through(inputs.iter().map(|input| Some(Arc::clone(&input.inlet))));
     let ports = inputs.into_iter().map(|i| Port { rows: i.rows, key: i.route.filter(|_| peers > 1) }).collect();
     let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0]);
     let (_published, published) = builder.new_output::<Vec<()>>();

@@ -86,9 +86,13 @@ pub trait Hooks: Send + Sync {
     fn publish(&self, epoch: Epoch, outboxes: &BTreeMap<String, Vec<Value>>) -> bool;
     /// Ticks before this one are needed by no kept epoch.
     fn forget_before(&self, tick: Tick);
+    /// An epoch's manifest is there.
+    fn committed(&self, committed: &Committed) {
+        let _ = committed;
+    }
     /// An epoch is published, so long after its last tick was cut.
-    fn published(&self, took: Duration) {
-        let _ = took;
+    fn published(&self, epoch: Epoch, took: Duration) {
+        let _ = (epoch, took);
     }
 
     /// The coordinator, or a snapshot's writer, has failed.
@@ -122,11 +126,29 @@ pub struct Expected {
     pub sinks: BTreeMap<String, usize>,
 }
 
+/// An epoch whose manifest is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The epoch and what was written for it.
+    pub size: SnapshotSize,
+    /// The claim under which it was written.
+    pub generation: u64,
+    /// Bytes of all that it builds on, its own among them.
+    pub bytes_total: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
 /// How far the coordinator has come.
 #[derive(Debug, Default)]
 pub struct Progress {
     cut: AtomicU64,
     committed: AtomicU64,
+    /// The number of the next epoch to be published.
+    next: AtomicU64,
+    /// Epochs from which on nothing is removed, by who asked for it.
+    pins: Mutex<BTreeMap<u64, Epoch>>,
+    pins_made: AtomicU64,
     whole: AtomicBool,
     written: Mutex<Written>,
 }
@@ -188,6 +210,26 @@ impl Progress {
         self.cut.load(Ordering::Acquire).saturating_sub(self.committed.load(Ordering::Acquire))
     }
 
+    /// The number of the next epoch to be published: those before are.
+    pub fn next(&self) -> Epoch {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Keeps what is, and what will be, committed from the next epoch on, until the pin is dropped; earlier epochs that are kept
+    /// now stay too.
+    pub fn pin(self: &Arc<Self>) -> Pin {
+        let number = self.pins_made.fetch_add(1, Ordering::Relaxed);
+        // The newest that is published may be the one that is wanted.
+        let floor = self.next().saturating_sub(1);
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).insert(number, floor);
+        Pin { progress: Arc::clone(self), number }
+    }
+
+    /// The first epoch that is pinned.
+    fn pinned(&self) -> Option<Epoch> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
+    }
+
     /// What was committed so far.
     pub fn written(&self) -> Written {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -209,6 +251,19 @@ impl Progress {
     }
 }
 
+/// Keeps epochs from being removed; see [`Progress::pin`].
+#[derive(Debug)]
+pub struct Pin {
+    progress: Arc<Progress>,
+    number: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.progress.pins.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
 /// The coordinator's thread.
 pub struct Coordinator {
     reports: Option<Sender<Report>>,
@@ -227,6 +282,7 @@ impl Coordinator {
         hooks: Arc<dyn Hooks>,
     ) -> std::io::Result<(Coordinator, Reporter)> {
         let (reports, inbox) = channel();
+        progress.next.store(expected.first, Ordering::Release);
         let thread = std::thread::Builder::new().name("tidemill-commit".to_owned()).spawn(move || {
             let next = expected.first;
             let log = log.map(Logging::new);
@@ -289,8 +345,9 @@ impl Run {
                 let since = open.since;
                 match self.commit(open) {
                     Ok(true) => {
-                        since.iter().for_each(|since| self.hooks.published(since.elapsed()));
+                        since.iter().for_each(|since| self.hooks.published(self.next, since.elapsed()));
                         self.next += 1;
+                        self.progress.next.store(self.next, Ordering::Release);
                         self.progress.committed.fetch_add(1, Ordering::AcqRel);
                     }
                     Ok(false) => return,
@@ -341,8 +398,10 @@ impl Run {
             failpoint("checkpoint.staged");
             let bytes = parts.iter().map(|part| part.bytes).sum();
             let size = SnapshotSize { epoch, tick: cut.tick, bytes, whole: parts.iter().all(|part| part.whole) };
-            log.append(&cut, parts, &outboxes)?;
+            let at_ms = log.append(&cut, parts, &outboxes)?;
             self.progress.written.lock().unwrap_or_else(PoisonError::into_inner).add(size);
+            let bytes_total = log.log.chain.iter().map(|part| part.bytes).sum();
+            self.hooks.committed(&Committed { size, generation: log.log.generation, bytes_total, at_ms });
             failpoint("checkpoint.committed");
         }
         if !self.hooks.publish(epoch, &outboxes) {
@@ -353,7 +412,9 @@ impl Run {
             if log.wants_whole() {
                 self.progress.want_whole();
             }
-            if let Some(tick) = log.clean(epoch) {
+            // Whoever copies an epoch has asked before its number was known.
+            let kept = self.progress.pinned().map_or(epoch, |pinned| pinned.min(epoch));
+            if let Some(tick) = log.clean(kept) {
                 self.hooks.forget_before(tick);
             }
         }
@@ -410,12 +471,13 @@ impl Logging {
         }
     }
 
+    /// Commits an epoch; tells when, in milliseconds since 1970.
     fn append(
         &mut self,
         cut: &CutReport,
         parts: Vec<PartRef>,
         outboxes: &BTreeMap<String, Vec<Value>>,
-    ) -> Result<(), StateError> {
+    ) -> Result<i64, StateError> {
         if !parts.is_empty() && parts.iter().all(|part| part.whole) {
             self.log.chain.clear();
         }
@@ -432,9 +494,10 @@ impl Logging {
             last: cut.last,
             ..self.log.template.clone()
         };
+        let committed_ms = manifest.committed_ms;
         self.epochs.insert(cut.epoch, (cut.tick, part_names(&manifest)));
         if manifest::append(&self.log.store, cut.epoch, &Entry::Epoch(Box::new(manifest)))? {
-            Ok(())
+            Ok(committed_ms)
         } else {
             Err(StateError::Superseded { place: self.log.store.place(), number: cut.epoch })
         }

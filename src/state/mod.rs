@@ -19,10 +19,13 @@ mod store;
 mod tests;
 
 pub use coordinator::{
-    Coordinator, CutReport, Expected, Hooks, Log, Progress, Report, Reporter, SnapshotSize, Written,
+    Committed, Coordinator, CutReport, Expected, Hooks, Log, Pin, Progress, Report, Reporter, SnapshotSize, Written,
 };
 pub use error::StateError;
 pub use part::{Mode, PartRef, SlotBytes};
-pub use restore::{Found, Loaded, Opened, check_savepoint_target, copy_epoch, copy_savepoint, open, open_savepoint};
+pub use restore::{
+    Found, Loaded, Opened, check_savepoint_target, committed, copy_epoch, copy_savepoint, open, open_savepoint,
+    read_savepoint,
+};
 pub use snapshots::{Encode, OperatorSnapshots, Snapshots};
 pub use store::Store;

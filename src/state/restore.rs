@@ -229,6 +229,33 @@ pub fn check_savepoint_target(target: &str) -> Result<(), StateError> {
     Ok(())
 }
 
+/// What a savepoint says; `None` where there is none.
+///
+/// # Errors
+/// When the place cannot be read, or what lies there is damaged.
+pub fn read_savepoint(place: &str) -> Result<Option<Manifest>, StateError> {
+    let store = Store::open(place)?;
+    let Some(bytes) = store.read(SAVEPOINT)? else { return Ok(None) };
+    match Entry::decode(&bytes).map_err(|what| store.damaged(SAVEPOINT, what))? {
+        Entry::Epoch(manifest) => Ok(Some(*manifest)),
+        Entry::Claim(_) => Err(store.damaged(SAVEPOINT, "it is a claim and no manifest")),
+    }
+}
+
+/// An epoch of a state, or the newest, with its manifest.
+///
+/// # Errors
+/// When there is none, or the log cannot be read.
+pub fn committed(store: &Store, epoch: Option<Epoch>) -> Result<(Epoch, Manifest), StateError> {
+    let entries = manifest::read(store)?;
+    let found = manifest::epochs(&entries).rfind(|(number, _)| epoch.is_none_or(|wanted| wanted == *number));
+    match (found, epoch) {
+        (Some((number, manifest)), _) => Ok((number, manifest.clone())),
+        (None, Some(wanted)) => Err(StateError::Refused(format!("{} has no epoch {wanted}", store.place()))),
+        (None, None) => Err(StateError::Refused(format!("{} has no epoch yet that could be saved", store.place()))),
+    }
+}
+
 /// Copies the newest epoch of a state to `target`, complete in itself: later epochs do not change it.
 ///
 /// # Errors
@@ -242,14 +269,7 @@ pub fn copy_savepoint(store: &Store, target: &str) -> Result<Epoch, StateError> 
 /// # Errors
 /// As [`copy_savepoint`].
 pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<Epoch, StateError> {
-    let entries = manifest::read(store)?;
-    let found = manifest::epochs(&entries).rfind(|(number, _)| epoch.is_none_or(|wanted| wanted == *number));
-    let Some((number, manifest)) = found else {
-        if let Some(wanted) = epoch {
-            return Err(StateError::Refused(format!("{} has no epoch {wanted}", store.place())));
-        }
-        return Err(StateError::Refused(format!("{} has no epoch yet that could be saved", store.place())));
-    };
+    let (number, manifest) = committed(store, epoch)?;
     check_savepoint_target(target)?;
     let target = Store::open(target)?;
     for part in &manifest.parts {
@@ -259,8 +279,9 @@ pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<E
         copy.finish()?;
     }
     // What was staged is published by now, and is not the savepoint's to publish.
-    let saved = Manifest { outboxes: BTreeMap::new(), ..manifest.clone() };
+    let saved = Manifest { outboxes: BTreeMap::new(), ..manifest };
     let encoded = Entry::Epoch(Box::new(saved)).encode();
+    failpoint("savepoint.parts");
     target.create(SAVEPOINT, &encoded.map_err(|e| target.damaged(SAVEPOINT, e.to_string()))?)?;
     Ok(number)
 }

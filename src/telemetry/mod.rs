@@ -9,6 +9,7 @@
 //! - [`server`]: `GET /metrics`, `/health`, `/ready`.
 
 mod histogram;
+mod log_file;
 pub mod metric;
 pub mod process;
 pub mod server;
@@ -17,6 +18,7 @@ mod tests;
 pub mod text;
 
 pub use histogram::{Buckets, Histogram};
+pub use log_file::{log_to_file, older as older_log};
 pub use metric::{Collector, Description, Kind, Metrics, Registry};
-pub use server::{Health, MetricsServer, ServerError, ServerOptions, Token};
+pub use server::{Health, MetricsServer, ServerError, ServerOptions, ServerThread, Token};
 pub use text::Format;

@@ -1,9 +1,10 @@
-//! `GET /metrics`, `/health` and `/ready`, on a thread of its own.
+//! `GET /metrics`, `/health` and `/ready`, on a thread of its own; and that thread, for others that serve a router.
 //!
 //! It listens on loopback alone, unless it is given a token that every request for metrics must carry, or is told that
 //! anybody may read them. Health and readiness need no token: they say nothing but that.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -96,6 +98,12 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct MetricsServer {
     address: SocketAddr,
+    _thread: ServerThread,
+}
+
+/// A thread that serves a router; ends when it is dropped.
+#[derive(Debug)]
+pub struct ServerThread {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -125,23 +133,10 @@ impl MetricsServer {
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(ServerError::Thread)?;
-        let (stop, stopped) = oneshot::channel();
-        let router = router(Told { registry, health, token });
-        let serve = move || {
-            runtime.spawn(async move {
-                let Ok(listener) = TcpListener::from_std(listener) else { return };
-                // It returns on no error: a connection that fails is that client's affair.
-                let _ = axum::serve(listener, router).await;
-            });
-            // Nothing is ever sent: the other end is dropped.
-            let _ = runtime.block_on(stopped);
-            // Open connections are not waited for, nor is a scrape that hangs on a disk.
-            runtime.shutdown_background();
-        };
-        let thread =
-            std::thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(ServerError::Thread)?;
-        Ok(MetricsServer { address, stop: Some(stop), thread: Some(thread) })
+        let router = routes(registry, health, token).route("/", get(root));
+        let listener = move || TcpListener::from_std(listener);
+        let thread = ServerThread::start("metrics", listener, router, std::future::pending());
+        Ok(MetricsServer { address, _thread: thread.map_err(ServerError::Thread)? })
     }
 
     /// Where it listens.
@@ -150,7 +145,45 @@ impl MetricsServer {
     }
 }
 
-impl Drop for MetricsServer {
+impl ServerThread {
+    /// Serves `router` to whoever connects, on a thread called `name`, where `beside` runs too; `listener` is called there, inside
+    /// the runtime.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or what its runtime needs.
+    pub fn start<L: Listener>(
+        name: &str,
+        listener: impl FnOnce() -> io::Result<L> + Send + 'static,
+        router: Router,
+        beside: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<ServerThread>
+    where
+        L::Addr: fmt::Debug,
+    {
+        // A request that needs the disk waits on one of the few threads for that.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        let (stop, stopped) = oneshot::channel();
+        let serve = move || {
+            runtime.spawn(beside);
+            runtime.spawn(async move {
+                let listener = match listener() {
+                    Ok(listener) => listener,
+                    Err(error) => return tracing::error!(%error, "nothing can be served"),
+                };
+                // It returns on no error: a connection that fails is that client's affair.
+                let _ = axum::serve(listener, router).await;
+            });
+            // Nothing is ever sent: the other end is dropped.
+            let _ = runtime.block_on(stopped);
+            // Open connections are not waited for, nor is a request that hangs on a disk.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(serve)?;
+        Ok(ServerThread { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for ServerThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -160,13 +193,13 @@ impl Drop for MetricsServer {
     }
 }
 
-fn router(told: Told) -> Router {
+/// Metrics, health and readiness. With a token, whoever asks for metrics must have it.
+pub fn routes(registry: Arc<Registry>, health: Arc<dyn Health>, token: Option<Token>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/health", get(health))
+        .route("/health", get(self::health))
         .route("/ready", get(ready))
-        .route("/", get(root))
-        .with_state(told)
+        .with_state(Told { registry, health, token })
 }
 
 async fn metrics(State(told): State<Told>, headers: HeaderMap) -> Response {

@@ -20,6 +20,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use differential_dataflow::{AsCollection, VecCollection};
 use timely::container::{CapacityContainerBuilder, NoopBuilder};
@@ -261,7 +262,8 @@ fn told<'s>(
         worker_of_slot(usize::from(slot(group, outcome)), peers) as u64
     };
     let mut changes = builder.new_input(outcomes, Exchange::new(owner));
-    let mut control = builder.new_input(control, Pipeline);
+    let node = control.node();
+    let mut control = builder.new_input(control.ticks, Pipeline);
     let (output, stream) = builder.new_output::<Batch>();
     let mut output = OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output);
     let shared = Arc::clone(shared);
@@ -283,7 +285,11 @@ fn told<'s>(
             while let Some(entry) = pending.first_entry().filter(|entry| complete(entry.key())) {
                 let (changed, Some((info, capability))) = entry.remove() else { continue };
                 let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { continue };
-                if let Some(rows) = core.tick(&info, changed) {
+                let started = Instant::now();
+                let told = core.tick(&info, changed);
+                node.iter().for_each(|node| node.worked(started.elapsed()));
+                if let Some(rows) = told {
+                    node.iter().for_each(|node| node.sent(rows.num_rows()));
                     output.activate().session_with_builder(&capability).give_container(&mut Batch(rows));
                 }
             }

@@ -10,13 +10,14 @@ use timely::dataflow::operators::Concatenate;
 
 use super::super::EngineError;
 use super::super::shared::Shared;
+use super::super::status::AlertStatus;
 use super::super::ticked::{Control, Port, Rows, per_tick};
 use super::super::topic_sink::GRACE;
 use super::Statistics;
 use super::detect::slot_of_text;
 use super::receivers::{Courier, Outgoing, Receiver};
-use crate::base::Tick;
-use crate::monitor::alert::{Alert, Machine, Rule, alert_batch};
+use crate::base::{Tick, format_time};
+use crate::monitor::alert::{Alert, Machine, Rule, State, alert_batch};
 use crate::monitor::{StatKind, stat_schema, stats_of};
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
@@ -115,6 +116,8 @@ struct AlertCore {
     courier: Courier,
     topics: Vec<String>,
     version: u32,
+    /// Who tells those who watch.
+    shared: Option<Arc<Shared>>,
 }
 
 impl AlertCore {
@@ -127,13 +130,15 @@ impl AlertCore {
         let plan = &shared.plan;
         let machine = Machine::new(&plan.job, Rule::all(plan));
         let courier = Courier::start(shared, receivers, place.0)?;
-        let mut core = AlertCore { machine, courier, topics, version: plan.version };
+        let mut core = AlertCore { machine, courier, topics, version: plan.version, shared: None };
         let mut waiting = Vec::new();
         shared.checkpoints.restore(NAME, place, |_, bytes| {
             waiting.extend(core.import(bytes)?);
             Ok(())
         })?;
+        core.shared = Some(Arc::clone(shared));
         for alert in core.machine.firing() {
+            core.show(alert);
             core.courier.goes_on(alert);
         }
         // They are in a manifest, and so durable.
@@ -151,6 +156,7 @@ impl AlertCore {
         let mut alerts = Vec::new();
         self.machine.tick(&mut stats, info.now, &mut alerts);
         alerts.iter().for_each(|alert| self.courier.tell(Some(info.tick), alert));
+        alerts.iter().for_each(|alert| self.show(alert));
         // A reminder is no news.
         let news: Vec<&Alert> = alerts.iter().filter(|alert| alert.repeat == 0).collect();
         if !news.is_empty() {
@@ -163,6 +169,19 @@ impl AlertCore {
             }
         }
         Ok(())
+    }
+
+    /// Shows an alert while it fires.
+    fn show(&self, alert: &Alert) {
+        let Some(shared) = &self.shared else { return };
+        let firing = (alert.state == State::Firing).then(|| AlertStatus {
+            name: alert.name.clone(),
+            severity: alert.severity.clone(),
+            state: "firing".to_owned(),
+            since: format_time(alert.since),
+            text: alert.message.clone(),
+        });
+        shared.meters.alert(&alert.fingerprint, firing);
     }
 
     /// The state by slot: the length of what the machine saves, that, and what waits.

@@ -83,7 +83,9 @@ pub fn detect<'s>(
             save(&shared, saver.as_ref(), info, &core);
         }
     });
-    per_tick(scope, &name, control, vec![Port::keyed(matches, key)], 1, logic).pop().expect("one output")
+    per_tick(scope, &name, control.inside().telling(1), vec![Port::keyed(matches, key)], 1, logic)
+        .pop()
+        .expect("one output")
 }
 
 fn save(shared: &Shared, saver: Option<&Saver>, info: &TickInfo, core: &DetectCore) {

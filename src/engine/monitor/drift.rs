@@ -107,7 +107,7 @@ pub fn drift<'s>(
             saver.save_later(info, Mode::Change, whole, encode);
         }
     });
-    let outputs = per_tick(scope, &operator, control.clone(), vec![Port::keyed(parts, vec![0])], 2, logic);
+    let outputs = per_tick(scope, &operator, control.inside().telling(2), vec![Port::keyed(parts, vec![0])], 2, logic);
     let kinds = [StatKind::Drift, StatKind::Quality];
     outputs.into_iter().zip(kinds).map(|(rows, kind)| Statistics { monitor, kind, rows }).collect()
 }

@@ -83,7 +83,8 @@ pub fn label_drift<'s>(
             saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(records)));
         }
     });
-    let mut outputs = per_tick(scope, &operator, control.clone(), vec![Port::keyed(parts, vec![0])], 1, logic);
+    let mut outputs =
+        per_tick(scope, &operator, control.inside().telling(1), vec![Port::keyed(parts, vec![0])], 1, logic);
     Statistics { monitor, kind: StatKind::Drift, rows: outputs.pop().expect("one output") }
 }
 
@@ -121,6 +122,6 @@ fn count<'s>(
         }
     });
     let name = format!("{operator} count");
-    let mut outputs = per_tick(scope, &name, control.clone(), vec![Port::local(matches)], 1, logic);
+    let mut outputs = per_tick(scope, &name, control.inside(), vec![Port::local(matches)], 1, logic);
     outputs.pop().expect("one output")
 }

@@ -4,6 +4,7 @@
 //! [`match_schema`]. They leave in the tick in which the label became known, on the worker of the id, by `(due, _ord)`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int8Array, RecordBatch, StringArray,
@@ -166,8 +167,11 @@ pub fn matches<'s>(
     };
     let shared = Arc::clone(shared);
     let mut builder = OperatorBuilder::new(name, scope);
+    // The scored rows come in where they are made narrow.
+    let within = control.behind_first();
+    let node = control.node();
     let ports = vec![Port::keyed(narrow(scope, &shared, &control, monitor, scored), vec![ID]), labels];
-    let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0, 1]);
+    let mut buffer = TickBuffer::attach(&mut builder, within, ports, vec![0, 1]);
     let (output, rows) = builder.new_output::<Batch>();
     let mut rows_out = OutputBuilder::<Tick, NoopBuilder<Batch>>::from(output);
     let (output, ripe) = builder.new_output::<Vec<Ripe>>();
@@ -182,7 +186,10 @@ pub fn matches<'s>(
                 let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { continue };
                 let labels = inputs.pop().and_then(merged);
                 let scored = inputs.pop().and_then(merged);
-                let (told, ripe) = match core.tick(&info, scored.as_ref(), labels.as_ref()) {
+                let started = Instant::now();
+                let outcome = core.tick(&info, scored.as_ref(), labels.as_ref());
+                node.iter().for_each(|node| node.worked(started.elapsed()));
+                let (told, ripe) = match outcome {
                     Ok(out) => out,
                     Err(error) => {
                         shared.fail(error);

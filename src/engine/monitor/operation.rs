@@ -50,7 +50,7 @@ pub fn operation<'s>(
             out[0].push(Batch(stat_batch(&stats, info.tick, shared.plan.version)));
         }
     });
-    let rows = per_tick(scope, &name, control.clone(), Vec::new(), 1, logic).pop()?;
+    let rows = per_tick(scope, &name, control.inside().telling(1), Vec::new(), 1, logic).pop()?;
     Some(Statistics { monitor, kind: StatKind::Operation, rows })
 }
 

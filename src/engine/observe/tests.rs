@@ -145,7 +145,7 @@ fn latency_looks_back_ten_seconds() {
     for second in 0..100 {
         latencies.record(1, second, 99, Duration::from_millis(1));
         latencies.record(1, second, 1, Duration::from_millis(10));
-        assert!(latencies.seconds.len() <= LATENCY_SECONDS);
+        assert!(latencies.models[1].seconds.len() <= LATENCY_SECONDS);
     }
     let near = |a: Duration, b: u64| (a.as_micros() as f64 / (b * 1000) as f64 - 1.0).abs() < 0.02;
     let recent = latencies.recent().unwrap();

@@ -27,7 +27,7 @@ impl Hooks for Nobody {
 
     fn forget_before(&self, _: crate::base::Tick) {}
 
-    fn published(&self, _: Duration) {}
+    fn published(&self, _: crate::base::Epoch, _: Duration) {}
 
     fn failed(&self, _: StateError) {}
 }

@@ -314,8 +314,9 @@ pub struct TopicStatus {
     pub rows: String,
     /// Messages that the brokers acknowledged.
     pub delivered: u64,
-    /// Whether the brokers answer.
-    pub up: bool,
+    /// Whether the brokers answer, as far as is known; absent for topics that are written exactly once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
 }
 
 /// A dead letter in memory, as `GET /v1/letters` tells it.

@@ -169,6 +169,10 @@ pub struct Aligned {
     keep_states: bool,
     /// Epochs do not close now.
     hold_epochs: bool,
+    /// The epoch is to be closed as soon as it may.
+    close_epoch: bool,
+    /// Time spent reading and decoding, by source.
+    worked: Vec<Duration>,
     /// The next state holds all ids.
     whole: bool,
 }
@@ -240,6 +244,8 @@ impl Aligned {
             ended: false,
             keep_states: false,
             hold_epochs: false,
+            close_epoch: false,
+            worked: vec![Duration::ZERO; plan.sources.len()],
             whole: false,
         }
     }
@@ -275,6 +281,32 @@ impl Aligned {
     /// Has epochs not close, except at the end of the input, while `hold`.
     pub fn hold_epochs(&mut self, hold: bool) {
         self.hold_epochs = hold;
+    }
+
+    /// Has the epoch close with the next tick that may close one.
+    pub fn close_epoch(&mut self) {
+        self.close_epoch = true;
+    }
+
+    /// Time spent reading and decoding, by source.
+    pub fn worked(&self) -> &[Duration] {
+        &self.worked
+    }
+
+    /// The partitions as they stand.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneView> {
+        let holds = || self.lanes.iter().filter(|lane| !lane.done && !self.is_silent(lane));
+        let is_ahead = self.live && self.order == Order::EventTime && self.ahead > AHEAD_BYTES_MAX;
+        let lowest = holds().map(|lane| lane.watermark).min().filter(|_| is_ahead);
+        self.lanes.iter().map(move |lane| LaneView {
+            source: lane.source,
+            partition: lane.partition,
+            next_offset: lane.next_offset,
+            watermark: lane.watermark,
+            idle: !lane.done && self.is_silent(lane),
+            paused: !lane.done && lowest.is_some_and(|lowest| lowest < lane.watermark),
+            ended: lane.done,
+        })
     }
 
     /// Tells whether nothing is under way behind the sources. Then live rows do not wait until their tick is due: it is cut
@@ -415,6 +447,22 @@ impl Aligned {
         if self.ended { Next::End } else { self.cut(now, true) }
     }
 
+    /// Closes the input now, and has time go to its end: as where all input has ended, everything is complete, and nothing can
+    /// be read behind it. Recorded ticks that are followed come first.
+    ///
+    /// # Errors
+    /// When a source cannot be read at all, of recorded ticks.
+    pub fn drain(&mut self, now: Instant) -> Result<Next, IngestError> {
+        if self.ended {
+            return Ok(Next::End);
+        }
+        if let Some(next) = self.follow_on(now)? {
+            return Ok(next);
+        }
+        let close = Close { last: true, watermark: EventTime::MAX, epoch_end: true, replayed: false };
+        Ok(self.emit(now, close, &[]))
+    }
+
     /// Next offsets per source and partition.
     fn offsets(&self) -> Vec<Vec<u64>> {
         let mut offsets: Vec<Vec<u64>> = vec![Vec::new(); self.readers.len()];
@@ -448,14 +496,18 @@ impl Aligned {
             return false;
         }
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        let epoch_open = !self.hold_epochs && self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
+        let epoch_due = self.epoch_rows > 0 && since(self.epoch_since) >= self.epochs.interval;
+        let epoch_open = !self.hold_epochs && (epoch_due || self.close_epoch);
         let beat = self.beat.is_some_and(|beat| since(self.last_cut) >= beat);
         epoch_open || beat || (since(self.last_cut) >= SILENT_TICK && self.progress().watermark > self.watermark)
     }
 
     fn read(&mut self, index: usize, rows: usize, until: Option<u64>, now: Instant) -> Result<(), IngestError> {
         let lane = &mut self.lanes[index];
-        let decoded = match self.readers[lane.source].poll(lane.partition, rows, until)? {
+        let started = Instant::now();
+        let polled = self.readers[lane.source].poll(lane.partition, rows, until);
+        self.worked[lane.source] += started.elapsed();
+        let decoded = match polled? {
             Polled::Rows(decoded) => *decoded,
             Polled::Nothing { caught_up } => {
                 (lane.dry, lane.caught_up) = (true, caught_up);
@@ -501,7 +553,7 @@ impl Aligned {
         let since = self.epoch_since.unwrap_or(now);
         let timed = self.paced || self.epochs.timed;
         let due = rows >= self.epochs.rows || (timed && now.saturating_duration_since(since) >= self.epochs.interval);
-        let epoch_end = last || (due && !self.hold_epochs);
+        let epoch_end = last || ((due || self.close_epoch) && !self.hold_epochs);
         self.emit(now, Close { last, watermark, epoch_end, replayed: false }, &idle)
     }
 
@@ -511,6 +563,7 @@ impl Aligned {
         self.epoch_since.get_or_insert(now);
         self.epoch_rows += open.rows;
         if epoch_end {
+            self.close_epoch = false;
             self.epoch_rows = 0;
             self.epoch_since = None;
         }
@@ -556,6 +609,25 @@ impl Aligned {
             dedup,
         }))
     }
+}
+
+/// How a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneView {
+    /// Its source, by index.
+    pub source: usize,
+    /// Its number in the source.
+    pub partition: usize,
+    /// Offset of the first row that was not read.
+    pub next_offset: u64,
+    /// What it holds the job's watermark at; `i64::MIN` before its first row.
+    pub watermark: EventTime,
+    /// It is silent and holds nothing back.
+    pub idle: bool,
+    /// It is not read because it is too far ahead of others in event time.
+    pub paused: bool,
+    /// Its end has been read.
+    pub ended: bool,
 }
 
 /// How a tick is closed.

@@ -82,6 +82,11 @@ impl AlignedState {
         self.watermark == EventTime::MAX
     }
 
+    /// Whether the job was drained: time went to its end before the input did. Nothing can be read behind it.
+    pub fn drained(&self) -> bool {
+        self.ended() && self.sources.iter().flat_map(|source| &source.partitions).any(|partition| !partition.done)
+    }
+
     /// A source's state.
     pub fn source(&self, name: &str) -> Option<&SourceState> {
         self.sources.iter().find(|source| source.name == name)
