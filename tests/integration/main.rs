@@ -8,6 +8,7 @@ mod batch;
 mod card_fraud;
 mod chaos;
 mod cli;
+mod console;
 mod dataset;
 mod delta;
 mod delta_upkeep;
