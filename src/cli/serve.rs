@@ -13,6 +13,7 @@ use super::failure::usage;
 use super::serve_infer::InferArgs;
 use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
+use crate::control::console::{ConsoleParts, TokenNames};
 use crate::control::{self, Manager, Served};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
 use crate::serving::{Jobs, JoinedJobs, infer, online};
@@ -123,6 +124,8 @@ struct Parts {
     infer: infer::Options,
     /// What is told to Prometheus.
     registry: Arc<Registry>,
+    /// The file of tokens, if there is one.
+    tokens: Option<PathBuf>,
 }
 
 /// Everything that is served: the one place where the parts of the API come together.
@@ -132,7 +135,17 @@ fn apis(parts: &Parts) -> anyhow::Result<Api> {
     let online = online::api(Arc::clone(&parts.served), parts.online.clone(), &parts.registry);
     let infer = infer::api(Arc::clone(&parts.served), parts.infer.clone(), &parts.registry)
         .context("no threads to score with")?;
-    Ok(Api::default().and(audit).and(jobs).and(online).and(infer))
+    Ok(Api::default().and(audit).and(jobs).and(online).and(infer).and(console(parts)))
+}
+
+/// The web console with its data.
+fn console(parts: &Parts) -> Api {
+    let names = |path: PathBuf| -> TokenNames { Arc::new(move || http::token_names(&path).unwrap_or_default()) };
+    control::console::api(ConsoleParts {
+        source: Arc::new(parts.jobs.clone()),
+        data: parts.jobs.root().to_owned(),
+        tokens: parts.tokens.clone().map(names),
+    })
 }
 
 /// The server as health checks see it.
@@ -176,6 +189,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         online: args.online.options(),
         infer: args.infer.options(args.limits.max_body).map_err(usage)?,
         registry: Arc::clone(&registry),
+        tokens: args.access.tokens.clone(),
     })?;
     let options = args.options(audit);
     let wanted = options.limits.connections;

@@ -36,3 +36,4 @@ pub use route::{Api, Operation, Parameter, Place, schema_of};
 pub use scope::{Caller, Scope};
 pub use server::HttpServer;
 pub use tls::TlsFiles;
+pub use tokens::token_names;

@@ -68,6 +68,15 @@ pub(super) struct Tokens {
     files: Vec<PathBuf>,
 }
 
+/// Names and scopes of the entries of a tokens file, in its order; what they are known by stays in it.
+///
+/// # Errors
+/// When the file cannot be read or is not right.
+pub fn token_names(path: &Path) -> Result<Vec<(String, Vec<Scope>)>, HttpError> {
+    let known = Tokens::load(path)?.known.into_iter();
+    Ok(known.map(|known| (known.caller.name, known.caller.scopes)).collect())
+}
+
 impl Tokens {
     /// Reads a file and what it refers to.
     pub fn load(path: &Path) -> Result<Tokens, HttpError> {

@@ -116,9 +116,79 @@ fn answer(path: &str, headers: &HeaderMap) -> Response {
 }
 
 #[cfg(test)]
-pub(super) mod testing {
-    /// Paths and contents of all files.
-    pub fn files() -> impl Iterator<Item = (&'static str, &'static [u8])> {
-        super::FILES.iter().map(|(path, _, bytes)| (*path, *bytes))
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn below(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => below(&path, found),
+                path => found.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_console_is_served_and_no_other() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/control/console/assets");
+        let mut files = Vec::new();
+        below(&root, &mut files);
+        let path = |file: &PathBuf| file.strip_prefix(&root).expect("below").display().to_string();
+        let there: BTreeSet<String> = files.iter().map(path).collect();
+        let served: BTreeSet<String> = ASSETS.keys().map(|path| (*path).to_owned()).collect();
+        assert_eq!(served, there);
+    }
+
+    #[test]
+    fn what_modules_import_is_there_and_nothing_is_read_as_html_or_asked_of_others() {
+        for (path, kind, bytes) in FILES {
+            let text = std::str::from_utf8(bytes).expect("UTF-8");
+            let namespace = "http://www.w3.org/2000/svg";
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "http://",
+                "https://",
+                " style=\"",
+                " onclick=",
+            ] {
+                assert!(!text.replace(namespace, "").contains(forbidden), "{path} has {forbidden}");
+            }
+            assert!(text.lines().count() <= 500, "{path} outgrows its reader");
+            for line in
+                text.lines().filter(|line| *kind == JS && (line.starts_with("import ") || line.starts_with("export {")))
+            {
+                let Some(wanted) = line.split('\'').nth(1) else { continue };
+                let mut at: Vec<&str> = path.split('/').collect();
+                at.pop();
+                for part in wanted.split('/') {
+                    match part {
+                        "." => {}
+                        ".." => drop(at.pop()),
+                        part => at.push(part),
+                    }
+                }
+                assert!(ASSETS.contains_key(at.join("/").as_str()), "{path} imports {wanted}, which is not there");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_known_is_not_sent_again() {
+        let first = answer("app.js", &HeaderMap::new());
+        assert_eq!(first.status(), StatusCode::OK);
+        assert!(first.headers()[CONTENT_SECURITY_POLICY].to_str().expect("text").starts_with("default-src 'none'"));
+        let mut headers = HeaderMap::new();
+        headers.insert(IF_NONE_MATCH, first.headers()[ETAG].clone());
+        assert_eq!(answer("app.js", &headers).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(answer("style.css", &headers).status(), StatusCode::OK);
+        assert_eq!(answer("../mod.rs", &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
     }
 }

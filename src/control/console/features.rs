@@ -98,7 +98,7 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
     own.problems = vec![404, 422];
     let row = json!({
         "type": "object",
-        "required": ["view", "entity", "status", "stale", "features"],
+        "required": ["view", "entity", "status", "stale", "features", "statuses"],
         "properties": {
             "view": {"type": "string"},
             "entity": {"type": "object", "description": "The key."},
@@ -107,7 +107,8 @@ pub(super) fn api(console: &Arc<Console>) -> Api {
             "valid_until": {"type": ["string", "null"], "description": "Until when the values hold, on the job's clock."},
             "now": {"type": ["string", "null"], "description": "The job's clock."},
             "stale": {"type": "boolean", "description": "Whether the job's clock has passed that."},
-            "features": {"type": "array", "items": {"type": "object", "required": ["name", "value", "status"]}},
+            "features": {"type": "object", "description": "Values by feature; null unless PRESENT."},
+            "statuses": {"type": "object", "description": "By feature: PRESENT, NULL_VALUE, NOT_FOUND or OUTSIDE_MAX_AGE."},
         },
     });
     let mut value = reads(

@@ -75,10 +75,10 @@ struct Letters {
 
 pub(super) fn api(console: &Arc<Console>) -> Api {
     let mut letters = reads(
-        "/api/v1/jobs/{id}/letters",
-        "job_letters",
+        "/api/v1/jobs/{id}/dead-letters",
+        "job_dead_letters",
         "statistics",
-        "A job's newest dead letters, with the rows as they came.",
+        "A job's newest dead letters: of its process, else of its tables.",
         schema_of::<Letters>(),
     );
     let limit = json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT});

@@ -12,8 +12,6 @@ mod server;
 mod source;
 mod stats;
 mod tables;
-#[cfg(test)]
-mod tests;
 mod trainings;
 mod wire;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::control::Manager;
 use crate::engine::status::LetterStatus;
 use crate::plan::model::Plan;
 
@@ -26,6 +27,20 @@ pub struct ConsoleJob {
     pub plan: Result<Arc<Plan>, String>,
     /// Its state directory.
     pub state: PathBuf,
-    /// Its process, where it has one.
-    pub pid: Option<u32>,
+}
+
+impl Source for Manager {
+    fn jobs(&self) -> Vec<ConsoleJob> {
+        let jobs = self.entries().into_iter().map(|entry| ConsoleJob {
+            name: entry.job().name,
+            plan: entry.plan().map_err(|error| error.to_string()),
+            state: entry.dir.state(),
+            id: entry.id.clone(),
+        });
+        jobs.collect()
+    }
+
+    fn letters(&self, job: &ConsoleJob, limit: usize) -> Option<Vec<LetterStatus>> {
+        Manager::letters(self, &job.id, u32::try_from(limit).unwrap_or(u32::MAX)).ok()
+    }
 }

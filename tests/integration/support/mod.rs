@@ -1,5 +1,6 @@
 //! Running a job and looking at what it left.
 
+pub mod browser;
 pub mod kafka;
 pub mod lake;
 pub mod redis;

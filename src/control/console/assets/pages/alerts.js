@@ -37,7 +37,7 @@ export function view({ jobs, now, past }) {
       { name: 'Severity', of: (alert) => state(alert.severity) },
       { name: 'State', of: (alert) => (alert.end === null ? state('firing') : state('resolved')) },
       { name: 'Job', of: (alert) => [alert.job.name, h('span', { class: 'sub' }, alert.model)] },
-      { name: 'About', of: (alert) => alert.about },
+      { name: 'About', cls: 'text', of: (alert) => alert.about },
       { name: 'From', of: (alert) => f.time(alert.start) },
       { name: 'For', num: true, of: (alert) => (alert.end === null ? '' : f.duration((alert.end - alert.start) / 1000)) },
       { name: 'Value', num: true, of: (alert) => f.inUnit(alert.value, alert.unit) },

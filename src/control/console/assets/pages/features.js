@@ -34,7 +34,7 @@ export function view({ views, value }, ctx) {
       : !shown.length ? empty('No feature has these words', 'All words of the search must occur in its name, view, job, entity, type or description.')
         : table('Features', [
           { name: 'Feature', of: ({ feature }) => h('b', null, feature.name) },
-          { name: 'View', of: ({ view }) => [view.view, h('span', { class: 'sub' }, view.kind === 'view' ? 'view' : 'feature set')] },
+          { name: 'View', of: ({ view }) => [view.view, view.kind === 'view' ? null : h('span', { class: 'sub' }, 'feature set')] },
           { name: 'Entity', of: ({ view }) => view.entity.map((e) => e.name).join(', ') },
           { name: 'Type', of: ({ feature }) => h('code', null, feature.type) },
           { name: 'What it is', cls: 'text', of: ({ feature }) => feature.description },
@@ -48,7 +48,7 @@ function one(views, value, ctx) {
   const [, job, name] = ctx.parts;
   const found = views.find((view) => view.job === job && view.view === name);
   if (!found) return [head(name, null, h('a', { class: 'back', href: '#/features' }, '‹ Features')), empty('There is no such view', 'Its job may have been deleted, or its file changed.')];
-  const values = new Map(value && value.row ? value.row.features.map((feature) => [feature.name, feature]) : []);
+  const values = new Map(value && value.row ? Object.entries(value.row.statuses).map(([key, status]) => [key, { status, value: value.row.features[key] }]) : []);
   const asked = new Map(ctx.query.getAll('key').map((key) => [key.slice(0, key.indexOf('=')), key.slice(key.indexOf('=') + 1)]));
   return [
     head(name, [
@@ -73,7 +73,7 @@ function one(views, value, ctx) {
       value && value.row ? standing(value.row) : null) : null,
     section('Features', f.count(found.features.length), table(`Features of ${name}`, [
       { name: 'Feature', of: (feature) => h('b', null, feature.name) },
-      value && value.row ? { name: 'Value', num: true, cls: 'value', of: (feature) => shown(values.get(feature.name)) } : null,
+      value && value.row ? { name: 'Value', num: true, cls: 'value', of: (feature) => (feature.online ? shown(values.get(feature.name)) : h('span', { class: 'muted', title: 'It follows from the others and from the request' }, 'with a request')) } : null,
       { name: 'Type', of: (feature) => h('code', null, feature.type) },
       { name: 'What it is', cls: 'text', of: (feature) => feature.description },
     ].filter(Boolean), found.features, { key: (feature) => feature.name })),

@@ -23,7 +23,9 @@ const PARTS = {
 export async function load(ctx, signal) {
   const id = ctx.parts[1];
   const part = PARTS[ctx.parts[2] || 'graph'];
-  const [job, status] = await Promise.all([get(path('jobs', id), signal), maybe(get(path('jobs', id, 'status'), signal))]);
+  const job = await get(path('jobs', id), signal);
+  // A job without a process cannot be asked.
+  const status = ['RUNNING', 'STOPPING'].includes(job.state) ? await maybe(get(path('jobs', id, 'status'), signal)) : null;
   const own = part ? await part[1].load({ id, job, status, ctx }, signal) : null;
   return { job, status, own, part: ctx.parts[2] || 'graph' };
 }
@@ -49,7 +51,7 @@ export function view({ job, status, own, part: loaded }, ctx) {
       job.pid ? fact('Process', h('span', { class: 'num' }, job.pid)) : null,
       fact('Since', f.ago(job.started || job.updated)),
     ], h('a', { class: 'back', href: '#/jobs' }, '‹ Jobs'), actions(job, ctx)),
-    job.error || (status && status.error) ? h('div', { class: job.state === 'FAILED' ? 'trouble' : 'remark', role: 'alert' }, h('div', null, h('strong', null, job.state === 'FAILED' ? 'The job has failed' : 'Last error'), h('pre', { class: 'plain' }, (status && status.error) || job.error), job.state === 'FAILED' ? h('p', null, 'See its logs; mend the cause, then start it again.') : null)) : null,
+    job.error || (status && status.error) ? h('div', { class: job.state === 'FAILED' ? 'trouble' : 'remark', role: 'alert' }, h('div', null, h('strong', null, job.state === 'FAILED' ? 'The job has failed' : 'Last error'), h('pre', { class: 'plain' }, (status && status.error) || job.error), job.state === 'FAILED' ? h('p', null, 'See its ', h('a', { href: `${base}/logs` }, 'logs'), '; mend the cause, then start it again, or upgrade its ', h('a', { href: `${base}/file` }, 'file'), '.') : null)) : null,
     job.doing ? h('p', { class: 'remark' }, `Being done: ${job.doing}.`) : null,
     tabs('Parts of the job', Object.entries(PARTS).map(([key, [title]]) => [key, `${base}/${key}`, title, badge[key]]), name),
     h('div', { class: 'tab-body', key: name }, !part ? empty('There is no such part', h('a', { href: base }, 'Go to the graph'))

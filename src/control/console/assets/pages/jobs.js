@@ -146,7 +146,7 @@ function submitForm(ctx) {
     }
   };
   return [
-    head('Submit a job', h('a', { href: '#/jobs' }, '‹ Jobs')),
+    head('Submit a job', null, h('a', { class: 'back', href: '#/jobs' }, '‹ Jobs')),
     h('form', {
       class: 'submit',
       on: { submit: (event) => { event.preventDefault(); send(event.currentTarget, event.submitter && event.submitter.value === 'check' ? 'check' : 'submit'); } },
@@ -157,7 +157,7 @@ function submitForm(ctx) {
     h('div', { class: 'submit-side' },
       field('Values', h('textarea', { name: 'values', rows: 4, class: 'code', spellcheck: 'false', placeholder: 'LAKE=/data/lake\nKAFKA=broker:9092' }), 'What ${…} in the file stands for: NAME=value, one each line.'),
       field('Changes', h('textarea', { name: 'set', rows: 3, class: 'code', spellcheck: 'false', placeholder: 'sources.tx.generator.rate=5000' }), 'As --set does: path.to.key=value, one each line.'),
-      field('Workers', h('input', { name: 'workers', type: 'number', min: 1, max: 1024, value: '1', class: 'short' }), 'Worker threads.'),
+      field('Workers', h('input', { name: 'workers', type: 'number', min: 1, max: 1024, value: '1', class: 'short' }), 'Threads that share the keys.'),
       field('From', h('input', { name: 'from', type: 'text', spellcheck: 'false', placeholder: 'savepoint, if any' }), 'Directory or address of a savepoint to begin with.'),
       h('div', { class: 'actions' },
         h('button', { type: 'submit', value: 'submit', class: 'button primary', disabled: Boolean(ctx.state.busy) }, 'Submit'),

@@ -3,7 +3,7 @@
 import { h } from '../../lib/dom.js';
 import { get, listOf, maybe, path, post } from '../../lib/api.js';
 import * as f from '../../lib/format.js';
-import { card, columns, plot } from '../../lib/plot.js';
+import { card, columns, legend, plot } from '../../lib/plot.js';
 import { button, chip, confirm, empty, field, section, state, table } from '../../lib/ui.js';
 
 export async function load({ id }, signal) {
@@ -17,7 +17,7 @@ export function view({ job, status, own, ctx }) {
   const points = (of) => oldest.map((one) => ({ x: f.millis(one.at), y: of(one), note: `epoch ${one.epoch}` }));
   return [
     list.length ? h('div', { class: `plots n${n}` },
-      card('Size', 'bytes written for each', plot({ label: 'Checkpoint size', width, zero: true, form: f.bytes, series: [{ name: 'written', tone: 0, points: points((c) => c.bytes) }, { name: 'builds on', tone: 1, dash: true, points: points((c) => c.bytes_total) }] })),
+      card('Size', 'bytes written for each', plot({ label: 'Checkpoint size', width, zero: true, form: f.bytes, series: sizes(points) }), legend(sizes(points))),
       card('Duration', 'from the cut to publication', plot({ label: 'Checkpoint duration', width, zero: true, form: f.duration, series: [{ name: 'took', tone: 2, points: points((c) => c.took_ms) }] }))) : null,
     list.length ? table('Checkpoints', [
       { name: 'Epoch', num: true, of: (c) => f.count(c.epoch) },
@@ -41,6 +41,8 @@ export function view({ job, status, own, ctx }) {
       ], own.savepoints, { key: (one) => one.trigger }) : h('p', { class: 'muted' }, 'None. One is taken here, by a stop with a savepoint, or by an upgrade.')),
   ];
 }
+
+const sizes = (points) => [{ name: 'written', tone: 0, points: points((c) => c.bytes) }, { name: 'with all that it builds on', tone: 1, dash: true, points: points((c) => c.bytes_total) }];
 
 function take(job, ctx) {
   confirm({

@@ -9,7 +9,7 @@ import { chip, empty, save, button } from '../../lib/ui.js';
 const NEWEST = 200;
 
 export async function load({ id, ctx }, signal) {
-  const told = await ctx.slow.get('letters', 4000, () => get(`${path('jobs', id, 'letters')}?limit=${NEWEST}`, signal));
+  const told = await ctx.slow.get('letters', 4000, () => get(`${path('jobs', id, 'dead-letters')}?limit=${NEWEST}`, signal));
   return { letters: listOf(told, 'letters'), from: told && told.from };
 }
 
