@@ -62,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "base",
             "state",
             "telemetry",
+            "http",
             "kafka",
             "plan",
             "ingest",

@@ -22,6 +22,7 @@ mod progress;
 mod prove;
 mod report;
 mod run;
+mod serve;
 mod train;
 
 use std::process::ExitCode;
@@ -54,6 +55,11 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run one job in the foreground.
     Run(run::RunArgs),
+    /// Serve jobs, features and predictions over HTTP: submit, see, change.
+    ///
+    /// HTTP/1.1 and HTTP/2 on one port, with TLS or without; what there is, is in /openapi.json. Ends in peace when it is
+    /// interrupted.
+    Serve(serve::ServeArgs),
     /// Validate a job's file and print its plan: sources, operators, columns with types, state bound.
     Check(check::CheckArgs),
     /// Replay the events that a job has recorded and compare every row with the tables, bit for bit.
@@ -128,6 +134,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::run(args),
             Command::Run(args) => run::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Check(args) => check::run(args),
             Command::Prove(args) => prove::run(args),
             Command::Report(args) => report::run(args),

@@ -1,6 +1,7 @@
 //! Routes as data: the router and the OpenAPI document follow from one list.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -11,6 +12,7 @@ use axum::routing::MethodRouter;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use super::context::{Context, Mark, Unrecognised, unpanicked};
 use super::{Caller, Problem, Scope};
 
 /// One operation of an API.
@@ -34,7 +36,7 @@ pub struct Operation {
     pub request: Option<(&'static str, Value)>,
     /// Status, what it means, and media type with schema of each answer that is not an error.
     pub responses: Vec<(u16, &'static str, Option<(&'static str, Value)>)>,
-    /// Statuses of errors that a caller should expect, besides those that any route may have (401, 403, 413, 429, 500, 503).
+    /// Statuses of errors that a caller should expect, besides those that any route may have (401, 403, 408, 413, 429, 500, 503).
     pub problems: Vec<u16>,
     /// Whether it changes something, and so has an entry in the audit log.
     pub changes: bool,
@@ -78,17 +80,19 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 #[derive(Default)]
 pub struct Api {
     operations: Vec<Operation>,
+    /// Names of what is no part of the document and yet is counted.
+    beside: Vec<&'static str>,
     router: Router,
 }
 
 impl Api {
-    /// With one operation more. The handler must answer the operation's method.
+    /// With one operation more. The handler must answer the operation's method. One that changes something goes on to its end
+    /// though its client goes away or the time limit passes, and then has its entry in the audit log.
     #[must_use]
     pub fn with(mut self, operation: Operation, handler: MethodRouter) -> Api {
-        let handler = match operation.scope {
-            Some(scope) => handler.layer(from_fn(move |request, next| admit(scope, request, next))),
-            None => handler,
-        };
+        let Operation { scope, id, changes, .. } = operation;
+        let handler =
+            handler.route_layer(from_fn(move |request, next| enter(scope, Mark { id, changes }, request, next)));
         self.router = self.router.route(operation.path, handler);
         self.operations.push(operation);
         self
@@ -98,6 +102,7 @@ impl Api {
     #[must_use]
     pub fn and(mut self, other: Api) -> Api {
         self.operations.extend(other.operations);
+        self.beside.extend(other.beside);
         self.router = self.router.merge(other.router);
         self
     }
@@ -109,9 +114,23 @@ impl Api {
         self
     }
 
+    /// With routes that have a definition of their own, such as a gRPC service's, for whoever has a scope; metrics know them by
+    /// `id`.
+    #[must_use]
+    pub fn beside_for(mut self, scope: Scope, id: &'static str, routes: Router) -> Api {
+        self.beside.push(id);
+        let mark = Mark { id, changes: false };
+        self.beside(routes.route_layer(from_fn(move |request, next| enter(Some(scope), mark, request, next))))
+    }
+
     /// The operations, in the order in which they were added.
     pub fn operations(&self) -> &[Operation] {
         &self.operations
+    }
+
+    /// The names that metrics know its routes by.
+    pub(super) fn ids(&self) -> Vec<&'static str> {
+        self.operations.iter().map(|operation| operation.id).chain(self.beside.iter().copied()).collect()
     }
 
     /// The router. What authenticates callers is layered around it and leaves a [`Caller`] with each request.
@@ -135,15 +154,45 @@ impl Api {
     }
 }
 
-async fn admit(scope: Scope, request: Request, next: Next) -> Response {
+/// Lets a request in to its handler, if its caller may.
+async fn enter(scope: Option<Scope>, mark: Mark, request: Request, next: Next) -> Response {
+    let context = request.extensions().get::<Arc<Context>>().cloned();
+    if let Some(context) = &context {
+        context.enter(mark);
+    }
+    if let Some(scope) = scope
+        && let Err(problem) = admit(scope, &request)
+    {
+        return problem.into_response();
+    }
+    if !mark.changes {
+        return next.run(request).await;
+    }
+    // A task of its own: what has begun to change is not left half done because nobody waits for it any more.
+    let caller = request.extensions().get::<Caller>().map(|caller| caller.name.clone());
+    let path = request.uri().path().to_owned();
+    let task = tokio::spawn(async move {
+        let _work = context.as_ref().map(|context| context.work());
+        let response = unpanicked(next.run(request)).await;
+        if let Some(context) = &context {
+            context.record(mark, caller, path, response.status()).await;
+        }
+        response
+    });
+    task.await.unwrap_or_else(|_| Problem::internal("a defect of the server ended this request").into_response())
+}
+
+fn admit(scope: Scope, request: &Request) -> Result<(), Problem> {
     match request.extensions().get::<Caller>() {
-        Some(caller) if caller.may(scope) => next.run(request).await,
-        Some(caller) => Problem::new(
+        Some(caller) if caller.may(scope) => Ok(()),
+        Some(caller) => Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("`{}` may not do this: its token needs the scope `{scope}`", caller.name),
-        )
-        .into_response(),
-        None => Problem::new(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer <token>`").into_response(),
+        )),
+        None => Err(match request.extensions().get::<Unrecognised>() {
+            Some(Unrecognised(why)) => Problem::new(StatusCode::UNAUTHORIZED, *why),
+            None => Problem::new(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer <token>`"),
+        }),
     }
 }
 
@@ -172,7 +221,7 @@ fn describe(operation: &Operation) -> Value {
     }
     let problem = schema_of::<Problem>();
     let of_any: &[u16] =
-        if operation.scope.is_some() { &[401, 403, 413, 429, 500, 503] } else { &[413, 429, 500, 503] };
+        if operation.scope.is_some() { &[401, 403, 408, 413, 429, 500, 503] } else { &[403, 408, 413, 429, 500, 503] };
     for &status in operation.problems.iter().chain(of_any) {
         let meaning = StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
         let body = json!({"application/problem+json": {"schema": problem}});
@@ -240,6 +289,14 @@ mod tests {
         assert_eq!(ask(caller(&[Scope::Predict, Scope::ReadFeatures])), 403);
         assert_eq!(ask(caller(&[Scope::Submit])), 200);
         assert_eq!(ask(caller(&[Scope::Admin])), 200);
+    }
+
+    #[test]
+    fn a_method_that_is_not_there_is_told_before_the_scope() {
+        let request = Request::builder().method(Method::DELETE).uri("/jobs/a").body(Body::empty()).expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let answer = runtime.block_on(api().into_router().oneshot(request)).expect("an answer");
+        assert_eq!(answer.status(), 405);
     }
 
     #[test]

@@ -46,6 +46,8 @@ mod report;
 mod rollout;
 mod savepoint;
 mod score_matrix;
+mod serve_limits;
+mod serve_tls;
 mod support;
 mod ticks;
 mod topics;
