@@ -31,6 +31,9 @@ pub struct ExportArgs {
     /// Read online values from the server at this URL, such as http://localhost:7070, instead of from Redis.
     #[arg(long, value_name = "URL")]
     remote: Option<String>,
+    /// The environment variable in which readers have the token that the server asks for; only its name is written.
+    #[arg(long, value_name = "NAME", requires = "remote")]
+    token_env: Option<String>,
     /// Feast's project, with --remote. Default: that of the job's online store, else the job's name.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
@@ -42,7 +45,9 @@ pub fn run(command: FeastCommand) -> anyhow::Result<()> {
     let plan = args.job.load_and_warn(None)?;
     let online = match args.remote {
         None => Online::Redis,
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => Online::Remote(url),
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+            Online::Remote { url, token: args.token_env }
+        }
         Some(url) => return Err(usage(format!("--remote {url}: give a URL that begins with http:// or https://"))),
     };
     let repository = repository(&plan, &online, args.project.as_deref()).map_err(usage)?;

@@ -102,6 +102,22 @@ fn topics_and_redis_through_kills_and_zombies() {
     all_of(&mut setup, EVERYTHING, faults);
 }
 
+/// In Feast's layout a start that wakes too late, or dies half-way, leaves what the newest wrote, too.
+#[test]
+fn feasts_layout_through_kills_zombies_and_losses() {
+    let Some(redis) = Redis::start("Feast's layout through kills") else { return };
+    let mut setup = setup(None, Some(&redis));
+    let faults = vec![
+        Fault::Kill(at("online.put")),
+        Fault::Zombie(at("online.put"), Wake::After),
+        Fault::Lose,
+        Fault::Zombie(at("online.put"), Wake::Last),
+        Fault::Kill(at("checkpoint.published")),
+        Fault::Zombie(at("checkpoint.staged"), Wake::Last),
+    ];
+    all_of(&mut setup, World { topics: false, online: Online::Feast }, faults);
+}
+
 /// Runs a job of every kind of sink while `trouble` happens to its servers, once it has published something.
 fn through(setup: &mut Setup, trouble: impl FnOnce()) {
     let mut bed = setup.bed(EVERYTHING, "job").expect("a place");

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -40,6 +41,7 @@ fn peer(python: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(python)
         .arg(root().join("tests/python/feast_peer.py"))
         .args(arguments)
+        .env("TIDEMILL_TEST_TOKEN", "secret-1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -306,6 +308,57 @@ fn a_changed_layout_is_refused_until_the_job_has_written_it() {
     assert_eq!(get(&[native]).1, before);
 }
 
+/// A repository with `--remote` asks the server that it names, with the reader's token.
+#[test]
+fn a_remote_repository_asks_the_server() {
+    let Some(python) = feast("Feast's SDK with a remote store") else { return };
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", server.local_addr().expect("an address"));
+    let dir = TempDir::new().expect("a folder");
+    let repo = dir.path().join("repo");
+    let repo = repo.to_str().expect("text");
+    let job = root().join("dataflows/card_fraud.yaml");
+    let job = job.to_str().expect("text");
+    let export = ["feast", "export", job, "--out", repo, "--remote", &url, "--token-env", "TIDEMILL_TEST_TOKEN"];
+    let (code, out, err) = tidemill(&export);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("set before use: TIDEMILL_TEST_TOKEN"), "{out}");
+    let asked = std::thread::spawn(move || {
+        let (mut connection, _) = server.accept().expect("a client");
+        let mut request = BufReader::new(connection.try_clone().expect("a connection"));
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let mut line = String::new();
+            request.read_line(&mut line).expect("a line");
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            head += &line;
+        }
+        let mut body = vec![0; length];
+        request.read_exact(&mut body).expect("a body");
+        let time = "2026-01-05T00:00:00Z";
+        let answer = json!({
+            "metadata": {"feature_names": ["customer_id", "nb_tx_1h"]},
+            "results": [
+                {"values": [1], "statuses": ["PRESENT"], "event_timestamps": [time]},
+                {"values": [3], "statuses": ["PRESENT"], "event_timestamps": [time]},
+            ],
+        })
+        .to_string();
+        write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len()).expect("sent");
+        (head, serde_json::from_slice::<Value>(&body).expect("JSON"))
+    });
+    let found = peer(&python, &["remote", repo, "customer:nb_tx_1h"], "{\"customer_id\": 1}");
+    let (head, body) = asked.join().expect("an answer");
+    assert_eq!(found.trim(), "{'customer_id': [1], 'nb_tx_1h': [3]}");
+    assert!(
+        head.starts_with("POST /get-online-features ") && head.contains("Authorization: Bearer secret-1"),
+        "{head}"
+    );
+    assert_eq!((&body["features"], &body["entities"]), (&json!(["customer:nb_tx_1h"]), &json!({"customer_id": [1]})));
+}
+
 #[test]
 fn what_feast_cannot_have_is_said() {
     let dir = TempDir::new().expect("a folder");
@@ -365,7 +418,7 @@ fn the_exported_definitions_are_pinned() {
     let lake = |name: &str| (name == "LAKE").then(|| "/lake".to_owned());
     let (plan, _) =
         tidemill::engine::load(&root().join("dataflows/card_fraud.yaml"), &[], &lake).unwrap_or_else(|f| panic!("{f}"));
-    let online = tidemill::plan::feast::Online::Remote("http://localhost:7070".into());
+    let online = tidemill::plan::feast::Online::Remote { url: "http://localhost:7070".into(), token: None };
     let repository = tidemill::plan::feast::repository(&plan, &online, None).expect("a repository");
     let committed = root().join("tests/golden/feast/card_fraud.py");
     if std::env::var_os("TIDEMILL_BLESS").is_some() {

@@ -4,6 +4,8 @@
     feast_peer.py read REPO TIDEMILL JOB < REQUEST
                                              applies the exported repository, asks Feast and `tidemill features get` for the same
                                              entities, online and as of a time; prints how many values agreed
+    feast_peer.py remote REPO FEATURE < ENTITY
+                                             applies a repository with a remote store; prints what it answers
 """
 
 import json
@@ -138,11 +140,22 @@ def read(repo, tidemill, job):
     print(json.dumps(agreed))
 
 
+def remote(repo, feature):
+    feast = Path(sys.executable).parent / "feast"
+    applied = subprocess.run([feast, "--chdir", repo, "apply"], capture_output=True, text=True)
+    assert applied.returncode == 0, applied.stdout + applied.stderr
+    from feast import FeatureStore
+
+    print(FeatureStore(repo).get_online_features(features=[feature], entity_rows=[json.load(sys.stdin)]).to_dict())
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["keys"]:
             keys()
         case ["read", repo, tidemill, job]:
             read(repo, tidemill, job)
+        case ["remote", repo, feature]:
+            remote(repo, feature)
         case _:
             sys.exit(__doc__)

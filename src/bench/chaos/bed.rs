@@ -92,7 +92,7 @@ impl Setup {
             None
         };
         job::write(&dir, world, &self.servers, names.as_ref())?;
-        let redis = self.servers.redis.clone().filter(|_| world.online == Online::Redis);
+        let redis = self.servers.redis.clone().filter(|_| world.online.is_redis());
         Ok(Bed { dir, world, program: self.program.clone(), names, redis, starts: 0 })
     }
 
@@ -219,8 +219,11 @@ impl Bed {
         }
         let Some(url) = &self.redis else { return Ok(()) };
         let mut connection = redis::Client::open(url.as_str())?.get_connection()?;
-        let pattern = format!("{}*", job::prefix(&self.dir));
-        redis::cmd("EVAL").arg(FORGET).arg(0).arg(pattern).query::<()>(&mut connection).context("Redis does not forget")
+        for pattern in [format!("{}*", job::prefix(&self.dir)), format!("*{}", job::project(&self.dir))] {
+            let mut forget = redis::cmd("EVAL");
+            forget.arg(FORGET).arg(0).arg(pattern).query::<()>(&mut connection).context("Redis does not forget")?;
+        }
+        Ok(())
     }
 
     /// The parts of the job's snapshots, oldest first.

@@ -26,6 +26,15 @@ pub enum Online {
     Embedded,
     /// To Redis.
     Redis,
+    /// To Redis, laid out as Feast's.
+    Feast,
+}
+
+impl Online {
+    /// Whether it needs a Redis.
+    pub fn is_redis(self) -> bool {
+        matches!(self, Online::Redis | Online::Feast)
+    }
 }
 
 /// A form of the job.
@@ -42,8 +51,8 @@ impl World {
     pub fn all(brokers: bool, redis: bool) -> Vec<World> {
         let mut worlds = Vec::new();
         for topics in [false, true] {
-            for online in [Online::None, Online::Embedded, Online::Redis] {
-                if (brokers || !topics) && (redis || online != Online::Redis) {
+            for online in [Online::None, Online::Embedded, Online::Redis, Online::Feast] {
+                if (brokers || !topics) && (redis || !online.is_redis()) {
                     worlds.push(World { topics, online });
                 }
             }
@@ -58,6 +67,7 @@ impl fmt::Display for World {
             Online::None => "no online values",
             Online::Embedded => "embedded store",
             Online::Redis => "Redis",
+            Online::Feast => "Redis in Feast's layout",
         };
         write!(f, "{}, {online}", if self.topics { "topics" } else { "generator" })
     }
@@ -123,9 +133,13 @@ pub fn write(dir: &Path, world: World, servers: &Servers, names: Option<&Names>)
     let online = match world.online {
         Online::None => String::new(),
         Online::Embedded => format!("  online: {{embedded: {{path: \"{place}/online\"}}, refresh: 1s}}\n"),
-        Online::Redis => {
+        Online::Redis | Online::Feast => {
             let url = servers.redis.clone().context("a job that writes to Redis needs one")?;
-            format!("  online: {{redis: {{url: \"{url}\", prefix: \"{}\"}}, refresh: 1s}}\n", prefix(dir))
+            let layout = match world.online {
+                Online::Feast => format!(", layout: feast, project: {}", project(dir)),
+                _ => String::new(),
+            };
+            format!("  online: {{redis: {{url: \"{url}\", prefix: \"{}\"{layout}}}, refresh: 1s}}\n", prefix(dir))
         }
     };
     let text = format!(
@@ -200,6 +214,12 @@ pub fn prefix(dir: &Path) -> String {
     format!("{parent}-{}", dir.file_name().unwrap_or_default().to_string_lossy())
 }
 
+/// Ends the keys of the job in `dir` in Feast's layout.
+pub fn project(dir: &Path) -> String {
+    let plain: String = prefix(dir).chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    format!("p_{plain}")
+}
+
 /// The plan of the job in `dir`.
 ///
 /// # Errors
@@ -234,6 +254,6 @@ mod tests {
                 (if world.topics { 2 } else { 0 }, world.online != Online::None)
             );
         }
-        assert_eq!((World::all(true, true).len(), World::all(false, false).len()), (6, 2));
+        assert_eq!((World::all(true, true).len(), World::all(false, false).len()), (8, 2));
     }
 }

@@ -20,8 +20,13 @@ pub const DEFINITIONS: &str = "features.py";
 pub enum Online {
     /// In the job's Redis, which must be laid out as Feast's.
     Redis,
-    /// From a server at a URL that answers Feast's remote online store.
-    Remote(String),
+    /// From a server that answers Feast's remote online store.
+    Remote {
+        /// Its URL.
+        url: String,
+        /// The environment variable that holds the token which the server asks for.
+        token: Option<String>,
+    },
 }
 
 /// The texts of a repository's files.
@@ -59,7 +64,7 @@ pub fn repository(plan: &Plan, online: &Online, project: Option<&str>) -> Result
     }
     let mut variables = Vec::new();
     let store = match (online, layout) {
-        (Online::Remote(url), _) => format!("  type: remote\n  path: {}\n", quoted(url)),
+        (Online::Remote { url, .. }, _) => format!("  type: remote\n  path: {}\n", quoted(url)),
         (Online::Redis, Some((redis, _))) => {
             format!("  type: redis\n  connection_string: {}\n", single_quoted(&connection(redis, &mut variables)?))
         }
@@ -71,11 +76,16 @@ pub fn repository(plan: &Plan, online: &Online, project: Option<&str>) -> Result
             );
         }
     };
-    let settings = format!(
+    let mut settings = format!(
         "{}project: {project}\nprovider: local\nregistry: data/registry.db\nonline_store:\n{store}offline_store:\n  \
          type: dask\nentity_key_serialization_version: 3\n",
         made_by(plan),
     );
+    if let Online::Remote { token: Some(name), .. } = online {
+        // Feast's client sends whatever token it is given as a bearer's under this type alone.
+        let _ = write!(settings, "auth:\n  type: oidc\n  token_env_var: {}\n", quoted(name));
+        variables.push(name.clone());
+    }
     Ok(Repository { settings, definitions: definitions(plan)?, variables })
 }
 

@@ -21,8 +21,12 @@ struct Family {
 fn families(file: &str, text: &str, found: &mut BTreeMap<String, Family>) {
     for (at, _) in text.match_indices(": Description =") {
         let (texts, code) = literals(&text[at..]);
+        let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
         let kind = ["Counter", "Histogram", "Info", "Gauge"];
-        let kind = kind.iter().find(|kind| code.contains(&format!("Kind::{kind}"))).unwrap_or(&"Gauge");
+        let said = |kind: &&&str| {
+            code.contains(&format!("Kind::{kind}")) || code.contains(&format!(" {}(", kind.to_lowercase()))
+        };
+        let kind = kind.iter().find(said).unwrap_or_else(|| panic!("{file}: a family of no kind: {code}"));
         let (name, unit, help) = match &texts[..] {
             [name, help] => (name, "", help),
             [name, unit, help] => (name, unit.as_str(), help),
@@ -85,8 +89,8 @@ fn the_page_of_the_metrics_is_current() {
     let mut page = head(
         "Metrics",
         "the families that the sources declare",
-        "What `run --metrics ADDRESS` tells Prometheus at `/metrics`, in its classic text format or OpenMetrics. Counters only rise,\n\
-         but for restarts; times are seconds, sizes bytes. A family is there when the job has what it speaks of.\n\
+        "What `run --metrics ADDRESS`, or a server, tells Prometheus at `/metrics`, in its classic text format or OpenMetrics. Counters\n\
+         only rise, but for restarts; times are seconds, sizes bytes. A family is there when there is what it speaks of.\n\
          [operations.md](../operations.md) says what to watch.",
     );
     page += "\n| family | type | unit | what it is |\n|---|---|---|---|\n";
