@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use crate::base::{SecretText, SplitMix64, wall_clock};
 use crate::ops::key;
 use crate::plan::RedisAddress;
-use crate::plan::model::{Clock, RedisPlan};
+use crate::plan::model::{Clock, RedisLayout, RedisPlan};
 use crate::store::online::redis::row_key;
 use crate::store::online::{ColumnSchema, RedisRows, RedisStore, Stamp, ViewSchema};
 use crate::telemetry::process::cpu_seconds;
@@ -353,7 +353,7 @@ fn job_file(redis: &str, prefix: &str) -> String {
 fn place(options: &Options, prefix: &str) -> anyhow::Result<RedisPlan> {
     let url = SecretText::parse(&options.redis).map_err(anyhow::Error::msg)?;
     let shown = RedisAddress::resolve(&url).map_err(anyhow::Error::msg)?.to_string();
-    Ok(RedisPlan { url, shown, prefix: prefix.to_owned() })
+    Ok(RedisPlan { url, shown, prefix: prefix.to_owned(), layout: RedisLayout::Native })
 }
 
 /// The value of a feature of an entity, so that a peer can be given the same.

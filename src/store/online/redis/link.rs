@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 
-use super::FORMAT;
 use super::client::{Endpoint, Trouble, answer, trouble};
-use super::reader::schemas;
+use super::feast::FeastView;
+use super::reader::{check_layout, schemas};
+use super::{FORMAT, feast_view};
 use crate::base::{EventTime, wall_clock};
-use crate::plan::model::RedisPlan;
+use crate::plan::model::{RedisLayout, RedisPlan};
 use crate::store::StoreError;
 use crate::store::online::link::{Ask, Layouts, Packed};
 use crate::store::online::value::Header;
@@ -29,6 +30,7 @@ pub struct RedisLink(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     prefix: String,
+    layout: RedisLayout,
     connection: Mutex<Option<MultiplexedConnection>>,
     /// Held while connecting, so that one task does.
     connecting: tokio::sync::Mutex<()>,
@@ -43,7 +45,15 @@ struct Described {
     lasting: u64,
     wall: bool,
     now: Option<EventTime>,
-    views: Arc<HashMap<String, Arc<Layouts>>>,
+    views: Arc<HashMap<String, View>>,
+}
+
+/// What rows of a view look like.
+#[derive(Clone)]
+struct View {
+    layouts: Arc<Layouts>,
+    /// In Feast's hashes, where they lie there.
+    feast: Option<FeastView>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,6 +69,7 @@ impl RedisLink {
         Ok(RedisLink(Arc::new(Inner {
             endpoint: Endpoint::new(plan)?,
             prefix: plan.prefix.clone(),
+            layout: plan.layout.clone(),
             connection: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             described: Mutex::default(),
@@ -89,6 +100,9 @@ impl RedisLink {
 
     async fn fetch_anew(&self, asks: &[Ask], patience: Duration) -> Result<Vec<Packed>, StoreError> {
         let mut connection = self.connection(patience).await?;
+        if self.0.layout != RedisLayout::Native {
+            return self.fetch_from_hashes(asks, &mut connection).await;
+        }
         let command = self.command(asks);
         let known = lock(&self.0.described).clone().filter(|described| described.at.elapsed() < DESCRIBED_FOR);
         let (described, rows) = match known {
@@ -106,6 +120,63 @@ impl RedisLink {
         // A row of a layout that was declared since.
         let (described, rows) = self.describe_and(&mut connection, &command).await?;
         self.found(asks, &described, rows)
+    }
+
+    /// Rows of Feast's hashes, one `HMGET` for each entity, all on the way together.
+    async fn fetch_from_hashes(
+        &self,
+        asks: &[Ask],
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Vec<Packed>, StoreError> {
+        let known = lock(&self.0.described).clone().filter(|described| described.at.elapsed() < DESCRIBED_FOR);
+        let described = match known {
+            Some(described) => described,
+            None => self.describe_and(connection, &redis::cmd("PING")).await?.0,
+        };
+        let mut pipeline = redis::pipe();
+        let mut sent = Vec::with_capacity(asks.len());
+        for ask in asks {
+            let view = self.view(&described, &ask.view)?;
+            let feast = view.feast.as_ref().ok_or_else(|| self.damaged("a view is not in Feast's layout".into()))?;
+            let keys: Vec<bool> = (ask.keys.iter())
+                .map(|key| {
+                    let key = feast.key(key);
+                    key.iter().for_each(|key| {
+                        pipeline.cmd("HMGET").arg(key).arg(feast.fields());
+                    });
+                    key.is_some()
+                })
+                .collect();
+            sent.push((view, feast, keys));
+        }
+        let answers = match pipeline.len() {
+            0 => Vec::new(),
+            count => connection.send_packed_commands(&pipeline, 0, count).await.map_err(|e| self.failed(&e))?,
+        };
+        let mut answers = answers.into_iter();
+        let now = if described.wall { Some(wall_clock()) } else { described.now };
+        let mut found = Vec::with_capacity(asks.len());
+        for (view, feast, keys) in sent {
+            let mut hashes = Vec::with_capacity(keys.len());
+            for asked in keys {
+                let answer = if asked { answers.next() } else { None };
+                let values = answer.map(|answer| self.sent(Ok(answer))).transpose()?;
+                let values = values.map(FromRedisValue::from_redis_value).transpose();
+                hashes.push(values.map_err(|error| self.damaged(error.to_string()))?.unwrap_or_default());
+            }
+            let rows = feast.rows(&hashes).map_err(StoreError::arrow("values in Feast's layout"))?;
+            found.push(Packed { layouts: Arc::clone(&view.layouts), now, rows });
+        }
+        Ok(found)
+    }
+
+    fn view<'a>(&self, described: &'a Described, name: &str) -> Result<&'a View, StoreError> {
+        described.views.get(name).ok_or_else(|| {
+            let mut names: Vec<&str> = described.views.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            let names = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
+            StoreError::Request(format!("the online store has no view `{name}`; it has {names}"))
+        })
     }
 
     /// One `MGET` of all rows.
@@ -155,6 +226,7 @@ impl RedisLink {
         if job.get("format").map(String::as_str) != Some(FORMAT) {
             return Err(self.damaged("its layout is of another version of tidemill".into()));
         }
+        check_layout(job, &self.0.layout, &self.address())?;
         let lasting = job.iter().filter(|(field, _)| field.starts_with("view:") || field.starts_with("layout:"));
         // Independent of the order in which they come.
         let lasting = lasting.fold(0u64, |sum, (field, text)| {
@@ -169,7 +241,9 @@ impl RedisLink {
                 let views = job.iter().filter_map(|(field, json)| Some((field.strip_prefix("view:")?, json)));
                 let layouts = views.map(|(view, json)| {
                     let all = schemas(view, json, job).map_err(|what| self.damaged(what))?;
-                    Ok((view.to_owned(), Arc::new(Layouts::new(all))))
+                    let newest = all.last().map(|(_, schema)| schema);
+                    let feast = newest.map(|schema| feast_view(&self.0.layout, schema)).transpose()?.flatten();
+                    Ok((view.to_owned(), View { layouts: Arc::new(Layouts::new(all)), feast }))
                 });
                 Arc::new(layouts.collect::<Result<_, StoreError>>()?)
             }
@@ -187,15 +261,7 @@ impl RedisLink {
         let now = if described.wall { Some(wall_clock()) } else { described.now };
         asks.iter()
             .map(|ask| {
-                let Some(layouts) = described.views.get(&*ask.view) else {
-                    let mut names: Vec<&str> = described.views.keys().map(String::as_str).collect();
-                    names.sort_unstable();
-                    let names = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
-                    return Err(StoreError::Request(format!(
-                        "the online store has no view `{}`; it has {names}",
-                        ask.view
-                    )));
-                };
+                let layouts = &self.view(described, &ask.view)?.layouts;
                 let rows = rows.by_ref().take(ask.keys.len()).map(|row| match row {
                     Value::BulkString(row) => Ok(Some(row)),
                     Value::Nil => Ok(None),

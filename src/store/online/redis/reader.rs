@@ -66,15 +66,7 @@ impl RedisReader {
         if job.get("format").map(String::as_str) != Some(FORMAT) {
             return Err(self.damaged("its layout is of another version of tidemill".into()));
         }
-        let layout = layout_name(&self.layout);
-        let written = job.get("layout").map_or("native", String::as_str);
-        if written != layout {
-            return Err(StoreError::Request(format!(
-                "the values in {} are laid out as `{written}`, and the job's file says `{layout}`; start the job, or correct \
-                 `sinks.online.redis.layout`",
-                self.address()
-            )));
-        }
+        check_layout(&job, &self.layout, &self.address())?;
         let now = match job.get("clock").map(String::as_str) {
             Some("wall") => Some(wall_clock()),
             _ => job.get("now").and_then(|now| now.parse().ok()),
@@ -112,6 +104,22 @@ impl RedisReader {
 
     pub fn damaged(&self, reason: String) -> StoreError {
         StoreError::RedisDamaged { address: self.address(), reason }
+    }
+}
+
+/// Values must lie as the job's file says.
+pub(super) fn check_layout(
+    job: &HashMap<String, String>,
+    layout: &RedisLayout,
+    address: &str,
+) -> Result<(), StoreError> {
+    let layout = layout_name(layout);
+    match job.get("layout").map_or("native", String::as_str) {
+        written if written == layout => Ok(()),
+        written => Err(StoreError::Request(format!(
+            "the values in {address} are laid out as `{written}`, and the job's file says `{layout}`; start the job, or correct \
+             `sinks.online.redis.layout`"
+        ))),
     }
 }
 
