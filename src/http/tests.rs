@@ -139,9 +139,11 @@ impl Server {
         self.registry.gather().text(Format::Prometheus).lines().any(|l| l == line)
     }
 
-    /// Waits until something holds; the test's runner ends one that never does.
+    /// Waits until something holds; fails if it never does.
     fn until(&self, what: impl Fn(&Server) -> bool) {
+        let end = std::time::Instant::now() + Duration::from_secs(120);
         while !what(self) {
+            assert!(std::time::Instant::now() < end, "{}", self.registry.gather().text(Format::Prometheus));
             std::thread::sleep(Duration::from_millis(5));
         }
     }
