@@ -79,11 +79,11 @@ impl Context {
     }
 
     /// Writes the entry of an operation that changed something, or was to.
-    pub async fn record(&self, mark: Mark, caller: Option<String>, path: String, status: StatusCode) {
+    pub async fn record(&self, mark: Mark, caller: String, path: String, status: StatusCode) {
         let Some(audit) = self.audit.clone() else { return };
         let entry = AuditEntry {
             at: format_time(wall_clock()),
-            caller: caller.unwrap_or_else(|| "unknown".to_owned()),
+            caller,
             address: self.peer.ip().to_canonical().to_string(),
             operation: mark.id.to_owned(),
             path,
@@ -98,8 +98,7 @@ impl Context {
 /// What a handler answers; 500 if it panics. A panic is a defect of ours and is in the log; the server goes on.
 pub(super) async fn unpanicked(handler: impl Future<Output = Response>) -> Response {
     let mut handler = pin!(handler);
-    let polled = |cx: &mut std::task::Context<'_>| catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-    let mut polled = polled;
+    let mut polled = |cx: &mut std::task::Context<'_>| catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
     let answer = poll_fn(|cx| match polled(cx) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),

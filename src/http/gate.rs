@@ -47,10 +47,10 @@ impl Gate {
     ///
     /// # Errors
     /// The answer to a request that does not come in.
-    pub fn identify(&self, parts: &Parts, from: &Connection, figures: &Figures) -> Result<Identity, Response> {
+    pub fn identify(&self, parts: &Parts, from: &Connection, figures: &Figures) -> Result<Identity, Box<Response>> {
         let refused = |why, problem: Problem| {
             figures.refused(why);
-            Err(problem.into_response())
+            Err(Box::new(problem.into_response()))
         };
         let host = host(parts);
         if host.is_none() && parts.version == Version::HTTP_11 {
@@ -101,7 +101,7 @@ impl Gate {
         Ok(Identity::Nobody)
     }
 
-    fn unnamed(&self, from: &Connection, now: u64, figures: &Figures) -> Result<(), Response> {
+    fn unnamed(&self, from: &Connection, now: u64, figures: &Figures) -> Result<(), Box<Response>> {
         match self.addresses.as_ref().map(|addresses| addresses.take(from.peer.ip(), now)) {
             Some(Err(wait)) => Err(too_many(wait, "from this address without a token", figures)),
             _ => Ok(()),
@@ -109,21 +109,21 @@ impl Gate {
     }
 }
 
-fn named(known: &Known, now: u64, figures: &Figures) -> Result<Identity, Response> {
+fn named(known: &Known, now: u64, figures: &Figures) -> Result<Identity, Box<Response>> {
     match known.bucket.as_ref().map(|bucket| bucket.take(now)) {
         Some(Err(wait)) => Err(too_many(wait, &format!("with the token of `{}`", known.caller.name), figures)),
         _ => Ok(Identity::Caller(known.caller.clone())),
     }
 }
 
-fn too_many(wait: Duration, whose: &str, figures: &Figures) -> Response {
+fn too_many(wait: Duration, whose: &str, figures: &Figures) -> Box<Response> {
     figures.refused(Refusal::Rate);
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let problem = Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         format!("too many requests {whose}; the next one may come in {seconds} s"),
     );
-    ([(header::RETRY_AFTER, seconds.max(1).to_string())], problem).into_response()
+    Box::new(([(header::RETRY_AFTER, seconds.max(1).to_string())], problem).into_response())
 }
 
 /// The token, if there is one and only one.

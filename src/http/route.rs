@@ -160,17 +160,22 @@ async fn enter(scope: Option<Scope>, mark: Mark, request: Request, next: Next) -
     if let Some(context) = &context {
         context.enter(mark);
     }
-    if let Some(scope) = scope
-        && let Err(problem) = admit(scope, &request)
-    {
-        return problem.into_response();
+    let refused = scope.and_then(|scope| admit(scope, &request).err());
+    let caller = request.extensions().get::<Caller>().map(|caller| caller.name.clone());
+    let path = request.uri().path().to_owned();
+    if let Some(problem) = refused {
+        let response = problem.into_response();
+        // Those who are not known are left out: they could fill the disk.
+        if let (true, Some(caller), Some(context)) = (mark.changes, caller, &context) {
+            context.record(mark, caller, path, response.status()).await;
+        }
+        return response;
     }
     if !mark.changes {
         return next.run(request).await;
     }
     // A task of its own: what has begun to change is not left half done because nobody waits for it any more.
-    let caller = request.extensions().get::<Caller>().map(|caller| caller.name.clone());
-    let path = request.uri().path().to_owned();
+    let caller = caller.unwrap_or_else(|| "unknown".to_owned());
     let task = tokio::spawn(async move {
         let _work = context.as_ref().map(|context| context.work());
         let response = unpanicked(next.run(request)).await;

@@ -82,7 +82,7 @@ impl Shared {
     ) -> Response {
         let (mut parts, body) = request.into_parts();
         match self.gate.identify(&parts, from, &self.figures) {
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
             Ok(Identity::Caller(caller)) => drop(parts.extensions.insert(caller)),
             Ok(Identity::Unrecognised(why)) => drop(parts.extensions.insert(why)),
             Ok(Identity::Nobody) => {}

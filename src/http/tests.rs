@@ -139,9 +139,11 @@ impl Server {
         self.registry.gather().text(Format::Prometheus).lines().any(|l| l == line)
     }
 
-    /// Waits until something holds; the test's runner ends one that never does.
+    /// Waits until something holds; fails if it never does.
     fn until(&self, what: impl Fn(&Server) -> bool) {
+        let end = std::time::Instant::now() + Duration::from_secs(120);
         while !what(self) {
+            assert!(std::time::Instant::now() < end, "{}", self.registry.gather().text(Format::Prometheus));
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -239,17 +241,25 @@ fn what_changes_is_written_down_and_goes_on_though_its_client_goes() {
     let submitter = "Authorization: Bearer token-of-submitter";
     assert_eq!(server.ask("POST /jobs?secret=1", &[submitter], "hello").0, 200);
     assert_eq!(server.ask("POST /jobs", &["Authorization: Bearer token-of-reader"], "").0, 403);
+    assert_eq!(server.ask("POST /jobs", &["Authorization: Bearer token-of-nobody"], "").0, 401, "and leaves no trace");
     let mut gone = server.connect();
     gone.write_all(format!("POST /slow HTTP/1.1\r\nHost: localhost\r\n{submitter}\r\n\r\n").as_bytes()).expect("sent");
     server.begun.recv().expect("it begins");
     drop(gone);
     server.until(|s| s.metric("tidemill_http_connections 0"));
     server.go_on.send(()).expect("it waits");
-    server.until(|s| s.audit.newest(9).expect("read").len() == 2);
+    server.until(|s| s.audit.newest(9).expect("read").len() == 3);
     let entries = server.audit.newest(9).expect("read");
     let told: Vec<_> =
         entries.iter().map(|e| (e.caller.as_str(), e.operation.as_str(), e.path.as_str(), e.status)).collect();
-    assert_eq!(told, [("submitter", "slow", "/slow", 200), ("submitter", "submit", "/jobs", 200)]);
+    assert_eq!(
+        told,
+        [
+            ("submitter", "slow", "/slow", 200),
+            ("reader", "submit", "/jobs", 403),
+            ("submitter", "submit", "/jobs", 200),
+        ]
+    );
     let (_, answer) = server.ask("GET /api/v1/audit?limit=1", &["Authorization: Bearer token-of-root"], "");
     assert!(answer.contains(r#""operation":"slow""#) && !answer.contains("submit\""), "{answer}");
     for bad in ["limit=0", "limit=x", "last=1"] {
@@ -324,6 +334,27 @@ fn who_is_slow_is_cut_off_and_who_is_idle_is_not() {
     let server = start(None, |options| options.limits.idle = Duration::from_millis(50));
     let mut idle = server.connect();
     assert_eq!(idle.read(&mut [0; 10]).expect("closed in peace"), 0);
+}
+
+#[test]
+fn who_leaves_answers_where_they_are_over_http2_is_cut_off() {
+    let server = start(None, |options| {
+        options.limits.stall = Duration::from_millis(200);
+        options.limits.idle = Duration::from_secs(600);
+    });
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head, payload].concat()
+    };
+    let headers = |path: &[u8]| [b"\x82\x86\x44", &[path.len() as u8][..], path, b"\x41\x09localhost"].concat();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // Streams have windows of no bytes: the server may send heads, and nothing else.
+    let none = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let mut stream = server.connect();
+    stream.write_all(&[preface, none, frame(1, 5, 1, &headers(b"/large"))].concat()).expect("sent");
+    server.until(|s| s.metric(r#"tidemill_http_requests_total{operation="large",status="200"} 1"#));
+    server.until(|s| s.metric(r#"tidemill_http_refused_total{reason="slow_reader"} 1"#));
+    server.until(|s| s.metric("tidemill_http_connections 0") && s.metric("tidemill_http_requests_in_flight 0"));
 }
 
 #[test]

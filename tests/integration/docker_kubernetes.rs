@@ -88,7 +88,7 @@ fn kubernetes_own_types_take_the_manifests() {
     assert!(built.0, "{}", String::from_utf8_lossy(&built.1.stderr));
     let all = folder.path().join("all.yaml");
     std::fs::write(&all, &built.1.stdout).expect("a file");
-    let told = check(&[all.clone()]).unwrap_or_else(|error| panic!("{error}"));
+    let told = check(std::slice::from_ref(&all)).unwrap_or_else(|error| panic!("{error}"));
     assert!(told.contains("ConfigMap tidemill-places-") && told.contains("ConfigMap tidemill-card-fraud-"), "{told}");
     // The generated names have taken the place of those in the manifests.
     let all = std::fs::read_to_string(all).expect("a file");
