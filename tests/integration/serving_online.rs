@@ -68,8 +68,9 @@ impl Server {
     fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).expect("a server");
         let length = body.len();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
         stream.write_all((head + body).as_bytes()).expect("a request is sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");

@@ -17,14 +17,17 @@ fn value() -> impl Strategy<Value = (String, ColumnType, ArrayRef)> {
         any::<i64>().prop_map(move |n| (format!("\"{n}\""), ColumnType::Int64, int(n))),
         any::<i32>().prop_map(move |n| (format!("{n}.0"), ColumnType::Int64, int(n.into()))),
         any::<i32>().prop_map(|n| (n.to_string(), ColumnType::Int32, Arc::new(Int32Array::from(vec![n])) as ArrayRef)),
-        any::<u64>().prop_map(|n| (n.to_string(), ColumnType::UInt64, Arc::new(UInt64Array::from(vec![n])) as ArrayRef)),
+        any::<u64>().prop_map(|n| (
+            n.to_string(),
+            ColumnType::UInt64,
+            Arc::new(UInt64Array::from(vec![n])) as ArrayRef
+        )),
         any::<String>().prop_map(|s| {
             let json = serde_json::to_string(&s).expect("text is JSON");
             (json, ColumnType::Text, Arc::new(StringArray::from(vec![s])) as ArrayRef)
         }),
-        any::<bool>().prop_map(|b| {
-            (b.to_string(), ColumnType::Boolean, Arc::new(BooleanArray::from(vec![b])) as ArrayRef)
-        }),
+        any::<bool>()
+            .prop_map(|b| { (b.to_string(), ColumnType::Boolean, Arc::new(BooleanArray::from(vec![b])) as ArrayRef) }),
         any::<i32>().prop_map(|n| {
             let float = f64::from(n) / 4.0;
             (format!("{float:?}"), ColumnType::Float64, Arc::new(Float64Array::from(vec![float])) as ArrayRef)
