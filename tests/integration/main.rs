@@ -45,6 +45,8 @@ mod rollout;
 mod savepoint;
 mod score_matrix;
 mod serving_online;
+mod serve_limits;
+mod serve_tls;
 mod support;
 mod ticks;
 mod topics;
