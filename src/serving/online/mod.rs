@@ -1,7 +1,7 @@
 //! Online features and predictions over HTTP: Feast's `get-online-features` and `push`, `/predict/{model}`.
 //!
 //! A request names views, feature sets, models and sources as jobs' files do, `job.name` where several jobs have one. Values
-//! come from the job's online store, whether the job runs or not, by [`link`]: one round trip for each job, with a bound on time, a
+//! come from the job's online store, whether the job runs or not: one round trip for each job, with a bound on time, a
 //! breaker before a store that fails, and a cache.
 //!
 //! **What windows hold.** Values are as of the last event that the job has put into its store, and slide with the job's clock;
