@@ -209,10 +209,7 @@ impl<'a> Work<'a> {
         {
             let mut writing = self.writing(index);
             writing.made.insert(group, made.chunks);
-            while let Some(chunks) = {
-                let next = writing.next;
-                writing.made.remove(&next)
-            } {
+            while let Some(chunks) = writing.ready() {
                 writing.append(chunks)?;
                 written += 1;
             }
@@ -343,6 +340,11 @@ fn open(file: &Planned) -> Result<Open, FilesError> {
 }
 
 impl Writing<'_> {
+    /// The row group that is next, if it is made.
+    fn ready(&mut self) -> Option<Vec<ArrowColumnChunk>> {
+        self.made.remove(&self.next)
+    }
+
     fn append(&mut self, chunks: Vec<ArrowColumnChunk>) -> Result<(), FilesError> {
         let write = |error: parquet::errors::ParquetError| FilesError::Write {
             path: self.file.target.clone(),
