@@ -539,7 +539,7 @@ fn partitions_of_a_topic_are_told_and_a_topic_can_be_drained() {
     let events = |ids: std::ops::Range<i64>| ids.map(|id| kafka_source::event((id % 2) as i32, id, id * 10));
     broker.produce(&from, events(0..100));
     on_kafka(&mut place, broker, &from, None);
-    let place = place.set("checkpoint.interval=200ms").set("sources.tx.disorder=1h");
+    let place = place.set("checkpoint.interval=200ms").set("sources.tx.disorder=1h").set("order=event_time");
     let job = Job::start(live(&place), &place.path("state"));
     let told = job.wait_for("rows", |status| {
         status.sources.iter().any(|source| source.read == 100 && source.partitions.iter().all(|p| p.lag == Some(0)))
