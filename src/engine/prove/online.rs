@@ -300,6 +300,7 @@ mod tests {
                 theirs: theirs.reader(),
                 ours: ours.reader(),
                 lets_go: false,
+                feast: false,
                 proof: OnlineProof::default(),
                 differences: Vec::new(),
             };
