@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::error::ArrowError;
 use serde::Serialize;
 
 use super::DIFFERENCES_MAX;
@@ -16,7 +18,7 @@ use super::show::{Difference, Shown, show};
 use crate::base::{EventTime, format_time};
 use crate::engine::EngineError;
 use crate::ops::key;
-use crate::plan::model::{Clock, OnlinePlace, Plan};
+use crate::plan::model::{Clock, OnlinePlace, Plan, RedisLayout};
 use crate::store::online::{OnlineReader, ReadRows};
 
 /// Entities that are asked for at once.
@@ -61,7 +63,8 @@ pub fn compare(plan: &Plan, directory: &Path) -> Result<(OnlineProof, Vec<Differ
     let theirs = OnlineReader::of(&sink.store)?;
     let ours = OnlineReader::open(directory)?;
     let lets_go = matches!(sink.store, OnlinePlace::Redis(_));
-    let mut sides = Sides { theirs, ours, lets_go, proof: OnlineProof::default(), differences: Vec::new() };
+    let feast = matches!(&sink.store, OnlinePlace::Redis(redis) if redis.layout != RedisLayout::Native);
+    let mut sides = Sides { theirs, ours, lets_go, feast, proof: OnlineProof::default(), differences: Vec::new() };
     for view in &plan.views {
         sides.view(&view.name)?;
     }
@@ -74,6 +77,8 @@ struct Sides {
     ours: OnlineReader,
     /// Entities whose windows have run empty are not written again after the store lost them.
     lets_go: bool,
+    /// The store has Feast's layout, which holds no keys with nulls, and times by the second.
+    feast: bool,
     proof: OnlineProof,
     differences: Vec<Difference>,
 }
@@ -86,7 +91,15 @@ impl Sides {
             && let Some(last) = keys.last()
         {
             after = Some(last.clone());
-            let found = (self.theirs.read_encoded(view, &keys)?, self.ours.read_encoded(view, &keys)?);
+            let keys: Vec<Vec<u8>> = keys.into_iter().filter(|key| !self.feast || !has_null(key)).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let mut found = (self.theirs.read_encoded(view, &keys)?, self.ours.read_encoded(view, &keys)?);
+            if self.feast {
+                found.1.values = whole_seconds(&found.1.values)
+                    .map_err(|error| EngineError::Unprovable(format!("online view {view}: {error}")))?;
+            }
             self.hold(view, &keys, &found.0, &found.1)?;
         }
         // What the replay does not know, where it can be listed.
@@ -148,6 +161,25 @@ impl Sides {
             self.differences.push(difference());
         }
     }
+}
+
+fn has_null(key: &[u8]) -> bool {
+    key::parts(key).is_none_or(|parts| parts.contains(&key::Part::Null))
+}
+
+/// The batch with its times cut to the second.
+fn whole_seconds(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let cut = |column: &ArrayRef| -> ArrayRef {
+        match column.as_primitive_opt::<TimestampMicrosecondType>() {
+            None => Arc::clone(column),
+            Some(times) => {
+                let cut = times.unary::<_, TimestampMicrosecondType>(|time| time - time.rem_euclid(1_000_000));
+                Arc::new(cut.with_data_type(column.data_type().clone()))
+            }
+        }
+    };
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), batch.columns().iter().map(cut).collect(), &options)
 }
 
 /// Whether an entity is there.
@@ -268,6 +300,7 @@ mod tests {
                 theirs: theirs.reader(),
                 ours: ours.reader(),
                 lets_go: false,
+                feast: false,
                 proof: OnlineProof::default(),
                 differences: Vec::new(),
             };
