@@ -241,6 +241,14 @@ impl Manager {
         self.talk(id)?.get("/v1/status").map_err(told)
     }
 
+    /// The metrics of a running job, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// As [`Manager::status`].
+    pub fn metrics(&self, id: &str) -> Result<String, ControlError> {
+        self.talk(id)?.text("/metrics").map_err(told)
+    }
+
     /// The newest dead letters of a running job.
     ///
     /// # Errors
