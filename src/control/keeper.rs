@@ -538,11 +538,9 @@ impl Keeper {
             Err(error) => error,
         };
         // A server that died after it had copied finds its own copy.
-        let ours = state::open_savepoint(&plan.checkpoint.place(&dir)).map(|loaded| (loaded.epoch, loaded.manifest));
-        match (ours, state::open_savepoint(place)) {
-            (Ok((_, ours)), Ok(there)) if (&ours.job, ours.tick) == (&there.manifest.job, there.manifest.tick) => {
-                Ok(engine::saved(&plan, &dir)?.map_or(there.epoch, |saved| saved.epoch))
-            }
+        let ours = state::savepoint_manifest(&plan.checkpoint.place(&dir));
+        match (ours, state::savepoint_manifest(place), engine::saved(&plan, &dir)?) {
+            (Ok(ours), Ok(there), Some(saved)) if (&ours.job, ours.tick) == (&there.job, there.tick) => Ok(saved.epoch),
             _ => Err(error.into()),
         }
     }
