@@ -391,7 +391,7 @@ impl Keeper {
                 // Somebody else asked it to end.
                 return Ok(("end", "restarting".to_owned(), "it was asked to end, and not by the server".to_owned()));
             }
-            let (now, of) = (seconds(), record.deaths.len());
+            let now = seconds();
             if progress {
                 record.deaths.clear();
             }
@@ -409,7 +409,6 @@ impl Keeper {
             record.job.error = Some(why.clone());
             let wait = backoff(deaths, unit);
             pause = Some(wait);
-            tracing::debug!(of, "deaths before");
             Ok(("die", format!("restarting in {:.1} s", wait.as_secs_f64()), why))
         })?;
         self.start_at = pause.map(|pause| Instant::now() + pause);
