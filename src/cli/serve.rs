@@ -181,6 +181,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let fixed = args.online.jobs()?;
     let jobs = Manager::open(args.supervision()?)?;
     let _kept = Kept(jobs.clone());
+    registry.register(Arc::new(jobs.clone()));
     let served = JoinedJobs::new(vec![Arc::new(Served::new(jobs.clone())), Arc::new(fixed)]);
     let api = apis(&Parts {
         audit: Arc::clone(&audit),

@@ -391,7 +391,7 @@ impl Keeper {
                 // Somebody else asked it to end.
                 return Ok(("end", "restarting".to_owned(), "it was asked to end, and not by the server".to_owned()));
             }
-            let (now, of) = (seconds(), record.deaths.len());
+            let now = seconds();
             if progress {
                 record.deaths.clear();
             }
@@ -409,7 +409,6 @@ impl Keeper {
             record.job.error = Some(why.clone());
             let wait = backoff(deaths, unit);
             pause = Some(wait);
-            tracing::debug!(of, "deaths before");
             Ok(("die", format!("restarting in {:.1} s", wait.as_secs_f64()), why))
         })?;
         self.start_at = pause.map(|pause| Instant::now() + pause);
@@ -538,11 +537,9 @@ impl Keeper {
             Err(error) => error,
         };
         // A server that died after it had copied finds its own copy.
-        let ours = state::open_savepoint(&plan.checkpoint.place(&dir)).map(|loaded| (loaded.epoch, loaded.manifest));
-        match (ours, state::open_savepoint(place)) {
-            (Ok((_, ours)), Ok(there)) if (&ours.job, ours.tick) == (&there.manifest.job, there.manifest.tick) => {
-                Ok(engine::saved(&plan, &dir)?.map_or(there.epoch, |saved| saved.epoch))
-            }
+        let ours = state::savepoint_manifest(&plan.checkpoint.place(&dir));
+        match (ours, state::savepoint_manifest(place), engine::saved(&plan, &dir)?) {
+            (Ok(ours), Ok(there), Some(saved)) if (&ours.job, ours.tick) == (&there.job, there.tick) => Ok(saved.epoch),
             _ => Err(error.into()),
         }
     }

@@ -241,6 +241,14 @@ impl Manager {
         self.talk(id)?.get("/v1/status").map_err(told)
     }
 
+    /// The metrics of a running job, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// As [`Manager::status`].
+    pub fn metrics(&self, id: &str) -> Result<String, ControlError> {
+        self.talk(id)?.text("/metrics").map_err(told)
+    }
+
     /// The newest dead letters of a running job.
     ///
     /// # Errors
@@ -339,7 +347,7 @@ impl Manager {
     /// A savepoint that a job is to begin with has to be there, and lose nothing that must not be lost.
     fn check_from(&self, sound: &Sound, settings: &Settings) -> Result<(), ControlError> {
         let Some(from) = &settings.from else { return Ok(()) };
-        let changes = crate::engine::compare(&sound.plan, from)?;
+        let changes = crate::engine::compare_outline(&sound.plan, from)?;
         if !changes.lost.is_empty() && !settings.allow_drop {
             return Err(ControlError::Loss(changes));
         }

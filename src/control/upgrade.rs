@@ -59,7 +59,7 @@ impl Manager {
             Err(_) => None,
         };
         let changes = match saved {
-            Some(_) => Some(engine::compare(&sound.plan, &place)?),
+            Some(_) => Some(engine::compare_outline(&sound.plan, &place)?),
             None => None,
         };
         let needs_allow_drop = changes.as_ref().is_some_and(|changes| !changes.lost.is_empty());

@@ -49,7 +49,7 @@ pub use error::EngineError;
 pub use figures::{CheckpointSummary, RecoverySummary};
 pub use observe::Observer;
 pub use operators::Changes;
-pub use recovery::{Notice, RestartOptions, Saved, compare, save, saved};
+pub use recovery::{Notice, RestartOptions, Saved, compare, compare_outline, save, saved};
 pub use retrain::{Asked, Retrainer};
 pub use run::{Alter, LatencySummary, RunOptions, RunSummary, SourceSummary, Tap, TopicSummary, run};
 pub use shared::StopHandle;

@@ -25,7 +25,7 @@ pub use error::StateError;
 pub use part::{Mode, PartRef, SlotBytes};
 pub use restore::{
     Found, Loaded, Opened, check_savepoint_target, committed, copy_epoch, copy_savepoint, open, open_savepoint,
-    read_savepoint,
+    read_savepoint, savepoint_manifest,
 };
 pub use snapshots::{Encode, OperatorSnapshots, Snapshots};
 pub use store::Store;

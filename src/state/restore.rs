@@ -198,6 +198,20 @@ fn load(
 /// # Errors
 /// When there is none, or it is damaged.
 pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
+    let (store, manifest) = find_savepoint(uri)?;
+    let epoch = manifest.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
+    Loaded::read(&store, epoch, manifest)
+}
+
+/// What a savepoint, or the newest epoch of a state directory, says of itself; its parts are not read.
+///
+/// # Errors
+/// When there is none, or what it says is damaged.
+pub fn savepoint_manifest(uri: &str) -> Result<Manifest, StateError> {
+    Ok(find_savepoint(uri)?.1)
+}
+
+fn find_savepoint(uri: &str) -> Result<(Store, Manifest), StateError> {
     let store = Store::open(uri)?;
     let manifest = match store.read(SAVEPOINT)? {
         Some(bytes) => match Entry::decode(&bytes).map_err(|what| store.damaged(SAVEPOINT, what))? {
@@ -210,8 +224,7 @@ pub fn open_savepoint(uri: &str) -> Result<Loaded, StateError> {
             manifest::epochs(&entries).next_back().map(|(_, manifest)| manifest.clone()).ok_or_else(none)?
         }
     };
-    let epoch = manifest.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
-    Loaded::read(&store, epoch, manifest)
+    Ok((store, manifest))
 }
 
 /// Refuses a place that a savepoint cannot be written to, before there is one to be written.

@@ -119,7 +119,7 @@ fn a_file_that_cannot_run_fails_with_its_fault() {
     std::fs::write(&schema, fields).expect("a file");
     std::fs::write(&data, "{\"id\": 1, \"ts\": 1700000000}\n").expect("a file");
     let text = format!(
-        "job: gone\nversion: 1\nsources:\n  tx:\n    file: {{path: {}, format: json}}\n    schema: {}\n    id: id\n    event_time: to_timestamp_seconds(ts)\nfeatures:\n  v:\n    from: tx\n    entity: [id]\n    aggregates: {{n: {{count: \"*\", over: 1d}}}}\nfeature_sets: {{s: {{on: tx, take: [v.*]}}}}\nsinks: {{offline: {{delta: {{uri: \"${{LAKE}}/gone\"}}}}}}\n",
+        "job: gone\nversion: 1\nsources:\n  tx:\n    file: {{path: {}, format: ndjson}}\n    schema: {}\n    id: id\n    event_time: to_timestamp_seconds(ts)\nfeatures:\n  v:\n    from: tx\n    entity: [id]\n    aggregates: {{n: {{count: \"*\", over: 1d}}}}\nfeature_sets: {{s: {{on: tx, take: [v.*]}}}}\nsinks: {{offline: {{delta: {{uri: \"${{LAKE}}/gone\"}}}}}}\n",
         data.display(),
         schema.display()
     );

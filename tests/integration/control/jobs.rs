@@ -30,6 +30,15 @@ fn a_job_is_submitted_watched_stopped_and_deleted_from_a_terminal() {
     let (code, out, _) = server.cli(&["logs", "walk-1"]);
     assert!(code == 0 && out.contains("start of walk-1 version 1"), "{out}");
 
+    let text = |path: &str| {
+        reqwest::blocking::get(format!("{}{path}", server.url())).expect("an answer").text().expect("text")
+    };
+    let metrics = text("/metrics");
+    assert!(metrics.contains("tidemill_jobs{state=\"RUNNING\"} 1"), "{metrics}");
+    assert!(metrics.contains("tidemill_job_running{job=\"walk-1\"} 1"), "{metrics}");
+    let metrics = text("/api/v1/jobs/walk-1/metrics");
+    assert!(metrics.contains("tidemill_") && metrics.contains("walk"), "{metrics}");
+
     // What writes to the same tables is refused while this one runs.
     let (code, _, err) = server.cli(&["submit", &file, "--value", &lake]);
     assert!(code == 1 && err.contains("walk-1 writes to") && err.contains("sinks.offline.delta.uri"), "{err}");
