@@ -205,7 +205,7 @@ fn a_browser_shows_a_job_and_runs_nothing_that_came_with_its_events() {
             assert_eq!(beyond, json!(0), "{page} is wider than {width} pixels");
             assert_eq!(browser.eval("document.querySelectorAll('.trouble').length"), json!(0), "{page}");
             let unnamed = "[...document.querySelectorAll('button, a[href], input, select, textarea')].filter(one => \
-                !(one.getAttribute('aria-label') || one.innerText.trim() || one.labels?.length || one.getAttribute('title'))).length";
+                !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length || one.getAttribute('title'))).length";
             assert_eq!(browser.eval(unnamed), json!(0), "{page}: controls without a name");
         }
         let light =
