@@ -236,7 +236,7 @@ fn a_browser_shows_a_job_and_runs_nothing_that_came_with_its_events() {
     assert_eq!(letters["from"], "tables", "{letters}");
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(2), "{letters}");
     let row = server.ask("GET", &format!("/api/v1/jobs/{}/features/card/value?key=card%3D2", server.job), None).1;
-    assert_eq!(row["features"]["n"], json!(10), "{row}");
+    assert_eq!(row["features"]["n_1h"], json!(10), "{row}");
 }
 
 #[test]
