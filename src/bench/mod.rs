@@ -16,6 +16,7 @@ pub mod recovery;
 pub mod rollouts;
 pub mod score;
 mod score_models;
+pub mod serving;
 pub mod w1_data;
 pub mod windows;
 pub mod windows_baseline;

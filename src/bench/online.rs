@@ -195,7 +195,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     })
 }
 
-fn plain_connection(address: &RedisAddress) -> anyhow::Result<redis::Connection> {
+pub(super) fn plain_connection(address: &RedisAddress) -> anyhow::Result<redis::Connection> {
     use redis::IntoConnectionInfo;
     let mut settings = redis::RedisConnectionInfo::default().set_db(address.database.into());
     if let Some(username) = &address.username {

@@ -3,6 +3,7 @@
 mod dataset;
 mod fit;
 mod rollouts;
+mod serving;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub enum BenchCommand {
     EndToEnd(EndToEndArgs),
     /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
     Online(OnlineArgs),
+    /// Features of entities over HTTP: 1 × 20 and 100 × 20, with the cache and without, beside another server if one is given.
+    Serving(serving::ServingArgs),
     /// What checkpoints cost, and how long a restart takes after kill -9.
     ///
     /// The job of `bench windows` over events in which all cards stay alive, run as processes of this program: at full speed with
@@ -359,6 +362,7 @@ pub fn run(command: BenchCommand) -> anyhow::Result<()> {
             show(&report, args.json, ToString::to_string)
         }
         BenchCommand::Fit(args) => fit::run(args),
+        BenchCommand::Serving(args) => serving::run(args),
         BenchCommand::Dataset(args) => dataset::run(args),
         BenchCommand::Rollouts(args) => rollouts::run(&args),
         BenchCommand::Drift(args) => {

@@ -23,6 +23,7 @@ mod prove;
 mod report;
 mod run;
 mod serve;
+mod serve_online;
 mod train;
 
 use std::process::ExitCode;

@@ -10,10 +10,12 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::usage;
+use super::serve_online::OnlineArgs;
 use crate::base::{parse_bytes, parse_duration};
 use crate::control::console::{ConsoleParts, TokenNames};
-use crate::control::{self, Manager};
+use crate::control::{self, Manager, Served};
 use crate::http::{self, Api, AuditLog, HttpServer, Limits, Rate, ServerOptions, TlsFiles};
+use crate::serving::{Jobs, JoinedJobs, online};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
 
@@ -26,6 +28,8 @@ pub struct ServeArgs {
     /// Keep jobs and the audit log in this directory.
     #[arg(long, value_name = "DIR", env = "TIDEMILL_DATA", default_value = "tidemill-data")]
     data: PathBuf,
+    #[command(flatten)]
+    online: OnlineArgs,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -107,8 +111,14 @@ struct LimitArgs {
 struct Parts {
     /// Who changed what.
     audit: Arc<AuditLog>,
-    /// The jobs.
+    /// The jobs that the server runs.
     jobs: Manager,
+    /// Whose features and predictions are served: these, and those given with --online.
+    served: Arc<dyn Jobs>,
+    /// How.
+    online: online::Options,
+    /// What is told to Prometheus.
+    registry: Arc<Registry>,
     /// The file of tokens, if there is one.
     tokens: Option<PathBuf>,
 }
@@ -116,7 +126,9 @@ struct Parts {
 /// Everything that is served: the one place where the parts of the API come together.
 fn apis(parts: &Parts) -> anyhow::Result<Api> {
     let audit = http::audit_api(Arc::clone(&parts.audit));
-    Ok(Api::default().and(audit).and(control::api::api(parts.jobs.clone())).and(console(parts)))
+    let jobs = control::api::api(parts.jobs.clone());
+    let online = online::api(Arc::clone(&parts.served), parts.online.clone(), &parts.registry);
+    Ok(Api::default().and(audit).and(jobs).and(online).and(console(parts)))
 }
 
 /// The web console with its data.
@@ -159,10 +171,19 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     registry.register(Arc::new(Process::new([args.data.clone()])));
     // Before anything is served: a signal that comes then stops it in peace too.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let fixed = args.online.jobs()?;
     let jobs = Manager::open(args.supervision()?)?;
     let _kept = Kept(jobs.clone());
-    let tokens = args.access.tokens.clone();
-    let api = apis(&Parts { audit: Arc::clone(&audit), jobs, tokens })?;
+    registry.register(Arc::new(jobs.clone()));
+    let served = JoinedJobs::new(vec![Arc::new(Served::new(jobs.clone())), Arc::new(fixed)]);
+    let api = apis(&Parts {
+        audit: Arc::clone(&audit),
+        tokens: args.access.tokens.clone(),
+        jobs,
+        served: Arc::new(served),
+        online: args.online.options(),
+        registry: Arc::clone(&registry),
+    })?;
     let options = args.options(audit);
     let wanted = options.limits.connections;
     let server =
@@ -250,7 +271,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| "the name has no address; write 127.0.0.1:7070".to_owned())
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let micros = parse_duration(text)?;
     u64::try_from(micros).map(Duration::from_micros).map_err(|_| "a time is not negative".to_owned())
 }

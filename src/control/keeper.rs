@@ -181,17 +181,14 @@ impl Keeper {
         let progress = epoch > record.epoch;
         let settled = runs && (progress || since.is_some_and(|since| since.elapsed() >= SETTLED));
         let upgraded = self.entry.change(|record| {
-            if runs && record.job.state != JobState::Running {
+            if runs {
                 record.job.state = JobState::Running;
-                record.job.error = record.job.error.take().filter(|_| record.job.restarts > 0 && !settled);
-            }
-            if was_silent {
-                record.job.error = None;
             }
             if progress {
                 record.deaths.clear();
             }
-            if settled && !record.keeps_error {
+            // Why it died last stays to be seen until it has got further.
+            if (settled || was_silent) && !record.keeps_error {
                 record.job.error = None;
             }
             match &record.upgrade {
@@ -222,7 +219,8 @@ impl Keeper {
             // All open windows come out first.
             StopMode::Drain => 10 * self.shared.options.stop_timeout,
             StopMode::Checkpoint => self.shared.options.stop_timeout,
-            StopMode::Now => self.shared.options.stop_timeout.min(Duration::from_secs(5)),
+            // There is nothing to wait for but good manners.
+            StopMode::Now => self.shared.options.stop_timeout.min(Duration::from_secs(1)),
         };
         if seconds().saturating_sub(stop.asked) > timeout.as_secs() as i64 {
             // What is killed is noted before, so that nobody takes it for a death.
@@ -231,8 +229,10 @@ impl Keeper {
                 Ok(())
             })?;
             process.kill();
-            let said = format!("it did not stop within {} s, and was killed", timeout.as_secs());
-            self.entry.tell("server", "kill", "done", said);
+            if stop.mode != StopMode::Now {
+                let said = format!("it did not stop within {} s, and was killed", timeout.as_secs());
+                self.entry.tell("server", "kill", "done", said);
+            }
             return Ok(SOON);
         }
         if self.asked == Some(stop.mode) {

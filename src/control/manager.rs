@@ -25,7 +25,7 @@ use crate::telemetry::older_log;
 /// Bytes of a log that are answered at most.
 const LOG_BYTES: u64 = 1 << 20;
 /// How long a deletion is waited for.
-const DELETED: Duration = Duration::from_secs(10);
+const DELETED: Duration = Duration::from_secs(30);
 
 /// The jobs of a server.
 #[derive(Clone)]
@@ -83,6 +83,8 @@ impl Manager {
                     continue;
                 }
                 Err(error) => {
+                    // Its process too.
+                    running.remove(dir.path());
                     tracing::error!(job = id, %error, "the job is left aside");
                     continue;
                 }
@@ -237,6 +239,14 @@ impl Manager {
     /// When there is no such job, it does not run, or does not answer.
     pub fn status(&self, id: &str) -> Result<JobStatus, ControlError> {
         self.talk(id)?.get("/v1/status").map_err(told)
+    }
+
+    /// The metrics of a running job, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// As [`Manager::status`].
+    pub fn metrics(&self, id: &str) -> Result<String, ControlError> {
+        self.talk(id)?.text("/metrics").map_err(told)
     }
 
     /// The newest dead letters of a running job.

@@ -14,6 +14,7 @@ mod error;
 pub mod file;
 mod keeper;
 mod manager;
+mod metrics;
 pub mod model;
 mod process;
 mod served;

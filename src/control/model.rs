@@ -109,6 +109,7 @@ pub enum Doing {
 /// A job to be submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = example())]
 pub struct Submission {
     /// The dataflow file, as text.
     #[schemars(length(min = 1, max = 1_048_576))]
@@ -426,4 +427,45 @@ pub struct PlanText {
 
 fn one() -> u16 {
     1
+}
+
+/// A small job, for readers of the document, and for programs that try what it says.
+fn example() -> Submission {
+    let file = r#"job: example
+version: 1
+sources:
+  tx:
+    generator: {stream: transactions, seed: 1, customers: 20, terminals: 40, start: "2026-01-05", rate: "${RATE}"}
+    id: tx_id
+    event_time: ts
+features:
+  customer:
+    from: tx
+    entity: [customer_id]
+    aggregates: {nb_tx: {count: "*", over: 1d}}
+feature_sets:
+  inputs: {on: tx, take: [amount, customer.*]}
+"#;
+    Submission {
+        file: file.to_owned(),
+        values: BTreeMap::from([("RATE".to_owned(), "10".to_owned())]),
+        set: BTreeMap::new(),
+        workers: 1,
+        from: None,
+        until_end: false,
+        allow_drop: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_job() {
+        let Submission { file, values, set, workers, from, until_end, allow_drop } = example();
+        let settings = Settings { values, set, workers, from, until_end, allow_drop };
+        let sound = crate::control::file::check(&file, &settings, std::path::Path::new("")).expect("it is right");
+        assert_eq!(sound.plan.job, "example");
+    }
 }

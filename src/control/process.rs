@@ -59,7 +59,7 @@ impl Launch<'_> {
             command.env_remove(name);
         });
         if std::env::var_os("TIDEMILL_LOG").is_none() {
-            command.env("TIDEMILL_LOG", "info");
+            command.env("TIDEMILL_LOG", "warn,tidemill=info");
         }
         command.envs(self.values).env(TOKEN, self.job);
         command.envs(self.failpoints.map(|failpoints| (crate::base::FAILPOINTS, failpoints)));

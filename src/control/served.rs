@@ -9,10 +9,9 @@ use super::manager::Manager;
 use super::model::Job;
 use crate::serving::{Jobs, ServedJob};
 
-/// The jobs of a server and those that are served without being run.
+/// The jobs of a server.
 pub struct Served {
     manager: Manager,
-    others: Vec<ServedJob>,
     list: Mutex<Made>,
 }
 
@@ -24,9 +23,9 @@ struct Made {
 }
 
 impl Served {
-    /// The jobs of a server, and `others`: of one name with them the server's comes first.
-    pub fn new(manager: Manager, others: Vec<ServedJob>) -> Served {
-        Served { manager, others, list: Mutex::default() }
+    /// The jobs of a server.
+    pub fn new(manager: Manager) -> Served {
+        Served { manager, list: Mutex::default() }
     }
 }
 
@@ -55,8 +54,6 @@ impl Jobs for Served {
                 Err(error) => tracing::warn!(job = job.id, %error, "the job is not served"),
             }
         }
-        let others = self.others.iter().filter(|other| !chosen.contains_key(&other.job));
-        list.extend(others.cloned());
         *made = Made { at, list: list.into() };
         Arc::clone(&made.list)
     }

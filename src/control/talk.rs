@@ -70,6 +70,14 @@ impl Talk {
         decode(&self.request("GET", path, &[])?)
     }
 
+    /// `GET path`, as text.
+    ///
+    /// # Errors
+    /// See [`TalkError`].
+    pub fn text(&self, path: &str) -> Result<String, TalkError> {
+        String::from_utf8(self.request("GET", path, &[])?).map_err(|error| TalkError::Garbled(error.to_string()))
+    }
+
     /// `POST path` with a body; what is answered is left aside.
     ///
     /// # Errors

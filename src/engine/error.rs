@@ -42,14 +42,6 @@ pub enum EngineError {
         /// What the system said.
         error: std::io::Error,
     },
-    /// The socket by which a job is steered cannot be opened.
-    #[error("cannot open the control socket of {}: {error}", path.display())]
-    Control {
-        /// The state directory.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
     /// What was recorded can neither be proven nor refuted.
     #[error("{0}")]
     Unprovable(String),
@@ -83,7 +75,7 @@ impl EngineError {
             | EngineError::Plan(_)
             | EngineError::View(_)
             | EngineError::Unprovable(_) => Blame::User,
-            EngineError::TickLog(_) | EngineError::StateDir { .. } | EngineError::Control { .. } => Blame::Outside,
+            EngineError::TickLog(_) | EngineError::StateDir { .. } => Blame::Outside,
             EngineError::Workers(_) | EngineError::Defect(_) => Blame::Ours,
         }
     }

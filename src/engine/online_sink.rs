@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -19,7 +20,7 @@ use super::graph::{OpenStore, StoreIdentity};
 use super::online_redis;
 use super::publish::ONLINE;
 use super::shared::{Shared, StopHandle};
-use super::status::flow::Inlet;
+use super::status::flow::{Inlet, Node};
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{Epoch, EventTime, Tick};
 use crate::ops::Batch;
@@ -123,13 +124,14 @@ pub fn online_sink<'s>(
         let thread = {
             let shared = Arc::clone(&shared);
             let name = format!("tidemill-online-{worker}");
+            let (counts, node) = (Arc::clone(&shared), node.clone());
             match store {
-                Writer::Embedded(store, generation) => {
-                    Background::spawn(&name, QUEUE, wake, move || writer(shared, store, generation, &indices))
-                }
-                Writer::Redis(store) => {
-                    Background::spawn(&name, QUEUE, wake, move || online_redis::writer(shared, &store, worker, indices))
-                }
+                Writer::Embedded(store, generation) => Background::spawn(&name, QUEUE, wake, move || {
+                    timed(counts, node, writer(shared, store, generation, &indices))
+                }),
+                Writer::Redis(store) => Background::spawn(&name, QUEUE, wake, move || {
+                    timed(counts, node, online_redis::writer(shared, &store, worker, indices))
+                }),
             }
         };
         let mut waiting: Vec<Capability<Tick>> = Vec::new();
@@ -162,6 +164,23 @@ pub fn online_sink<'s>(
             !waiting.is_empty() && !shared.failed()
         }
     });
+}
+
+/// Counts the time of a thread's work, that of waiting for the tick log apart.
+fn timed(
+    shared: Arc<Shared>,
+    node: Option<Arc<Node>>,
+    mut work: impl FnMut(Request) -> Option<Tick>,
+) -> impl FnMut(Request) -> Option<Tick> {
+    move |request| {
+        if !shared.failed() && !shared.wait_durable(request.tick) {
+            return None;
+        }
+        let started = Instant::now();
+        let answer = work(request);
+        node.iter().for_each(|node| node.worked(started.elapsed()));
+        answer
+    }
 }
 
 /// What the writing thread writes to.

@@ -51,7 +51,6 @@ impl ReadAhead {
         let is_idle = Arc::clone(&idle);
         let handle = std::thread::Builder::new().name("tidemill-reader".to_owned()).spawn(move || {
             read(reader, &shared, &sender, &activator, &is_idle);
-            shared.meters.input_ended();
             shared.savepoints.input_ended();
             // Where no last tick says that it is over, the worker has to look.
             drop(sender);

@@ -202,10 +202,7 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
         (Control::new(&plan, options.stop.clone(), fixed, savepoints), dir)
     });
     let control = control.filter(|_| options.control);
-    let door = match &control {
-        Some((control, dir)) => Some(open_door(control, dir, &options)?),
-        None => None,
-    };
+    let door = control.as_ref().and_then(|(control, dir)| open_door(control, dir, &options, &tell));
     let control = control.map(|(control, _)| control);
     *claim = recovery.as_ref().map(|recovery| (recovery.store.clone(), recovery.opened.generation));
     let rank = recovery.as_ref().map(|Recovery { opened, .. }| {
@@ -244,6 +241,10 @@ fn attempt(plan: Plan, options: RunOptions, claim: &mut Option<(Store, Epoch)>) 
     let started = Instant::now();
     let workers = options.workers.max(1);
     let outcome = work(&shared, resources, workers, aligned);
+    if !shared.failed() {
+        // The operator that looks after them has ended with its last tick.
+        shared.meters.through(|_| true);
+    }
     // Everything that was staged is committed and published, or the job has failed.
     shared.checkpoints.close();
     coordinator.finish();
@@ -328,12 +329,13 @@ struct Takeover {
     history: Arc<History>,
 }
 
-/// Opens the socket by which others watch and steer the job.
-fn open_door(control: &Arc<Control>, dir: &Path, options: &RunOptions) -> Result<Door, EngineError> {
+/// Opens the socket by which others watch and steer the job; says why where it cannot.
+fn open_door(control: &Arc<Control>, dir: &Path, options: &RunOptions, tell: &dyn Fn(&str)) -> Option<Door> {
     let Fixed { started, generation, .. } = control.fixed();
     let router = status::router(control, options.telemetry.as_deref());
-    Door::open(dir, (started.as_str(), *generation), router, Arc::clone(control).watch())
-        .map_err(|error| EngineError::Control { path: dir.to_owned(), error })
+    let opened = Door::open(dir, (started.as_str(), *generation), router, Arc::clone(control).watch());
+    // The job is there for its rows, and runs without.
+    opened.map_err(|error| tell(&format!("the job cannot be watched by a socket in {}: {error}", dir.display()))).ok()
 }
 
 /// Tells plans apart by what their state means.

@@ -358,3 +358,21 @@ pub fn instance_id() -> String {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     format!("{nanos:x}-{:x}", std::process::id())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_ends_as_it_was_asked_first_unless_at_once() {
+        use StopMode::{Checkpoint, Drain, Now};
+        let stop = StopHandle::new();
+        assert_eq!((stop.is_stopped(), stop.mode()), (false, None));
+        assert_eq!(stop.stop_by(Drain), Ok(()));
+        assert_eq!((stop.stop_by(Drain), stop.stop_by(Checkpoint), stop.mode()), (Ok(()), Err(Drain), Some(Drain)));
+        stop.stop();
+        assert_eq!(stop.mode(), Some(Drain), "a signal does not change its mind");
+        assert_eq!((stop.stop_by(Now), stop.stop_by(Now), stop.mode()), (Ok(()), Ok(()), Some(Now)));
+        assert_eq!((stop.stop_by(Checkpoint), stop.stop_by(Drain)), (Err(Now), Err(Now)));
+    }
+}

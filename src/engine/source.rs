@@ -135,6 +135,7 @@ pub fn sources<'s>(
                     return true;
                 }
                 Ok(Ready::End) => {
+                    shared.meters.input_ended();
                     capabilities = None;
                     return false;
                 }
@@ -175,6 +176,7 @@ pub fn sources<'s>(
                 session.session_with_builder(&held[control + 1]).give_container(&mut vec![commands]);
             }
             if last {
+                shared.meters.input_ended();
                 capabilities = None;
                 return false;
             }

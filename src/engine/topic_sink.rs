@@ -24,12 +24,14 @@ use super::background::Background;
 use super::graph::Resources;
 use super::outbox::Staged;
 use super::shared::Shared;
-use super::status::flow::Inlet;
+use super::status::NodeKind;
+use super::status::flow::{Inlet, Node};
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use super::topics::{OpenTopic, TopicOrigin, Way};
 use crate::base::{Tick, format_time};
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
+use crate::plan::model::TopicPlan;
 use crate::store::StoreError;
 use crate::store::topic::Publisher;
 use crate::store::topic::outbox::{OutboxWriter, slot_of_key, slot_of_row};
@@ -124,7 +126,9 @@ fn publisher(shared: Arc<Shared>, resources: Arc<Resources>, worker: usize) -> i
         shared.fail(error.into());
         Vec::new()
     });
-    let mut thread = Thread { shared, resources, worker, writers, key: Vec::new(), payload: Vec::new() };
+    let sink = |topic: &TopicPlan| shared.meters.flow.node(NodeKind::Sink, &format!("topic/{}", topic.topic));
+    let nodes = shared.plan.topics.iter().map(sink).collect();
+    let mut thread = Thread { shared, resources, worker, writers, nodes, key: Vec::new(), payload: Vec::new() };
     move |Request { info, rows }| {
         if thread.shared.failed() || !thread.shared.wait_durable(info.tick) {
             return None;
@@ -145,6 +149,8 @@ struct Thread {
     worker: usize,
     /// One for each group of outboxes.
     writers: Vec<OutboxWriter>,
+    /// The topics' nodes in the dataflow.
+    nodes: Vec<Arc<Node>>,
     key: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -153,13 +159,15 @@ impl Thread {
     fn tick(&mut self, info: &TickInfo, rows: &[(usize, RecordBatch)]) -> Result<(), StoreError> {
         let resources = Arc::clone(&self.resources);
         let fresh = self.shared.checkpoints.publishes(info.tick);
-        for (topic, batch) in rows.iter().filter(|_| fresh) {
-            let topic = &resources.topics[*topic];
+        for (index, batch) in rows.iter().filter(|_| fresh) {
+            let started = Instant::now();
+            let topic = &resources.topics[*index];
             let rows = Form::new(topic, info, batch)?;
             match &topic.way {
                 Way::AtLeastOnce { publisher, slot } => self.publish(topic, publisher, *slot, info, &rows)?,
                 Way::ExactlyOnce { number, topic: place, .. } => self.stage(topic, *number, *place, info, &rows)?,
             }
+            self.nodes[*index].worked(started.elapsed());
         }
         if let Some(outboxes) = resources.outboxes.as_ref().filter(|_| info.epoch_end) {
             let mut parts = Vec::new();

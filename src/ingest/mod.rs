@@ -18,6 +18,7 @@ mod kafka;
 mod lateness;
 mod reader;
 mod registry;
+mod request;
 mod rows;
 mod shield;
 #[cfg(test)]
@@ -39,5 +40,6 @@ pub use kafka::{GroupOffsets, Reading, TopicWatch};
 pub use lateness::Lateness;
 pub use reader::{Decoded, FileState, Polled, ReaderOptions, SourceReader};
 pub use registry::{LatestSchema, RegisteredSchema, Registry, RegistryError, RegistryOptions};
+pub use request::{RequestReader, RequestRows};
 pub use shield::is_shielded;
 pub use validate::{NUMBER_END, TIME_END, TIME_MIN};

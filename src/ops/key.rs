@@ -129,6 +129,64 @@ impl EncodedKeys {
     }
 }
 
+/// Makes canonical bytes value by value, for those who have no columns: the same bytes as [`encode`] makes.
+#[derive(Clone, Debug)]
+pub struct KeyBuilder(EncodedKeys);
+
+impl KeyBuilder {
+    /// For so many keys.
+    pub fn with_capacity(rows: usize) -> KeyBuilder {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        KeyBuilder(EncodedKeys { bytes: Vec::with_capacity(rows * 16), offsets })
+    }
+
+    /// A null.
+    pub fn null(&mut self) {
+        self.0.bytes.push(TAG_NULL);
+    }
+
+    /// A whole number, a date, or a time in the unit of its column.
+    pub fn integer(&mut self, value: i64) {
+        self.0.bytes.push(TAG_INTEGER);
+        self.0.bytes.extend_from_slice(&(value.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+    }
+
+    /// Text or bytes.
+    pub fn bytes(&mut self, value: &[u8]) {
+        self.0.bytes.push(TAG_BYTES);
+        self.0.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.bytes.extend_from_slice(value);
+    }
+
+    /// A truth value.
+    pub fn boolean(&mut self, value: bool) {
+        self.0.bytes.extend_from_slice(&[TAG_BOOLEAN, u8::from(value)]);
+    }
+
+    /// A float.
+    pub fn float(&mut self, value: f64) {
+        self.0.bytes.push(TAG_FLOAT);
+        self.0.bytes.extend_from_slice(&canonical_float(value).to_le_bytes());
+    }
+
+    /// A key in its canonical bytes.
+    pub fn whole(&mut self, key: &[u8]) {
+        self.0.bytes.extend_from_slice(key);
+        self.end();
+    }
+
+    /// Ends a key.
+    pub fn end(&mut self) {
+        self.0.offsets.push(self.0.bytes.len());
+    }
+
+    /// The keys that were ended.
+    pub fn finish(self) -> EncodedKeys {
+        self.0
+    }
+}
+
 /// A key's values in words, from its canonical bytes; what cannot be read is shown in hexadecimal. Times are numbers.
 pub fn show(mut key: &[u8]) -> Vec<String> {
     let mut values = Vec::new();

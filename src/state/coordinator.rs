@@ -538,3 +538,23 @@ impl Logging {
 fn part_names(manifest: &Manifest) -> BTreeSet<String> {
     manifest.parts.iter().map(|part| part.name.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pinned_stays_from_the_newest_published_epoch_on() {
+        let progress = Arc::new(Progress::default());
+        assert_eq!(progress.pinned(), None);
+        progress.next.store(7, Ordering::Release);
+        let first = progress.pin();
+        progress.next.store(9, Ordering::Release);
+        let second = progress.pin();
+        assert_eq!(progress.pinned(), Some(6));
+        drop(first);
+        assert_eq!(progress.pinned(), Some(8));
+        drop(second);
+        assert_eq!(progress.pinned(), None);
+    }
+}

@@ -313,27 +313,41 @@ fn the_whole_way_to_a_challenger_through_a_kill_during_the_fit() {
     assert!(metrics["auc"]["champion"].as_f64() > Some(0.5), "{metrics}");
     assert_eq!(step(&whole, "register")["facts"]["version"], 1);
 
-    // Killed in the middle of the last fit, runner and all.
-    let mut second = train("killed", "registry-killed");
-    second.env("TIDEMILL_FAILPOINTS", "batch.fit.round=sleep:600000@12").stdout(Stdio::null()).stderr(Stdio::null());
-    let mut runner = second.spawn().expect("it starts");
-    let log = place.path("killed/card_fraud_retrain-1/steps/fit/log.txt");
-    let until = Instant::now() + Duration::from_secs(300);
-    while !fs::read_to_string(&log).unwrap_or_default().contains("failpoint batch.fit.round") {
-        assert!(Instant::now() < until, "the fit has not come to its twelfth round");
-        assert_eq!(
-            runner.try_wait().expect("a process"),
-            None,
-            "it ended: {}",
-            fs::read_to_string(&log).unwrap_or_default()
-        );
-        std::thread::sleep(Duration::from_millis(50));
+    // Killed while it tunes, and again in the middle of the last fit, runner and all.
+    let queue = place.path("killed");
+    let steps = queue.join("card_fraud_retrain-1/steps/fit");
+    let resume = || {
+        let mut command = tidemill(&["train", "--json", "--resume", "card_fraud_retrain-1", "--queue"]);
+        command.arg(&queue).env("LAKE", &lake);
+        command
+    };
+    let tried = || -> Vec<String> {
+        let files = fs::read_dir(&steps).expect("the step").map(|entry| entry.expect("an entry").path());
+        let journal = files.filter(|path| path.extension().is_some_and(|e| e == "journal")).next().expect("a journal");
+        fs::read_to_string(journal).expect("text").lines().map(str::to_owned).collect()
+    };
+    let mut before = Vec::new();
+    for (mut command, point, visit) in
+        [(train("killed", "registry-killed"), "train.trial", 1), (resume(), "batch.fit.round", 12)]
+    {
+        command.env("TIDEMILL_FAILPOINTS", format!("{point}=sleep:600000@{visit}"));
+        let mut runner = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let log = || fs::read_to_string(steps.join("log.txt")).unwrap_or_default();
+        let until = Instant::now() + Duration::from_secs(300);
+        while !log().contains(&format!("failpoint {point}")) {
+            assert!(Instant::now() < until, "{point} is not reached");
+            assert_eq!(runner.try_wait().expect("a process"), None, "it ended: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        runner.kill().expect("it is killed");
+        runner.wait().expect("it ends");
+        let now = tried();
+        assert!(now.len() > before.len() && now.starts_with(&before), "{before:?}\n{now:?}");
+        before = now;
     }
-    runner.kill().expect("it is killed");
-    runner.wait().expect("it ends");
-    let mut resume = tidemill(&["train", "--json", "--resume", "card_fraud_retrain-1", "--queue"]);
-    let (code, out, err) = run(resume.arg(place.path("killed")).env("LAKE", &lake));
+    let (code, out, err) = run(&mut resume());
     assert_eq!(code, Some(0), "{err}");
+    assert_eq!(tried(), before, "what was tried is not tried again");
     let resumed: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(step(&resumed, "set")["reused"], true);
     assert_eq!(step(&resumed, "fit")["reused"], false);
@@ -351,15 +365,12 @@ fn the_whole_way_to_a_challenger_through_a_kill_during_the_fit() {
 /// A running job starts its retraining by itself, once per time.
 #[test]
 fn a_running_job_starts_its_retraining() {
-    let place = Place::new("batch: b\nsteps: {a: {command: {run: [sh, -c, \"echo $TIDEMILL_BATCH >> MARKS\"]}}}");
-    let text = fs::read_to_string(place.path("b.yaml")).expect("the file");
-    let marks = place.path("marks");
-    fs::write(place.path("b.yaml"), text.replace("MARKS", &marks.display().to_string())).expect("a file");
-    let (lake, state) = (place.path("lake"), place.path("state"));
-    let retrain = format!("retrain={{fraud: {{on: [{{every: 2d}}], cool_down: 2d, job: {}}}}}", place.file());
-    let start = |failpoints: &str| {
+    let place = Place::new("batch: b\nsteps: {a: {command: {run: [\"true\"]}}}");
+    let start = |name: &str, on: &str, failpoints: &str| {
+        let retrain = format!("retrain={{fraud: {{on: [{on}], cool_down: 12h, job: {}}}}}", place.file());
         let mut command = tidemill(&["run", "dataflows/card_fraud.yaml", "--until-end", "--set", &retrain, "--state"]);
-        command.arg(&state).env("LAKE", &lake).env("TIDEMILL_FAILPOINTS", failpoints).args(["--set", "tick.rows=40"]);
+        command.arg(place.path(name)).env("LAKE", place.path(&format!("{name}-lake")));
+        command.env("TIDEMILL_FAILPOINTS", failpoints).args(["--set", "tick.rows=40"]);
         for source in ["tx", "fraud_labels"] {
             for value in ["duration=5d", "rate=max", "customers=100", "terminals=200"] {
                 command.arg("--set").arg(format!("sources.{source}.generator.{value}"));
@@ -367,22 +378,41 @@ fn a_running_job_starts_its_retraining() {
         }
         run(&mut command)
     };
-    // Killed when it has asked for the first: asked for again by the replay, it is there once.
-    let (code, _, err) = start("retrain.asked=kill");
-    assert_eq!(code, None, "{err}");
-    let (code, _, err) = start("");
-    assert_eq!(code, Some(0), "{err}");
-    let queue = |states: &[&str]| {
-        let (code, out, err) = run(tidemill(&["train", "--list", "--json", "--queue"]).arg(state.join("queue")));
+    // What asked for each, in order.
+    let causes = |name: &str| -> Vec<String> {
+        let queue = place.path(name).join("queue");
+        let (code, out, err) = run(tidemill(&["train", "--list", "--json", "--queue"]).arg(queue));
         assert_eq!(code, Some(0), "{err}");
         let jobs: Value = serde_json::from_str(&out).expect("JSON");
-        let jobs = jobs.as_array().expect("jobs").clone();
-        assert!(jobs.iter().all(|job| states.contains(&job["state"].as_str().unwrap_or_default())), "{jobs:?}");
-        jobs
+        let mut jobs = jobs.as_array().expect("jobs").clone();
+        let ends = ["done", "queued", "cancelled"];
+        assert!(jobs.iter().all(|job| ends.contains(&job["state"].as_str().unwrap_or_default())), "{jobs:?}");
+        jobs.sort_by_key(|job| job["id"].as_str().map(str::to_owned));
+        jobs.iter().map(|job| job["request"]["cause"].as_str().unwrap_or_default().to_owned()).collect()
     };
-    let jobs = queue(&["done", "queued", "cancelled"]);
-    assert_eq!(jobs.len(), 2, "every two days of five: {jobs:?}");
-    assert!(
-        jobs.iter().all(|job| job["request"]["cause"].as_str().unwrap_or_default().starts_with("every 2d at 2026-01-"))
-    );
+    for (name, on, expected) in [
+        ("every", "{every: 2d}", &["every 2d at 2026-01-07T", "every 2d at 2026-01-09T"][..]),
+        (
+            "cron",
+            "{cron: \"30 6 * * *\"}",
+            // In front of the first tick of each day that passes half past six.
+            &[
+                "30 6 * * * at 2026-01-06T",
+                "30 6 * * * at 2026-01-07T",
+                "30 6 * * * at 2026-01-08T",
+                "30 6 * * * at 2026-01-09T",
+                "30 6 * * * at 2026-01-10T",
+            ],
+        ),
+        ("labels", "{labels: 400}", &["400 labels at 2026-01-07T", "400 labels at 2026-01-09T"]),
+    ] {
+        // Killed when it has asked for the first: asked for again by the replay, it is there once.
+        let (code, _, err) = start(name, on, "retrain.asked=kill");
+        assert_eq!(code, None, "{name}: {err}");
+        let (code, _, err) = start(name, on, "");
+        assert_eq!(code, Some(0), "{name}: {err}");
+        let told = causes(name);
+        assert_eq!(told.len(), expected.len(), "{name}: {told:?}");
+        assert!(told.iter().zip(expected).all(|(cause, part)| cause.contains(part)), "{name}: {told:?}");
+    }
 }

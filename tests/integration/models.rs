@@ -157,7 +157,8 @@ fn a_job_scores_with_the_champion_that_it_began_with() {
         .fails(2, &["models.fraud.registry", "there is no registry of models in", "begins one"]);
     two_versions(&place);
     place.job("check", "", &[], "").well().prints(&["model fraud version 1 (fraud@champion of registry "]);
-    place.run("state", "checkpoint.committed=kill@2");
+    // At the first epoch: the second may hold all that is left.
+    place.run("state", "checkpoint.committed=kill@1");
     place.models(&["promote", "fraud@challenger"]).well().prints(&["champion of fraud: version 1 → 2"]);
     place.job("check", "", &[], "").well().prints(&["model fraud version 2 (fraud@champion of registry "]);
 

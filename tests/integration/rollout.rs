@@ -454,6 +454,99 @@ fn a_challenger_that_cannot_score_is_taken_back() {
     place.prove(&[]);
 }
 
+/// All rows at once: one that does no harm stays, one that does is gone before the champion was unloaded.
+#[test]
+fn blue_and_green_change_places() {
+    let rollout = "{blue_green: true, keep: 3h, min_rows: 5000, guard: {error_rate: 0.05}}";
+    for (challenger, action, champion) in [(GOOD, "promote", 2), (BROKEN, "roll_back", 1)] {
+        let place = Place::new(rollout, "");
+        place.register(NOISY, "champion");
+        place.register(challenger, "challenger");
+        place.run(2, "");
+        let decisions = place.decisions();
+        let [begin, end] = &decisions[..] else { panic!("{decisions:#?}") };
+        assert_eq!(
+            (begin.action.as_str(), begin.share, end.action.as_str()),
+            ("begin", 100.0, action),
+            "{decisions:#?}"
+        );
+        assert_eq!(place.champion(), champion);
+        let rows = place.predictions();
+        let green: Vec<&Predicted> = rows.iter().filter(|row| (begin.tick..end.tick).contains(&row.tick)).collect();
+        assert!(
+            !green.is_empty() && green.iter().all(|r| r.version == "2" && r.route == "green"),
+            "{:?}",
+            green.first()
+        );
+        let last = rows.last().map(|row| (row.version.clone(), row.route.clone()));
+        assert_eq!(last, Some((champion.to_string(), "champion".to_owned())));
+        place.prove(&[]);
+    }
+}
+
+/// Where most rows have one of a few ids, no share of the ids is that share of the rows, and what is compared is not alike.
+#[test]
+fn rows_that_are_not_shared_out_as_they_should_be_take_the_challenger_back() {
+    let place = Place::new("{ab: 50, min_rows: 1000000, expect_rows: 1000000}", "");
+    let text = fs::read_to_string(place.path("events.csv")).expect("events");
+    let same = text.lines().enumerate().map(|(i, line)| match line.split_once(',') {
+        Some((_, rest)) if i > 0 => format!("{},{rest}\n", i % 3),
+        _ => format!("{line}\n"),
+    });
+    place.write("events.csv", &same.collect::<String>());
+    place.register(NOISY, "champion");
+    place.register(GOOD, "challenger");
+    place.run(2, "");
+    let decisions = place.decisions();
+    assert_eq!(actions(&decisions), [("begin", 50.0), ("roll_back", 0.0)], "{decisions:#?}");
+    assert!(decisions[1].sample_ratio_p <= 0.001 && decisions[1].why.contains("share"), "{decisions:#?}");
+    assert_eq!(place.champion(), 1);
+    place.prove(&[]);
+}
+
+/// A batch step that brings a version in and waits for what a running job makes of it.
+#[test]
+fn a_step_waits_for_the_decision() {
+    let place = Place::new("{shadow: 1h, canary: [50], hold: 1h, min_rows: 200, expect_rows: 5000}", "");
+    place.register(NOISY, "champion");
+    for (name, (weights, log)) in [("good", GOOD), ("broken", BROKEN)] {
+        fs::write(place.path(name), model(weights, log)).expect("a model");
+    }
+    let step = |name: &str, wait: &str| {
+        let file = format!(
+            "batch: {name}\nversion: 1\nof: job.yaml\nmodel: m\nsteps:\n  made: {{command: {{run: [sh, -c, 'cat {name} > \"$TIDEMILL_OUT\"'], out: m.onnx}}}}\n  \
+             register: {{register: {{from: made}}}}\n  out: {{rollout: {{from: register, wait: {wait}}}}}\n"
+        );
+        place.write(&format!("{name}.yaml"), &file);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.arg("train").arg(place.path(&format!("{name}.yaml"))).arg("--queue").arg(place.path("queue"));
+        command.arg("--json").stdin(Stdio::null());
+        let output = command.output().expect("it starts");
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        let steps = summary["steps"].as_array().cloned().unwrap_or_default();
+        let out = steps.into_iter().find(|step| step["name"] == "out").unwrap_or_default();
+        (output.status.code(), out, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let start = || {
+        let mut command = place.command("run");
+        for source in ["tx", "known"] {
+            command.arg("--set").arg(format!("sources.{source}.file.rate=1500"));
+        }
+        command.stderr(Stdio::null()).stdout(Stdio::null()).arg("--until-end");
+        command.spawn().expect("it starts")
+    };
+    // Nobody decides where no job runs.
+    let (code, out, said) = step("good", "1s");
+    assert_eq!(code, Some(1), "{out} {said}");
+    assert!(out.to_string().contains("is the job running?"), "{out}");
+    let mut running = start();
+    let (code, out, said) = step("good", "2m");
+    assert_eq!((code, &out["facts"]["decision"]), (Some(0), &Value::from("promoted")), "{out} {said}");
+    let (code, out, said) = step("broken", "2m");
+    assert_eq!((code, &out["facts"]["decision"]), (Some(0), &Value::from("rolled back")), "{out} {said}");
+    assert!(running.wait().expect("it ends").success());
+}
+
 /// Killed where a decision was made and not recorded, where a step takes effect, and before the registry is told: what follows
 /// is what was decided, once.
 #[test]

@@ -96,7 +96,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
@@ -105,7 +105,7 @@ impl Place {
         std::fs::write(self.path("job.yaml"), text).expect("a file");
     }
 
-    fn command(&self, name: &str, more: &[&str]) -> Command {
+    pub fn command(&self, name: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.arg(name).arg(self.path("job.yaml"));
         self.sets.iter().for_each(|set| {
@@ -162,7 +162,7 @@ impl Place {
         ended(self.command("check", &args))
     }
 
-    fn table(&self, name: &str) -> RecordBatch {
+    pub fn table(&self, name: &str) -> RecordBatch {
         table_in(&self.path("lake/card_fraud"), name, None)
     }
 
@@ -583,7 +583,7 @@ fn a_long_run_keeps_little() {
 }
 
 /// A job that counts by card what is in a topic, and publishes it to another.
-fn on_kafka(place: &mut Place, broker: &Broker, from: &str, to: Option<&str>) {
+pub fn on_kafka(place: &mut Place, broker: &Broker, from: &str, to: Option<&str>) {
     std::fs::write(place.path("tx.avsc"), kafka_source::SCHEMA).expect("a file");
     place.sets.clear();
     let to =

@@ -17,6 +17,9 @@ use crate::http::{Caller, Problem};
 /// Bytes of a request's body at most: a file of the greatest size with all of its characters escaped.
 const BODY_MAX: usize = 8 << 20;
 
+/// Media type of metrics.
+pub(super) const TEXT: &str = "text/plain";
+
 /// A request, taken apart.
 pub(super) struct Asked {
     /// The job's id, where the path has one.
@@ -133,8 +136,26 @@ where
     let outcome = tokio::task::spawn_blocking(move || ask(&manager, &asked)).await;
     match outcome {
         Ok(Ok((status, value))) => json(status, "application/json", &value),
-        Ok(Err(Refusal::Problem(problem))) => problem.into_response(),
-        Ok(Err(Refusal::Control(error))) => refused(error),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => Problem::internal("a defect of the server ended this request; its log says more").into_response(),
+    }
+}
+
+/// Reads a request and answers in text.
+pub(super) async fn answer_in_text<F>(manager: Arc<Manager>, request: Request, ask: F) -> Response
+where
+    F: FnOnce(&Manager, &Asked) -> Result<String, Refusal> + Send + 'static,
+{
+    let asked = match Asked::read(request).await {
+        Ok(asked) => asked,
+        Err(problem) => return problem.into_response(),
+    };
+    match tokio::task::spawn_blocking(move || ask(&manager, &asked)).await {
+        Ok(Ok(text)) => {
+            let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            ([(header::CONTENT_TYPE, media)], text).into_response()
+        }
+        Ok(Err(refusal)) => refusal.into_response(),
         Err(_) => Problem::internal("a defect of the server ended this request; its log says more").into_response(),
     }
 }
@@ -143,6 +164,15 @@ where
 pub(super) enum Refusal {
     Problem(Problem),
     Control(ControlError),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Refusal::Problem(problem) => problem.into_response(),
+            Refusal::Control(error) => refused(error),
+        }
+    }
 }
 
 impl From<Problem> for Refusal {

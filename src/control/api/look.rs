@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::super::Manager;
-use super::answer::answer;
+use super::answer::{answer, answer_in_text};
 
 type Jobs = State<Arc<Manager>>;
 
@@ -35,6 +35,10 @@ pub(super) async fn plan(State(manager): Jobs, request: Request) -> Response {
 
 pub(super) async fn status(State(manager): Jobs, request: Request) -> Response {
     answer(manager, request, OK, |manager, asked| Ok(manager.status(&asked.id)?)).await
+}
+
+pub(super) async fn metrics(State(manager): Jobs, request: Request) -> Response {
+    answer_in_text(manager, request, |manager, asked| Ok(manager.metrics(&asked.id)?)).await
 }
 
 pub(super) async fn letters(State(manager): Jobs, request: Request) -> Response {

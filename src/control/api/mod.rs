@@ -118,7 +118,7 @@ fn looks() -> Vec<Route> {
         (look("/api/v1/jobs", "jobs", "All jobs, by id.").gives::<Vec<Job>>(200, "The jobs."), get(look::jobs)),
         (look("/api/v1/jobs/{id}", "job", "One job.").gives::<Job>(200, "The job.").may(&[400, 404]), get(look::job)),
         (
-            look("/api/v1/jobs/{id}/file", "file", "A job's file, without the secrets in it.")
+            look("/api/v1/jobs/{id}/file", "job_file", "A job's file, without the secrets in it.")
                 .query(
                     "version",
                     "Which version; without it the one that the job runs.",
@@ -129,7 +129,7 @@ fn looks() -> Vec<Route> {
             get(look::file),
         ),
         (
-            look("/api/v1/jobs/{id}/plan", "plan", "A job's plan in words.")
+            look("/api/v1/jobs/{id}/plan", "job_plan", "A job's plan in words.")
                 .gives::<PlanText>(200, "The plan.")
                 .faulty(422)
                 .may(&[400, 404]),
@@ -138,7 +138,7 @@ fn looks() -> Vec<Route> {
         (
             look(
                 "/api/v1/jobs/{id}/status",
-                "status",
+                "job_status",
                 "How a running job is: sources, graph, checkpoints, models, alerts.",
             )
             .gives::<JobStatus>(200, "How it is.")
@@ -146,9 +146,15 @@ fn looks() -> Vec<Route> {
             get(look::status),
         ),
         (
+            look("/api/v1/jobs/{id}/metrics", "job_metrics", "The metrics of a running job, for Prometheus.")
+                .gives_text(200, "Metrics in Prometheus' text format.")
+                .may(&[400, 404, 409]),
+            get(look::metrics),
+        ),
+        (
             look(
                 "/api/v1/jobs/{id}/letters",
-                "letters",
+                "job_letters",
                 "The newest dead letters of a running job, with their content.",
             )
             .query("limit", "How many.", count(100, 1000))
@@ -157,14 +163,18 @@ fn looks() -> Vec<Route> {
             get(look::letters),
         ),
         (
-            look("/api/v1/jobs/{id}/history", "history", "What was done with a job, and what it did: oldest first.")
-                .query("limit", "How many, the newest.", count(1000, 100_000))
-                .gives::<Vec<Event>>(200, "The history.")
-                .may(&[400, 404]),
+            look(
+                "/api/v1/jobs/{id}/history",
+                "job_history",
+                "What was done with a job, and what it did: oldest first.",
+            )
+            .query("limit", "How many, the newest.", count(1000, 100_000))
+            .gives::<Vec<Event>>(200, "The history.")
+            .may(&[400, 404]),
             get(look::history),
         ),
         (
-            look("/api/v1/jobs/{id}/logs", "logs", "The end of a job's log.")
+            look("/api/v1/jobs/{id}/logs", "job_logs", "The end of a job's log.")
                 .query("tail", "How many lines.", count(200, 100_000))
                 .query(
                     "after",
@@ -227,6 +237,7 @@ trait Describe: Sized {
     fn changing(self) -> Self;
     fn takes<T: JsonSchema>(self) -> Self;
     fn gives<T: JsonSchema>(self, status: u16, meaning: &'static str) -> Self;
+    fn gives_text(self, status: u16, meaning: &'static str) -> Self;
     fn faulty(self, status: u16) -> Self;
     fn may(self, problems: &[u16]) -> Self;
     fn query(self, name: &'static str, description: &'static str, schema: Value) -> Self;
@@ -250,6 +261,11 @@ impl Describe for Operation {
 
     fn gives<T: JsonSchema>(mut self, status: u16, meaning: &'static str) -> Self {
         self.responses.push((status, meaning, Some((JSON, schema_of::<T>()))));
+        self
+    }
+
+    fn gives_text(mut self, status: u16, meaning: &'static str) -> Self {
+        self.responses.push((status, meaning, Some((answer::TEXT, json!({"type": "string"})))));
         self
     }
 

@@ -44,11 +44,7 @@ impl Door {
     ) -> io::Result<Door> {
         let dir = fs::canonicalize(dir)?;
         clear(&dir);
-        let socket = socket_path(&dir, &format!("{generation}-{}", std::process::id()));
-        // A file of this name is left from a process that is gone: our claim and our number are ours.
-        let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
-        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
+        let (socket, listener) = bind(&dir, &format!("{generation}-{}", std::process::id()))?;
         listener.set_nonblocking(true)?;
         let listener = move || tokio::net::UnixListener::from_std(listener);
         let server = ServerThread::start("control", listener, router, beside)?;
@@ -90,13 +86,24 @@ fn control_file(path: &Path) -> Option<ControlFile> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn socket_path(dir: &Path, name: &str) -> PathBuf {
+/// A socket that only the owner may open, in `dir` if there can be one.
+fn bind(dir: &Path, name: &str) -> io::Result<(PathBuf, UnixListener)> {
+    let bind = |path: PathBuf| {
+        // A file of this name is left from a process that is gone: our claim and our number are ours.
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok((path, listener))
+    };
     let path = dir.join(format!("{}{name}{}", SOCKET.0, SOCKET.1));
-    if path.as_os_str().len() <= SOCKET_PATH_MAX {
-        return path;
+    // There are file systems, too, that have no sockets.
+    if path.as_os_str().len() <= SOCKET_PATH_MAX
+        && let Ok(bound) = bind(path)
+    {
+        return Ok(bound);
     }
     let hash = xxhash_rust::xxh3::xxh3_64(dir.as_os_str().as_bytes());
-    std::env::temp_dir().join(format!("tidemill-{hash:016x}-{name}{}", SOCKET.1))
+    bind(std::env::temp_dir().join(format!("tidemill-{hash:016x}-{name}{}", SOCKET.1)))
 }
 
 /// Removes the sockets of processes that are gone: nobody answers there.

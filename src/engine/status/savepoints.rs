@@ -181,6 +181,8 @@ impl Savepoints {
             return known(status);
         }
         let shared = shared.upgrade().filter(|shared| !shared.failed()).ok_or(SavepointError::Ending)?;
+        // It may have to wait for an object store.
+        state::check_savepoint_target(&place)?;
         // Held while the thread starts: a job that ends waits for all that were taken on.
         let closed = lock(&self.closed);
         if *closed {
@@ -190,7 +192,6 @@ impl Savepoints {
         if underway >= UNDERWAY_MAX {
             return Err(SavepointError::Many(underway));
         }
-        state::check_savepoint_target(&place)?;
         let status = SavepointStatus {
             trigger: trigger.clone(),
             state: SavepointState::Running,

@@ -430,6 +430,57 @@ fn a_source_that_is_new_begins_at_its_beginning() {
     assert!(cuts.len() > 2);
 }
 
+/// A drained input is at its end, of which its state and every replay of its log know; the ticks of a log come first.
+#[test]
+fn what_was_drained_is_finished() {
+    let job = Job::new(&plain(vec![counting(100), counting(60)]));
+    let (cuts, saved, _) = run(job.begin(), &[], &[]);
+    assert!(!read(saved.last().unwrap()).0.drained(), "all of it was read");
+    let mut drained = job.begin();
+    let Next::Cut(first) = drained.next(Instant::now()).unwrap() else { panic!("a tick") };
+    let Next::Cut(last) = drained.drain(Instant::now()).unwrap() else { panic!("a last tick") };
+    assert!(last.info.last && last.info.epoch_end && last.info.watermark == EventTime::MAX);
+    assert!(last.info.now < EventTime::MAX, "the clock stays where events have brought it");
+    let state = last.state.clone().unwrap();
+    assert!(state.ended() && state.drained());
+    assert!(matches!(drained.drain(Instant::now()), Ok(Next::End)));
+    let mut ids = first.dedup.clone();
+    ids.extend(last.dedup.clone());
+    assert!(run(job.resume(&state, &ids).unwrap(), &[], &[]).0.is_empty(), "nothing is read behind it");
+    // A process that died behind it replays it.
+    let mut again = job.begin();
+    again.follow(vec![first.record(), last.record()], Afterwards::GoOn);
+    let (replayed, saved, _) = run(again, &[], &[]);
+    assert_eq!(replayed.iter().map(|cut| cut.info).collect::<Vec<_>>(), [first.info, last.info]);
+    assert!(read(&saved[0]).0.drained());
+    // One that replays and is told to drain does the first before the second.
+    let mut following = job.begin();
+    following.follow(cuts[..2].iter().map(Cut::record).collect(), Afterwards::GoOn);
+    let mut ticks = Vec::new();
+    while let Next::Cut(cut) = following.drain(Instant::now()).unwrap() {
+        ticks.push((cut.replayed, cut.info.last));
+    }
+    assert_eq!(ticks, [(true, false), (true, false), (false, true)]);
+}
+
+/// Somebody wants the epoch to end: it does with the next tick, unless epochs are held.
+#[test]
+fn an_epoch_ends_when_it_is_asked_for() {
+    let mut job = Job::new(&plain(vec![counting(300)]));
+    job.epochs = EpochPolicy { interval: Duration::from_secs(3_600), rows: u64::MAX, timed: true };
+    let mut aligned = job.begin();
+    let mut ends = Vec::new();
+    for tick in 0..5 {
+        if tick == 1 {
+            aligned.close_epoch();
+        }
+        aligned.hold_epochs(tick == 1);
+        let Next::Cut(cut) = aligned.next(Instant::now()).unwrap() else { panic!("a tick") };
+        ends.push(cut.info.epoch_end);
+    }
+    assert_eq!(ends, [false, false, true, false, false]);
+}
+
 /// Epochs of jobs with checkpoints end by time though the input is finite.
 #[test]
 fn timed_epochs() {

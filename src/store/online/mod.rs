@@ -11,6 +11,7 @@
 //! **Now.** Freshness is judged by the job's clock: the watermark of an event-time job, which the job hands over with
 //! [`OnlineStore::set_now`] and which is kept beside the rows, or the wall clock.
 
+mod link;
 mod reader;
 pub mod redis;
 mod socket;
@@ -26,8 +27,9 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
+pub use link::{Ask, EmbeddedLink, Layouts, Packed};
 pub use reader::{OnlineReader, ReadRows, RowState};
-pub use redis::{Rank, RedisRows, RedisStore, RedisWriter};
+pub use redis::{Rank, RedisLink, RedisRows, RedisStore, RedisWriter};
 pub use socket::SocketGuard;
 pub use store::{OnlineStore, View};
 pub use value::ColumnType;

@@ -182,6 +182,19 @@ impl OnlineReader {
         Ok(ReadRows { now, states: states.collect(), values, schema })
     }
 
+    /// As [`read_encoded`](Self::read_encoded), rows as they are stored.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(super) fn packed(&self, view: &str, keys: &[Vec<u8>]) -> Result<Fetched, StoreError> {
+        self.fetch(view, keys)
+    }
+
+    /// Reads through the process that has the store open.
+    pub(super) fn through(client: Client) -> Self {
+        OnlineReader { way: Way::Through(Mutex::new(client)) }
+    }
+
     fn fetch(&self, view: &str, keys: &[Vec<u8>]) -> Result<Fetched, StoreError> {
         let (schemas, now, rows, views) = match &self.way {
             Way::Here(store) => {
@@ -293,7 +306,8 @@ impl OnlineReader {
     }
 }
 
-type Fetched = (Vec<(u32, ViewSchema)>, Option<EventTime>, Vec<Option<Vec<u8>>>);
+/// The schemas that rows may follow, with their numbers; the job's clock; packed rows.
+pub(super) type Fetched = (Vec<(u32, ViewSchema)>, Option<EventTime>, Vec<Option<Vec<u8>>>);
 
 /// Schemas with the numbers by which rows name them in an embedded store.
 fn numbered(schemas: Vec<ViewSchema>) -> Vec<(u32, ViewSchema)> {

@@ -28,6 +28,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const UNFINISHED: &str = ".db-";
 /// What the store's name lies under.
 const LIFE: &str = "life";
+/// Lies in the store's directory while a job waits for whoever has it open.
+const WANTED: &str = "wanted";
+/// A job does not wait longer; what is older was left by one that was killed.
+const WANTED_FOR: Duration = Duration::from_secs(10);
 /// "Now" of an event-time job that has not said it yet.
 const NO_TIME: EventTime = EventTime::MIN;
 
@@ -79,15 +83,24 @@ impl OnlineStore {
         loop {
             match Self::try_open(path, Some(clock)) {
                 Err(StoreError::Locked { .. }) if Instant::now() < patience => {
+                    // A server that only reads for others lets go.
+                    let _ = fs::write(path.join(WANTED), b"");
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                Ok(store) => {
+                outcome => {
+                    let _ = fs::remove_file(path.join(WANTED));
+                    let store = outcome?;
                     Self::clear(path)?;
                     return Ok(store);
                 }
-                outcome => return outcome,
             }
         }
+    }
+
+    /// Whether a job waits for the store in directory `path`.
+    pub(super) fn is_wanted(path: &Path) -> bool {
+        let written = fs::metadata(path.join(WANTED)).and_then(|file| file.modified());
+        written.is_ok_and(|at| at.elapsed().unwrap_or_default() < WANTED_FOR)
     }
 
     /// Makes an empty database under another name first: a process that is killed in the middle leaves one that cannot be opened.

@@ -359,6 +359,23 @@ pub fn unpack(types: &[ColumnType], rows: &[Option<&[u8]>]) -> Result<Vec<ArrayR
     }
 }
 
+/// Calls `f` with the bytes of each column's value in a packed row, in the order of `types`; `None` for a null. Numbers and
+/// truth values are in their own width, little-endian; text and bytes without their length.
+///
+/// # Errors
+/// What does not fit, when the bytes are not a row of these types.
+pub fn walk<'a>(types: &[ColumnType], row: &'a [u8], mut f: impl FnMut(usize, Option<&'a [u8]>)) -> Result<(), String> {
+    let mut cursor = Cursor::new(row, types.len())?;
+    for (i, column_type) in types.iter().enumerate() {
+        let value = match column_type {
+            ColumnType::Text | ColumnType::Bytes => cursor.take_counted(i)?,
+            other => cursor.take(i, by_width!(other, P => size_of::<<P as ArrowPrimitiveType>::Native>(), 1))?,
+        };
+        f(i, value);
+    }
+    if cursor.rest.is_empty() { Ok(()) } else { Err("a row is longer than its columns".into()) }
+}
+
 struct Cursor<'a> {
     present: &'a [u8],
     rest: &'a [u8],

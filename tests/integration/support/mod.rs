@@ -6,6 +6,7 @@ pub mod lake;
 pub mod redis;
 pub mod rows;
 pub mod s3;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ServerErrorKind, Value};
 use redis::{Client, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError};
-use redis::{ServerErrorKind, Value};
 
 use crate::plan::RedisAddress;
 use crate::plan::model::RedisPlan;
@@ -58,6 +59,13 @@ impl Endpoint {
         connection.set_read_timeout(Some(PATIENCE))?;
         connection.set_write_timeout(Some(PATIENCE))?;
         Ok(connection)
+    }
+
+    /// Connects without blocking, for many requests at once.
+    pub async fn connect_async(&self, patience: Duration) -> Result<MultiplexedConnection, RedisError> {
+        // Each request has a bound of its own, which may be another from one to the next.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(None);
+        self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
     pub fn wrong(&self, trouble: Trouble) -> StoreError {

@@ -32,6 +32,7 @@
 //! the job's clock. Keys that Redis evicts are not noticed, so the server's policy must be `noeviction`.
 
 mod client;
+mod link;
 mod reader;
 mod script;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub use link::RedisLink;
 pub(super) use reader::RedisReader;
 pub use writer::{Rank, RedisRows, RedisStore, RedisWriter};
 

@@ -73,36 +73,40 @@ impl RedisReader {
         views.sort_unstable();
         let schemas = match job.get(&format!("view:{view}")) {
             None => Vec::new(),
-            Some(json) => self.schemas(view, json, &job)?,
+            Some(json) => schemas(view, json, &job).map_err(|what| self.damaged(what))?,
         };
         Ok(RedisFound { schemas, now, rows, views })
-    }
-
-    fn schemas(
-        &self,
-        view: &str,
-        current: &str,
-        job: &HashMap<String, String>,
-    ) -> Result<Vec<(u32, ViewSchema)>, StoreError> {
-        let wrong = |what: &str, error: serde_json::Error| self.damaged(format!("the {what} of view {view}: {error}"));
-        let current: ViewSchema = serde_json::from_str(current).map_err(|e| wrong("schema", e))?;
-        let newest = fingerprint(&current);
-        let mut schemas = Vec::new();
-        let start = format!("layout:{view}:");
-        for (field, json) in job {
-            let Some(number) = field.strip_prefix(&start).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
-                continue;
-            };
-            if number != newest {
-                let Layout { entity, columns } = serde_json::from_str(json).map_err(|e| wrong("layout", e))?;
-                schemas.push((number, ViewSchema { entity, columns, ..current.clone() }));
-            }
-        }
-        schemas.push((newest, current));
-        Ok(schemas)
     }
 
     pub fn damaged(&self, reason: String) -> StoreError {
         StoreError::RedisDamaged { address: self.address(), reason }
     }
+}
+
+/// The layouts that rows of a view may follow, by fingerprint, from the hash that describes the job; the last is the one that is
+/// written.
+///
+/// # Errors
+/// What cannot be read.
+pub(super) fn schemas(
+    view: &str,
+    current: &str,
+    job: &HashMap<String, String>,
+) -> Result<Vec<(u32, ViewSchema)>, String> {
+    let wrong = |what: &str, error: serde_json::Error| format!("the {what} of view {view}: {error}");
+    let current: ViewSchema = serde_json::from_str(current).map_err(|e| wrong("schema", e))?;
+    let newest = fingerprint(&current);
+    let mut schemas = Vec::new();
+    let start = format!("layout:{view}:");
+    for (field, json) in job {
+        let Some(number) = field.strip_prefix(&start).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else {
+            continue;
+        };
+        if number != newest {
+            let Layout { entity, columns } = serde_json::from_str(json).map_err(|e| wrong("layout", e))?;
+            schemas.push((number, ViewSchema { entity, columns, ..current.clone() }));
+        }
+    }
+    schemas.push((newest, current));
+    Ok(schemas)
 }

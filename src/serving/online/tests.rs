@@ -1,0 +1,1 @@
+//! The routes over a store of the test.
