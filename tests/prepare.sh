@@ -251,6 +251,20 @@ need_kcat() {
   fi
 }
 
+# Makes sure of a headless Chromium; when that cannot be had, fails and sets `chromium_why`.
+need_chromium() {
+  chromium_why=""
+  [ -n "${TIDEMILL_CHROMIUM:-}" ] && return 0
+  local name
+  for name in chromium chromium-browser google-chrome chrome-headless-shell; do
+    command -v "$name" >/dev/null 2>&1 && return 0
+  done
+  if ! install_packages chromium; then
+    chromium_why="there is no chromium; install the package chromium"
+    return 1
+  fi
+}
+
 # Makes sure of OpenSSL's headers, which the cargo feature kafka-tls needs; when they cannot be had, fails and sets
 # `openssl_why`. Where they stand elsewhere, OPENSSL_DIR says where.
 need_openssl() {

@@ -185,6 +185,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let served = JoinedJobs::new(vec![Arc::new(Served::new(jobs.clone())), Arc::new(fixed)]);
     let api = apis(&Parts {
         audit: Arc::clone(&audit),
+        tokens: args.access.tokens.clone(),
         jobs,
         served: Arc::new(served),
         online: args.online.options(),

@@ -55,7 +55,7 @@ pub fn check(text: &str, settings: &Settings, directory: &Path) -> Result<Sound,
             return Err(ControlError::Wrong("`set` has an empty key, or a zero byte".to_owned()));
         }
     }
-    for text in settings.from.iter().filter(|text| text.contains('\0') || text.is_empty()) {
+    if let Some(text) = settings.from.as_ref().filter(|text| text.contains('\0') || text.is_empty()) {
         return Err(ControlError::Wrong(format!("`from` is no place: {text:?}")));
     }
     let sets = sets(settings);

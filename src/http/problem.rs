@@ -16,6 +16,8 @@ pub struct Problem {
     pub title: String,
     /// This one in words.
     pub detail: String,
+    /// The same, where clients of the Open Inference Protocol look for it.
+    pub error: String,
 }
 
 impl Problem {
@@ -23,7 +25,8 @@ impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
         let kind = title.to_lowercase().replace([' ', '-'], "_");
-        Problem { status: status.as_u16(), kind, title, detail: detail.into() }
+        let detail = detail.into();
+        Problem { status: status.as_u16(), kind, title, error: detail.clone(), detail }
     }
 
     /// 400.

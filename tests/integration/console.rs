@@ -205,7 +205,7 @@ fn a_browser_shows_a_job_and_runs_nothing_that_came_with_its_events() {
             assert_eq!(beyond, json!(0), "{page} is wider than {width} pixels");
             assert_eq!(browser.eval("document.querySelectorAll('.trouble').length"), json!(0), "{page}");
             let unnamed = "[...document.querySelectorAll('button, a[href], input, select, textarea')].filter(one => \
-                !(one.getAttribute('aria-label') || one.innerText.trim() || one.labels?.length || one.getAttribute('title'))).length";
+                !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length || one.getAttribute('title'))).length";
             assert_eq!(browser.eval(unnamed), json!(0), "{page}: controls without a name");
         }
         let light =
@@ -236,7 +236,7 @@ fn a_browser_shows_a_job_and_runs_nothing_that_came_with_its_events() {
     assert_eq!(letters["from"], "tables", "{letters}");
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(2), "{letters}");
     let row = server.ask("GET", &format!("/api/v1/jobs/{}/features/card/value?key=card%3D2", server.job), None).1;
-    assert_eq!(row["features"]["n"], json!(10), "{row}");
+    assert_eq!(row["features"]["n_1h"], json!(10), "{row}");
 }
 
 #[test]

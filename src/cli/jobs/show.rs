@@ -151,7 +151,10 @@ pub fn logs(args: LogsArgs) -> anyhow::Result<()> {
     }
     let text = |log: &Log| log.lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     print(&text(&log))?;
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(500));
         log = client.get(&which.path(&format!("/logs?tail=1&after={}", log.next)))?;
         print(&text(&log))?;
@@ -165,5 +168,4 @@ pub fn logs(args: LogsArgs) -> anyhow::Result<()> {
             }
         }
     }
-    Ok(())
 }

@@ -133,10 +133,11 @@ impl Browser {
         result["result"]["value"].take()
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true; one that fails, since what it asks for is not there yet, is not.
     pub fn wait(&mut self, expression: &str) {
         let until = Instant::now() + PATIENCE;
-        while self.eval(expression) != json!(true) {
+        let tried = format!("(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()");
+        while self.eval(&tried) != json!(true) {
             if Instant::now() > until {
                 let text = self.eval("document.body ? document.body.innerText : ''");
                 panic!(

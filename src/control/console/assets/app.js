@@ -177,6 +177,13 @@ function draw() {
         h('a', { class: 'quiet', href: '#/keys', title: 'Keys (?)' }, 'Keys'))),
     h('main', { id: 'main', tabindex: -1 }, body()));
   morph(root, h('div', null, shell));
+  // Where tabs do not all fit, the one that is open is in view.
+  const tab = root.querySelector('.tabs .on');
+  const opened = tab && tab.getAttribute('href');
+  if (opened !== page.tab) {
+    page.tab = opened;
+    if (tab) tab.parentNode.scrollLeft = tab.offsetLeft - tab.parentNode.offsetLeft - 40;
+  }
 }
 
 // In a dialog or a field, keys are for that.

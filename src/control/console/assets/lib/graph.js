@@ -132,10 +132,12 @@ export function graph(nodes, edges, chosen, choose) {
     const busy = Math.max(0, Math.min(1, Number(node.busy) || 0));
     const tone = pressure(node);
     const [kind, name] = called(node);
-    const says = `${node.kind} ${node.name}: ${f.rate(node.rate_out)} out, ${f.count(node.queued)} queued, ${f.share(busy)} busy${node.keys !== undefined && node.keys !== null ? `, ${f.count(node.keys)} keys` : ''}`;
+    const keyed = node.keys !== undefined && node.keys !== null;
+    const texts = [kind, node.queued ? `${f.brief(node.queued)} queued` : '', cut(name, 20), f.rate(node.kind === 'sink' ? node.rate_in : node.rate_out), keyed ? `${f.brief(node.keys)} keys` : ''];
+    const says = `${node.kind} ${node.name}: ${f.rate(node.rate_out)} out, ${f.count(node.queued)} queued, ${f.share(busy)} busy${keyed ? `, ${f.count(node.keys)} keys` : ''}`;
     return s('g', {
       key: node.id, class: ['node', `k-${node.kind}`, tone, node.id === chosen && 'on'], transform: `translate(${x} ${y})`,
-      tabindex: 0, role: 'button', 'aria-label': says, 'aria-pressed': String(node.id === chosen), 'data-id': node.id,
+      tabindex: 0, role: 'button', 'aria-label': `${texts.filter(Boolean).join(' ')}, ${f.share(busy)} busy`, 'aria-pressed': String(node.id === chosen), 'data-id': node.id,
       on: {
         click: () => choose(node.id),
         keydown: (event) => {
@@ -146,11 +148,11 @@ export function graph(nodes, edges, chosen, choose) {
     },
     s('rect', { class: 'box', width: W, height: H, rx: 6 }),
     s('path', { class: 'stripe', d: `M0 6q0-6 6-6v${H}q-6 0-6-6z` }),
-    s('text', { class: 'kind', x: 14, y: 17 }, kind),
-    s('text', { class: 'queue', x: W - 10, y: 17, 'text-anchor': 'end' }, node.queued ? `${f.brief(node.queued)} queued` : ''),
-    s('text', { class: 'name', x: 14, y: 35 }, cut(name, 20)),
-    s('text', { class: 'rate', x: 14, y: 54 }, node.kind === 'sink' ? f.rate(node.rate_in) : f.rate(node.rate_out)),
-    s('text', { class: 'rate muted', x: W - 10, y: 54, 'text-anchor': 'end' }, node.keys !== undefined && node.keys !== null ? `${f.brief(node.keys)} keys` : ''),
+    s('text', { class: 'kind', x: 14, y: 17 }, texts[0]),
+    s('text', { class: 'queue', x: W - 10, y: 17, 'text-anchor': 'end' }, texts[1]),
+    s('text', { class: 'name', x: 14, y: 35 }, texts[2]),
+    s('text', { class: 'rate', x: 14, y: 54 }, texts[3]),
+    s('text', { class: 'rate muted', x: W - 10, y: 54, 'text-anchor': 'end' }, texts[4]),
     s('rect', { class: 'busy-room', x: 14, y: 61, width: W - 24, height: 4, rx: 2 }),
     s('rect', { class: 'busy', x: 14, y: 61, width: ((W - 24) * busy).toFixed(1), height: 4, rx: 2 }),
     s('title', null, says));
@@ -170,7 +172,7 @@ function walk(event, id, place) {
   for (const [other, at] of place) {
     const [dx, dy] = [at.x - own.x, at.y - own.y];
     const ahead = dx * way[0] + dy * way[1];
-    if (ahead <= 0 || other === id) continue;
+    if (ahead <= 0 || other.startsWith('lane ')) continue;
     const far = ahead + 2 * Math.abs(dx * way[1] + dy * way[0]);
     if (!best || far < best.far) best = { other, far };
   }

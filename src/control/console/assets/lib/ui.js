@@ -83,7 +83,7 @@ export function table(label, columns, rows, { key, open, rowClass } = {}) {
   return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': label },
     h('table', { class: open ? 'rows opens' : 'rows' },
       h('caption', { class: 'hidden' }, label),
-      h('thead', null, h('tr', null, columns.map((column) => h('th', { scope: 'col', class: [column.num && 'num', column.cls].filter(Boolean).join(' ') || null, title: column.title }, column.name)))),
+      h('thead', null, h('tr', null, columns.map((column) => h('th', { scope: 'col', class: [column.num && 'num', column.cls].filter(Boolean).join(' ') || null, title: column.title }, column.name || h('span', { class: 'hidden' }, 'More'))))),
       h('tbody', null, rows.map((row) => h('tr', { key: key ? key(row) : undefined, class: rowClass && rowClass(row) },
         columns.map((column, i) => cell(column, row, i === 0)))))));
 }

@@ -118,7 +118,7 @@ function one({ model, card }, ctx) {
     section('History', null, table('History', [
       { name: 'Entry', num: true, of: (entry) => f.count(entry.number) }, { name: 'When', of: (entry) => f.time(entry.at) },
       { name: 'What', of: (entry) => h('b', null, entry.what) }, { name: 'By', of: (entry) => entry.who },
-      { name: 'Why', cls: 'text', of: (entry) => [entry.why, entry.numbers ? h('code', { class: 'sub' }, JSON.stringify(entry.numbers)) : null] },
+      { name: 'Why', cls: 'text', of: (entry) => [entry.why, entry.numbers ? h('details', { class: 'numbers' }, h('summary', null, 'Numbers'), h('code', { class: 'sub' }, JSON.stringify(entry.numbers, null, 1))) : null] },
     ], [...(model.history || [])].reverse(), { key: (entry) => entry.number })),
   ];
 }

@@ -82,7 +82,7 @@ function trialTable(facts) {
 
 function short(facts) {
   if (!facts || typeof facts !== 'object') return '';
-  return flat(facts).filter(([, value]) => String(value).length < 40).slice(0, 5).map(([name, value]) => `${name} ${value}`).join(' · ');
+  return flat(facts).filter(([name, value]) => String(value).length < 40 && !/^(params|checked|data|span)\./.test(name)).slice(0, 5).map(([name, value]) => `${name} ${value}`).join(' · ');
 }
 
 // Facts as names and values, nested ones by their path.

@@ -57,7 +57,7 @@ function tile(one) {
   const good = delta && one.better !== 'neither' ? (delta > 0) === (one.better === 'more') : null;
   return h('div', { class: one.alarm ? 'tile bad' : 'tile' },
     h('span', { class: 'tile-name' }, one.title), h('span', { class: 'tile-value' }, f.inUnit(one.value, one.unit)),
-    h('span', { class: 'tile-more' }, delta ? h('span', { class: good === null ? 'muted' : good ? 'good' : 'worse' }, `${delta > 0 ? '▲' : '▼'} ${f.inUnit(Math.abs(delta), one.unit)} `) : null, one.of, one.alarm ? ' · beyond its threshold' : '', one.open ? ' · may still change' : ''));
+    h('span', { class: 'tile-more' }, delta ? h('span', { class: good === null ? 'muted' : good ? 'good' : 'worse' }, `${delta > 0 ? '▲' : '▼'} ${f.inUnit(Math.abs(delta), one.unit)} `) : null, /^\d+$/.test(one.of) ? `version ${one.of}` : one.of, one.alarm ? ' · beyond its threshold' : '', one.open ? ' · may still change' : ''));
 }
 
 function step(cell) {

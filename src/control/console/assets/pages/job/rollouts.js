@@ -51,7 +51,7 @@ export function rollout(records, ctx) {
     const last = list[list.length - 1];
     const x = (one) => f.millis(one.at);
     return h('div', { class: 'rollout' },
-      h('h3', null, `${last.challenger} against ${last.champion}`, chip(last.phase, /promot|done/.test(last.phase) ? 'good' : /back|fail/.test(last.phase) ? 'bad' : 'warn'), h('span', { class: 'note' }, name)),
+      h('h3', null, `Version ${last.challenger} against ${list[0].champion}`, chip(last.phase, /promot|done/.test(last.phase) ? 'good' : /back|fail/.test(last.phase) ? 'bad' : 'warn'), h('span', { class: 'note' }, `began ${f.moment(list[0].at)}`)),
       h('p', { class: 'muted' }, last.why),
       h('div', { class: `plots n${n}` },
         card('Lift in loss', 'challenger less champion; below 0 the challenger is better. The band holds at every look.', tested.length ? plot({
@@ -61,7 +61,8 @@ export function rollout(records, ctx) {
         card('Challenger’s share of rows', 'per cent', plot({ label: 'Share', width, height: 190, zero: true, most: 105, form: (v) => `${f.number(v)} %`, series: [{ name: 'share', tone: 0, kind: 'step', points: list.map((one) => ({ x: x(one), y: one.share, note: one.action })) }] }))),
       table(`Decisions of ${name}`, [
         { name: 'When', of: (one) => f.time(one.at) },
-        { name: 'Action', of: (one) => [h('b', null, one.action), h('span', { class: 'sub' }, one.phase)] },
+        { name: 'Action', of: (one) => [h('b', null, one.action), h('span', { class: 'sub' }, `${one.phase}, by ${one.by}`)] },
+        { name: 'Why', cls: 'text why', of: (one) => one.why },
         { name: 'Share', num: true, of: (one) => `${f.number(one.share)} %` },
         { name: 'Lift', num: true, of: (one) => f.number(one.figures.lift) },
         { name: 'Interval', num: true, of: (one) => (one.figures.low === null || one.figures.low === undefined ? '–' : `${f.number(one.figures.low)} to ${f.number(one.figures.high)}`) },
@@ -69,8 +70,6 @@ export function rollout(records, ctx) {
         { name: 'Rows', num: true, title: 'champion, challenger', of: (one) => `${f.brief(one.figures.rows[0])} / ${f.brief(one.figures.rows[1])}` },
         { name: 'Labelled', num: true, title: 'champion, challenger', of: (one) => `${f.brief(one.figures.labelled[0])} / ${f.brief(one.figures.labelled[1])}` },
         { name: 'Guards', num: true, title: 'p of the shares of rows; shift of scores in standard deviations; share of errors; p99', of: (one) => [one.figures.sample_ratio_p, one.figures.score_shift_sd, one.figures.error_rate, one.figures.latency_p99_ms].map(f.number).join(' · ') },
-        { name: 'By', of: (one) => one.by },
-        { name: 'Why', cls: 'text', of: (one) => one.why },
       ], [...list].reverse()));
   });
 }
