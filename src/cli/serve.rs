@@ -191,7 +191,6 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         online: args.online.options(),
         infer: args.infer.options(args.limits.max_body).map_err(usage)?,
         registry: Arc::clone(&registry),
-        tokens: args.access.tokens.clone(),
     })?;
     let options = args.options(audit);
     let wanted = options.limits.connections;
