@@ -322,8 +322,8 @@ fn the_whole_way_to_a_challenger_through_a_kill_during_the_fit() {
         command
     };
     let tried = || -> Vec<String> {
-        let files = fs::read_dir(&steps).expect("the step").map(|entry| entry.expect("an entry").path());
-        let journal = files.filter(|path| path.extension().is_some_and(|e| e == "journal")).next().expect("a journal");
+        let mut files = fs::read_dir(&steps).expect("the step").map(|entry| entry.expect("an entry").path());
+        let journal = files.find(|path| path.extension().is_some_and(|e| e == "journal")).expect("a journal");
         fs::read_to_string(journal).expect("text").lines().map(str::to_owned).collect()
     };
     let mut before = Vec::new();

@@ -117,7 +117,7 @@ impl<'a> Page<'a> {
         let mut text = String::new();
         for choice in ["oneOf", "anyOf"].iter().filter_map(|key| target[*key].as_array()).flatten() {
             if let (Some(name), Some(said)) = (choice["const"].as_str(), choice["description"].as_str()) {
-                let _ = write!(text, " `{name}`: {}{}", said.trim_end_matches('.'), ";");
+                let _ = write!(text, " `{name}`: {};", said.trim_end_matches('.'));
             } else if choice["$ref"].is_string() || choice["items"].is_object() {
                 text += &self.choices(choice);
             }
