@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tidemill::registry::{By, Content, Registration, Registry, Signature};
 
 use crate::support::browser::{Browser, chromium};
 
@@ -237,6 +238,42 @@ fn a_browser_shows_a_job_and_runs_nothing_that_came_with_its_events() {
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(2), "{letters}");
     let row = server.ask("GET", &format!("/api/v1/jobs/{}/features/card/value?key=card%3D2", server.job), None).1;
     assert_eq!(row["features"]["n_1h"], json!(10), "{row}");
+}
+
+#[test]
+fn versions_are_promoted_and_taken_back_over_http() {
+    let mut server = Server::start(None);
+    let place = server.dir.path().join("registry").display().to_string();
+    let registry = Registry::open(&place).expect("a registry");
+    for (bytes, alias) in [(b"one", "champion"), (b"two", "challenger")] {
+        let by = By::new("a test", "to see");
+        let mut registration = Registration::new("m", Content::Bytes(bytes.to_vec()), Signature::default(), by);
+        registration.alias = Some(alias.to_owned());
+        registry.register(registration).expect("registered");
+    }
+    let file = format!("{}registry: {{uri: '{place}'}}\n", job_file(server.dir.path()));
+    let body = json!({"file": file, "values": {"LAKE": server.dir.path().join("lake")}});
+    let job = server.ask("POST", "/api/v1/jobs", Some(body)).1;
+    server.job = job["id"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned();
+    let models = server.ask("GET", "/api/v1/models", None).1;
+    assert_eq!(models["models"][0]["aliases"], json!({"champion": 1, "challenger": 2}), "{models}");
+    let deed = |what: &str, body: Value| server.ask("POST", &format!("/api/v1/models/m/{what}"), Some(body)).0;
+    assert_eq!(deed("hold", json!({"why": "a look"})), 200);
+    assert_eq!(deed("promote", json!({"version": 2, "expect": 7})), 409);
+    assert_eq!(deed("promote", json!({"version": 9})), 404);
+    assert_eq!(deed("promote", json!({})), 422);
+    assert_eq!(deed("promote", json!({"version": 2, "expect": 1, "why": "it is better"})), 200);
+    // It was the challenger, and is so no more.
+    assert_eq!(deed("resume", json!({})), 409);
+    let model = server.ask("GET", "/api/v1/models/m", None).1;
+    assert_eq!(model["aliases"], json!({"champion": 2}));
+    assert_eq!(deed("rollback", json!({"version": 1})), 422);
+    assert_eq!(deed("rollback", json!({})), 200);
+    let model = server.ask("GET", "/api/v1/models/m", None).1;
+    assert_eq!(model["aliases"], json!({"champion": 1}));
+    let moved = |entry: &&Value| entry["what"] == "champion from 1 to 2" && entry["why"] == "it is better";
+    assert!(model["history"].as_array().is_some_and(|history| history.iter().filter(moved).count() == 1), "{model}");
+    assert_eq!(server.ask("GET", "/api/v1/models/none", None).0, 404);
 }
 
 #[test]
