@@ -49,6 +49,7 @@ fn write(path: &Path, groups: usize) {
 }
 
 /// Largest resident size of a run, in bytes, and what it printed.
+#[expect(clippy::zombie_processes, reason = "wait4 waits, and tells its size")]
 fn peak(command: &mut Command) -> (u64, String) {
     use std::io::Read;
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");

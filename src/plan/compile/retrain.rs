@@ -1,5 +1,7 @@
 //! `retrain`: when a model is retrained, and how its challengers come in.
 
+use std::path::PathBuf;
+
 use super::Compiler;
 use super::output::Label;
 use super::set::Set;
@@ -93,7 +95,11 @@ impl Compiler<'_> {
             }
             return None;
         };
-        let file = self.directory.join(&job.0);
+        // A server keeps a copy of the job's file elsewhere, and runs the job where the server was started.
+        let file = match self.directory.join(&job.0) {
+            beside if beside.is_file() => beside,
+            beside => Some(PathBuf::from(&job.0)).filter(|here| here.is_file()).unwrap_or(beside),
+        };
         match std::fs::read_to_string(&file) {
             Ok(text) if !crate::plan::batch::is_batch(&text) => {
                 let what = format!("`{}` is no batch dataflow", job.0);
@@ -102,7 +108,11 @@ impl Compiler<'_> {
             Ok(_) => {}
             Err(error) => {
                 let what = format!("`{}` cannot be read: {error}", job.0);
-                self.error(&path.key("job"), what, "a relative path starts at the directory of the job's file");
+                self.error(
+                    &path.key("job"),
+                    what,
+                    "a relative path starts at the directory of the job's file, or else at the current one",
+                );
             }
         }
         Some(RetrainPlan { model, on, cool_down: c.cool_down.as_ref().map_or(COOL_DOWN, |d| d.0), job: file })

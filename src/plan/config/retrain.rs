@@ -20,7 +20,7 @@ pub(in crate::plan) struct RetrainConfig {
     pub on: Vec<TriggerConfig>,
     /// None is started sooner after the last, on the job's clock; and one at a time in any case. Default 1h.
     pub cool_down: Option<Duration>,
-    /// The batch dataflow that is started; relative paths start at the job file's directory.
+    /// The batch dataflow that is started; a relative path starts at the directory of the job's file, or else at the current one.
     pub job: Option<Text>,
     /// How a new version of the model comes in, wherever it comes from: whichever version of the registry gets the alias
     /// `challenger`.
