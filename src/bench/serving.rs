@@ -6,7 +6,8 @@
 //! server that stalls is not asked less for it. Requests are made beforehand; what is sent and read costs the load
 //! generator little, and is counted apart.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::DataType;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::base::{SecretText, SplitMix64, wall_clock};
 use crate::ops::key;
@@ -121,8 +120,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     fill(options, &prefix)?;
     let job = dir.join("job.yaml");
     std::fs::write(&job, job_file(&options.redis, &prefix)).context("the job's file")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let measured = runtime.block_on(measure(options, &job, &dir));
+    let measured = measure(options, &job, &dir);
     empty(options, &prefix)?;
     std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     let cases = measured?;
@@ -135,32 +133,32 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(Report { entities: options.entities, columns: COLUMNS, connections: options.connections, cases, per_core_ratio })
 }
 
-async fn measure(options: &Options, job: &std::path::Path, dir: &std::path::Path) -> anyhow::Result<Vec<Case>> {
+fn measure(options: &Options, job: &std::path::Path, dir: &std::path::Path) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for cached in [false, true] {
         let server = Server::start(options, job, dir, cached)?;
         for rows in ROWS {
             let name = if cached { "tidemill, cached" } else { "tidemill" };
-            cases.push(case(options, name, rows, &server.target).await?);
+            cases.push(case(options, name, rows, &server.target)?);
         }
     }
     if let Some((address, pid)) = &options.peer {
         let address = address.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let target = Target { address, pid: *pid };
         for rows in ROWS {
-            cases.push(case(options, "peer", rows, &target).await?);
+            cases.push(case(options, "peer", rows, &target)?);
         }
     }
     Ok(cases)
 }
 
-async fn case(options: &Options, server: &str, rows: usize, target: &Target) -> anyhow::Result<Case> {
+fn case(options: &Options, server: &str, rows: usize, target: &Target) -> anyhow::Result<Case> {
     let requests = Arc::new(requests(options, rows, &target.address));
     // Connections, caches and code paths are warm before anything counts.
-    drive(options, target, &requests, None, (options.seconds / 5.0).min(1.0)).await?;
-    let closed = drive(options, target, &requests, None, options.seconds).await?;
+    drive(options, target, &requests, None, (options.seconds / 5.0).min(1.0))?;
+    let closed = drive(options, target, &requests, None, options.seconds)?;
     let open_rate = options.rate.unwrap_or(closed.requests_per_s / 2.0).max(1.0);
-    let open = drive(options, target, &requests, Some(open_rate), options.seconds).await?;
+    let open = drive(options, target, &requests, Some(open_rate), options.seconds)?;
     Ok(Case { server: server.to_owned(), rows, closed, open, open_rate })
 }
 
@@ -181,7 +179,7 @@ fn requests(options: &Options, rows: usize, host: &str) -> Vec<Vec<u8>> {
 }
 
 /// Asks for so many seconds, at a rate or as fast as answers come.
-async fn drive(
+fn drive(
     options: &Options,
     target: &Target,
     requests: &Arc<Vec<Vec<u8>>>,
@@ -193,9 +191,10 @@ async fn drive(
     let until = started + Duration::from_secs_f64(seconds);
     let mut tasks = Vec::new();
     for connection in 0..options.connections {
-        let mut stream = Connection::open(&target.address).await?;
+        let mut stream = Connection::open(&target.address)?;
         let (requests, connections) = (Arc::clone(requests), options.connections);
-        tasks.push(tokio::spawn(async move {
+        // A thread each: a runtime's timer is a millisecond late.
+        tasks.push(std::thread::spawn(move || {
             let mut latency = Histogram::<u64>::new_with_max(60_000_000, 3)?;
             for n in 0u64.. {
                 let due = match rate {
@@ -204,7 +203,7 @@ async fn drive(
                     Some(rate) => {
                         let place = n * connections as u64 + connection as u64;
                         let due = started + Duration::from_secs_f64(place as f64 / rate);
-                        tokio::time::sleep_until(due.into()).await;
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
                         due
                     }
                 };
@@ -212,7 +211,7 @@ async fn drive(
                     break;
                 }
                 let request = &requests[(n as usize * connections + connection) % requests.len()];
-                stream.ask(request).await?;
+                stream.ask(request)?;
                 latency.saturating_record(due.elapsed().as_micros() as u64);
             }
             Ok::<_, anyhow::Error>(latency)
@@ -220,7 +219,8 @@ async fn drive(
     }
     let mut latency = Histogram::<u64>::new_with_max(60_000_000, 3)?;
     for task in tasks {
-        latency.add(&task.await??)?;
+        let part = task.join().map_err(|_| anyhow::anyhow!("a connection's thread ended with a panic"))?;
+        latency.add(&part?)?;
     }
     let took = started.elapsed().as_secs_f64();
     let server = cpu_of(target.pid) - before.0;
@@ -246,18 +246,18 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(address: &str) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+    fn open(address: &str) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, buffer: vec![0; 256 * 1024] })
     }
 
     /// Sends a request and reads its answer, of which only the head is looked at.
-    async fn ask(&mut self, request: &[u8]) -> anyhow::Result<()> {
-        self.stream.write_all(request).await?;
+    fn ask(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(request)?;
         let mut filled = 0;
         loop {
-            let read = self.stream.read(&mut self.buffer[filled..]).await?;
+            let read = self.stream.read(&mut self.buffer[filled..])?;
             ensure!(read > 0, "the server hung up");
             filled += read;
             let Some(head) = self.buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -274,7 +274,7 @@ impl Connection {
             let mut missing = (head + 4 + length).saturating_sub(filled);
             while missing > 0 {
                 let end = missing.min(self.buffer.len());
-                let read = self.stream.read(&mut self.buffer[..end]).await?;
+                let read = self.stream.read(&mut self.buffer[..end])?;
                 ensure!(read > 0, "the server hung up");
                 missing -= read;
             }

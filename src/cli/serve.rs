@@ -33,6 +33,10 @@ pub struct ServeArgs {
     online: OnlineArgs,
     #[command(flatten)]
     infer: InferArgs,
+    /// Threads that answer requests. Default: half of the processors. More of them than are needed cost processor time: what one
+    /// thread hands to another has to be woken for.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -163,8 +167,12 @@ impl Health for Serving {
 
 /// Serves until it is interrupted.
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
+    let half = || std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads.map_or_else(half, usize::from))
+        .enable_all()
+        .build()
+        .context("no threads to serve with")?;
     let served = runtime.block_on(serve(&args));
     // A handler that hangs on a disk is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));

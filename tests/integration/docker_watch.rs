@@ -10,8 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::docker::{documents, yaml};
+use crate::support::free_port;
 use crate::support::kafka::{Broker, Record, topic};
-use crate::support::redis::{Redis, free_port};
+use crate::support::redis::Redis;
 use crate::support::root;
 use crate::support::serve::{serve_with, until};
 

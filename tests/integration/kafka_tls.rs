@@ -9,7 +9,8 @@ use rdkafka::Message;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::kafka::{Broker, Record, free_port, topic};
+use crate::support::free_port;
+use crate::support::kafka::{Broker, Record, topic};
 
 const PASSWORD: &str = "grass-between-stones";
 const STORE: &str = "changeit";

@@ -12,7 +12,8 @@ use tidemill::store::lookup::{FeatureRow, Status, get_online};
 use tidemill::store::online::OnlineReader;
 
 use crate::online::assert_served;
-use crate::support::redis::{Redis, free_port};
+use crate::support::free_port;
+use crate::support::redis::Redis;
 use crate::support::{Job, full, root, table_in};
 
 const CUSTOMERS: i64 = 2000;

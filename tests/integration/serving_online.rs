@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray};
@@ -45,8 +46,11 @@ struct Server {
 
 impl Server {
     fn start(dir: &Path, job: &Path, arguments: &[&str]) -> Server {
+        // Two servers do not share a directory.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let data = dir.join(format!("data-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let mut command = program();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(dir.join("data")).arg("--online").arg(job);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).arg("--online").arg(job);
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut said = BufReader::new(child.stderr.take().expect("its words"));
         let process = Process(child);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::redis::free_port;
+use crate::support::free_port;
 use crate::support::root;
 
 /// A fenced block and the line of prose before it.

@@ -1,6 +1,7 @@
 //! A real Kafka broker for tests: one node, on loopback, with its data in a temporary folder.
 
-use std::net::{TcpListener, TcpStream};
+use super::free_port;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -434,12 +435,6 @@ fn properties(port: u16, controller: u16, listeners: &[(&str, u16)], data: &Path
          num.io.threads=2\n",
         data.display()
     )
-}
-
-/// A port that nobody listens on, most likely.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn signal(process: u32, name: &str) {

@@ -9,7 +9,9 @@ pub mod s3;
 pub mod serve;
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
@@ -21,6 +23,22 @@ use tidemill::store::offline::{read_table, table_path};
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A port that nobody listens on, and that the system gives to no connection: a server that starts again finds it free.
+pub fn free_port() -> u16 {
+    // Below what Linux gives to connections, and above what packaged servers listen on.
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Other processes begin elsewhere.
+    let first = (std::process::id() % 60 * 200) as u16;
+    for _ in PORTS {
+        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free between {} and {}", PORTS.start, PORTS.end);
 }
 
 /// A folder of the golden data, or nothing after saying why the test is skipped.
