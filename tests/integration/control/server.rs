@@ -110,7 +110,8 @@ impl Server {
         let _ = std::fs::remove_file(&log);
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(self.data()).args(&self.args);
-        command.current_dir(root()).env_remove("TIDEMILL_LOG").env(FAILPOINTS, failpoints).envs(&self.env);
+        // What is asked for by a relative path lies in a place of its own.
+        command.current_dir(self.dir.path()).env_remove("TIDEMILL_LOG").env(FAILPOINTS, failpoints).envs(&self.env);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).expect("a file"));
         self.child = Some(command.spawn().expect("the program starts"));
         let until = Instant::now() + PATIENCE;
