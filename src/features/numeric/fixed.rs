@@ -35,6 +35,23 @@ impl Scale {
 /// `x` as an integer multiple of 2^-64, half to even; `None` when it is beyond range or NaN.
 #[inline(always)]
 pub fn quantise(x: f64) -> Option<i128> {
+    let exponent = (x.to_bits() >> 52) as u32 & 0x7ff;
+    // 2^-11 to 2^42, the common case: the last digit is worth at least 2^-63.
+    if exponent.wrapping_sub(1023 - 11) >= 42 + 11 {
+        return quantise_any(x);
+    }
+    // SAFETY: it is below 2^42 in magnitude.
+    let whole = unsafe { x.to_int_unchecked::<i64>() };
+    // Below 1, exactly; and a whole number of 2^-63.
+    let fraction = (x - whole as f64) * 9_223_372_036_854_775_808.0;
+    // SAFETY: it is below 2^63 in magnitude.
+    let fraction = unsafe { fraction.to_int_unchecked::<i64>() };
+    Some((i128::from(whole) << 64) + (i128::from(fraction) << 1))
+}
+
+/// [`quantise`] of any float.
+#[inline(never)]
+fn quantise_any(x: f64) -> Option<i128> {
     let bits = x.to_bits();
     let exponent = (bits >> 52) as i32 & 0x7ff;
     // 1023 + 42: at least 2^42, an infinity or NaN.
@@ -45,8 +62,7 @@ pub fn quantise(x: f64) -> Option<i128> {
     // x = mantissa · 2^(exponent − 1075), so in units of 2^-64 the mantissa moves left by exponent − 1011.
     let left = exponent - 1011;
     let magnitude = if left >= 0 {
-        // At most 53, so both halves come of one shift each.
-        u128::from(mantissa << left) | u128::from(mantissa >> 1 >> (63 - left)) << 64
+        u128::from(mantissa) << left
     } else {
         u128::from(round_right(mantissa, (-left).min(63) as u32))
     };
@@ -55,7 +71,6 @@ pub fn quantise(x: f64) -> Option<i128> {
 }
 
 /// `mantissa / 2^right`, half to even; `right` is 1 to 63 and the mantissa below 2^53.
-#[cold]
 fn round_right(mantissa: u64, right: u32) -> u64 {
     let floor = mantissa >> right;
     let rest = mantissa & ((1 << right) - 1);

@@ -213,6 +213,8 @@ pub(super) struct Answers {
     extrema: Vec<(i64, i64)>,
     lasts: Vec<(u64, u8)>,
     gathered: usize,
+    /// Per pair that extrema are asked of: whether each gathered row has inputs.
+    present: Vec<bool>,
     columns: Vec<Gathered>,
     groups: Vec<Group>,
     /// Outputs that belong to no group.
@@ -276,6 +278,7 @@ impl Answers {
             extrema: vec![(0, 0); BLOCK * layout.extrema.len()],
             lasts: vec![(0, 0); BLOCK * layout.lasts.len()],
             gathered: 0,
+            present: vec![false; layout.pairs.len()],
             columns: layout.outputs.iter().map(|_| Gathered::default()).collect(),
         }
     }
@@ -317,6 +320,12 @@ impl Answers {
     fn finish_block(&mut self, layout: &Layout, texts: &Texts) {
         let rows = std::mem::take(&mut self.gathered);
         let pairs = layout.pairs.len();
+        for output in &layout.outputs {
+            if let Source::Min { pair, .. } | Source::Max { pair, .. } = output.source {
+                let sums = self.sums[pair..].iter().step_by(pairs).take(rows);
+                self.present[pair] = sums.fold(true, |all, sums| all & (sums.count() != 0));
+            }
+        }
         for group in &self.groups {
             let sums = &self.sums[..rows * pairs];
             if numeric::moments(sums, group.pair, pairs, group.squares, &mut self.moments) {
@@ -437,31 +446,31 @@ impl Answers {
 
     /// Counts, smallest and largest values, when every row has some; `false` when the rows need to be looked at.
     fn copy_present(&self, layout: &Layout, output: &Output, words: &mut [u64]) -> bool {
-        let mut absent = false;
         match output.source {
             Source::Rows { window } => {
-                for (word, rows) in words.iter_mut().zip(self.rows.chunks_exact(layout.windows.len())) {
-                    *word = rows[window];
-                    absent |= *word == 0;
+                let mut absent = false;
+                for (word, rows) in words.iter_mut().zip(self.rows[window..].iter().step_by(layout.windows.len())) {
+                    *word = *rows;
+                    absent |= *rows == 0;
                 }
+                !absent
             }
-            Source::Min { extrema, pair } | Source::Max { extrema, pair } => {
+            Source::Min { extrema, pair } | Source::Max { extrema, pair } if self.present[pair] => {
                 let max = matches!(output.source, Source::Max { .. });
-                let sums = self.sums.chunks_exact(layout.pairs.len());
-                let found = self.extrema.chunks_exact(layout.extrema.len());
-                for ((word, sums), found) in words.iter_mut().zip(sums).zip(found) {
-                    *word = if max { found[extrema].1 } else { found[extrema].0 } as u64;
-                    absent |= sums[pair].count() == 0;
-                }
+                let found = self.extrema[extrema..].iter().step_by(layout.extrema.len());
+                words
+                    .iter_mut()
+                    .zip(found)
+                    .for_each(|(word, found)| *word = if max { found.1 } else { found.0 } as u64);
                 match output.kind {
                     Kind::Float => words.iter_mut().for_each(|w| *w = float_of_key(*w as i64).to_bits()),
                     Kind::Unsigned => words.iter_mut().for_each(|w| *w ^= 1 << 63),
                     _ => {}
                 }
+                true
             }
-            _ => return false,
+            _ => false,
         }
-        !absent
     }
 
     /// The answers of all rows since [`Self::begin`].

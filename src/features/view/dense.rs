@@ -45,12 +45,14 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Moves on to the next entry.
+    /// Moves on to the next entry; tells whether that is in another chunk.
     #[inline(always)]
-    pub(super) fn step<S: Shape>(&mut self, layout: &Layout) {
+    pub(super) fn step<S: Shape>(&mut self, layout: &Layout) -> bool {
         self.at += 1;
         let next = self.entry + S::stride(layout) * size_of::<u64>();
-        self.entry = if self.at & ((1 << CHUNK_LOG2) - 1) == 0 || self.entry == 0 { 0 } else { next };
+        let leaves = self.at & ((1 << CHUNK_LOG2) - 1) == 0;
+        self.entry = if leaves || self.entry == 0 { 0 } else { next };
+        leaves
     }
 
     #[inline(always)]
@@ -58,10 +60,11 @@ impl Cursor {
         *self = Cursor { at, entry: 0 };
     }
 
-    /// Asks for the entry.
+    /// Asks for the entry and for the line that the next ones are in.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
         prefetch(self.entry as *const u64);
+        prefetch((self.entry + 48) as *const u64);
     }
 }
 

@@ -36,12 +36,7 @@ impl Dense {
         if layout.keep_dense.is_some() {
             self.queue.push::<S>(layout, pool, entry);
             self.waiting += 1;
-            match layout.windows.len() {
-                1 if layout.paired => self.step_paired::<S, 1>(layout, pool, term, bounds, out),
-                2 if layout.paired => self.step_paired::<S, 2>(layout, pool, term, bounds, out),
-                3 if layout.paired => self.step_paired::<S, 3>(layout, pool, term, bounds, out),
-                _ => self.step_rows::<S>(layout, pool, term, bounds, out),
-            }
+            self.step_rows::<S>(layout, pool, term, bounds, out);
         }
         if !layout.tracks.is_empty() {
             self.step_tiles::<S>(layout, time, term, bounds, out);
@@ -51,45 +46,6 @@ impl Dense {
         }
         if layout.keep_dense.is_some() {
             self.forget_rows(layout, pool);
-        }
-    }
-
-    /// [`Self::step_rows`] for `W` windows that each have the sums of the same number.
-    #[inline(always)]
-    fn step_paired<S: Shape, const W: usize>(
-        &mut self,
-        layout: &Layout,
-        pool: &Slab,
-        new: Term,
-        bounds: &[i64],
-        out: &mut Raw<'_>,
-    ) {
-        let (input, level, end) = (&layout.inputs[0], layout.inputs[0].level, self.waiting);
-        let (Some(kept), Some(inside)) = (self.sums.first_chunk_mut::<W>(), self.inside.first_chunk_mut::<W>()) else {
-            unreachable!("a paired layout has sums and a first row for each window");
-        };
-        let (Some(bounds), Some(rows), Some(given)) =
-            (bounds.first_chunk::<W>(), out.rows.first_chunk_mut::<W>(), out.sums.first_chunk_mut::<W>())
-        else {
-            unreachable!("a row of answers has a place for each window");
-        };
-        for w in 0..W {
-            let mut sums = kept[w];
-            add::<S>(&mut sums, level, new);
-            let mut cursor = inside[w];
-            // The new row is inside every window, so this ends before the queue does.
-            loop {
-                let entry = self.queue.read::<S>(layout, pool, &mut cursor);
-                if entry[0] as i64 > bounds[w] {
-                    break;
-                }
-                remove::<S>(&mut sums, level, term::<S>(layout, input, entry, level));
-                cursor.step::<S>(layout);
-            }
-            inside[w] = cursor;
-            rows[w] = end - cursor.at;
-            kept[w] = sums;
-            given[w] = sums;
         }
     }
 
@@ -169,6 +125,15 @@ impl Dense {
             wedge.expire(time.saturating_sub(spec.reach));
         }
         for ((e, out), guess) in layout.extrema.iter().zip(&mut *out.extrema).zip(self.guesses.iter_mut()) {
+            if e.front {
+                if let Some(w) = e.min {
+                    out.0 = self.wedges[w].front().unwrap_or(i64::MAX);
+                }
+                if let Some(w) = e.max {
+                    out.1 = !self.wedges[w].front().unwrap_or(i64::MAX);
+                }
+                continue;
+            }
             let bound = bounds[e.window];
             if let Some(w) = e.min {
                 out.0 = self.wedges[w].after_guess(bound, &mut guess.0).unwrap_or(i64::MAX);

@@ -19,6 +19,18 @@ impl<T: Clone, const N: usize> Inline<T, N> {
     }
 }
 
+impl<T, const N: usize> Inline<T, N> {
+    /// A list that is known to have `W` items.
+    ///
+    /// # Panics
+    /// When it has fewer.
+    #[inline(always)]
+    pub(super) fn array_mut<const W: usize>(&mut self) -> &mut [T; W] {
+        let items = if W <= N { self.few.first_chunk_mut() } else { self.many.first_chunk_mut() };
+        items.expect("the list has as many items as it was made with")
+    }
+}
+
 impl<T, const N: usize> Deref for Inline<T, N> {
     type Target = [T];
 

@@ -99,6 +99,8 @@ pub(super) struct Extrema {
     pub(super) min: Option<usize>,
     /// Wedge of maxima (of complemented values).
     pub(super) max: Option<usize>,
+    /// Whether the wedges keep nothing that has left this window, so that the answer is their first item.
+    pub(super) front: bool,
     /// Index into [`Layout::life_extrema`], for lifetime windows.
     pub(super) life: Option<usize>,
 }
@@ -256,7 +258,8 @@ pub(super) struct Layout {
     /// Rows come in order, are asked for at once, and only the one float's trailing sums and extrema are kept: a dense
     /// record takes a row in and answers in one pass.
     pub(super) fused: bool,
-    /// There are no tiles, and the only sums of each window have the window's number.
+    /// Fused; and there are no tiles, the only sums of each window have the window's number, and either no extrema are
+    /// kept, or both of every window.
     pub(super) paired: bool,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
@@ -314,6 +317,7 @@ impl Layout {
         layout.place_words(revisable);
         layout.place_windows(revisable);
         layout.place_wedges();
+        layout.place_fronts();
         layout.make_chains();
         let reach = |windows: &mut dyn Iterator<Item = &WindowSpec>| windows.filter_map(WindowSpec::reach).max();
         let horizon = revise_within.unwrap_or(0).max(0);
@@ -356,7 +360,7 @@ impl Layout {
             && horizon == 0
             && !lifetime
             && layout.lasts.is_empty();
-        layout.paired = layout.tracks.is_empty() && (0..layout.windows.len()).all(|w| layout.windows[w].pairs == [w]);
+        layout.paired = layout.fused && layout.is_paired();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {
@@ -518,7 +522,7 @@ impl Layout {
         if let Some(at) = self.extrema.iter().position(|e| e.window == window && e.input == input) {
             return at;
         }
-        self.extrema.push(Extrema { window, input, min: None, max: None, life: None });
+        self.extrema.push(Extrema { window, input, min: None, max: None, front: false, life: None });
         self.windows[window].extrema.push(self.extrema.len() - 1);
         self.extrema.len() - 1
     }
@@ -639,6 +643,24 @@ impl Layout {
                 let place = &mut self.extrema[at];
                 *(if max { &mut place.max } else { &mut place.min }) = Some(wedge);
             }
+        }
+    }
+
+    fn is_paired(&self) -> bool {
+        let windows = 0..self.windows.len();
+        let both =
+            |w: usize| self.extrema.get(w).is_some_and(|e| e.window == w && (e.min, e.max) == (Some(0), Some(1)));
+        self.tracks.is_empty()
+            && self.keep_dense.is_some()
+            && windows.clone().all(|w| self.windows[w].pairs == [w])
+            && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.clone().all(both)))
+    }
+
+    /// Finds the windows whose answers are the wedges' first items, once all reaches are known.
+    fn place_fronts(&mut self) {
+        for e in &mut self.extrema {
+            let reach = self.windows[e.window].reach();
+            e.front = [e.min, e.max].into_iter().flatten().all(|w| Some(self.wedges[w].reach) == reach);
         }
     }
 

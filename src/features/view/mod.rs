@@ -29,6 +29,7 @@ mod inline;
 mod keys;
 mod layout;
 mod own;
+mod paired;
 mod peek;
 mod refresh;
 mod slab;

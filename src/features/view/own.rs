@@ -3,6 +3,7 @@
 use super::columns::Answers;
 use super::index::Handle;
 use super::keys::{Key, Keys};
+use super::paired::Pairs;
 use super::small::{self, FREE};
 use super::state::{BLOCK_MASK, CLASS_SHIFT, DENSE, ViewState, ask};
 use super::value::Shape;
@@ -21,8 +22,15 @@ const NO_HANDLE: Handle = Handle::MAX;
 
 impl ViewState {
     /// Feeds the rows of a batch and gathers their answers, a few rows at a time: memory is asked for what later rows will
-    /// touch in loops of their own.
-    pub(super) fn run_own<S: Shape>(&mut self, times: &[i64], keys: &Keys, entries: &[u64], answers: &mut Answers) {
+    /// touch in loops of their own. `W` is the number of windows of a paired layout, and 0 of others.
+    pub(super) fn run_own<S: Shape, const W: usize>(
+        &mut self,
+        times: &[i64],
+        keys: &Keys,
+        entries: &[u64],
+        answers: &mut Answers,
+    ) {
+        let pairs = Pairs::<W>::of(&self.layout);
         // Handles found when asking ahead; they may be out of date by the time of use.
         let mut ahead = [NO_HANDLE; AHEAD_RING];
         let hashes = &keys.hashes[..];
@@ -40,14 +48,16 @@ impl ViewState {
                 self.prefetch_inside(ahead[row % AHEAD_RING]);
             }
             for row in part(first, ROWS) {
-                self.own_row::<S>(row, ahead[row % AHEAD_RING], times[row], keys, entries, answers);
+                self.own_row::<S, W>(pairs.as_ref(), row, ahead[row % AHEAD_RING], times[row], keys, entries, answers);
             }
         }
     }
 
     #[inline(always)]
-    fn own_row<S: Shape>(
+    #[expect(clippy::too_many_arguments)]
+    fn own_row<S: Shape, const W: usize>(
         &mut self,
+        pairs: Option<&Pairs<W>>,
         row: usize,
         guess: Handle,
         time: i64,
@@ -68,6 +78,11 @@ impl ViewState {
         let head = time.saturating_sub(self.layout.delay);
         let mut handle = if self.is_current(guess, key) { guess } else { self.find_or_make(key, hash) };
         self.touch(handle, hash);
+        if W > 0
+            && let Some(pairs) = pairs
+        {
+            return self.pairs_row::<S, W>(pairs, row, (handle, time), keys, entries, answers);
+        }
         self.bounds.set(&self.layout, head);
         if S::KIND.is_some()
             && handle >> CLASS_SHIFT == DENSE

@@ -217,10 +217,17 @@ impl ViewState {
         let result = match read {
             Ok(()) => {
                 answers.begin(times.len());
-                match self.layout.solo {
-                    Some(Level::Sum) => self.run_own::<FloatSum>(times, &keys, &entries, &mut answers),
-                    Some(Level::Squares) => self.run_own::<FloatSquares>(times, &keys, &entries, &mut answers),
-                    _ => self.run_own::<Any>(times, &keys, &entries, &mut answers),
+                let windows = if self.layout.paired { self.layout.windows.len() } else { 0 };
+                match (self.layout.solo, windows) {
+                    (Some(Level::Sum), 1) => self.run_own::<FloatSum, 1>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Sum), 2) => self.run_own::<FloatSum, 2>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Sum), 3) => self.run_own::<FloatSum, 3>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Sum), _) => self.run_own::<FloatSum, 0>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Squares), 1) => self.run_own::<FloatSquares, 1>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Squares), 2) => self.run_own::<FloatSquares, 2>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Squares), 3) => self.run_own::<FloatSquares, 3>(times, &keys, &entries, &mut answers),
+                    (Some(Level::Squares), _) => self.run_own::<FloatSquares, 0>(times, &keys, &entries, &mut answers),
+                    _ => self.run_own::<Any, 0>(times, &keys, &entries, &mut answers),
                 }
                 let result = answers.finish(&self.layout, &self.texts);
                 self.texts.settle();

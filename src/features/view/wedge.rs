@@ -23,22 +23,42 @@ impl Wedge {
     /// Appends an item that is not before any other.
     #[inline(always)]
     pub(super) fn push(&mut self, time: i64, value: i64) {
+        // How many items go is anybody's guess, so the last few are counted without a branch: values rise.
+        const FEW: usize = 4;
         let mut len = self.items.len();
-        while len > self.first {
-            let (last, smallest) = self.items[len - 1];
-            if smallest < value {
-                if last == time {
-                    return;
-                }
-                break;
+        if let Some(few) = self.kept().last_chunk::<FEW>() {
+            let gone = few.iter().map(|item| usize::from(item.1 >= value)).sum::<usize>();
+            len -= gone;
+            if gone == FEW {
+                len = self.keep_below(len, value);
             }
-            len -= 1;
+        } else {
+            len = self.keep_below(len, value);
+        }
+        if len > self.first && self.items[len - 1].0 == time {
+            self.items.truncate(len);
+            return;
         }
         self.items.truncate(len);
         if len == self.items.capacity() {
             self.compact();
         }
         self.items.push((time, value));
+    }
+
+    /// Of the first `len` items, how many are there up to the last one below a value.
+    #[inline(never)]
+    fn keep_below(&self, mut len: usize, value: i64) -> usize {
+        while len > self.first && self.items[len - 1].1 >= value {
+            len -= 1;
+        }
+        len
+    }
+
+    /// The smallest value of all kept items.
+    #[inline(always)]
+    pub(super) fn front(&self) -> Option<i64> {
+        self.items.get(self.first).map(|item| item.1)
     }
 
     /// Inserts an item anywhere in time.
