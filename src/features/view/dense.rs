@@ -259,6 +259,8 @@ pub(super) struct Dense {
     /// What checkpoints know of the record.
     pub(super) stamp: Stamp,
     pub(super) dirty: bool,
+    /// Its windows are served by rows, though the view has tiles for them: see [`Layout::of`].
+    pub(super) by_rows: bool,
     /// A freeze is still to write rows of it: none may go.
     pub(super) held: bool,
     /// Rows up to this number are as the last checkpoint wrote them.
@@ -276,6 +278,7 @@ impl Dense {
             key,
             stamp: 0,
             dirty: false,
+            by_rows: false,
             held: false,
             written: 0,
             due: i64::MAX,

@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::ViewError;
 use super::columns::word_of_scalar;
+use super::dense::Dense;
 use super::value::Shape;
 use crate::base::Micros;
 use crate::features::numeric::{Accumulator, Scale};
@@ -267,6 +268,8 @@ pub(super) struct Layout {
     pub(super) base_at: usize,
     /// Where the entries of a compact record begin.
     pub(super) entries_at: usize,
+    /// Where windows have tiles: how a busy key is held until it has so many rows that tiles are worth while.
+    pub(super) by_rows: Option<Box<Layout>>,
 }
 
 impl Layout {
@@ -276,6 +279,34 @@ impl Layout {
         order: Order,
         refresh: bool,
         revise_within: Option<Micros>,
+    ) -> Result<Layout, ViewError> {
+        let mut layout = Layout::make(plan, schema, order, refresh, revise_within, true)?;
+        if !layout.tracks.is_empty() && layout.plain {
+            let by_rows = Layout::make(plan, schema, order, refresh, revise_within, false)?;
+            layout.by_rows = Some(Box::new(by_rows)).filter(|by_rows| by_rows.settled);
+        }
+        Ok(layout)
+    }
+
+    /// The layout by which a busy key is held.
+    #[inline(always)]
+    pub(super) fn of(&self, dense: &Dense) -> &Layout {
+        if dense.by_rows { self.rows() } else { self }
+    }
+
+    /// The layout of busy keys that are held by rows.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> &Layout {
+        self.by_rows.as_deref().unwrap_or(self)
+    }
+
+    fn make(
+        plan: &ViewPlan,
+        schema: &Schema,
+        order: Order,
+        refresh: bool,
+        revise_within: Option<Micros>,
+        tiles: bool,
     ) -> Result<Layout, ViewError> {
         let revisable = revise_within.is_some();
         let mut layout = Layout {
@@ -310,12 +341,13 @@ impl Layout {
             refresh,
             base_at: 0,
             entries_at: 0,
+            by_rows: None,
         };
         for aggregate in &plan.aggregates {
             layout.add_output(plan, aggregate, schema)?;
         }
         layout.place_words(revisable);
-        layout.place_windows(revisable);
+        layout.place_windows(tiles && !revisable);
         layout.place_wedges();
         layout.place_fronts();
         layout.make_chains();
@@ -324,10 +356,10 @@ impl Layout {
         let all = reach(&mut layout.windows.iter()).unwrap_or(0);
         layout.keep = all.max(horizon).saturating_add(layout.slack);
         let exact = reach(&mut layout.exact.iter().map(|w| &layout.windows[*w]));
-        let tiles = layout.tracks.iter().map(|t| t.grain).max();
+        let tile = layout.tracks.iter().map(|t| t.grain).max();
         layout.keep_last = layout.windows.iter().any(|w| w.width.is_none() && !w.lasts.is_empty());
         layout.keep_dense =
-            match (exact, tiles) {
+            match (exact, tile) {
                 (Some(width), _) => Some(width),
                 (None, Some(_)) if layout.slack == 0 && !layout.keep_last => None,
                 _ if layout.keep_last || layout.slack > 0 || revisable => Some(0),
@@ -336,7 +368,7 @@ impl Layout {
             .map(|width| width.max(horizon).saturating_add(layout.slack))
             // A row may be asked for behind the head, so the tile that it would cut must still be there row by row.
             .map(|width| {
-                if layout.slack > 0 { width.max(layout.slack.saturating_add(tiles.unwrap_or(0))) } else { width }
+                if layout.slack > 0 { width.max(layout.slack.saturating_add(tile.unwrap_or(0))) } else { width }
             });
         layout.texts = layout.inputs.iter().any(|i| i.kind == Kind::Bytes);
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
@@ -559,12 +591,12 @@ impl Layout {
         self.stride = word;
     }
 
-    fn place_windows(&mut self, revisable: bool) {
+    fn place_windows(&mut self, tiles: bool) {
         for at in 0..self.windows.len() {
             let window = &mut self.windows[at];
             match window.grain {
                 // A revision takes back what a row gave, so its rows stay apart; so does a last value.
-                Some(grain) if !revisable && window.lasts.is_empty() => {
+                Some(grain) if tiles && window.lasts.is_empty() => {
                     let track = match self.tracks.iter().position(|t| t.grain == grain) {
                         Some(track) => track,
                         None => {
@@ -658,7 +690,7 @@ impl Layout {
 
     /// Finds the windows whose answers are the wedges' first items, once all reaches are known.
     fn place_fronts(&mut self) {
-        for e in &mut self.extrema {
+        for e in self.extrema.iter_mut().filter(|e| e.life.is_none()) {
             let reach = self.windows[e.window].reach();
             e.front = [e.min, e.max].into_iter().flatten().all(|w| Some(self.wedges[w].reach) == reach);
         }

@@ -30,7 +30,7 @@ impl ViewState {
         entries: &[u64],
         answers: &mut Answers,
     ) {
-        let pairs = Pairs::<W>::of(&self.layout);
+        let pairs = Pairs::<W>::of(self.layout.rows());
         // Handles found when asking ahead; they may be out of date by the time of use.
         let mut ahead = [NO_HANDLE; AHEAD_RING];
         let hashes = &keys.hashes[..];
@@ -86,14 +86,19 @@ impl ViewState {
         self.bounds.set(&self.layout, head);
         if S::KIND.is_some()
             && handle >> CLASS_SHIFT == DENSE
-            && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
-            && dense.steps(&self.layout, time)
+            && let block = handle & BLOCK_MASK
+            && let Some(dense) = &mut self.dense[block as usize]
+            && let held = self.layout.of(dense)
+            && dense.steps(held, time)
         {
             if self.layout.refresh {
                 dense.mark(&mut self.refresh);
             }
             let mut raw = answers.row(&self.layout);
-            dense.step::<S>(&self.layout, &mut self.chunks, entry, &self.bounds.list, &mut raw);
+            dense.step::<S>(held, &mut self.chunks, entry, &self.bounds.list, &mut raw);
+            if dense.outgrows_rows() {
+                self.tile(block, hash);
+            }
             answers.done(&self.layout, &self.texts);
             return;
         }

@@ -20,6 +20,8 @@ use crate::features::numeric::Accumulator;
 pub(super) struct Pairs<const W: usize> {
     /// Widths of the windows.
     widths: [i64; W],
+    /// Whether some window's start is rounded.
+    rounded: bool,
     /// The windows from the narrowest.
     order: [usize; W],
     /// Whether smallest and largest values are asked for.
@@ -34,11 +36,12 @@ impl<const W: usize> Pairs<W> {
         }
         let mut widths = [0; W];
         let mut order = [0; W];
+        let rounded = layout.windows.iter().any(|window| window.grain.is_some());
         for (w, window) in layout.windows.iter().enumerate() {
             widths[w] = window.width?;
         }
         order.copy_from_slice(layout.chains.first()?.windows.get(..W)?);
-        Some(Pairs { widths, order, extrema: !layout.wedges.is_empty() })
+        Some(Pairs { widths, rounded, order, extrema: !layout.wedges.is_empty() })
     }
 
     #[inline(always)]
@@ -79,17 +82,32 @@ impl ViewState {
         answers: &mut Answers,
     ) {
         let entry = &entries[row * 2..row * 2 + 2];
-        let bounds = pairs.bounds(time);
+        let bounds = if pairs.rounded {
+            self.bounds.set(&self.layout, time);
+            std::array::from_fn(|w| self.bounds.list[w])
+        } else {
+            pairs.bounds(time)
+        };
         let Self { layout, dense, chunks, .. } = self;
         if handle >> CLASS_SHIFT == DENSE
-            && let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize]
-            && dense.steps(layout, time)
+            && let block = handle & BLOCK_MASK
+            && let Some(dense) = &mut dense[block as usize]
+            && let held = layout.of(dense)
+            && dense.steps(held, time)
         {
             if layout.refresh {
                 dense.mark(&mut self.refresh);
             }
-            dense.step_pairs::<S, W>(layout, chunks, entry, pairs, &bounds, out(answers.row(layout)));
-            return answers.done(layout, &self.texts);
+            let mut raw = answers.row(layout);
+            if !held.paired {
+                dense.step::<S>(held, chunks, entry, &bounds, &mut raw);
+                return answers.done(layout, &self.texts);
+            }
+            dense.step_pairs::<S, W>(held, chunks, entry, pairs, &bounds, out(raw));
+            if dense.outgrows_rows() {
+                self.tile(block, keys.hashes[row]);
+            }
+            return answers.done(&self.layout, &self.texts);
         }
         handle = self.insert_at::<S>(keys.hashes[row], handle, entry, time);
         let Self { layout, small, dense, chunks, texts, .. } = self;

@@ -172,6 +172,7 @@ impl ViewState {
             }
             (None, block) => match &self.dense[block as usize] {
                 Some(dense) => {
+                    let layout = layout.of(dense);
                     dense.peek(layout, &self.chunks, head, &bounds.list, &mut raw);
                     dense.next_change(layout, &self.chunks, head, &bounds.list)
                 }

@@ -16,7 +16,7 @@ use super::slab::Slab;
 use super::small::{self, DIRTY, FREE, ScanScratch};
 use super::snapshot::{Changes, fingerprint};
 use super::value::{Any, FloatSquares, FloatSum, Raw, Shape};
-use crate::base::{EventTime, Micros};
+use crate::base::{EventTime, Micros, slot_of};
 use crate::plan::model::{Order, ViewPlan};
 
 /// Class number of dense records in a handle.
@@ -25,6 +25,9 @@ pub(super) const CLASS_SHIFT: u32 = 28;
 pub(super) const BLOCK_MASK: u32 = (1 << CLASS_SHIFT) - 1;
 /// A compact record of the largest class holds at least this many entries.
 const SMALL_ENTRIES: usize = 24;
+
+/// A busy key is held by rows up to this many, and in tiles beyond where its view has them.
+const ROWS_MAX: u64 = if cfg!(test) { 70 } else { 1024 };
 
 /// How a view is run, beyond what its plan says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +220,8 @@ impl ViewState {
         let result = match read {
             Ok(()) => {
                 answers.begin(times.len());
-                let windows = if self.layout.paired { self.layout.windows.len() } else { 0 };
+                let rows = self.layout.rows();
+                let windows = if rows.paired { rows.windows.len() } else { 0 };
                 match (self.layout.solo, windows) {
                     (Some(Level::Sum), 1) => self.run_own::<FloatSum, 1>(times, &keys, &entries, &mut answers),
                     (Some(Level::Sum), 2) => self.run_own::<FloatSum, 2>(times, &keys, &entries, &mut answers),
@@ -482,10 +486,10 @@ impl ViewState {
             && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
             && dense.queue.end.is_multiple_of(64)
         {
-            self.bounds.set(&self.layout, dense.head);
-            dense.leave::<Any>(&self.layout, &self.chunks, &self.bounds.list);
+            let layout = self.layout.of(dense);
+            self.bounds.set(layout, dense.head);
+            dense.leave::<Any>(layout, &self.chunks, &self.bounds.list);
             let texts = &mut self.texts;
-            let layout = &self.layout;
             dense.evict(layout, &mut self.chunks, |entry| release(layout, texts, entry));
         }
     }
@@ -507,7 +511,10 @@ impl ViewState {
         }
         if let Some(dense) = &mut dense[block as usize] {
             dense.mark(&mut self.refresh);
-            dense.insert::<S>(layout, chunks, entry, head);
+            dense.insert::<S>(layout.of(dense), chunks, entry, head);
+            if dense.outgrows_rows() {
+                self.tile(block, hash);
+            }
         }
         handle
     }
@@ -533,7 +540,7 @@ impl ViewState {
         self.index.replace(hash, handle, new);
         if new >> CLASS_SHIFT == DENSE {
             if let Some(dense) = &mut self.dense[(new & BLOCK_MASK) as usize] {
-                dense.insert::<Any>(&self.layout, &mut self.chunks, entry, head);
+                dense.insert::<Any>(self.layout.of(dense), &mut self.chunks, entry, head);
             }
         } else {
             small::insert::<Any>(
@@ -565,7 +572,10 @@ impl ViewState {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         let Self { layout, small, chunks, .. } = self;
         let record = small[class as usize].get_mut(block);
+        let by_rows = layout.by_rows.is_some();
+        let layout = layout.rows();
         let mut dense = Dense::new(layout, record[0]);
+        dense.by_rows = by_rows;
         dense.stamp = small::stamp(record);
         (dense.dirty, dense.due) = small::told(layout, record);
         if layout.forever {
@@ -586,6 +596,28 @@ impl ViewState {
         record[1] = FREE;
         small[class as usize].release(block);
         self.add_dense(dense)
+    }
+
+    /// Puts a busy key's rows into tiles.
+    #[inline(never)]
+    pub(super) fn tile(&mut self, block: u32, hash: u64) {
+        if self.dense[block as usize].as_ref().is_some_and(|dense| dense.held) {
+            self.write_held(slot_of(hash));
+        }
+        let Self { layout, dense, chunks, .. } = self;
+        let Some(old) = &mut dense[block as usize] else { return };
+        let rows = layout.of(old);
+        let mut new = Dense::new(layout, old.key);
+        (new.stamp, new.dirty, new.due, new.newest) = (old.stamp, old.dirty, old.due, old.newest);
+        let entries: Vec<u64> =
+            old.queue.parts(rows, chunks, old.first_needed(rows), old.queue.end).flatten().copied().collect();
+        for entry in entries.chunks_exact(layout.stride) {
+            new.queue.push::<Any>(layout, chunks, entry);
+        }
+        new.advance::<Any>(layout, chunks, old.head);
+        new.absorbed = old.absorbed;
+        old.queue.clear(chunks);
+        **old = new;
     }
 
     pub(super) fn add_dense(&mut self, dense: Dense) -> Handle {
@@ -627,7 +659,7 @@ impl ViewState {
             place.is_some()
         } else {
             dense[block as usize].as_mut().is_some_and(|dense| {
-                let found = dense.revise(layout, chunks, entry, |old| release(layout, texts, old));
+                let found = dense.revise(layout.of(dense), chunks, entry, |old| release(layout, texts, old));
                 if found {
                     dense.mark(refresh);
                 }
@@ -667,6 +699,7 @@ pub(super) fn ask<S: Shape>(
     bounds: &[i64],
     raw: &mut Raw<'_>,
 ) {
+    let layout = layout.of(dense);
     if head < dense.head {
         return dense.peek(layout, chunks, head, bounds, raw);
     }
@@ -689,6 +722,12 @@ pub(super) fn release(layout: &Layout, texts: &mut Texts, entry: &[u64]) {
 }
 
 impl Dense {
+    /// Whether it has more rows than are kept where tiles would do.
+    #[inline(always)]
+    pub(super) fn outgrows_rows(&self) -> bool {
+        self.by_rows && self.queue.end - self.queue.first > ROWS_MAX
+    }
+
     /// Notes that a dense record changed, where refresh is on.
     #[inline(always)]
     pub(super) fn mark(&mut self, refresh: &mut Option<Refresh>) {

@@ -138,12 +138,14 @@ impl ViewState {
         if record.held {
             return;
         }
+        let tiled = !layout.of(record).tracks.is_empty();
         if head > record.head {
+            let layout = layout.of(record);
             record.advance::<Any>(layout, chunks, head);
             record.leave::<Any>(layout, chunks, &bounds.list);
             record.evict(layout, chunks, |entry| release(layout, texts, entry));
         }
-        let (key, rows) = (record.key, record.rows_needed(layout));
+        let (key, rows) = (record.key, record.rows_needed(layout.of(record)));
         let idle = !layout.refresh || (!record.dirty && record.due == i64::MAX);
         let tiles = record.tiles.iter().any(|t| !t.heads.is_empty());
         if rows == 0 && !tiles && !layout.forever && idle {
@@ -156,7 +158,7 @@ impl ViewState {
             if !self.words {
                 self.names.release(key);
             }
-        } else if layout.tracks.is_empty() && rows <= THIN {
+        } else if !tiled && rows <= THIN {
             self.thin(block, handle);
         }
     }
@@ -168,7 +170,7 @@ impl ViewState {
             return;
         };
         self.dense_free.push(block);
-        let from = record.first_needed(layout);
+        let from = record.first_needed(layout.of(&record));
         let rows = (record.queue.end - from) as usize;
         let class = small
             .iter()
@@ -188,7 +190,7 @@ impl ViewState {
             // The base holds what the queue does not: all absorbed rows less those still queued.
             let queued = record.waiting - record.queue.first;
             small::set_base_rows(layout, words, record.absorbed - queued);
-            for (i, sums) in record.base_sums(layout, chunks).into_iter().enumerate() {
+            for (i, sums) in record.base_sums(layout.of(&record), chunks).into_iter().enumerate() {
                 small::set_base_sums(layout, words, i, sums);
             }
             for (i, extrema) in record.base.iter().enumerate() {

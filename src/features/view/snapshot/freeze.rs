@@ -10,7 +10,7 @@ use super::super::layout::{Kind, Layout, NULL_TEXT};
 use super::super::small;
 use super::super::state::ViewState;
 use super::codec::Writer;
-use super::{DENSE, DIRTY, DUE, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
+use super::{BY_ROWS, DENSE, DIRTY, DUE, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
 use crate::base::{SLOTS, slot_of};
 
 /// What is known of a record's changes: the stamp of its epoch and two flags.
@@ -307,14 +307,18 @@ impl ViewState {
 
     /// Notes the numbers of a pending busy key, whose rows are then kept until they are written: false where rows may change.
     fn hold(&mut self, handle: Handle, slot: usize) -> bool {
-        let Some(Frozen { whole, .. }) = self.changes.frozen.filter(|_| self.layout.settled) else { return false };
+        let Some(Frozen { whole, .. }) = self.changes.frozen else { return false };
         let stamp = self.stamp(handle);
         let (None, block) = Self::place(handle) else { return false };
         let Some(dense) = self.dense[block as usize].as_deref_mut().filter(|_| whole || stamp & (ROWS | NEW) != 0)
         else {
             return false;
         };
-        let numbers = dense.numbers(&self.layout, whole || stamp & NEW != 0);
+        let layout = self.layout.of(dense);
+        if !layout.settled {
+            return false;
+        }
+        let numbers = dense.numbers(layout, whole || stamp & NEW != 0);
         dense.held = true;
         dense.written = dense.queue.end;
         self.changes.held[slot].push(Held { block, numbers });
@@ -323,7 +327,7 @@ impl ViewState {
     }
 
     /// Writes the busy keys of a slot that have changed since the freeze.
-    fn write_held(&mut self, slot: usize) {
+    pub(in super::super) fn write_held(&mut self, slot: usize) {
         let mut held = std::mem::take(&mut self.changes.held[slot]);
         if held.is_empty() {
             return;
@@ -427,7 +431,7 @@ impl ViewState {
             (None, block) => {
                 if let Some(dense) = &self.dense[block as usize] {
                     if whole || stamp & (ROWS | NEW) != 0 {
-                        let numbers = dense.numbers(&self.layout, whole || stamp & NEW != 0);
+                        let numbers = dense.numbers(self.layout.of(dense), whole || stamp & NEW != 0);
                         self.write_dense(dense, &numbers, &mut out);
                     } else {
                         self.write_head(TOLD, dense.key, (dense.dirty, dense.due), 0, &mut out);
@@ -474,12 +478,16 @@ impl ViewState {
 
     /// Writes a busy key as of its numbers. Its rows between those and all else of it must be as they were then.
     fn write_dense(&self, dense: &Dense, numbers: &Numbers, out: &mut Writer) {
-        let layout = &self.layout;
+        let layout = self.layout.of(dense);
         let Numbers { told, head, newest, absorbed, first, from, waiting, end } = *numbers;
         let parts = dense.queue.parts(layout, &self.chunks, from, end);
         let times = parts.clone().flat_map(|part| part.iter().step_by(layout.stride).map(|time| *time as i64));
         let unit = unit_of(times, out.origin);
-        let form = if from == first { DENSE } else { MORE };
+        let form = match from == first {
+            true if dense.by_rows => BY_ROWS,
+            true => DENSE,
+            false => MORE,
+        };
         self.write_head(form, dense.key, told, unit, out);
         out.time(head);
         out.time(newest);

@@ -11,7 +11,7 @@ use super::super::state::{Bounds, ViewState, release};
 use super::super::value::{Any, add, sort_key, term, widen};
 use super::codec::{Reader, bad};
 use super::freeze::{Rows, entry_bytes_min};
-use super::{DENSE, DIRTY, DUE, FORM, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
+use super::{BY_ROWS, DENSE, DIRTY, DUE, FORM, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
 use crate::base::slot_of;
 use crate::features::numeric::Accumulator;
 
@@ -56,13 +56,14 @@ impl ViewState {
         let due = if tag & DUE != 0 { input.time()? } else { i64::MAX };
         let found = self.find(key, hash);
         let form = tag & FORM;
-        if let (GONE | SMALL | DENSE, Some(handle)) = (form, found) {
+        if let (GONE | SMALL | DENSE | BY_ROWS, Some(handle)) = (form, found) {
             self.remove(handle, hash);
         }
         let handle = match (form, found) {
             (GONE, _) => return Ok(()),
             (SMALL, _) => self.import_small(key, hash, unit, input)?,
-            (DENSE, _) => self.import_dense(key, hash, unit, input)?,
+            (DENSE, _) => self.import_dense(key, hash, unit, false, input)?,
+            (BY_ROWS, _) if self.layout.by_rows.is_some() => self.import_dense(key, hash, unit, true, input)?,
             (MORE, Some(handle)) => self.import_more(handle, unit, input)?,
             (TOLD, Some(handle)) => handle,
             (MORE | TOLD, None) => return Err(bad("it adds to a key that no earlier one holds")),
@@ -218,10 +219,11 @@ impl ViewState {
         key: Key<'_>,
         hash: u64,
         unit: i64,
+        by_rows: bool,
         input: &mut Reader<'_>,
     ) -> Result<Handle, ViewError> {
         let head = Head::read(input)?;
-        let (mut dense, entries) = self.read_dense(&head, head.first, unit, input)?;
+        let (mut dense, entries) = self.read_dense(&head, head.first, unit, by_rows, input)?;
         for entry in entries.chunks_exact(self.layout.stride) {
             dense.queue.push::<Any>(&self.layout, &mut self.chunks, entry);
         }
@@ -237,13 +239,17 @@ impl ViewState {
         let head = Head::read(input)?;
         let known = head.first.saturating_add(input.below(COUNT_MAX)?);
         let fits = |dense: &Dense| dense.queue.first <= head.first && known <= dense.queue.end;
-        let block = match Self::place(handle) {
-            (None, block) if self.dense[block as usize].as_deref().is_some_and(fits) => block,
+        let (block, by_rows) = match Self::place(handle) {
+            (None, block) => match self.dense[block as usize].as_deref().filter(|dense| fits(dense)) {
+                Some(dense) => (block, dense.by_rows),
+                None => return Err(bad("it adds rows to a key whose earlier rows are not there")),
+            },
             _ => return Err(bad("it adds rows to a key whose earlier rows are not there")),
         };
-        let (mut new, entries) = self.read_dense(&head, known, unit, input)?;
+        let (mut new, entries) = self.read_dense(&head, known, unit, by_rows, input)?;
         let Self { layout, dense, chunks, texts, .. } = self;
         let Some(old) = &mut dense[block as usize] else { return Ok(handle) };
+        let layout = layout.of(old);
         // Rows after all others are added to the sums there are, which is cheap however many rows there were before.
         let adds = layout.tracks.is_empty()
             && layout.keep_dense.is_some()
@@ -287,6 +293,7 @@ impl ViewState {
         head: &Head,
         from: u64,
         unit: i64,
+        by_rows: bool,
         input: &mut Reader<'_>,
     ) -> Result<(Dense, Vec<u64>), ViewError> {
         let count = input.count(entry_bytes_min(&self.layout))?;
@@ -296,7 +303,9 @@ impl ViewState {
             return Err(bad("more rows wait than there are"));
         }
         let entries = self.import_entries(unit, count, input)?;
-        let mut dense = Dense::starting(&self.layout, head.first);
+        let layout = if by_rows { self.layout.rows() } else { &self.layout };
+        let mut dense = Dense::starting(layout, head.first);
+        dense.by_rows = by_rows;
         dense.head = head.head;
         dense.newest = head.newest;
         dense.absorbed = head.absorbed;
@@ -311,7 +320,7 @@ impl ViewState {
     }
 
     fn read_sums(&self, dense: &mut Dense, input: &mut Reader<'_>) -> Result<(), ViewError> {
-        let layout = &self.layout;
+        let layout = self.layout.of(dense);
         for pair in &layout.life_pairs {
             dense.sums[*pair] = read_sums(input)?;
         }
@@ -350,7 +359,7 @@ impl ViewState {
 
     /// Makes what is not written of a busy key.
     fn finish_dense(&self, dense: &mut Dense) {
-        let layout = &self.layout;
+        let layout = self.layout.of(dense);
         dense.rebuild(layout, &self.chunks);
         let mut bounds = Bounds::new(layout);
         bounds.set(layout, dense.head);

@@ -32,6 +32,8 @@ const DENSE: u8 = 2;
 const MORE: u8 = 3;
 /// Only what the online store was told of a key.
 const TOLD: u8 = 4;
+/// The whole of a busy key that is held by rows though its view has tiles.
+const BY_ROWS: u8 = 5;
 const FORM: u8 = 7;
 /// The online store has not been told of the key's last change.
 const DIRTY: u8 = 1 << 3;

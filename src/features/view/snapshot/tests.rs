@@ -463,6 +463,42 @@ fn rows_of_a_busy_key_stay_until_they_are_written() {
     }
 }
 
+/// A busy key of a view with tiles is held by rows until it has many. What a freeze saw while it was is what is restored,
+/// though its rows went into tiles before they were written.
+#[test]
+fn rows_that_become_tiles_are_written_as_they_were() {
+    let tiled = |function| aggregate(function, Some(X), Window::Trailing(1000), Some(100), None);
+    let plan = plan([F::Sum, F::Stddev, F::Min, F::Max].map(tiled).into(), 0, true, 0);
+    let options = ViewOptions { order: Order::EventTime, refresh: false, revise_within: None, checkpoints: true };
+    let setup = Setup { plan, options, text_key: false };
+    let by_rows = |view: &ViewState| view.dense.iter().flatten().map(|dense| dense.by_rows).collect::<Vec<_>>();
+    let rows = simple(|_| 7, 1, 600);
+    let part = |from: usize, to: usize| batch(&rows[from..to], false);
+    let mut twin = setup.state(false);
+    let expected: Vec<_> =
+        [(0, 50), (50, 65), (65, 300), (300, 600)].map(|(from, to)| twin.apply_own(&part(from, to)).unwrap()).into();
+    for whole in [true, false] {
+        let mut view = setup.state(true);
+        assert_eq!(view.apply_own(&part(0, 50)).unwrap(), expected[0]);
+        let mut chain = vec![written(&mut view, true)];
+        assert_eq!(view.apply_own(&part(50, 65)).unwrap(), expected[1]);
+        assert_eq!(by_rows(&view), [true]);
+        view.freeze(whole).unwrap();
+        assert_eq!(view.apply_own(&part(65, 300)).unwrap(), expected[2]);
+        assert_eq!(by_rows(&view), [false], "it has too many rows");
+        chain.push(view.write_frozen(usize::MAX));
+        let mut restored = setup.restored(&chain, 1).remove(0);
+        assert_eq!(by_rows(&restored), [true]);
+        assert_eq!(restored.apply_own(&part(65, 300)).unwrap(), expected[2], "as it was at the freeze");
+        chain.push(written(&mut view, false));
+        let mut restored = setup.restored(&chain, 1).remove(0);
+        assert_eq!(by_rows(&restored), [false]);
+        for mut view in [view, restored] {
+            assert_eq!(view.apply_own(&part(300, 600)).unwrap(), expected[3]);
+        }
+    }
+}
+
 /// Nor does a sweep let go of them.
 #[test]
 fn a_sweep_leaves_the_rows_of_a_busy_key_that_are_to_be_written() {
