@@ -40,6 +40,8 @@ const LAST_RATE: f64 = 2_000_000.0;
 /// Cards and merchants of the traffic.
 const CARDS: u64 = 50_000;
 const MERCHANTS: u64 = 5_000;
+/// The load generator sleeps so long at least, in microseconds: what is due meanwhile is late, and counted as that.
+const NAP_MIN: i64 = 500;
 /// How long things that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A job that is further behind at the end of a step than what came in this time does not keep up.
@@ -89,6 +91,8 @@ pub struct Report {
     pub cut_to_score_ms: Option<CutToScore>,
     /// CPU time of the job's process per event, where the system tells it.
     pub cpu_us_per_event: Option<f64>,
+    /// CPU time per event of this process, which makes the events and counts the predictions.
+    pub bench_cpu_us_per_event: Option<f64>,
     /// The steps of the search: events per second offered and predictions per second returned.
     pub steps: Vec<(f64, f64)>,
 }
@@ -228,10 +232,11 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     consumer.drain(&load, &mut process)?;
     consumer.take();
     load.acknowledged()?;
-    let cpu = process.cpu_micros();
+    let (cpu, own) = (process.cpu_micros(), cpu_micros("self"));
     let sent = load.offer(rate, Duration::from_secs_f64(options.seconds))?;
     consumer.drain(&load, &mut process)?;
-    let cpu = cpu.zip(process.cpu_micros()).map(|(before, after)| after - before);
+    let per_event = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / sent.max(1) as f64);
+    let (cpu, own) = (per_event(cpu, process.cpu_micros()), per_event(own, cpu_micros("self")));
     let arrivals = consumer.take();
     let produced = load.acknowledged()?;
     consumer.stop();
@@ -249,7 +254,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         published_ms: Quantiles::of(arrivals.iter().map(|a| a.published - a.due))?,
         consumed_ms: Quantiles::of(arrivals.iter().map(|a| a.arrived - a.published))?,
         cut_to_score_ms: cut("p50").zip(cut("p99")).map(|(p50, p99)| CutToScore { p50, p99 }),
-        cpu_us_per_event: cpu.map(|micros| micros / sent.max(1) as f64),
+        cpu_us_per_event: cpu,
+        bench_cpu_us_per_event: own,
         steps,
     })
 }
@@ -291,6 +297,9 @@ struct Load {
     clock: Clock,
     sent: u64,
     draw: u64,
+    /// The latest second and its text.
+    second: (i64, String),
+    key: Vec<u8>,
     /// How far the loop itself was behind its schedule in the last step.
     longest_behind: Duration,
 }
@@ -322,12 +331,21 @@ impl ProducerContext for Acknowledged {
 
 impl Load {
     fn new(brokers: &str, topic: &str, clock: Clock) -> anyhow::Result<Load> {
-        // A millisecond gathers events into fewer requests, without which the brokers are the limit; it counts as latency.
-        let settings = [("linger.ms", "1"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
+        // Two milliseconds gather events into fewer requests, without which the brokers are the limit; they count as latency.
+        let settings = [("linger.ms", "2"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
         let config = client_config(brokers, &[], &settings, &[])?;
         let context = Acknowledged { clock, latencies: Mutex::default(), failed: AtomicU64::new(0) };
         let producer = config.create_with_context(context)?;
-        Ok(Load { producer, topic: topic.to_owned(), clock, sent: 0, draw: 1, longest_behind: Duration::ZERO })
+        Ok(Load {
+            producer,
+            topic: topic.to_owned(),
+            clock,
+            sent: 0,
+            draw: 1,
+            second: (i64::MIN, String::new()),
+            key: Vec::new(),
+            longest_behind: Duration::ZERO,
+        })
     }
 
     /// Offers events at `rate` for `length`; returns how many.
@@ -341,7 +359,7 @@ impl Load {
             let due = begin + (next as f64 / rate * 1e6) as i64;
             let now = self.clock.now();
             if due > now {
-                std::thread::sleep(Duration::from_micros((due - now).clamp(50, 2_000).unsigned_abs()));
+                std::thread::sleep(Duration::from_micros((due - now).clamp(NAP_MIN, 2_000).unsigned_abs()));
                 continue;
             }
             self.longest_behind = self.longest_behind.max(Duration::from_micros((now - due).unsigned_abs()));
@@ -361,17 +379,22 @@ impl Load {
             self.draw
         };
         let (card, merchant, cents) = (draw() % CARDS, draw() % MERCHANTS, draw() % 20_000);
+        let (second, micros) = (due.div_euclid(1_000_000), due.rem_euclid(1_000_000));
+        if self.second.0 != second {
+            self.second = (second, format_time(second * 1_000_000).trim_end_matches('Z').to_owned());
+        }
         payload.clear();
         write!(
             payload,
-            r#"{{"txn_id":{due},"card_id":{card},"merchant_id":{merchant},"amount":{}.{:02},"ts":"{}"}}"#,
+            r#"{{"txn_id":{due},"card_id":{card},"merchant_id":{merchant},"amount":{}.{:02},"ts":"{}.{micros:06}Z"}}"#,
             cents / 100,
             cents % 100,
-            format_time(due)
+            self.second.1
         )?;
+        self.key.clear();
+        write!(self.key, "{card}")?;
         let opaque = usize::try_from(due - self.clock.wall)?;
-        let key = card.to_string();
-        let mut record = BaseRecord::with_opaque_to(&self.topic, opaque).key(&key).payload(payload.as_slice());
+        let mut record = BaseRecord::with_opaque_to(&self.topic, opaque).key(&self.key).payload(payload.as_slice());
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -507,14 +530,8 @@ impl JobProcess {
         Ok(())
     }
 
-    /// CPU time so far, in microseconds, where `/proc` tells it.
     fn cpu_micros(&self) -> Option<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        let after = stat.rsplit_once(')')?.1;
-        let fields: Vec<&str> = after.split_whitespace().collect();
-        // User and system time, the 14th and 15th field, in hundredths of a second on every Linux.
-        let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-        Some(ticks * 1e4)
+        cpu_micros(&self.child.id().to_string())
     }
 
     /// Interrupts the job and returns its summary.
@@ -529,6 +546,16 @@ impl JobProcess {
         let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
         serde_json::from_str(&summary).with_context(|| format!("the job left no summary: {}", log().trim()))
     }
+}
+
+/// CPU time of a process so far, in microseconds, where `/proc` tells it.
+fn cpu_micros(process: &str) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let after = stat.rsplit_once(')')?.1;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    // User and system time, the 14th and 15th field, in hundredths of a second on every Linux.
+    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    Some(ticks * 1e4)
 }
 
 impl Drop for JobProcess {

@@ -702,7 +702,10 @@ fn kafka_text(report: &end_to_end_kafka::Report) -> String {
     let cut = report.cut_to_score_ms.map_or_else(String::new, |l| {
         format!("in the job, from a tick's cut to the score: p50 {:.1} ms, p99 {:.1} ms (all rates)\n", l.p50, l.p99)
     });
-    let cpu = report.cpu_us_per_event.map_or_else(String::new, |us| format!("CPU of the job {us:.1} µs per event\n"));
+    let own = report.bench_cpu_us_per_event;
+    let cpu = report.cpu_us_per_event.zip(own).map_or_else(String::new, |(job, own)| {
+        format!("CPU of the job {job:.1} µs per event; of load generator and consumer {own:.1} µs\n")
+    });
     format!(
         "{saturation}{} events/s offered for {:.0} s, {}: {} predictions\n{}{cut}{cpu}",
         grouped(report.rate as u64),

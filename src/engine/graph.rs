@@ -30,7 +30,7 @@ use super::publish::table_sink;
 use super::retrain::{Retraining, retrain};
 use super::rollout;
 use super::shared::Shared;
-use super::source::{Sources, sources};
+use super::source::{Looked, Sources, sources};
 use super::stage::{self, StageInput, StageOutput, join_stage, view_stage};
 use super::status::NodeKind;
 use super::status::flow::{Inlet, Node};
@@ -230,6 +230,8 @@ pub fn bind_file(plan: &Plan, model: &crate::plan::model::ModelPlan, path: &Path
 pub struct Built {
     /// Done when every tick is published.
     pub done: Probe<Tick>,
+    /// To be told of each step of the worker.
+    pub looked: Looked,
 }
 
 /// Builds the job's dataflow on this worker.
@@ -237,11 +239,12 @@ pub fn build(worker: &mut Worker, shared: Arc<Shared>, resources: Arc<Resources>
     worker.dataflow_named::<Tick, _, _>("job", |scope| {
         let flow = Probe::new();
         let done = Probe::new();
-        let Sources { rows, dead, control, commands } = sources(scope, Arc::clone(&shared), reader, flow.clone());
+        let Sources { rows, dead, control, commands, looked } =
+            sources(scope, Arc::clone(&shared), reader, flow.clone());
         let (shared, resources) = (&shared, &resources);
         let graph = Graph { scope, shared, resources, rows, control, commands, flow: &flow, done: &done };
         graph.build(dead);
-        Built { done }
+        Built { done, looked }
     })
 }
 

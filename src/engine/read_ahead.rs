@@ -87,7 +87,14 @@ fn read(
     idle: &AtomicBool,
 ) {
     let thread = std::thread::current();
-    reader.wake_with(Arc::new(move || thread.unpark()));
+    // News of rows are no news while a tick waits to be cut.
+    let asleep = Arc::new(AtomicBool::new(false));
+    let sleeps = Arc::clone(&asleep);
+    reader.wake_with(Arc::new(move || {
+        if !sleeps.load(Ordering::Relaxed) {
+            thread.unpark();
+        }
+    }));
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
         let progress = &shared.checkpoints.progress;
@@ -124,8 +131,10 @@ fn read(
                 if shared.failed() {
                     return;
                 }
-                // A topic that has something wakes it earlier.
+                // A topic that has something wakes it earlier, and so does the worker when nothing is under way.
+                asleep.store(reader.is_gathering(), Ordering::Relaxed);
                 std::thread::park_timeout(wait);
+                asleep.store(false, Ordering::Relaxed);
                 continue;
             }
             Ok(Next::End) => return,

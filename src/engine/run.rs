@@ -486,11 +486,12 @@ fn work(
         let shared = Arc::clone(&for_workers);
         let reader =
             if worker.index() == 0 { reader.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
-        let Built { done } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
+        let Built { done, mut looked } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
         shared.meters.built();
         while !done.done() && !shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(50)));
+            looked.look();
         }
         if shared.failed() {
             for dataflow in worker.installed_dataflows() {

@@ -16,6 +16,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::Handle as Probe;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::{Scope, Stream};
+use timely::scheduling::Activator;
 
 use super::EngineError;
 use super::alarm::Alarm;
@@ -38,8 +39,8 @@ const EPOCHS_MAX: u64 = 2;
 /// Names the reader's ids in snapshots.
 pub const READER_IDS: &str = "reader ids";
 
-/// The probe is looked at this often while the graph is busy and the reader waits.
-const BUSY_LOOK: Duration = Duration::from_micros(300);
+/// The probe is looked at this often while the graph is busy and the reader waits, though nobody says that it has moved.
+const BUSY_LOOK: Duration = Duration::from_millis(1);
 
 /// The streams that leave the sources.
 pub struct Sources<'s> {
@@ -52,6 +53,26 @@ pub struct Sources<'s> {
     pub control: Control<'s>,
     /// The commands of ticks that have any, on every worker, in the form of [`commands_of`].
     pub commands: Rows<'s>,
+    /// Has the operator look at the probe.
+    pub looked: Looked,
+}
+
+/// Schedules the source operator when the probe that it looks at moves, which by itself does not.
+pub struct Looked {
+    probe: Probe<Tick>,
+    seen: Option<Tick>,
+    activator: Activator,
+}
+
+impl Looked {
+    /// To be called after each step of the worker.
+    pub fn look(&mut self) {
+        let first = self.probe.with_frontier(|frontier| frontier.first().copied());
+        if first != self.seen {
+            self.seen = first;
+            self.activator.activate();
+        }
+    }
 }
 
 /// Builds the source operator. Only the worker that is given `reader` sends.
@@ -88,6 +109,7 @@ pub fn sources<'s>(
             None
         }
     };
+    let looked = Looked { probe: probe.clone(), seen: None, activator: scope.activator_for(info.address.clone()) };
     let mut alarm = Alarm::new(scope.activator_for(info.address));
     let nodes = shared.meters.sources();
     builder.build_reschedule(move |capabilities| {
@@ -113,8 +135,7 @@ pub fn sources<'s>(
             shared.checkpoints.figures.look(|tick| !probe.less_equal(&tick));
             shared.meters.through(|tick| !probe.less_equal(&tick));
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
-                // The probe's movement does not schedule this operator, so it looks again soon.
-                alarm.ring_after(Duration::from_micros(100));
+                alarm.ring_after(BUSY_LOOK);
                 return true;
             }
             let next = held_read.take().map_or_else(|| reads.next(), |read| Ok(Ready::Read(read)));
@@ -127,7 +148,7 @@ pub fn sources<'s>(
                 Ok(Ready::Read(read)) => read,
                 Ok(Ready::Nothing) => {
                     if probe.less_than(&tick) {
-                        // As above: rows that wait for their tick may leave as soon as nothing is under way.
+                        // Rows that wait for their tick may leave as soon as nothing is under way.
                         alarm.ring_after(BUSY_LOOK);
                     } else {
                         reads.idle();
@@ -188,7 +209,8 @@ pub fn sources<'s>(
         }
     });
     let dead = rows.split_off(count);
-    Sources { rows, dead, control: Control::new(broadcast(control)), commands: as_rows(scope, commands.broadcast()) }
+    let (control, commands) = (Control::new(broadcast(control)), as_rows(scope, commands.broadcast()));
+    Sources { rows, dead, control, commands, looked }
 }
 
 /// Commands as batches, so that whoever hears of them takes them as one more input.

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use rdkafka::message::{Header, OwnedHeaders};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -33,8 +32,8 @@ use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
 use crate::plan::model::TopicPlan;
 use crate::store::StoreError;
-use crate::store::topic::Publisher;
 use crate::store::topic::outbox::{OutboxWriter, slot_of_key, slot_of_row};
+use crate::store::topic::{Messages, Publisher};
 
 /// How long a job that was asked to stop waits for brokers that take nothing.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -193,28 +192,16 @@ impl Thread {
         form: &Form<'_>,
     ) -> Result<(), StoreError> {
         publisher.check()?;
-        let Thread { shared, key, payload, .. } = self;
         let rows = topic.encoder.bind(&form.table)?;
         let (tick, epoch) = (info.tick.to_string(), info.epoch.to_string());
-        let stamps = stamps(shared, &tick, &epoch);
-        let give_up = giving_up(shared, publisher);
+        let stamps = stamps(&self.shared, &tick, &epoch).map(|(name, value)| (name, value.as_bytes().to_vec()));
+        let mut messages = Messages::new(stamps.to_vec());
         for row in 0..form.table.num_rows() {
-            key.clear();
-            payload.clear();
-            rows.write(row, payload);
-            let keyed = topic.key.write(&rows, row, key);
-            let mut headers = OwnedHeaders::new_with_capacity(stamps.len());
-            for (name, value) in stamps {
-                headers = headers.insert(Header { key: name, value: Some(value) });
-            }
-            if let Some(about) = &form.about {
-                for (name, value) in about.headers(row).iter() {
-                    headers = headers.insert(Header { key: name, value: Some(value.as_ref()) });
-                }
-            }
-            publisher.send(slot, keyed.then_some(key.as_slice()), payload, headers, &give_up)?;
+            let about = form.about.as_ref().map(|about| about.headers(row)).unwrap_or_default();
+            let about: Vec<(&str, &[u8])> = about.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+            messages.push(|out| topic.key.write(&rows, row, out), |out| rows.write(row, out), &about);
         }
-        Ok(())
+        publisher.submit(slot, messages, &giving_up(&self.shared, publisher))
     }
 
     fn stage(

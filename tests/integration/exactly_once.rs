@@ -499,8 +499,7 @@ fn what_transactions_cost() {
         let since = Instant::now();
         for n in 0..messages {
             let (key, payload) = (format!("k{}", n % KEYS), format!("{:04}-{n:06}", 9999));
-            let header = rdkafka::message::Header { key: "tidemill.epoch", value: Some("9999") };
-            let headers = rdkafka::message::OwnedHeaders::new().insert(header);
+            let headers: &[(&str, &[u8])] = &[("tidemill.epoch", b"9999")];
             plain
                 .send(usize::from(n % 3 == 0), Some(key.as_bytes()), payload.as_bytes(), headers, &|| false)
                 .expect("sent");

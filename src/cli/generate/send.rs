@@ -11,7 +11,6 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use indicatif::{ProgressBar, ProgressStyle};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::message::OwnedHeaders;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::schedule::Schedule;
@@ -218,7 +217,7 @@ impl Feed {
     fn send(&mut self, publisher: &Publisher, give_up: &dyn Fn() -> bool) -> anyhow::Result<()> {
         if let Some(row) = self.rows.pop_front() {
             let (key, payload) = (&self.bytes[row.key], &self.bytes[row.payload]);
-            publisher.send(self.slot, Some(key), payload, OwnedHeaders::new(), give_up)?;
+            publisher.send(self.slot, Some(key), payload, &[], give_up)?;
         }
         Ok(())
     }

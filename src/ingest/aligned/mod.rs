@@ -7,7 +7,8 @@
 //! **Live partitions** may have nothing at the moment. One that is behind and waits for its broker holds the others back,
 //! one that has been read to its end does not. With `order: event_time` what is read ahead of the watermark waits downstream, so
 //! beyond a bound only the partitions that hold the watermark are read. A live partition that is silent for long enough
-//! stops holding it (`silence`), and what it brings later from behind the watermark is late.
+//! stops holding it (`silence`), and what it brings later from behind the watermark is late. Once a live tick has rows and all
+//! that was there is read, nothing more is read until it may be cut: what gathers meanwhile is decoded all at once.
 
 mod pace;
 mod replay;
@@ -83,8 +84,9 @@ impl Cut {
     }
 }
 
-/// Rows that could leave at once are looked at this often while the graph is busy.
-const BUSY_LOOK: Duration = Duration::from_micros(300);
+/// Bounds of the time until the reader is asked again.
+const WAIT_MIN: Duration = Duration::from_micros(200);
+const WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// What [`Aligned::next`] found.
 #[derive(Debug)]
@@ -161,6 +163,8 @@ pub struct Aligned {
     watermark: EventTime,
     newest: EventTime,
     open: Option<OpenTick>,
+    /// When it was last looked, all that was there had been read.
+    all_read: bool,
     /// Recorded ticks to cut by, where the input is replayed.
     following: Option<Following>,
     ended: bool,
@@ -240,6 +244,7 @@ impl Aligned {
             watermark: EventTime::MIN,
             newest: EventTime::MIN,
             open: None,
+            all_read: false,
             following: None,
             ended: false,
             keep_states: false,
@@ -326,16 +331,25 @@ impl Aligned {
         if let Some(next) = self.follow_on(now)? {
             return Ok(next);
         }
+        let gathered = self.is_gathering();
+        if let Some(wait) = self.until_cut(now).filter(|wait| gathered && !wait.is_zero()) {
+            return Ok(Next::Wait(wait.clamp(WAIT_MIN, WAIT_MAX)));
+        }
+        self.all_read = false;
         if self.open.is_none() {
             self.discover(now)?;
         }
+        let entered = now;
         self.lanes.iter_mut().for_each(|lane| lane.dry = false);
         loop {
             // What is live does not wait for a long round to end.
             let now = if self.live { Instant::now() } else { now };
             let rows_left = match &self.open {
                 Some(open) if self.is_full(open) => return Ok(self.cut(now, false)),
-                Some(open) if self.is_due(open, now) => return Ok(self.cut(now, false)),
+                // What has gathered goes with the tick that is due.
+                Some(open) if self.is_due(open, now) && (!gathered || now > entered + self.interval()) => {
+                    return Ok(self.cut(now, false));
+                }
                 Some(open) => self.policy.rows_max - open.rows as usize,
                 None => self.policy.rows_max,
             };
@@ -344,20 +358,14 @@ impl Aligned {
                 Pick::Ended => return Ok(self.cut(now, true)),
                 Pick::Wait if self.is_due_without_rows(now) => return Ok(self.cut(now, false)),
                 Pick::Wait => {
-                    let wait = match &self.open {
-                        Some(open) if self.live && open.rows > 0 => {
-                            let early = self.until_early(now);
-                            if self.idle && early.is_zero() {
-                                return Ok(self.cut(now, false));
-                            }
-                            // What is under way may be through at any moment.
-                            let due = self.interval().saturating_sub(now.saturating_duration_since(open.since));
-                            due.min(early.max(BUSY_LOOK))
-                        }
-                        Some(open) => self.interval().saturating_sub(now.saturating_duration_since(open.since)),
-                        None => self.interval(),
+                    self.all_read = self.lanes.iter().all(|lane| lane.done || (lane.dry && lane.caught_up));
+                    let wait = match (self.until_cut(now), &self.open) {
+                        (Some(wait), _) if wait.is_zero() => return Ok(self.cut(now, false)),
+                        (Some(wait), _) => wait,
+                        (None, Some(open)) => self.until_due(open, now),
+                        (None, None) => self.interval(),
                     };
-                    return Ok(Next::Wait(wait.clamp(Duration::from_micros(200), Duration::from_millis(20))));
+                    return Ok(Next::Wait(wait.clamp(WAIT_MIN, WAIT_MAX)));
                 }
             };
             let alone = self.lanes.iter().filter(|lane| !lane.done).count() == 1;
@@ -482,6 +490,22 @@ impl Aligned {
 
     fn is_due(&self, open: &OpenTick, now: Instant) -> bool {
         self.paced && open.rows > 0 && now.saturating_duration_since(open.since) >= self.interval()
+    }
+
+    /// Time until an open tick is due.
+    fn until_due(&self, open: &OpenTick, now: Instant) -> Duration {
+        self.interval().saturating_sub(now.saturating_duration_since(open.since))
+    }
+
+    /// Whether a live tick waits to be cut though all that was there is read. New rows need not be told of meanwhile.
+    pub fn is_gathering(&self) -> bool {
+        self.all_read && self.live && self.open.as_ref().is_some_and(|open| open.rows > 0)
+    }
+
+    /// Time until a live tick that has rows may be cut. Sooner, where that nothing is under way is told in between.
+    fn until_cut(&self, now: Instant) -> Option<Duration> {
+        let due = self.until_due(self.open.as_ref().filter(|open| self.live && open.rows > 0)?, now);
+        Some(if self.idle { due.min(self.until_early(now)) } else { due })
     }
 
     /// Time until a tick may be cut before it is due.

@@ -9,6 +9,7 @@
 mod columns;
 mod group;
 mod partition;
+mod queue;
 mod topic;
 mod watch;
 

@@ -29,7 +29,7 @@ pub mod transactions;
 use arrow::array::RecordBatch;
 
 pub use avro::avro_schema;
-pub use publisher::{Delivery, Publisher};
+pub use publisher::{Delivery, Messages, Publisher};
 
 use super::StoreError;
 use cells::Cell;

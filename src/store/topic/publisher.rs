@@ -1,8 +1,11 @@
 //! The producer of a job's topics: an idempotent librdkafka producer with a bounded queue, and an account of what the
 //! brokers have acknowledged.
 //!
-//! [`Publisher::send`] waits while the queue is full: whoever calls it is slowed to the brokers' pace and nothing is lost.
+//! [`Publisher::submit`] waits while the queue is full: whoever calls it is slowed to the brokers' pace and nothing is lost.
 //! Messages do not expire; a broker that is away is waited for, with one warning when it is missed and one when it is back.
+
+mod messages;
+mod sender;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, ProducerContext};
 
+pub use self::messages::Messages;
+use self::sender::Waiting;
 use crate::kafka::{Connection, Context, client_config};
 use crate::store::StoreError;
 
@@ -24,12 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a sender sleeps before it tries a full queue again.
 const FULL_WAIT: Duration = Duration::from_millis(1);
 
-/// Settings that users may override. Messages leave at once, wait without end, and land in the partition where Java's
-/// clients would put them.
+/// Bytes that may wait for the messages before them.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+const QUEUE_MESSAGES: &str = "queue.buffering.max.messages";
+
+/// Settings that users may override. Messages wait without end, and land in the partition where Java's clients would put
+/// them. They linger until the last of their burst is there, which has them leave: see [`sender`].
 const DEFAULTS: &[(&str, &str)] = &[
-    ("linger.ms", "0"),
+    ("linger.ms", "5"),
     ("message.timeout.ms", "0"),
-    ("queue.buffering.max.messages", "100000"),
+    (QUEUE_MESSAGES, "100000"),
     ("queue.buffering.max.kbytes", "65536"),
     ("partitioner", "murmur2_random"),
     ("socket.nagle.disable", "true"),
@@ -54,11 +64,13 @@ pub struct Delivery {
 /// The producer of one or more topics on one set of brokers. Shared by the threads of all workers.
 pub struct Publisher {
     brokers: String,
-    producer: Arc<BaseProducer<Reports>>,
     connection: Connection,
     account: Arc<Account>,
+    waiting: Arc<Waiting>,
+    /// Messages that may be on their way.
+    messages_max: u64,
     closing: Arc<AtomicBool>,
-    poller: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What was sent and what came of it.
@@ -90,6 +102,14 @@ impl Account {
     fn fail(&self, failure: Failure) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// Messages to a topic were not taken.
+    fn refused(&self, topic: usize, failure: Failure, count: u64) {
+        self.fail(failure);
+        if let Some(topic) = self.topics.get(topic) {
+            topic.failed.fetch_add(count, Ordering::AcqRel);
+        }
     }
 
     fn sum(&self, of: impl Fn(&TopicAccount) -> &AtomicU64) -> u64 {
@@ -125,12 +145,11 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, topic: usize) {
         let Some(account) = self.account.topics.get(topic) else { return };
         match result {
-            Ok(_) => account.delivered.fetch_add(1, Ordering::AcqRel),
-            Err((error, _)) => {
-                self.account.fail(Failure::Message(topic, error.to_string()));
-                account.failed.fetch_add(1, Ordering::AcqRel)
+            Ok(_) => {
+                account.delivered.fetch_add(1, Ordering::AcqRel);
             }
-        };
+            Err((error, _)) => self.account.refused(topic, Failure::Message(topic, error.to_string()), 1),
+        }
     }
 }
 
@@ -156,23 +175,29 @@ impl Publisher {
         let producer: BaseProducer<Reports> =
             config.create_with_context(reports).map_err(|e| refused(e.to_string()))?;
         let producer = Arc::new(producer);
-        let closing = Arc::new(AtomicBool::new(false));
-        let watched = connection.clone();
-        let poller = {
-            let (producer, account, closing) = (Arc::clone(&producer), Arc::clone(&account), Arc::clone(&closing));
-            std::thread::Builder::new()
-                .name("tidemill-publish".to_owned())
-                .spawn(move || poll(&producer, &account, &closing, &connection))
-                .map_err(|source| StoreError::Io { action: "start a thread for", path: "publish".into(), source })?
-        };
-        Ok(Publisher {
+        // Zero is no bound, by librdkafka's word.
+        let messages_max = config.get(QUEUE_MESSAGES).and_then(|text| text.parse().ok()).filter(|max| *max > 0);
+        let mut publisher = Publisher {
             brokers: brokers.to_owned(),
-            producer,
-            connection: watched,
-            account,
-            closing,
-            poller: Some(poller),
-        })
+            connection: connection.clone(),
+            account: Arc::clone(&account),
+            waiting: Arc::default(),
+            messages_max: messages_max.unwrap_or(u64::MAX),
+            closing: Arc::new(AtomicBool::new(false)),
+            threads: Vec::new(),
+        };
+        let (closing, theirs, served) = (Arc::clone(&publisher.closing), Arc::clone(&account), Arc::clone(&producer));
+        publisher.start("tidemill-publish", move || poll(&served, &theirs, &closing, &connection))?;
+        let (closing, waiting) = (Arc::clone(&publisher.closing), Arc::clone(&publisher.waiting));
+        publisher.start("tidemill-send", move || sender::send(producer, &account, &waiting, &closing))?;
+        Ok(publisher)
+    }
+
+    fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        let failed = |source| StoreError::Io { action: "start a thread for", path: "publish".into(), source };
+        self.threads.push(thread.map_err(failed)?);
+        Ok(())
     }
 
     /// Whether the last news of its brokers is that they do not answer.
@@ -180,45 +205,52 @@ impl Publisher {
         self.connection.is_away()
     }
 
-    /// Hands a message to the producer. Waits while its queue is full; `give_up` is asked meanwhile.
+    /// Takes messages in, which leave as soon as those before them are acknowledged. Waits while as many are on their way
+    /// as the producer's queue holds; `give_up` is asked meanwhile.
     ///
     /// # Errors
-    /// When the producer refuses the message, a message before it could not be delivered, or `give_up` says so.
+    /// When a message before could not be delivered, or `give_up` says so.
+    pub fn submit(&self, topic: usize, messages: Messages, give_up: &dyn Fn() -> bool) -> Result<(), StoreError> {
+        if !messages.is_empty() {
+            self.make_room(messages.len() as u64, give_up)?;
+            // Counted before, so that no report comes ahead of its message.
+            self.account.topics[topic].sent.fetch_add(messages.len() as u64, Ordering::AcqRel);
+            self.waiting.push(topic, messages);
+        }
+        Ok(())
+    }
+
+    /// As [`submit`](Self::submit), for one message.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
     pub fn send(
         &self,
         topic: usize,
         key: Option<&[u8]>,
         payload: &[u8],
-        headers: OwnedHeaders,
+        headers: &[(&'static str, &[u8])],
         give_up: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
-        let account = &self.account.topics[topic];
-        let mut record = BaseRecord::with_opaque_to(&account.name, topic).payload(payload).headers(headers);
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        // Counted before, so that no report comes ahead of its message.
-        account.sent.fetch_add(1, Ordering::AcqRel);
+        self.make_room(1, give_up)?;
+        self.account.topics[topic].sent.fetch_add(1, Ordering::AcqRel);
+        self.waiting.push_one(topic, key, payload, headers);
+        Ok(())
+    }
+
+    /// Waits until so many messages more may be on their way. More than there is ever room for go when nothing else does.
+    fn make_room(&self, count: u64, give_up: &dyn Fn() -> bool) -> Result<(), StoreError> {
         loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    if let Err(error) = self.check() {
-                        account.sent.fetch_sub(1, Ordering::AcqRel);
-                        return Err(error);
-                    }
-                    if give_up() {
-                        account.sent.fetch_sub(1, Ordering::AcqRel);
-                        return Err(self.undelivered("the queue of the producer is full and the brokers take nothing"));
-                    }
-                    std::thread::sleep(FULL_WAIT);
-                }
-                Err((error, _)) => {
-                    account.sent.fetch_sub(1, Ordering::AcqRel);
-                    return Err(self.fault(&account.name, &error.to_string()));
-                }
+            self.check()?;
+            let outstanding = self.account.outstanding();
+            let room = outstanding + count <= self.messages_max && self.waiting.bytes() < WAITING_BYTES_MAX;
+            if room || outstanding == 0 {
+                return Ok(());
             }
+            if give_up() {
+                return Err(self.undelivered("the queue of the producer is full and the brokers take nothing"));
+            }
+            std::thread::sleep(FULL_WAIT);
         }
     }
 
@@ -306,9 +338,10 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        if let Some(poller) = self.poller.take() {
-            // The thread does not panic short of a defect, and then its panic has been reported.
-            let _ = poller.join();
+        self.waiting.close();
+        for thread in self.threads.drain(..) {
+            // The threads do not panic short of a defect, and then their panic has been reported.
+            let _ = thread.join();
         }
     }
 }
