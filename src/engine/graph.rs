@@ -136,6 +136,11 @@ impl OpenStore {
 }
 
 impl Resources {
+    /// Whether rows are published to some topic at least once: by this process alone, and once its tick is through.
+    pub fn sends(&self) -> bool {
+        self.topics.iter().any(|topic| topic.publisher().is_some())
+    }
+
     /// Loads models, opens stores; [Redis](Self::join_redis) and [topics](Self::open_topics) are still to be opened.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ use crate::telemetry::Histogram;
 pub const OFFLINE: &str = "offline";
 /// Name in manifests of the topics that are written exactly once.
 pub const TOPICS: &str = "topics";
+/// Topics written at least once: an epoch is complete when the brokers have all its messages.
+pub const SENT: &str = "sent";
 /// Name of the online sink in manifests.
 pub const ONLINE: &str = "online";
 

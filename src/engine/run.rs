@@ -423,7 +423,7 @@ impl Job {
             progress.want_whole();
         }
         let first = log.as_ref().map_or(0, |log| log.generation + 1);
-        let expected = expected(plan, &resources, workers, first);
+        let expected = expected(plan, &resources, workers, first, log.is_some());
         let refused = |error: std::io::Error| EngineError::Workers(format!("a thread could not be started: {error}"));
         let (coordinator, reporter) =
             Coordinator::start(log, expected, Arc::clone(&progress), hooks).map_err(refused)?;
@@ -452,14 +452,17 @@ impl Job {
     }
 }
 
-/// What makes an epoch complete.
-fn expected(plan: &Plan, resources: &graph::Resources, workers: usize, first: Epoch) -> Expected {
+/// What makes an epoch complete. `saved`: state is, so that a start goes on from here.
+fn expected(plan: &Plan, resources: &graph::Resources, workers: usize, first: Epoch, saved: bool) -> Expected {
     let mut sinks = BTreeMap::new();
     if plan.offline.is_some() {
         sinks.insert(publish::OFFLINE.to_owned(), workers);
     }
     if resources.outboxes.is_some() {
         sinks.insert(publish::TOPICS.to_owned(), workers);
+    }
+    if saved && resources.sends() {
+        sinks.insert(publish::SENT.to_owned(), workers);
     }
     if resources.online.is_some() {
         sinks.insert(publish::ONLINE.to_owned(), workers);

@@ -2,7 +2,8 @@
 //!
 //! Each worker has a thread that encodes and sends. A tick counts as taken in, for the bound on what is in flight, when
 //! the producer's queue holds its rows: while the brokers are away the queue fills, ticks stay in flight, and the sources
-//! stop reading. The worker itself never waits. At the last tick the thread waits for all acknowledgements.
+//! stop reading. The worker itself never waits. At the last tick the thread waits for all acknowledgements; and where state
+//! is saved it does so at each epoch's, for a start that goes on from there sends nothing of the epoch again.
 //!
 //! Rows of topics that are written exactly once go to the worker's outboxes instead. At an epoch's last tick these are
 //! finished and reported; who publishes them, and when, is decided elsewhere.
@@ -22,6 +23,7 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use super::background::Background;
 use super::graph::Resources;
 use super::outbox::Staged;
+use super::publish::SENT;
 use super::shared::Shared;
 use super::status::NodeKind;
 use super::status::flow::{Inlet, Node};
@@ -31,6 +33,7 @@ use crate::base::{Tick, format_time};
 use crate::ops::control::TickInfo;
 use crate::ops::order::merge_sorted;
 use crate::plan::model::TopicPlan;
+use crate::state::Report;
 use crate::store::StoreError;
 use crate::store::topic::outbox::{OutboxWriter, slot_of_key, slot_of_row};
 use crate::store::topic::{Messages, Publisher};
@@ -77,7 +80,7 @@ pub fn topic_sink<'s>(
     let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
     let (shared, resources) = (Arc::clone(shared), Arc::clone(resources));
     let worker = scope.index();
-    let staged = resources.outboxes.is_some();
+    let reported = resources.outboxes.is_some() || (shared.checkpoints.enabled() && resources.sends());
     builder.build_reschedule(move |capabilities| {
         drop(capabilities);
         let thread = {
@@ -104,7 +107,7 @@ pub fn topic_sink<'s>(
                         rows.extend(batches.map(|batch| (*topic, batch)));
                     }
                 }
-                if rows.is_empty() && !info.last && !(info.epoch_end && staged) {
+                if rows.is_empty() && !info.last && !(info.epoch_end && reported) {
                     continue;
                 }
                 thread.send(Request { info, rows });
@@ -175,10 +178,15 @@ impl Thread {
             }
             outboxes.staged(Staged { worker: self.worker, epoch: info.epoch, parts });
         }
-        if info.last {
+        let completes = info.epoch_end && self.shared.checkpoints.enabled() && resources.sends();
+        if info.last || completes {
             for publisher in resources.topics.iter().filter_map(OpenTopic::publisher) {
                 publisher.flush(&giving_up(&self.shared, publisher))?;
             }
+        }
+        if completes {
+            let sent = Report::Staged { epoch: info.epoch, sink: SENT.to_owned(), value: None };
+            self.shared.checkpoints.report(sent);
         }
         Ok(())
     }

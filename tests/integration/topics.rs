@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use rdkafka::Message;
@@ -426,6 +426,50 @@ fn a_broker_that_is_away_for_a_while_costs_nothing() {
         .map(RecordBatch::num_rows)
         .sum::<usize>();
     assert_eq!(offsets.len(), table);
+}
+
+/// An epoch is not complete before the brokers have its messages: a start after a kill sends those that they lack.
+#[test]
+fn a_kill_while_the_broker_is_away_loses_nothing() {
+    let Some(broker) = Broker::own() else { return };
+    let names = names(&broker);
+    let dir = TempDir::new().expect("a temporary folder");
+    job(&dir, &broker.address(), &names, 1_000_000);
+    let state = dir.path().join("state");
+    let state = state.to_str().expect("a path that is text");
+    let common = ["--until-end", "--json", "--state", state, "--set", "checkpoint.interval=100ms"];
+    let once = ["features.customer.to.delivery=at_least_once", "sinks.dead_letters.delivery=at_least_once"];
+    let arguments = |rate: &'static str| {
+        let mut all = common.to_vec();
+        for set in once.into_iter().chain([rate]) {
+            all.extend(["--set", set]);
+        }
+        all
+    };
+    let mut running = Running::start(&dir, &arguments("sources.tx.generator.rate=1000"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while broker.consume(&names.features).is_empty() {
+        assert!(Instant::now() < deadline, "nothing arrives: {}", running.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    broker.freeze();
+    std::thread::sleep(Duration::from_secs(3));
+    running.child.kill().expect("a process");
+    let _ = running.child.wait();
+    broker.thaw();
+    let mut running = Running::start(&dir, &arguments("sources.tx.generator.rate=max"));
+    let status = running.ends_within(Duration::from_secs(90));
+    assert!(status.success(), "{}", running.log());
+    let sent: BTreeSet<i64> =
+        broker.consume(&names.features).iter().map(|m| json(m)["_offset"].as_i64().expect("an offset")).collect();
+    let tables = tidemill::store::offline::read_table(&dir.path().join("lake/features/customer"), None, None);
+    let offsets = tables.expect("the table").into_iter().flat_map(|rows| {
+        let offsets = rows.column_by_name("_offset").expect("a column").as_primitive::<Int64Type>().clone();
+        (0..offsets.len()).map(|row| offsets.value(row)).collect::<Vec<_>>()
+    });
+    let kept: BTreeSet<i64> = offsets.collect();
+    assert!(kept.len() > 1000);
+    assert_eq!(kept.difference(&sent).count(), 0, "rows that the table has and the topic lacks");
 }
 
 #[test]
