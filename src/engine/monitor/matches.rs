@@ -130,6 +130,7 @@ struct Own<'a> {
 }
 
 impl Sink for Own<'_> {
+    #[inline(always)]
     fn change(&mut self, row: Row<'_>, change: Change, due: EventTime, diff: i64) {
         // Of a label without a prediction there are none.
         let scores = row.scores.get(..self.scores).unwrap_or(row.scores);

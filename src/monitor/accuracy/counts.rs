@@ -175,14 +175,15 @@ const LOOSE_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Counting {
     counts: Counts,
-    /// Class, score, whether the label is the class, and how often, not yet in order.
-    loose: Vec<(u16, Score, bool, i32)>,
+    /// Score, how often, class, and whether the label is the class, not yet in order.
+    loose: Vec<(Score, i32, u16, bool)>,
     /// Points at which they are.
     most: usize,
 }
 
 impl Counting {
     /// Counts a row.
+    #[inline(always)]
     pub fn tally(&mut self, tally: Tally, diff: i64) {
         self.counts.tallies[tally as usize] += diff;
     }
@@ -197,8 +198,9 @@ impl Counting {
     }
 
     /// Counts a score of a class.
+    #[inline(always)]
     pub fn score(&mut self, class: u16, score: Score, positive: bool, diff: i64) {
-        self.loose.push((class, score, positive, diff as i32));
+        self.loose.push((score, diff as i32, class, positive));
         if self.loose.len() >= self.most.max(LOOSE_MAX) {
             self.order();
         }
@@ -214,24 +216,31 @@ impl Counting {
         self.loose.len() + self.counts.curves.iter().map(Vec::len).sum::<usize>()
     }
 
+    #[inline(never)]
     fn order(&mut self) {
         let mut more = Counts::default();
-        self.loose.sort_unstable();
-        for equal in self.loose.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let (class, score) = (usize::from(equal[0].0), equal[0].1);
-            let sum = |positive: bool| equal.iter().filter(|p| p.2 == positive).map(|p| i64::from(p.3)).sum::<i64>();
-            let point = (score, sum(false), sum(true));
+        // One word is compared quicker than two, and mostly there is one class.
+        self.loose.sort_unstable_by_key(|point| point.0);
+        for (score, diff, class, positive) in &self.loose {
+            let class = usize::from(*class);
             if more.curves.len() <= class {
                 more.curves.resize_with(class + 1, Vec::new);
             }
-            if (point.1, point.2) != (0, 0) {
-                more.curves[class].push(point);
+            let curve = &mut more.curves[class];
+            let (negatives, positives) = if *positive { (0, i64::from(*diff)) } else { (i64::from(*diff), 0) };
+            match curve.last_mut() {
+                Some(last) if last.0 == *score => (last.1, last.2) = (last.1 + negatives, last.2 + positives),
+                _ => curve.push((*score, negatives, positives)),
             }
         }
+        if self.loose.iter().any(|point| point.1 < 0) {
+            more.curves.iter_mut().for_each(|curve| curve.retain(|point| (point.1, point.2) != (0, 0)));
+        }
         self.loose.clear();
-        // Bins are few: their list stays short, and is merged into seldom.
+        // Bins are few: their list stays short. Where most scores are their own it is merged into seldom: those that wait take
+        // no more memory than those in order.
         self.counts.add(&more);
-        self.most = self.counts.curves.iter().map(Vec::len).sum();
+        self.most = self.counts.curves.iter().map(|curve| 4 * curve.len()).sum();
     }
 
     /// What was counted.
@@ -263,6 +272,34 @@ mod tests {
 
     fn rows() -> impl Strategy<Value = Vec<Row>> {
         prop::collection::vec((0u8..3, 0u8..20, any::<bool>(), -1e3..1e3), 0..60)
+    }
+
+    /// Scores that are put in order many times over come to what a map counts.
+    #[test]
+    fn many_scores_are_counted_as_by_a_map() {
+        // Nearly all different, and few.
+        for distinct in [1u64 << 40, 300] {
+            let (mut counting, mut map) = (Counting::default(), std::collections::BTreeMap::new());
+            let mut word = 7u64;
+            for row in 0..200_000u64 {
+                word = crate::base::hash_u64(word ^ row);
+                // Every third takes back what another one brought.
+                let (score, diff) =
+                    if row % 3 == 2 { (crate::base::hash_u64(word) % distinct, -1) } else { (word % distinct, 1) };
+                let (score, class) = (Score::exact(score as f64), (row % 2) as u16);
+                let positive = word >> 60 == 0;
+                counting.score(class, score, positive, diff);
+                let held: &mut (i64, i64) = map.entry((class, score)).or_default();
+                *(if positive { &mut held.1 } else { &mut held.0 }) += diff;
+            }
+            assert!(counting.held() <= 200_000);
+            let counts = counting.counts();
+            for class in 0..2u16 {
+                let of_class = map.iter().filter(|((of, _), held)| *of == class && **held != (0, 0));
+                let expected: Vec<Point> = of_class.map(|((_, score), held)| (*score, held.0, held.1)).collect();
+                assert_eq!(counts.curve(usize::from(class)), expected);
+            }
+        }
     }
 
     proptest! {

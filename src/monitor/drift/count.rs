@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int32Type};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use hashbrown::HashMap;
 
@@ -91,17 +91,17 @@ impl Counter {
         match &mut self.counting {
             Counting::Reference { grid, dense, pending, spilled } => {
                 let Grid::Reference(edges) = &**grid else { return Ok(()) };
-                let values = numbers(column)?;
-                missing.nulls(values.nulls());
-                for from in (0..values.len()).step_by(CHUNK_ROWS as usize) {
-                    let rows = (values.len() - from).min(CHUNK_ROWS as usize);
+                let values = Numbers::of(column)?;
+                missing.nulls(column.nulls());
+                for from in (0..column.len()).step_by(CHUNK_ROWS as usize) {
+                    let rows = (column.len() - from).min(CHUNK_ROWS as usize);
                     if *pending + rows as u64 > CHUNK_ROWS {
                         dense.spill(edges, spilled);
                         *pending = 0;
                     }
                     *pending += rows as u64;
-                    let nulls = values.nulls().map(|nulls| nulls.slice(from, rows));
-                    count_reference(edges, dense, spilled, &values.values()[from..from + rows], nulls, from, missing);
+                    let nulls = column.nulls().map(|nulls| nulls.slice(from, rows));
+                    count_reference(edges, dense, spilled, &values, nulls, (from, rows), missing);
                 }
             }
             Counting::Fixed { pages, pending, spilled } => {
@@ -246,23 +246,54 @@ pub fn numbers(column: &ArrayRef) -> Result<Float64Array, ArrowError> {
     }
 }
 
+/// Values of a column, as floats whenever they are looked at.
+enum Numbers {
+    Floats(Float64Array),
+    Words(Int64Array),
+}
+
+impl Numbers {
+    fn of(column: &ArrayRef) -> Result<Numbers, ArrowError> {
+        match column.as_primitive_opt::<Int64Type>() {
+            Some(words) => Ok(Numbers::Words(words.clone())),
+            None => numbers(column).map(Numbers::Floats),
+        }
+    }
+
+    /// Some of the values, which `room` has room for.
+    #[inline(always)]
+    fn block<'a>(&'a self, from: usize, rows: usize, room: &'a mut [f64; BLOCK]) -> &'a [f64] {
+        match self {
+            Numbers::Floats(floats) => &floats.values()[from..from + rows],
+            Numbers::Words(words) => {
+                let room = &mut room[..rows];
+                room.iter_mut().zip(&words.values()[from..from + rows]).for_each(|(place, word)| *place = *word as f64);
+                room
+            }
+        }
+    }
+}
+
 #[inline(never)]
 fn count_reference(
     edges: &Edges,
     dense: &mut Dense,
     spilled: &mut Numeric,
-    values: &[f64],
+    values: &Numbers,
     nulls: Option<NullBuffer>,
-    from: usize,
+    (from, rows): (usize, usize),
     missing: &mut Missing,
 ) {
     let last = edges.edges().len() as u32;
     let scale = edges.scale();
-    let mut cells = [0u32; BLOCK];
+    let (mut cells, mut sums, mut room) = ([0u32; BLOCK], [0i64; BLOCK], [0.0; BLOCK]);
     let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
-    for (block, values) in values.chunks(BLOCK).enumerate() {
+    for start in (0..rows).step_by(BLOCK) {
+        let values = values.block(from + start, BLOCK.min(rows - start), &mut room);
         edges.cells(values, &mut cells);
-        let start = block * BLOCK;
+        for (sum, x) in sums.iter_mut().zip(values) {
+            *sum = ((*x * scale + ROUND).to_bits().wrapping_sub(ROUND.to_bits())).cast_signed();
+        }
         if let Some(nulls) = &nulls {
             for (row, cell) in cells[..values.len()].iter_mut().enumerate() {
                 if nulls.is_null(start + row) {
@@ -270,10 +301,9 @@ fn count_reference(
                 }
             }
         }
-        for (row, (x, cell)) in values.iter().zip(cells).enumerate() {
+        for (row, ((x, cell), units)) in values.iter().zip(cells).zip(sums).enumerate() {
             // The lowest cell is below the reference or NaN, the highest above; neither is usual.
             if cell.wrapping_sub(1) < last - 1 {
-                let units = ((*x * scale + ROUND).to_bits().wrapping_sub(ROUND.to_bits())).cast_signed();
                 let (count, sum) = &mut dense.cells[cell as usize & 1023];
                 *count += 1;
                 *sum += units;

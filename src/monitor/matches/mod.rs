@@ -13,27 +13,31 @@
 //! waits `within` for one and is then an *orphan*; it is counted in the window of its own time. One that comes after `within`
 //! is *late*, for as long as its prediction is there. **A checkpoint** holds what changed since the one before, by slot.
 
+mod index;
+mod lines;
 mod saved;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, StringArray};
-use hashbrown::{HashMap, HashTable};
+use arrow::buffer::NullBuffer;
+use hashbrown::HashMap;
 
 pub use self::saved::MatchesFrozen;
 pub use self::store::{GroupOf, Key, Kind, Names, Widths};
 
-use self::store::{Address, LABEL, Texts, Waiting, Window, address, flag, hash_of, place};
+use self::index::Index;
+use self::store::{Address, LABEL, Numbered, Texts, Waiting, Window, address, flag, place};
 use super::windows::Windows;
-use crate::base::{EventTime, hash_bytes};
+use crate::base::{EventTime, hash_bytes, prefetch, want_large_pages};
 use crate::ops::key::{self, KeyError};
 
-/// Ids whose places are looked at together.
-const AHEAD: usize = 128;
+/// How many ids ahead of the present one the index is asked for, and how many ahead the row that it leads to: one after the
+/// other each would be waited for.
+const AHEAD: [usize; 2] = [32, 16];
 
 /// Why saved rows cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,7 @@ pub struct MatchesError {
 #[derive(Debug)]
 pub struct Keys {
     keys: Vec<Key>,
-    ids: ArrayRef,
+    nulls: Option<NullBuffer>,
 }
 
 impl Keys {
@@ -73,7 +77,13 @@ impl Keys {
             let other = |bytes: &[u8]| hash_bytes(&bytes.iter().rev().copied().chain([0xa5]).collect::<Vec<u8>>());
             hashes.iter().zip(bytes.iter().map(other)).map(join).collect()
         };
-        Ok(Keys { keys, ids: Arc::clone(ids) })
+        Ok(Keys { keys, nulls: ids.logical_nulls() })
+    }
+
+    /// Whether a row has an id.
+    #[inline(always)]
+    fn has(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
     }
 }
 
@@ -186,11 +196,11 @@ pub struct Matches {
     /// Texts by which rows are grouped.
     texts: Texts,
     names: Names,
-    /// Windows by their number.
-    all: Vec<Option<Window>>,
+    all: Numbered,
     by_start: BTreeMap<EventTime, usize>,
-    free: Vec<usize>,
-    index: HashTable<Address>,
+    /// Start and number of the window that was asked for last.
+    recent: Option<(EventTime, usize)>,
+    index: Index,
     /// Labels without a prediction in the order in which they are given up.
     waiting: VecDeque<(EventTime, u64, Address)>,
     /// Labels that a prediction had before, while they are still to be told: when each was due, the oldest first.
@@ -217,10 +227,10 @@ impl Matches {
             widths,
             texts: Texts::default(),
             names,
-            all: Vec::new(),
+            all: Numbered::default(),
             by_start: BTreeMap::new(),
-            free: Vec::new(),
-            index: HashTable::new(),
+            recent: None,
+            index: Index::new(),
             waiting: VecDeque::new(),
             earlier: HashMap::new(),
             late: HashMap::new(),
@@ -259,8 +269,8 @@ impl Matches {
 
     /// Bytes that rows and index take.
     pub fn memory_bytes(&self) -> usize {
-        let rows: usize = self.all.iter().flatten().map(Window::memory_bytes).sum();
-        rows + self.index.allocation_size()
+        let rows: usize = self.all.iter().map(Window::memory_bytes).sum();
+        rows + self.index.memory_bytes()
             + self.waiting.capacity() * size_of::<(EventTime, u64, Address)>()
             + self.earlier.allocation_size()
             + self.late.allocation_size()
@@ -277,18 +287,16 @@ impl Matches {
             match (prediction, label, predictions, labels) {
                 // What is known at a time is known to the predictions of that time.
                 (time, Some(known), _, Some(rows)) if time.is_none_or(|time| known <= time) => {
-                    if l.is_multiple_of(AHEAD) {
-                        self.touch_ahead(&rows.ids.keys, l);
-                    }
-                    if rows.ids.ids.is_valid(l) {
+                    self.ask_ahead(&rows.ids.keys, l);
+                    if rows.ids.has(l) {
                         let value = rows.values[l].filter(|value| !value.is_nan());
                         self.label(rows.ids.keys[l], Known { time: *known, ord: rows.ords[l], value }, sink);
                     }
                     l += 1;
                 }
                 (Some(_), _, Some(rows), _) => {
-                    if p.is_multiple_of(AHEAD) {
-                        self.touch_ahead(&rows.ids.keys, p);
+                    if let Some(key) = rows.ids.keys.get(p + AHEAD[0]) {
+                        self.index.prefetch(*key);
                     }
                     self.predict(rows, p, sink);
                     p += 1;
@@ -298,14 +306,27 @@ impl Matches {
         }
     }
 
-    /// Looks at the places of the ids that come next, and does nothing with them: one after the other each would be waited
-    /// for, while these reads wait together.
-    fn touch_ahead(&self, keys: &[Key], from: usize) {
-        let places = keys[from..].iter().take(AHEAD).map(|key| {
-            let first = self.index.iter_hash(hash_of(*key)).next();
-            first.map_or(0, |at| key_at(&self.all, *at))
-        });
-        std::hint::black_box(places.fold(0, |sum, key| sum ^ key));
+    /// Asks for what the labels that come next will need.
+    #[inline(always)]
+    fn ask_ahead(&self, keys: &[Key], from: usize) {
+        if let Some(key) = keys.get(from + AHEAD[0]) {
+            self.index.prefetch(*key);
+        }
+        let Some(at) = keys.get(from + AHEAD[1]).and_then(|key| self.index.guess(*key)) else { return };
+        let (number, row) = place(at);
+        let Some(window) = self.all.get(number).filter(|_| at & LABEL == 0) else { return };
+        let (p, widths) = (&window.predictions, &self.widths);
+        // A row may lie across two lines.
+        let waiting = p.rows.as_ptr().wrapping_add(row);
+        prefetch(waiting);
+        prefetch(waiting.cast::<u8>().wrapping_add(size_of::<Waiting>() - 1));
+        prefetch(p.scores.as_ptr().wrapping_add(row * widths.scores));
+        if widths.segments > 0 {
+            prefetch(p.segments.as_ptr().wrapping_add(row * widths.segments));
+        }
+        if widths.group.is_some() {
+            prefetch(p.groups.as_ptr().wrapping_add(row));
+        }
     }
 
     /// Nothing before the watermark comes any more: labels are given up, and windows that can change no more are let go
@@ -319,13 +340,13 @@ impl Matches {
         {
             self.waiting.pop_front();
             let (number, row) = place(at);
-            let Some(window) = &self.all[number] else { continue };
+            let Some(window) = self.all.get(number) else { continue };
             let flags = window.labels.flags[row];
             if flags & flag::DEAD == 0 {
                 if flags & flag::LATE == 0 {
                     sink.change(orphan(window, row), Change::Orphan, time.saturating_add(within), 1);
                 }
-                remove(&mut self.index, window.labels.keys[row], at);
+                self.index.remove(window.labels.keys[row], at);
             }
         }
         while let Some((start, number)) = self.by_start.first_key_value().map(|(start, number)| (*start, *number))
@@ -340,7 +361,7 @@ impl Matches {
             }
             self.forget(number);
         }
-        for window in self.all.iter_mut().flatten() {
+        for window in self.all.iter_mut() {
             if !window.settled && self.windows.end(window.start) < self.watermark {
                 window.settle();
             }
@@ -357,7 +378,7 @@ impl Matches {
 
     /// All changes of a window's rows; orphans are those labels that were given up before `watermark`.
     fn tell(&self, number: usize, watermark: EventTime, sink: &mut impl Sink) {
-        let Some(window) = &self.all[number] else { return };
+        let Some(window) = self.all.get(number) else { return };
         for row in 0..window.predictions.rows.len() {
             let (at, seen) = (address(number, row), self.prediction(window, row));
             let p = &window.predictions;
@@ -394,37 +415,22 @@ impl Matches {
     }
 
     fn prediction<'a>(&'a self, window: &'a Window, row: usize) -> Row<'a> {
-        let (p, widths) = (&window.predictions, &self.widths);
-        Row {
-            time: p.rows[row].time,
-            ord: p.rows[row].ord,
-            window: window.start,
-            version: p.rows[row].version,
-            scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
-            segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
-            group: match widths.group {
-                None => GroupOf::None,
-                Some(Kind::Number) => GroupOf::Number(p.groups[row]),
-                Some(Kind::Text) => GroupOf::Text(self.texts.get(p.groups[row])),
-            },
-        }
+        seen(window, row, &self.widths, &self.texts)
     }
 
-    /// Drops a window and all that leads to it.
+    /// Drops a window. What leads to it leads nowhere from then on.
     fn forget(&mut self, number: usize) {
-        let Some(window) = self.all[number].take() else { return };
-        self.free.push(number);
+        let Some(window) = self.all.take(number) else { return };
+        self.recent = None;
         self.rows -= window.predictions.rows.len();
-        for (row, flags) in window.predictions.rows.iter().map(|row| &row.flags).enumerate() {
-            let at = address(number, row);
-            if flags & flag::NO_ID == 0 {
-                remove(&mut self.index, window.predictions.rows[row].key, at);
-            }
-            if flags & flag::EARLIER != 0 {
-                self.earlier.remove(&at);
-            }
-            if flags & flag::LATE != 0 {
-                self.late.remove(&at);
+        if !(self.earlier.is_empty() && self.late.is_empty()) {
+            for (row, Waiting { flags, .. }) in window.predictions.rows.iter().enumerate() {
+                if flags & flag::EARLIER != 0 {
+                    self.earlier.remove(&address(number, row));
+                }
+                if flags & flag::LATE != 0 {
+                    self.late.remove(&address(number, row));
+                }
             }
         }
         if self.widths.group == Some(Kind::Text) {
@@ -437,38 +443,71 @@ impl Matches {
     }
 
     /// The number of the window that a time is in.
+    #[inline]
     fn window(&mut self, time: EventTime) -> usize {
-        let start = self.windows.start(time);
-        if let Some(number) = self.by_start.get(&start) {
-            return *number;
+        match self.recent {
+            Some((start, number)) if time >= start && time < self.windows.end(start) => number,
+            _ => self.find_window(time),
         }
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.all.push(None);
-            self.all.len() - 1
-        });
-        self.all[number] = Some(Window::new(start, self.windows.complete(start)));
-        self.by_start.insert(start, number);
+    }
+
+    fn find_window(&mut self, time: EventTime) -> usize {
+        let start = self.windows.start(time);
+        let number = match self.by_start.get(&start) {
+            Some(number) => *number,
+            None => {
+                let number = self.all.push(Window::new(start, self.windows.complete(start)));
+                self.by_start.insert(start, number);
+                number
+            }
+        };
+        self.recent = Some((start, number));
         number
     }
 
     /// Where the rows of an id are, into `found`.
     fn find(&mut self, key: Key) {
-        self.found.clear();
-        let all = &self.all;
-        self.found.extend(self.index.iter_hash(hash_of(key)).filter(|at| key_at(all, **at) == key));
+        let (all, found) = (&self.all, &mut self.found);
+        found.clear();
+        self.index.each(key, |at| {
+            if all.key_at(at) == Some(key) {
+                found.push(at);
+            }
+        });
         // Several rows of one id are told of in the order of their places, not of a table's.
-        self.found.sort_unstable();
+        found.sort_unstable();
     }
 
+    /// Where the row of an id is, if it has one, and whether it has more.
+    #[inline(always)]
+    fn find_one(&self, key: Key) -> (Option<Address>, bool) {
+        let (mut one, mut more) = (None, false);
+        self.index.each(key, |at| {
+            if self.all.key_at(at) == Some(key) {
+                more = one.is_some();
+                one = Some(at);
+            }
+        });
+        (one, more)
+    }
+
+    #[inline(always)]
     fn insert(&mut self, key: Key, at: Address) {
         let all = &self.all;
-        self.index.insert_unique(hash_of(key), at, |at| hash_of(key_at(all, *at)));
+        self.index.insert(key, at, |at| all.get(place(at).0).is_some());
     }
 
+    #[inline(always)]
     fn touch(&mut self, at: Address) {
+        if self.dirty.is_some() {
+            self.note(at);
+        }
+    }
+
+    fn note(&mut self, at: Address) {
         let Some(dirty) = &mut self.dirty else { return };
         let (number, row) = place(at);
-        let Some(window) = &mut self.all[number] else { return };
+        let Some(window) = self.all.get_mut(number) else { return };
         let flags =
             if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut window.labels.flags[row] };
         if *flags & flag::DIRTY == 0 {
@@ -478,12 +517,13 @@ impl Matches {
     }
 
     /// A prediction that comes: with the latest label that is there for its id.
+    #[inline(always)]
     fn predict(&mut self, rows: &Predictions, i: usize, sink: &mut impl Sink) {
         let (time, key, widths) = (rows.times[i], rows.ids.keys[i], self.widths);
         let number = self.window(time);
-        let has_id = rows.ids.ids.is_valid(i);
+        let has_id = rows.ids.has(i);
         let (mut known, mut from) = (None::<Known>, None);
-        if has_id {
+        if has_id && self.find_one(key).0.is_some() {
             self.find(key);
             for at in &self.found {
                 let Some(label) = self.label_at(*at, time) else { continue };
@@ -495,12 +535,12 @@ impl Matches {
                 }
             }
         }
-        let Some(window) = &mut self.all[number] else { return };
+        let Some(window) = self.all.get_mut(number) else { return };
         let p = &mut window.predictions;
         let row = p.rows.len();
         let at = address(number, row);
-        p.scores.extend_from_slice(&rows.scores[i * widths.scores..(i + 1) * widths.scores]);
-        p.segments.extend_from_slice(&rows.segments[i * widths.segments..(i + 1) * widths.segments]);
+        p.scores.extend(rows.scores[i * widths.scores..(i + 1) * widths.scores].iter().copied());
+        p.segments.extend(rows.segments[i * widths.segments..(i + 1) * widths.segments].iter().copied());
         match &rows.groups {
             Groups::None => {}
             Groups::Numbers(numbers) => p.groups.push(numbers[i]),
@@ -509,6 +549,10 @@ impl Matches {
         let mut flags = if has_id { 0 } else { flag::NO_ID };
         if let Some(known) = known {
             flags |= flag::SEEN | if known.value.is_some() { flag::COUNTS | flag::COUNTED } else { 0 };
+        }
+        if row == p.rows.capacity() {
+            p.rows.reserve(1);
+            want_large_pages(&p.rows);
         }
         p.rows.push(Waiting {
             key,
@@ -528,8 +572,8 @@ impl Matches {
         if let Some(lone) = from {
             self.bury(lone);
         }
-        let Some(window) = &self.all[number] else { return };
-        let seen = self.prediction(window, row);
+        let Some(window) = self.all.get(number) else { return };
+        let seen = seen(window, row, &self.widths, &self.texts);
         sink.change(seen, Change::Predicted, time, 1);
         if let Some(Known { time: label_time, value: Some(value), .. }) = known {
             sink.change(seen, Change::Labelled(value, true), time.max(label_time), 1);
@@ -539,7 +583,7 @@ impl Matches {
     /// The label that a place knows of at a time.
     fn label_at(&self, at: Address, time: EventTime) -> Option<Known> {
         let (number, row) = place(at);
-        let window = self.all[number].as_ref()?;
+        let window = self.all.get(number)?;
         if at & LABEL == 0 {
             let p = &window.predictions;
             let flags = p.rows[row].flags;
@@ -556,20 +600,40 @@ impl Matches {
     /// A label without a prediction is one no more.
     fn bury(&mut self, at: Address) {
         let (number, row) = place(at);
-        let Some(window) = &mut self.all[number] else { return };
+        let Some(window) = self.all.get_mut(number) else { return };
         window.labels.flags[row] |= flag::DEAD;
-        remove(&mut self.index, window.labels.keys[row], at);
+        self.index.remove(window.labels.keys[row], at);
         self.touch(at);
     }
 
     /// A label row that comes.
+    #[inline(always)]
     fn label(&mut self, key: Key, label: Known, sink: &mut impl Sink) {
+        match self.find_one(key) {
+            (None, _) => self.keep(key, label, false),
+            // As it mostly is: for one prediction, in time.
+            (Some(at), false) if at & LABEL == 0 && self.is_in_time(at, label.time) => self.set(at, label, sink),
+            _ => self.label_of_several(key, label, sink),
+        }
+    }
+
+    /// Whether a label of a time counts for a prediction.
+    #[inline(always)]
+    fn is_in_time(&self, at: Address, time: EventTime) -> bool {
+        let (number, row) = place(at);
+        self.all.get(number).is_some_and(|window| {
+            let away = time.saturating_sub(window.predictions.rows[row].time);
+            time <= window.complete && (-self.windows.within..=self.windows.within).contains(&away)
+        })
+    }
+
+    fn label_of_several(&mut self, key: Key, label: Known, sink: &mut impl Sink) {
         self.find(key);
         let found = std::mem::take(&mut self.found);
         let (mut met, mut late) = (false, false);
         for at in found.iter().copied().filter(|at| at & LABEL == 0) {
             let (number, row) = place(at);
-            let Some(window) = self.all[number].as_ref().filter(|window| label.time <= window.complete) else {
+            let Some(window) = self.all.get(number).filter(|window| label.time <= window.complete) else {
                 continue;
             };
             let time = window.predictions.rows[row].time;
@@ -597,26 +661,28 @@ impl Matches {
 
     fn came_late(&mut self, at: Address, due: EventTime, sink: &mut impl Sink) {
         let (number, row) = place(at);
-        let Some(window) = &mut self.all[number] else { return };
+        let Some(window) = self.all.get_mut(number) else { return };
         if window.predictions.rows[row].flags & flag::LATE != 0 {
             return;
         }
         window.predictions.rows[row].flags |= flag::LATE;
         self.late.insert(at, due);
         self.touch(at);
-        let Some(window) = &self.all[number] else { return };
+        let Some(window) = self.all.get(number) else { return };
         sink.change(self.prediction(window, row), Change::Late, due, 1);
     }
 
     /// A label row for a prediction.
+    #[inline(always)]
     fn set(&mut self, at: Address, label: Known, sink: &mut impl Sink) {
         let (number, row) = place(at);
-        let Some(window) = &mut self.all[number] else { return };
-        let (start, p) = (window.start, &mut window.predictions);
-        let (flags, time) = (p.rows[row].flags, p.rows[row].time);
-        let old = (flags & flag::COUNTS != 0).then_some(p.rows[row].label);
+        let Some(window) = self.all.get_mut(number) else { return };
+        let start = window.start;
+        let waiting = &mut window.predictions.rows[row];
+        let (flags, time) = (waiting.flags, waiting.time);
+        let old = (flags & flag::COUNTS != 0).then_some(waiting.label);
         if flags & flag::SEEN != 0 {
-            let before = (p.rows[row].label_time, p.rows[row].label_ord);
+            let before = (waiting.label_time, waiting.label_ord);
             if before >= label.order() {
                 return;
             }
@@ -625,20 +691,24 @@ impl Matches {
                 earlier.clear();
             }
             earlier.push((before.0, old));
-            p.rows[row].flags |= flag::EARLIER;
+            waiting.flags |= flag::EARLIER;
         }
-        p.rows[row].flags = (p.rows[row].flags | flag::SEEN) & !flag::COUNTS;
+        waiting.flags = (waiting.flags | flag::SEEN) & !flag::COUNTS;
         if label.value.is_some() {
-            p.rows[row].flags |= flag::COUNTS | flag::COUNTED;
+            waiting.flags |= flag::COUNTS | flag::COUNTED;
         }
-        p.rows[row].label = label.value.unwrap_or_default();
-        (p.rows[row].label_time, p.rows[row].label_ord) = label.order();
-        self.touch(at);
+        waiting.label = label.value.unwrap_or_default();
+        (waiting.label_time, waiting.label_ord) = label.order();
+        if let Some(dirty) = &mut self.dirty
+            && waiting.flags & flag::DIRTY == 0
+        {
+            waiting.flags |= flag::DIRTY;
+            dirty.push(at);
+        }
         if old.map(f64::to_bits) == label.value.map(f64::to_bits) {
             return;
         }
-        let Some(window) = &self.all[number] else { return };
-        let (seen, due) = (self.prediction(window, row), time.max(label.time));
+        let (seen, due) = (seen(window, row, &self.widths, &self.texts), time.max(label.time));
         if let Some(old) = old {
             sink.change(seen, Change::Labelled(old, false), due, -1);
         }
@@ -650,7 +720,7 @@ impl Matches {
     /// Keeps a label for a prediction that may come.
     fn keep(&mut self, key: Key, label: Known, late: bool) {
         let number = self.window(label.time);
-        let Some(window) = &mut self.all[number] else { return };
+        let Some(window) = self.all.get_mut(number) else { return };
         let l = &mut window.labels;
         let at = address(number, l.keys.len()) | LABEL;
         l.keys.push(key);
@@ -675,19 +745,23 @@ impl Matches {
     }
 }
 
-fn key_at(all: &[Option<Window>], at: Address) -> Key {
-    let (number, row) = place(at);
-    let keys = |window: &Window| match at & LABEL {
-        0 => window.predictions.rows[row].key,
-        _ => window.labels.keys[row],
-    };
-    // What is in the index is there.
-    all[number].as_ref().map_or(0, keys)
-}
-
-fn remove(index: &mut HashTable<Address>, key: Key, at: Address) {
-    if let Ok(entry) = index.find_entry(hash_of(key), |found| *found == at) {
-        entry.remove();
+/// A prediction as those see it who are told of it.
+#[inline(always)]
+fn seen<'a>(window: &'a Window, row: usize, widths: &Widths, texts: &'a Texts) -> Row<'a> {
+    let p = &window.predictions;
+    let waiting = &p.rows[row];
+    Row {
+        time: waiting.time,
+        ord: waiting.ord,
+        window: window.start,
+        version: waiting.version,
+        scores: &p.scores[row * widths.scores..(row + 1) * widths.scores],
+        segments: &p.segments[row * widths.segments..(row + 1) * widths.segments],
+        group: match widths.group {
+            None => GroupOf::None,
+            Some(Kind::Number) => GroupOf::Number(p.groups[row]),
+            Some(Kind::Text) => GroupOf::Text(texts.get(p.groups[row])),
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::store::{Address, LABEL, Waiting, address, flag, hash_of, place};
-use super::{GroupOf, Key, Kind, Matches, MatchesError, Widths, remove};
+use super::{GroupOf, Key, Kind, Matches, MatchesError, Widths};
 use crate::base::{EventTime, slot_of};
 
 const VERSION: u8 = 1;
@@ -39,7 +39,7 @@ impl Matches {
         let dirty = self.dirty.as_mut().map(std::mem::take);
         for at in dirty.iter().flatten() {
             let (number, row) = place(*at);
-            if let Some(window) = &mut self.all[number] {
+            if let Some(window) = self.all.get_mut(number) {
                 let l = &mut window.labels.flags;
                 let flags = if at & LABEL == 0 { &mut window.predictions.rows[row].flags } else { &mut l[row] };
                 *flags &= SAVED;
@@ -49,7 +49,7 @@ impl Matches {
             Some(dirty) => dirty.iter().for_each(|at| self.put(*at, &mut frozen)),
             None => {
                 for number in self.by_start.values() {
-                    let Some(window) = &self.all[*number] else { continue };
+                    let Some(window) = self.all.get(*number) else { continue };
                     (0..window.predictions.rows.len()).for_each(|row| self.put(address(*number, row), &mut frozen));
                     let kept = (0..window.labels.keys.len()).filter(|row| window.labels.flags[*row] & flag::DEAD == 0);
                     kept.for_each(|row| self.put(address(*number, row) | LABEL, &mut frozen));
@@ -64,7 +64,7 @@ impl Matches {
         let (all, windows, passed) = (&mut self.all, &self.windows, self.passed);
         self.earlier.retain(|at, _| {
             let (number, row) = place(*at);
-            let Some(window) = &mut all[number] else { return false };
+            let Some(window) = all.get_mut(number) else { return false };
             let p = &mut window.predictions;
             let kept = windows.told(window.start, p.rows[row].time.max(p.rows[row].label_time)) > passed;
             if !kept {
@@ -76,7 +76,7 @@ impl Matches {
 
     fn put(&self, at: Address, to: &mut MatchesFrozen) {
         let (number, row) = place(at);
-        let Some(window) = &self.all[number] else { return };
+        let Some(window) = self.all.get(number) else { return };
         let bytes = &mut to.bytes;
         let key = if at & LABEL == 0 {
             let (p, seen) = (&window.predictions, self.prediction(window, row));
@@ -194,7 +194,7 @@ impl Matches {
         let at = match saved {
             Some(at) => at,
             None => {
-                let p = &mut self.all[number].as_mut()?.predictions;
+                let p = &mut self.all.get_mut(number)?.predictions;
                 let at = address(number, p.rows.len());
                 p.rows.push(Waiting { key, time, ord, version, label: 0.0, label_time: 0, label_ord: 0, flags: 0 });
                 p.scores.extend(scores);
@@ -208,7 +208,7 @@ impl Matches {
             }
         };
         let row = place(at).1;
-        let p = &mut self.all[number].as_mut()?.predictions;
+        let p = &mut self.all.get_mut(number)?.predictions;
         (p.rows[row].label, p.rows[row].label_time, p.rows[row].label_ord) = label;
         p.rows[row].flags = flags;
         self.late.extend(late.map(|late| (at, late)));
@@ -229,7 +229,7 @@ impl Matches {
             // It came and went between two freezes.
             None if flags & flag::DEAD != 0 => return Some(()),
             None => {
-                let l = &mut self.all[number].as_mut()?.labels;
+                let l = &mut self.all.get_mut(number)?.labels;
                 let at = address(number, l.keys.len()) | LABEL;
                 l.keys.push(key);
                 l.times.push(time);
@@ -240,14 +240,14 @@ impl Matches {
                 at
             }
         };
-        self.all[number].as_mut()?.labels.flags[place(at).1] = flags;
+        self.all.get_mut(number)?.labels.flags[place(at).1] = flags;
         Some(())
     }
 
     /// A row that was imported before.
     fn saved_at(&mut self, key: Key, number: usize, ord: u64, kind: Address) -> Option<Address> {
         self.find(key);
-        let window = self.all[number].as_ref()?;
+        let window = self.all.get(number)?;
         let ord_at = |row: usize| match kind {
             0 => window.predictions.rows[row].ord,
             _ => window.labels.ords[row],
@@ -261,12 +261,12 @@ impl Matches {
         let mut waiting = Vec::new();
         let numbers: Vec<usize> = self.by_start.values().copied().collect();
         for number in numbers {
-            let Some(window) = &self.all[number] else { continue };
+            let Some(window) = self.all.get(number) else { continue };
             for (row, flags) in window.labels.flags.iter().enumerate() {
                 let at = address(number, row) | LABEL;
                 let given_up = window.labels.times[row].saturating_add(self.windows.within) < watermark;
                 if flags & flag::DEAD != 0 || given_up {
-                    remove(&mut self.index, window.labels.keys[row], at);
+                    self.index.remove(window.labels.keys[row], at);
                 } else {
                     waiting.push((window.labels.times[row], window.labels.ords[row], at));
                 }

@@ -1,5 +1,6 @@
 //! Rows of one window, column by column, and the ids that lead to them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -149,6 +150,61 @@ impl Window {
         let lone = l.times.capacity() + l.ords.capacity() + l.values.capacity() + 2 * l.keys.capacity();
         let rows = p.rows.capacity() * size_of::<Waiting>() + 4 * p.segments.capacity();
         8 * (words + lone) + rows + l.flags.capacity()
+    }
+}
+
+/// Windows by number. A number is given once: what is left of a window that is gone leads nowhere.
+#[derive(Debug, Default)]
+pub(super) struct Numbered {
+    /// Number of the first.
+    first: usize,
+    list: VecDeque<Option<Window>>,
+}
+
+impl Numbered {
+    #[inline(always)]
+    pub fn get(&self, number: usize) -> Option<&Window> {
+        self.list.get(number.wrapping_sub(self.first))?.as_ref()
+    }
+
+    #[inline(always)]
+    pub fn get_mut(&mut self, number: usize) -> Option<&mut Window> {
+        self.list.get_mut(number.wrapping_sub(self.first))?.as_mut()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Window> {
+        self.list.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Window> {
+        self.list.iter_mut().flatten()
+    }
+
+    /// Adds a window; returns its number.
+    pub fn push(&mut self, window: Window) -> usize {
+        self.list.push_back(Some(window));
+        self.first + self.list.len() - 1
+    }
+
+    /// Takes a window out.
+    pub fn take(&mut self, number: usize) -> Option<Window> {
+        let window = self.list.get_mut(number.wrapping_sub(self.first))?.take();
+        while let Some(None) = self.list.front() {
+            self.list.pop_front();
+            self.first += 1;
+        }
+        window
+    }
+
+    /// The id of a place that is there.
+    #[inline(always)]
+    pub fn key_at(&self, at: Address) -> Option<Key> {
+        let (number, row) = place(at);
+        let window = self.get(number)?;
+        match at & LABEL {
+            0 => window.predictions.rows.get(row).map(|row| row.key),
+            _ => window.labels.keys.get(row).copied(),
+        }
     }
 }
 

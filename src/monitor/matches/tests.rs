@@ -283,7 +283,7 @@ proptest! {
         sums.retain(|_, sum| *sum != 0);
         prop_assert!(sums.is_empty(), "{:?}", sums);
         for core in &job.cores {
-            prop_assert_eq!((core.len(), core.waiting(), core.index.len(), core.by_start.len()), (0, 0, 0, 0));
+            prop_assert_eq!((core.len(), core.waiting(), core.index.live(|at| core.all.get(place(at).0).is_some()), core.by_start.len()), (0, 0, 0, 0));
             prop_assert!(core.earlier.is_empty() && core.late.is_empty() && core.texts.len() == 0);
         }
     }
