@@ -19,7 +19,9 @@ use super::values::{
 
 pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
 pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
-pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
+pub(super) use drift::{
+    CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig, ReferenceSettings, ReferenceWord,
+};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 pub(super) use retrain::{RetrainConfig, TriggerConfig, TriggerSettings, TriggerWord};
