@@ -530,7 +530,7 @@ pub(super) struct EmbeddedConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RedisConfig {
-    /// `redis://[user[:password]@]host[:port][/database]`. Secrets are best given by reference: `${env:NAME}` or
+    /// `redis://[user[:password]@]host[:port][/database]`, or `rediss://…` for a server that speaks TLS. Secrets are best given by reference: `${env:NAME}` or
     /// `${file:PATH}`, for the password or for the whole URL; they are looked up when the job starts and never printed.
     pub url: Text,
     /// How values lie in Redis. Default `native`.
@@ -539,6 +539,9 @@ pub(super) struct RedisConfig {
     /// Begins every key: `PREFIX:VIEW:ENTITY`; with `layout: feast` it is the one key that describes the job. Jobs that share a
     /// server need different ones. Default: the job's name.
     pub prefix: Option<Text>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for `rediss://…`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
     /// Feast's project, with `layout: feast`: ends every key. Letters, digits and underscores. Default: the job's name.
     pub project: Option<Text>,
 }
@@ -634,7 +637,7 @@ pub(super) struct LabelConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegistryConfig {
-    /// Its address, such as `http://localhost:8081`.
+    /// Its address, such as `http://localhost:8081` or `https://registry`.
     pub url: Text,
     /// User, where it asks for one. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job
     /// starts and never printed.
@@ -643,4 +646,7 @@ pub(super) struct RegistryConfig {
     pub password: Option<Text>,
     /// How long one request may take. Default 3s.
     pub timeout: Option<Duration>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for an address with `https`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
 }
