@@ -11,6 +11,7 @@ pub mod http;
 pub mod ingest;
 pub mod kafka;
 pub mod monitor;
+pub mod net;
 pub mod ops;
 pub mod plan;
 pub mod registry;

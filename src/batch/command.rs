@@ -8,6 +8,8 @@ use serde_json::json;
 use super::error::StepError;
 use super::process::die_with_parent;
 use super::step::{Context, Produced, Step};
+use crate::engine::training;
+use crate::monitor::drift::profile::PROFILE_FILE;
 use crate::plan::batch::CommandPlan;
 use crate::plan::model::Plan;
 use crate::score::Model;
@@ -44,6 +46,17 @@ impl Step for CommandPlan {
                 check_model(&path, context)?;
             }
             outputs.push((name.to_owned(), file.clone()));
+            // Which of the set's rows the program has taken, it alone knows: all count.
+            if is_onnx(&path)
+                && let Some(given) =
+                    self.input.map(|input| context.given(&context.plan.steps[input].name)).transpose()?
+                && let Ok(set) = given.file("set")
+            {
+                let tables = given.record.inputs.iter().filter_map(|i| Some((i.what.clone(), i.version?))).collect();
+                let profile = training::profile_of(&set, None, tables).map_err(StepError::hopeless)?;
+                std::fs::write(context.out(PROFILE_FILE), profile.encode()).map_err(StepError::again)?;
+                outputs.push(("training".to_owned(), PROFILE_FILE.to_owned()));
+            }
         }
         let facts = json!({"command": shown, "seconds": began.elapsed().as_secs_f64(), "status": status.code()});
         Ok(Produced { outputs, facts, ..Produced::default() })

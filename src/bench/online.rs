@@ -171,7 +171,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     // Prefixes that no other run has: every run finds its keys absent, as after a start.
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("tidemill-bench-{nanos:x}");
-    let place = RedisPlan { url, shown: address.to_string(), prefix: prefix.clone(), layout: RedisLayout::Native };
+    let place =
+        RedisPlan { url, shown: address.to_string(), prefix: prefix.clone(), layout: RedisLayout::Native, ca: None };
     let project = prefix.replace('-', "_");
     let feast_place = RedisPlan {
         prefix: format!("{prefix}-feast"),

@@ -353,7 +353,7 @@ fn job_file(redis: &str, prefix: &str) -> String {
 fn place(options: &Options, prefix: &str) -> anyhow::Result<RedisPlan> {
     let url = SecretText::parse(&options.redis).map_err(anyhow::Error::msg)?;
     let shown = RedisAddress::resolve(&url).map_err(anyhow::Error::msg)?.to_string();
-    Ok(RedisPlan { url, shown, prefix: prefix.to_owned(), layout: RedisLayout::Native })
+    Ok(RedisPlan { url, shown, prefix: prefix.to_owned(), layout: RedisLayout::Native, ca: None })
 }
 
 /// The value of a feature of an entity, so that a peer can be given the same.

@@ -623,7 +623,10 @@ impl<'s> Graph<'_, 's> {
             let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
             let dead = letters.filter(|_| duplicates).and_then(|letters| dead.get(letters)).cloned();
             let Watches { rows, labels: watched } = &self.resources.watches[index];
-            let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead };
+            let follows =
+                monitor::training::is_wanted(monitor) && rollout::is_rolled_out(&self.shared.plan, monitor.model);
+            let commands = follows.then(|| self.commands.clone());
+            let watched = Watched { watch: rows.as_ref(), labels: watched.as_ref(), dead, commands };
             // A monitor of the job's operation alone reads no rows.
             let scored_in = (labels.is_some() || rows.is_some()).then(|| node.inlet(0, &model));
             let control = self.control.of(&node).through([scored_in, labels_in]);

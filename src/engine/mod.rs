@@ -42,6 +42,7 @@ pub mod telemetry;
 mod ticked;
 mod topic_sink;
 mod topics;
+pub mod training;
 mod upkeep;
 
 pub use check::{JobCatalog, check, load, load_text, load_with_state};

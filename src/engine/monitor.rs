@@ -9,6 +9,7 @@ pub mod matches;
 mod operation;
 pub mod receivers;
 pub mod reference;
+pub mod training;
 
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub struct Watched<'a, 's> {
     pub labels: Option<&'a Arc<LabelWatch>>,
     /// Rows of the table `dead_letters`, where duplicates are counted.
     pub dead: Option<Rows<'s>>,
+    /// Commands about versions, where windows are held against the champion's training set and another may become it.
+    pub commands: Option<Rows<'s>>,
 }
 
 /// Attaches a monitor to the scored rows of its model, and the rows of its labels' source, where it has labels, on the
@@ -76,7 +79,15 @@ pub fn monitor<'s>(
         let told = accuracy::accuracy(scope, shared, control.clone(), monitor, ripe);
         statistics.push(Statistics { monitor, kind: StatKind::Accuracy, rows: told });
         if let Some(watch) = watched.labels {
-            statistics.push(label_drift::label_drift(scope, shared, control, monitor, watch, rows.clone()));
+            statistics.push(label_drift::label_drift(
+                scope,
+                shared,
+                control,
+                monitor,
+                watch,
+                rows.clone(),
+                watched.commands.clone(),
+            ));
         }
         if !shared.plan.monitors[monitor].detectors.is_empty() {
             let rows = detect::detect(scope, shared, control.clone(), monitor, rows);
@@ -84,7 +95,15 @@ pub fn monitor<'s>(
         }
     }
     if let Some(watch) = watched.watch {
-        statistics.extend(drift::drift(scope, shared, &second, monitor, watch, scored, watched.dead));
+        statistics.extend(drift::drift(
+            scope,
+            shared,
+            &second,
+            monitor,
+            watch,
+            (scored, watched.dead),
+            watched.commands,
+        ));
     }
     (statistics, labelled)
 }

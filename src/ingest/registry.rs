@@ -6,19 +6,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, Response};
-use reqwest::redirect::Policy;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::base::{Blame, SecretText};
-use crate::plan::model::RegistryPlan;
+use crate::net::{HttpOptions, http_client, said};
+use crate::plan::model::{RegistryPlan, is_secure};
 
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -35,7 +36,7 @@ const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// Where a registry is and how it is asked.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// Its base address, `http://host:8081`, without credentials.
+    /// Its base address, `http://host:8081` or `https://host`, without credentials.
     pub url: String,
     /// User and password, for basic authentication.
     pub credentials: Option<(SecretText, SecretText)>,
@@ -45,13 +46,15 @@ pub struct RegistryOptions {
     pub attempts: u32,
     /// How long an id counts as unknown before it is asked for again.
     pub unknown_for: Duration,
+    /// The authorities that are trusted instead of the system's, for `https`.
+    pub ca: Option<PathBuf>,
 }
 
 impl RegistryOptions {
     /// A registry at an address, without credentials: two attempts of 3 s each, unknown ids once a minute.
     pub fn new(url: impl Into<String>) -> RegistryOptions {
         let (timeout, unknown_for) = (Duration::from_secs(3), Duration::from_secs(60));
-        RegistryOptions { url: url.into(), credentials: None, timeout, attempts: 2, unknown_for }
+        RegistryOptions { url: url.into(), credentials: None, timeout, attempts: 2, unknown_for, ca: None }
     }
 }
 
@@ -215,8 +218,9 @@ impl Registry {
                 Some((resolve(user)?, resolve(password)?))
             }
         };
-        let client = Client::builder().timeout(options.timeout).connect_timeout(options.timeout);
-        let client = client.redirect(Policy::limited(3)).build().map_err(|e| refuse(e.to_string()))?;
+        let secure = is_secure(&options.url);
+        let client = HttpOptions { timeout: options.timeout, redirects: 3, secure, ca: options.ca.clone() };
+        let client = http_client(&client).map_err(refuse)?;
         Ok(Registry(Arc::new(Inner { options, base, login, client, known: Mutex::default(), away: Mutex::default() })))
     }
 
@@ -232,6 +236,7 @@ impl Registry {
         }
         let mut options = RegistryOptions::new(&plan.url);
         options.credentials = plan.credentials.clone();
+        options.ca = plan.ca.clone();
         if let Some(timeout) = plan.timeout {
             options.timeout = Duration::from_micros(timeout.unsigned_abs());
         }
@@ -386,7 +391,7 @@ impl Registry {
             request = request.header("Content-Type", CONTENT_TYPE).body(body.clone());
         }
         let away = |what: String| RegistryError::Unreachable { url: self.0.options.url.clone(), what };
-        let answer = request.send().map_err(|e| away(deepest(&e)))?;
+        let answer = request.send().map_err(|e| away(said(&e)))?;
         let status = answer.status();
         let text = read(answer).map_err(away)?;
         if status.is_success() {
@@ -425,17 +430,8 @@ fn requested(path: &[&str]) -> String {
 
 fn read(answer: Response) -> Result<String, String> {
     let mut text = String::new();
-    let read = answer.take(ANSWER_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| deepest(&e))?;
+    let read = answer.take(ANSWER_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| said(&e))?;
     if read as u64 > ANSWER_BYTES_MAX { Err("its answer is larger than 16 MiB".into()) } else { Ok(text) }
-}
-
-/// The innermost cause: reqwest's own words only say that a request was sent.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 fn short(text: &str) -> String {
@@ -447,6 +443,7 @@ fn short(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::ingest::tests::kit::http;
+    use crate::net::kit::{Certificates, terminate};
     use std::sync::atomic::Ordering;
 
     fn registry(url: String) -> Registry {
@@ -510,7 +507,7 @@ mod tests {
 
     #[test]
     fn all_who_ask_share_one_client() {
-        let plan = RegistryPlan { url: http(Vec::new()).0, credentials: None, timeout: None };
+        let plan = RegistryPlan { url: http(Vec::new()).0, credentials: None, timeout: None, ca: None };
         let (a, b) = (Registry::of(&plan).unwrap(), Registry::of(&plan).unwrap());
         assert!(Arc::ptr_eq(&a.0, &b.0));
         let other = RegistryPlan { timeout: Some(1), ..plan };
@@ -526,9 +523,32 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_behind_tls_gets_credentials_when_it_is_trusted() {
+        let Some(made) = Certificates::new("a schema registry behind TLS") else { return };
+        let (url, asked) = http(vec![schema(), schema()]);
+        let port = terminate(&made.server(), url.trim_start_matches("http://").parse().unwrap());
+        let url = format!("https://127.0.0.1:{port}");
+        let text = |text: &str| SecretText::parse(text).unwrap();
+        let with = |ca| RegistryOptions {
+            credentials: Some((text("tide"), text("hunter2"))),
+            ca,
+            attempts: 1,
+            ..RegistryOptions::new(&url)
+        };
+        let trusted = Registry::new(with(Some(made.ca()))).unwrap();
+        assert_eq!(trusted.schema_by_id(1).unwrap().unwrap().text, "\"int\"");
+        let error = Registry::new(with(None)).unwrap().schema_by_id(1).unwrap_err();
+        let told = format!("{error} {error:?}");
+        assert!(error.retryable() && told.contains("`ca: FILE.pem`") && !told.contains("hunter2"), "{told}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "nothing was said to a stranger");
+        let none = Registry::new(with(Some("/no/such/ca.pem".into()))).unwrap_err();
+        assert!(!none.retryable() && none.to_string().contains("/no/such/ca.pem"), "{none}");
+    }
+
+    #[test]
     fn addresses_that_cannot_be_used_are_told_without_their_secrets() {
         for (url, what) in [
-            ("https://registry", "https://` is not built yet"),
+            ("ftp://registry", "write http://HOST:PORT"),
             ("http://tide:hunter2@registry", "give credentials as"),
             ("registry:8081", "write http://HOST:PORT"),
             ("", "write http://HOST:PORT"),

@@ -19,7 +19,9 @@ use super::values::{
 
 pub(super) use alerts::{AlertConfig, ReceiverConfig, SeverityConfig, WebhookFormatConfig};
 pub(super) use detect::{AdwinConfig, DdmConfig, DetectorConfig, DirectionConfig, PageHinkleyConfig};
-pub(super) use drift::{CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig};
+pub(super) use drift::{
+    CorrectConfig, DriftConfig, DriftRuleConfig, QualityConfig, ReferenceConfig, ReferenceSettings, ReferenceWord,
+};
 pub(super) use latency::LatencyConfig;
 pub(super) use monitors::{MonitorConfig, TaskConfig};
 pub(super) use retrain::{RetrainConfig, TriggerConfig, TriggerSettings, TriggerWord};
@@ -528,7 +530,7 @@ pub(super) struct EmbeddedConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RedisConfig {
-    /// `redis://[user[:password]@]host[:port][/database]`. Secrets are best given by reference: `${env:NAME}` or
+    /// `redis://[user[:password]@]host[:port][/database]`, or `rediss://…` for a server that speaks TLS. Secrets are best given by reference: `${env:NAME}` or
     /// `${file:PATH}`, for the password or for the whole URL; they are looked up when the job starts and never printed.
     pub url: Text,
     /// How values lie in Redis. Default `native`.
@@ -537,6 +539,9 @@ pub(super) struct RedisConfig {
     /// Begins every key: `PREFIX:VIEW:ENTITY`; with `layout: feast` it is the one key that describes the job. Jobs that share a
     /// server need different ones. Default: the job's name.
     pub prefix: Option<Text>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for `rediss://…`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
     /// Feast's project, with `layout: feast`: ends every key. Letters, digits and underscores. Default: the job's name.
     pub project: Option<Text>,
 }
@@ -632,7 +637,7 @@ pub(super) struct LabelConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RegistryConfig {
-    /// Its address, such as `http://localhost:8081`.
+    /// Its address, such as `http://localhost:8081` or `https://registry`.
     pub url: Text,
     /// User, where it asks for one. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job
     /// starts and never printed.
@@ -641,4 +646,7 @@ pub(super) struct RegistryConfig {
     pub password: Option<Text>,
     /// How long one request may take. Default 3s.
     pub timeout: Option<Duration>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for an address with `https`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
 }

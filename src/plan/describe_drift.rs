@@ -34,6 +34,7 @@ pub(super) fn write_drift(out: &mut String, drift: &DriftPlan) -> std::fmt::Resu
                 let filter = filter.as_ref().map(|f| format!(" where {f}")).unwrap_or_default();
                 format!("{}{filter}", path.display())
             }
+            ReferencePlan::Training => "the training set of the version that is the champion".to_owned(),
             ReferencePlan::Past(span) => format!("the windows of {} before", format_duration(*span)),
             ReferencePlan::Between(from, to) => format!("rows from {} to {}", format_time(*from), format_time(*to)),
         };

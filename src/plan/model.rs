@@ -287,18 +287,24 @@ pub struct RegistryPlan {
     pub credentials: Option<(SecretText, SecretText)>,
     /// How long one request may take.
     pub timeout: Option<Micros>,
+    /// The authorities that are trusted instead of the system's, for `https`.
+    pub ca: Option<PathBuf>,
+}
+
+/// Whether an address is that of a server which speaks TLS.
+pub fn is_secure(url: &str) -> bool {
+    let scheme = url.trim().split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("rediss"))
 }
 
 impl RegistryPlan {
     /// What forbids using an address as a registry's, and how to mend it.
     pub fn address_fault(url: &str) -> Option<String> {
         match Url::parse(url) {
-            Err(error) => Some(format!("{error}; write http://HOST:PORT")),
-            Ok(url) if url.scheme() == "https" => Some(
-                "`https://` is not built yet; use the registry's plain listener, or a proxy beside Tidemill"
-                    .to_string(),
-            ),
-            Ok(url) if url.scheme() != "http" || url.host().is_none() => Some("write http://HOST:PORT".to_string()),
+            Err(error) => Some(format!("{error}; write http://HOST:PORT or https://HOST:PORT")),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+                Some("write http://HOST:PORT or https://HOST:PORT".to_string())
+            }
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 Some("give credentials as `user` and `password`, not in the address".to_string())
             }
@@ -603,6 +609,8 @@ pub struct RedisPlan {
     pub prefix: String,
     /// How values lie.
     pub layout: RedisLayout,
+    /// The authorities that are trusted instead of the system's, for `rediss`.
+    pub ca: Option<PathBuf>,
 }
 
 /// How values lie in Redis.

@@ -1,4 +1,4 @@
-//! `redis://[user[:password]@]host[:port][/database]`, with references to secrets in it.
+//! `redis://[user[:password]@]host[:port][/database]`, or `rediss://…` over TLS, with references to secrets in it.
 
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub struct RedisAddress {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Whether the server speaks TLS.
+    pub secure: bool,
     /// Number of the database.
     pub database: u16,
     /// Name of the user, for servers with access lists.
@@ -29,19 +31,13 @@ impl RedisAddress {
     /// # Errors
     /// What is wrong with it; never the text itself, which may hold a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let form = "write redis://[user[:password]@]host[:port][/database]";
+        let form = "write redis://[user[:password]@]host[:port][/database], or rediss://… over TLS";
         let wrong = |what: &str| format!("{what}; {form}");
         let Some((scheme, _)) = text.split_once("://") else {
             return Err(wrong("this is no URL of a Redis server"));
         };
         match scheme {
-            "redis" => {}
-            "rediss" => {
-                return Err(
-                    "`rediss://` (TLS) is not built yet; use redis:// on a private network or through a TLS proxy"
-                        .into(),
-                );
-            }
+            "redis" | "rediss" => {}
             "unix" | "redis+unix" => return Err(format!("`{scheme}://` is not built yet; {form}")),
             _ => return Err(wrong(&format!("`{scheme}://` is no URL of a Redis server"))),
         }
@@ -65,6 +61,7 @@ impl RedisAddress {
         };
         let decoded = |text: &str| decode(text).ok_or_else(|| wrong("a %XX in the user or the password is wrong"));
         Ok(RedisAddress {
+            secure: scheme == "rediss",
             host: decode(&host).unwrap_or(host),
             port: url.port().unwrap_or(PORT),
             database,
@@ -88,7 +85,8 @@ impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = if self.username.is_some() || self.password.is_some() { "***@" } else { "" };
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        write!(f, "redis://{who}{host}:{}/{}", self.port, self.database)
+        let scheme = if self.secure { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{who}{host}:{}/{}", self.port, self.database)
     }
 }
 
@@ -136,6 +134,9 @@ mod tests {
         let old = parse("redis://:secret@[::1]:1/");
         assert_eq!((old.host.as_str(), old.username, old.password.as_deref()), ("::1", None, Some("secret")));
         assert_eq!(parse("redis://[::1]:1").to_string(), "redis://[::1]:1/0");
+        let secure = parse("rediss://u:p@cache.example");
+        assert!(secure.secure && !parse("redis://localhost").secure);
+        assert_eq!(secure.to_string(), "rediss://***@cache.example:6379/0");
     }
 
     #[test]
@@ -143,7 +144,7 @@ mod tests {
         for (text, what) in [
             ("localhost:6379", "no URL"),
             ("http://localhost", "`http://`"),
-            ("rediss://u:topsecret@host", "TLS"),
+            ("rediss://u:topsecret@host:x", "cannot be read"),
             ("unix:///run/redis.sock", "not built yet"),
             ("redis://u:topsecret@host:x", "cannot be read"),
             ("redis://u:top/secret@host", "cannot be read"),

@@ -37,11 +37,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("AggregateConfig", "session", "use a trailing window: `over`"),
     ("AggregateConfig", "rows", "use a trailing window: `over`"),
     ("OfflineConfig", "iceberg", "use `delta: {uri: …}`"),
-    (
-        "ReferenceConfig",
-        "training",
-        "a model does not know its training set yet: name the table (`delta: {uri: …, version: …}`) or the file (`file: PATH.parquet`)",
-    ),
     ("ModelConfig", "routes", "name one version"),
     ("ModelConfig", "rollout", "name one version"),
     ("ModelConfig", "shadow", "name one version"),

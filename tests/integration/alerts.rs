@@ -16,6 +16,7 @@ use tidemill::base::FAILPOINTS;
 
 use crate::report::without_monitors;
 use crate::support::kafka::{Broker, topic};
+use crate::support::tls::{Certificates, terminate};
 use crate::support::{Job, root, table_in};
 
 /// Columns that say how the job was cut and run, and nothing of the alert.
@@ -162,8 +163,35 @@ fn alerts_are_the_same_at_any_number_of_workers_and_all_are_delivered() {
     }
 }
 
-/// A run of the program; whether it was killed.
-fn process(file: &Path, dir: &TempDir, pager: &Pager, failpoints: &str, workers: usize) -> bool {
+/// A receiver behind TLS, with the authority named in the job's file, and as one of the system's.
+#[test]
+fn alerts_go_over_https() {
+    let Some(made) = Certificates::new("alerts over HTTPS") else { return };
+    for named in [true, false] {
+        let dir = TempDir::new().expect("a temporary folder");
+        let mut pager = Pager::start(1);
+        let port = terminate(&made.server(), pager.address.trim_start_matches("http://").parse().expect("an address"));
+        pager.address = format!("https://localhost:{port}/topsecret");
+        let file = job(&dir, "");
+        let text = std::fs::read_to_string(&file).expect("the job");
+        std::fs::copy(made.ca(), dir.path().join("ca.pem")).expect("a copy");
+        // Relative to the file.
+        let trusting = text.replace("url: \"${PAGER}\"", "url: \"${PAGER}\", ca: ca.pem");
+        assert_ne!(trusting, text);
+        std::fs::write(&file, if named { &trusting } else { &text }).expect("a file");
+        let trusted = if named { dir.path().join("none.pem") } else { made.ca() };
+        let mut command = run_command(&file, &dir, &pager, 1);
+        let output = command.env("SSL_CERT_FILE", trusted).env_remove("SSL_CERT_DIR").output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("topsecret"), "{said}");
+        let alerts = table_in(&dir.path().join("lake/card_fraud"), "stats/alerts", None);
+        let told: BTreeSet<String> =
+            rows(&alerts).iter().filter(|row| row["name"] != "changed").map(|row| row["id"].clone()).collect();
+        assert!(!told.is_empty() && pager.ids().into_iter().collect::<BTreeSet<_>>().is_superset(&told), "{said}");
+    }
+}
+
+fn run_command(file: &Path, dir: &TempDir, pager: &Pager, workers: usize) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.arg("run").arg(file).args(["--until-end", "--json", "--workers", &workers.to_string()]);
     command.arg("--state").arg(dir.path().join("state"));
@@ -171,7 +199,14 @@ fn process(file: &Path, dir: &TempDir, pager: &Pager, failpoints: &str, workers:
         command.args(["--set", &format!("{key}={value}")]);
     }
     command.current_dir(root()).env("LAKE", dir.path().join("lake")).env("PAGER", &pager.address);
-    let output = command.env(FAILPOINTS, failpoints).stdin(Stdio::null()).output().expect("the program starts");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A run of the program; whether it was killed.
+fn process(file: &Path, dir: &TempDir, pager: &Pager, failpoints: &str, workers: usize) -> bool {
+    let mut command = run_command(file, dir, pager, workers);
+    let output = command.env(FAILPOINTS, failpoints).output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr);
     let killed = output.status.code().is_none() && said.contains("failpoint");
     assert!(killed || output.status.success(), "{}: {said}", output.status);

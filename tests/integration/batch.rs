@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::support::root;
 
-fn tidemill(arguments: &[&str]) -> Command {
+pub fn tidemill(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.args(arguments).current_dir(root()).env_remove("TIDEMILL_LOG").stdin(Stdio::null());
     command
 }
 
 /// Runs to the end; returns exit code (none for a signal), standard output, standard error.
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
+pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (status.code(), text(stdout), text(stderr))
@@ -266,7 +266,7 @@ fn bad_files_are_two_with_every_fault() {
 }
 
 /// Days of the job's traffic, with labels.
-fn days(lake: &Path, days: u32) {
+pub fn days(lake: &Path, days: u32) {
     let length = format!("{days}d");
     let mut command = tidemill(&["run", "dataflows/card_fraud.yaml", "--until-end"]);
     for key in ["rate=max", "customers=300", "terminals=600"] {

@@ -1,14 +1,16 @@
 //! Drift and quality told by a job: what the rows of its tables say, whatever the workers, ticks and deaths.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::DataType;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 use tidemill::base::FAILPOINTS;
 use tidemill::monitor::drift::count::{Counter, Kind, Missing};
@@ -17,6 +19,7 @@ use tidemill::monitor::drift::histogram::Histogram;
 use tidemill::monitor::drift::measure::{Metric, measure};
 use tidemill::monitor::drift::reference::Reference;
 
+use crate::batch;
 use crate::support::rows::{assert_same_rows, values, without};
 use crate::support::{Job, Lake, root, table_in};
 
@@ -248,4 +251,112 @@ fn a_killed_job_tells_what_it_would_have_told() {
             assert_same_rows(&place, expected, found);
         }
     }
+}
+
+/// Train, register, promote, run: windows are held against the rows that the champion was fitted on, as they were logged.
+#[test]
+fn a_training_set_is_a_reference() {
+    let dir = TempDir::new().expect("a folder");
+    let (lake, queue, registry) = (dir.path().join("lake"), dir.path().join("queue"), dir.path().join("registry"));
+    batch::days(&lake, 8);
+    let done = |command: &mut Command| {
+        let (code, out, err) = batch::run(command);
+        assert_eq!(code, Some(0), "{err}");
+        out
+    };
+    let file = root().join("dataflows/card_fraud_retrain.yaml").display().to_string();
+    let mut train = batch::tidemill(&["train", &file, "--json", "--queue"]);
+    train.arg(&queue).args(["--of-set", &format!("registry.uri={}", registry.display())]);
+    for set in
+        ["fit.fit.tune.trials=1", "fit.fit.learner.gbdt.trees=5", "evaluate.evaluate.promote_if=auc_challenger > 0.2"]
+    {
+        train.args(["--set", &format!("steps.{set}")]);
+    }
+    done(train.env("LAKE", &lake));
+    let models = |arguments: &[&str]| {
+        let mut command = batch::tidemill(&["models"]);
+        command.args(arguments).arg("--registry").arg(&registry);
+        done(&mut command)
+    };
+    models(&["promote", "fraud@challenger", "--why", "the first"]);
+
+    // What the profile must have counted, from the set and the fit's own account of itself.
+    let out = |step: &str, file: &str| queue.join(format!("card_fraud_retrain-1/steps/{step}/out/{file}"));
+    let fit: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out("fit", "fit.json")).expect("a fit")).expect("JSON");
+    let (end, start) = (fit["span"]["end"].as_i64().expect("a time"), fit["span"]["start"].as_i64().expect("a time"));
+    let set = File::open(out("set", "set.parquet")).expect("a set");
+    let set: Vec<RecordBatch> = ParquetRecordBatchReaderBuilder::try_new(set)
+        .expect("Parquet")
+        .build()
+        .expect("rows")
+        .map(|b| b.expect("rows"))
+        .collect();
+    let set = concat_batches(&set[0].schema(), &set).expect("rows");
+    let (times, known) = (values(&set, "event_time"), values(&set, "known_at"));
+    let fitted: BooleanArray = (0..set.num_rows())
+        .map(|row| Some(times[row] < Some(end as f64) && known[row] <= Some(start as f64)))
+        .collect();
+    let fitted = filter_record_batch(&set, &fitted).expect("rows");
+    assert_eq!(Some(fitted.num_rows() as u64), fit["data"]["rows"].as_u64());
+    assert!(fitted.num_rows() > 100 && fitted.num_rows() < set.num_rows());
+
+    let monitor = monitor("training").replace("label_reference: {past: 2d}, ", "");
+    let job_of = |monitor: &str| {
+        let file = job_file(dir.path(), monitor);
+        let text = std::fs::read_to_string(&file).expect("the job");
+        let model = format!("versions: {{champion: {}}}", root().join("models/card_fraud.onnx").display());
+        assert!(text.contains(&model), "{text}");
+        let text = text.replace(&model, "registry: fraud@champion");
+        std::fs::write(&file, format!("{text}registry: {{uri: '{}'}}\n", registry.display())).expect("a file");
+        file
+    };
+    let lake = job(&job_of(&monitor)).workers(2).run();
+    let drift = lake.table("stats/drift", None);
+    let told = told(&drift);
+    let days = by_day(&lake.table("predictions/fraud", None));
+    let kind = Kind::Numeric(Arc::new(Grid::fixed()));
+    let Kind::Numeric(grid) = &kind else { panic!("numbers") };
+    for name in WATCHED {
+        let counts = counted(&kind, &column(&fitted, name));
+        let reference = Reference::of_windows(&counts, Some(grid), 10).expect("values");
+        for (day, rows) in &days {
+            let window = counted(&kind, &column(rows, name));
+            for metric in METRICS {
+                let expected = measure(metric, &reference, &window).map(|m| m.value);
+                assert!(expected.is_some(), "{name} {metric:?}");
+                let key = (*day, name.to_owned(), metric.name().to_owned());
+                assert_told(told[&key], expected, &format!("{key:?}"));
+            }
+        }
+    }
+    // Labels are held against those of the set.
+    let subjects = cast(&column(&drift, "subject"), &DataType::Utf8).expect("texts");
+    let of_labels: BooleanArray = subjects.as_string::<i32>().iter().map(|s| Some(s == Some(LABEL))).collect();
+    let of_labels = filter_record_batch(&drift, &of_labels).expect("rows");
+    assert!(values(&of_labels, "value").iter().flatten().count() >= 8, "{}", of_labels.num_rows());
+
+    // What is wrong is told before the first row.
+    let fault = |monitor: &str| {
+        let env = |_: &str| Some(dir.path().display().to_string());
+        let (plan, _) = tidemill::engine::load(&job_of(monitor), &[], &env).expect("it compiles");
+        tidemill::engine::check(&plan).map(drop).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(fault(&monitor), Ok(()));
+    let missing = fault(&monitor.replace("columns:", "names: {amount: amounts}, columns:")).expect_err("no column");
+    assert!(missing.contains("fraud@1") && missing.contains("no column `amounts`"), "{missing}");
+    let model = root().join("models/card_fraud.onnx").display().to_string();
+    models(&["register", "--name", "fraud", "--file", &model, "--alias", "champion", "--why", "without its set"]);
+    let without = fault(&monitor).expect_err("nobody knows what it was fitted on");
+    assert!(
+        without.contains("fraud@2 was registered without its training set") && without.contains("--set"),
+        "{without}"
+    );
+    let set = out("set", "set.parquet").display().to_string();
+    models(&[
+        "register", "--name", "fraud", "--file", &model, "--alias", "champion", "--set", &set, "--why", "with it",
+    ]);
+    assert_eq!(fault(&monitor), Ok(()));
+    let shown = models(&["show", "fraud@champion"]);
+    assert!(shown.contains("labels/fraud") && shown.contains("training.json"), "{shown}");
 }

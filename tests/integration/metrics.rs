@@ -94,7 +94,9 @@ fn command(dir: &TempDir, name: &str) -> Command {
     let text = std::fs::read_to_string(root().join("dataflows/card_fraud.yaml")).expect("a job");
     let models = root().join("models/card_fraud.onnx").display().to_string();
     let text = without_monitors(&text).replace("models/card_fraud.onnx", &models);
-    let monitor = "monitors: {fraud: {window: 1h, latency: {p99_ms: 60000, p50_ms: 0.001, every: 1s}}}";
+    let alerts = "[{name: told, when: predictions > 0, severity: info}, {name: never, when: coverage > 2}]";
+    let monitor = "latency: {p99_ms: 60000, p50_ms: 0.001, every: 1s}";
+    let monitor = format!("monitors: {{fraud: {{window: 1h, {monitor}, alerts: {alerts}}}}}");
     std::fs::write(&job, format!("{text}\n{monitor}\ncheckpoint: {{interval: 500ms}}\n")).expect("a file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.arg(name).arg(job).arg("--state").arg(dir.path().join("state")).arg("--json");
@@ -149,6 +151,12 @@ fn a_running_job_tells_of_itself() {
         |metric: &str| format!("ml_operation_alarm{{model=\"fraud\",version=\"champion\",metric=\"{metric}\"}}");
     let third = job.wait_for(&alarm("latency_p50_ms"), 1.0);
     assert_eq!(third[&alarm("latency_p99_ms")], 0.0);
+    // Of accuracy the job's own alerts say what is wrong.
+    let alarm =
+        |metric: &str| format!("ml_model_accuracy_alarm{{model=\"fraud\",version=\"champion\",metric=\"{metric}\"}}");
+    let judged = job.wait_for(&alarm("predictions"), 1.0);
+    assert_eq!(judged.get(&alarm("coverage")), Some(&0.0));
+    assert!(!judged.contains_key(&alarm("unmatched")), "no alert judges it");
     another_reads(&job);
 
     let summary = job.stop();

@@ -2,18 +2,23 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, Int64Array};
 use tempfile::TempDir;
-use tidemill::base::parse_time;
+use tidemill::base::{SecretText, parse_time};
 use tidemill::engine::StopHandle;
-use tidemill::plan::model::OnlinePlace;
+use tidemill::ops::key::encode;
+use tidemill::plan::model::{OnlinePlace, RedisPlan};
+use tidemill::store::StoreError;
 use tidemill::store::lookup::{FeatureRow, Status, get_online};
-use tidemill::store::online::OnlineReader;
+use tidemill::store::online::{Ask, OnlineReader, RedisLink};
 
 use crate::online::assert_served;
 use crate::support::free_port;
 use crate::support::redis::Redis;
+use crate::support::tls::Certificates;
 use crate::support::{Job, full, root, table_in};
 
 const CUSTOMERS: i64 = 2000;
@@ -68,6 +73,50 @@ fn values_are_those_of_the_embedded_store() {
             }
         }
     }
+}
+
+/// The same over TLS: written, read at once and by many, with a password; and nothing without trust.
+#[test]
+fn values_go_over_tls() {
+    let what = "Redis over TLS";
+    let Some(made) = Certificates::new(what) else { return };
+    let Some(mut redis) = Redis::start_tls(what, &made) else { return };
+    redis.require("hunter2");
+    let expected = days("1d").run();
+    let expected = served(expected.online.as_ref().expect("a store"));
+    let ca = made.ca().display().to_string();
+    let lake = in_redis(days("1d"), &redis).set("sinks.online.redis.ca", &ca).workers(2).run();
+    let place = lake.online.as_ref().expect("a store");
+    let found = served(place);
+    assert!(known(&expected) > 1000, "{} known", known(&expected));
+    assert!(expected == found, "the same values as in the embedded store");
+    let OnlinePlace::Redis(plan) = place else { panic!("it is in Redis") };
+    assert!(plan.shown.starts_with("rediss://***@127.0.0.1"), "{}", plan.shown);
+    // Without blocking, as servers read.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let fetch = |plan: &RedisPlan| {
+        let link = RedisLink::new(plan).expect("a link");
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..CUSTOMERS));
+        let ask = Ask { view: "customer".into(), keys: encode(&[ids]).expect("keys") };
+        let found = runtime.block_on(link.fetch(&[ask], Duration::from_secs(5)))?;
+        Ok::<usize, StoreError>(found.iter().flat_map(|packed| &packed.rows).flatten().count())
+    };
+    let customers = fetch(plan).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(customers, known(&expected[..CUSTOMERS as usize]));
+    let strange = RedisPlan { ca: None, ..plan.clone() };
+    for told in [
+        OnlineReader::of(&OnlinePlace::Redis(strange.clone()))
+            .map(drop)
+            .expect_err("nobody vouches for it")
+            .to_string(),
+        fetch(&strange).expect_err("nobody vouches for it").to_string(),
+    ] {
+        assert!(told.contains("`ca: FILE.pem`") && !told.contains("hunter2"), "{told}");
+    }
+    // A server that speaks TLS, spoken to without.
+    let url = SecretText::parse(&redis.url().replace("rediss", "redis")).expect("a URL");
+    let told = OnlineReader::of(&OnlinePlace::Redis(RedisPlan { url, ..plan.clone() })).map(drop).expect_err("refused");
+    assert!(told.to_string().contains("without TLS"), "{told}");
 }
 
 /// Asserts that values written again after a loss are those of an undisturbed run. An entity whose windows have run empty

@@ -25,6 +25,7 @@ fn place(redis: &Redis, prefix: &str, layout: &RedisLayout) -> RedisPlan {
         shown: "redis".into(),
         prefix: prefix.into(),
         layout: in_project(layout, prefix),
+        ca: None,
     }
 }
 

@@ -86,7 +86,7 @@ fn schemas_are_registered_found_and_resolved() {
     let declared = r#"{"type":"record","name":"tx","fields":[{"name":"a","type":"long"},
         {"name":"b","type":"string","default":"x"},
         {"name":"kind","type":{"type":"enum","name":"k.Kind","symbols":["A","B"]},"default":"A"}]}"#;
-    let plan = RegistryPlan { url: server.open.clone(), credentials: None, timeout: None };
+    let plan = RegistryPlan { url: server.open.clone(), credentials: None, timeout: None, ca: None };
     let format = MessageFormat::Avro(AvroFormat { declared: declared.into(), writer: AvroWriter::Registry(plan) });
     let mut decoder = message_decoder("tx", &format, &parse_avsc(declared).expect("a schema")).expect("a decoder");
     let payloads =

@@ -8,9 +8,10 @@ use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
@@ -18,6 +19,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill::base::{FAILPOINTS, format_time};
+use tidemill::monitor::drift::profile::Profiler;
 use tidemill::registry::{By, Content, Entry, Event, Previous, Registration, Registry, Signature};
 use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -733,4 +735,60 @@ fn check_names_what_is_kept_and_what_is_published() {
     let text = said(&["--set", "models.m.to={kafka: {topic: scores, brokers: 'localhost:1', format: avro}}"]);
     let schema = text.split("Avro schema of topic scores").nth(1).unwrap_or_else(|| panic!("{text}"));
     assert!(schema.contains("\"route\"") && schema.contains("\"p\"") && !schema.contains("shadow"), "{schema}");
+}
+
+/// What a version was fitted on: `good` and `noisy` as they come, or moved up by 3.
+fn fitted_on(up: f64) -> Content {
+    let columns = ["good", "noisy"].map(|name| (name.to_owned(), DataType::Float64));
+    let mut profiler = Profiler::new(&columns);
+    let mut state = 11;
+    let mut values = || {
+        let values = (0..5000).map(|_| up + 0.05 + 0.9 * splitmix(&mut state));
+        Arc::new(Float64Array::from_iter_values(values)) as ArrayRef
+    };
+    let (good, noisy) = (values(), values());
+    let rows = RecordBatch::try_from_iter([("good", good), ("noisy", noisy)]).expect("rows");
+    profiler.count(&rows, &[0; 5000]).expect("they are counted");
+    Content::Bytes(profiler.finish(BTreeMap::new()).encode())
+}
+
+/// From the tick of its promotion on a version's own training set is what windows are held against, also after a death and in a proof.
+#[test]
+fn a_promoted_version_brings_its_training_set() {
+    let place = Place::new(CANARY, "");
+    let text = fs::read_to_string(place.path("job.yaml")).expect("the job");
+    let monitor = "m: {window: 12h, refresh: 1h, accuracy: [log_loss], \
+                   drift: {window: 1h, columns: [good], features: [psi], reference: training}}";
+    let text = text.replace("m: {window: 12h, accuracy: [log_loss]}", monitor);
+    assert!(text.contains("reference: training"));
+    place.write("job.yaml", &text);
+    for (version, alias, up) in [(NOISY, "champion", 0.0), (GOOD, "challenger", 3.0)] {
+        let model = Content::Bytes(model(version.0, version.1));
+        let mut registration = Registration::new("m", model, Signature::default(), By::new("a test", "to see"));
+        registration.alias = Some(alias.to_owned());
+        registration.files.insert("training.json".to_owned(), fitted_on(up));
+        place.registry.register(registration).expect("registered");
+    }
+    place.run(1, "checkpoint.committed=kill@8");
+    place.run(2, "");
+    let decisions = place.decisions();
+    let promoted = decisions.iter().find(|d| d.action == "promote").unwrap_or_else(|| panic!("{decisions:#?}"));
+    let drift = table_in(&place.path("lake"), "stats/drift", None);
+    let (metrics, values) = (texts(&drift, "metric"), numbers(&drift, "value"));
+    let (mut before, mut after) = (0, 0);
+    for (row, tick) in numbers(&drift, "_tick").into_iter().enumerate().filter(|(row, _)| metrics[*row] == "psi") {
+        let psi = values[row];
+        if (tick as i64) < promoted.tick {
+            before += 1;
+            assert!(psi < 0.5, "tick {tick}: {psi}");
+        } else {
+            after += 1;
+            assert!(psi > 2.0, "tick {tick}: {psi}");
+        }
+    }
+    assert!(before > 3 && after > 3, "{before} before, {after} after");
+    let report = place.prove(&[]);
+    let tables: Vec<&str> =
+        report["runs"][1]["tables"].as_array().expect("tables").iter().filter_map(|t| t["table"].as_str()).collect();
+    assert!(tables.contains(&"stats/drift"), "{tables:?}");
 }

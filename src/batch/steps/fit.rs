@@ -1,6 +1,7 @@
 //! Fits: the set is split by time, settings are looked for, the learner is fitted, the model is exported and held against what was
 //! fitted.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,6 +17,8 @@ use crate::batch::command::fits;
 use crate::batch::disk::hash_text;
 use crate::batch::error::StepError;
 use crate::batch::step::{Context, Produced, Step};
+use crate::engine::training;
+use crate::monitor::drift::profile::PROFILE_FILE;
 use crate::plan::batch::{FitPlan, StepKind, TunePlan};
 use crate::plan::model::Plan;
 use crate::report::tuning_svg;
@@ -136,6 +139,10 @@ fn work(plan: &FitPlan, place: Place, far: Sender<Far>) -> Result<Produced, Step
     let whole = set::read(&place.set, None).map_err(StepError::hopeless)?;
     let fold = split(&whole, &settings::<SplitOptions>(&plan.split)?).map_err(failed)?;
     let (train, test) = (whole.take(&fold.train), whole.take(&fold.test));
+    // What streams are held against later is what the model has seen, bit for bit as it was logged.
+    let tables: BTreeMap<String, u64> = place.tables.iter().cloned().collect();
+    let profile = training::profile_of(&place.set, Some(&fold.train), tables).map_err(StepError::hopeless)?;
+    write(&place.out.join(PROFILE_FILE), profile.encode())?;
     drop(whole);
     println!(
         "{} rows to fit on (until {}), {} to judge by (from {})",
@@ -203,7 +210,8 @@ fn work(plan: &FitPlan, place: Place, far: Sender<Far>) -> Result<Produced, Step
         checked,
     };
     let summary = format!("{} on {} rows, {} kept to judge by", facts.learner, rows.rows(), test.rows());
-    let mut outputs = vec![("model".to_owned(), MODEL.to_owned()), ("fit".to_owned(), FIT.to_owned())];
+    let outputs = [("model", MODEL), ("fit", FIT), ("training", PROFILE_FILE)];
+    let mut outputs = outputs.map(|(name, file)| (name.to_owned(), file.to_owned())).to_vec();
     write(&place.out.join(FIT), serde_json::to_vec_pretty(&facts).map_err(StepError::hopeless)?)?;
     if let Some(table) = &tuning {
         write(&place.out.join("tuning.txt"), table.text(usize::MAX))?;

@@ -9,6 +9,7 @@ use super::{task_of, write};
 use crate::base::wall_clock;
 use crate::batch::error::StepError;
 use crate::batch::step::{Context, Produced, Step};
+use crate::monitor::drift::profile::PROFILE_FILE;
 use crate::plan::batch::{RegisterPlan, StepKind};
 use crate::plan::model::Plan;
 use crate::registry::{By, Content, Field, Registration, Registry, RegistryError, Signature};
@@ -115,7 +116,10 @@ impl Step for RegisterPlan {
             ("job", context.id.to_owned()),
             ("fingerprint", context.plan.fingerprint.clone()),
         ];
-        let files = [("card.md", markdown), ("card.html", html)];
+        let mut files = BTreeMap::from([("card.md", markdown.into_bytes()), ("card.html", html.into_bytes())]);
+        if let Ok(path) = context.given(&context.plan.steps[self.from].name)?.file("training") {
+            files.insert(PROFILE_FILE, std::fs::read(path).map_err(StepError::again)?);
+        }
         let why = match &judgement {
             Some(_) => format!("`{}` made it and judged it well", context.plan.name),
             None => format!("`{}` made it", context.plan.name),
@@ -126,8 +130,7 @@ impl Step for RegisterPlan {
         registration.params = params;
         registration.data = data;
         registration.tags = tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        registration.files =
-            files.into_iter().map(|(key, text)| (key.to_owned(), Content::Bytes(text.into_bytes()))).collect();
+        registration.files = files.into_iter().map(|(key, bytes)| (key.to_owned(), Content::Bytes(bytes))).collect();
         registration.alias.clone_from(&self.alias);
         crate::base::failpoint("batch.register");
         let registry = Registry::open(&job.registry).map_err(blamed)?;

@@ -11,23 +11,20 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use url::Url;
 
 use crate::base::{Fault, Faults, Severity};
 use crate::cli::failure::usage;
 use crate::control::model::{FileFault, FileProblem};
 use crate::control::wire;
+use crate::net::trust;
 
 /// How long a connection is waited for.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer is waited for: a file with many models takes a while to be checked.
 const ANSWER: Duration = Duration::from_secs(120);
-/// Where systems keep the authorities that they trust.
-const SYSTEM: &[&str] =
-    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Where the server is, and who asks.
 #[derive(Args, Clone, Debug)]
@@ -73,28 +70,8 @@ impl ServerArgs {
     }
 
     fn tls(&self) -> anyhow::Result<Arc<ClientConfig>> {
-        let path = match &self.server_ca {
-            Some(path) => path.clone(),
-            None => SYSTEM.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-                usage("this system says nowhere whom to trust; name the authority with --server-ca FILE")
-            })?,
-        };
-        let failed = |error: &dyn std::fmt::Display| usage(format!("--server-ca {}: {error}", path.display()));
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| failed(&error))? {
-            let certificate = certificate.map_err(|error| failed(&error))?;
-            let added = roots.add(certificate);
-            // A system's list may hold some that are not understood here.
-            if self.server_ca.is_some() {
-                added.map_err(|error| failed(&error))?;
-            }
-        }
-        if roots.is_empty() {
-            return Err(failed(&"there is no certificate in it"));
-        }
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+        let trusted = trust(self.server_ca.as_deref());
+        trusted.map(Arc::new).map_err(|error| usage(format!("--server-ca: {error}")))
     }
 }
 

@@ -13,8 +13,11 @@ use crate::batch::signature;
 use crate::cli::failure::usage;
 use crate::cli::job::assignment;
 use crate::cli::output::{bytes, print, print_json};
+use crate::engine::training;
+use crate::monitor::drift::profile::PROFILE_FILE;
 use crate::registry::{Content, Registration, Selector};
 use crate::score::Model;
+use crate::store::pit::{Manifest, manifest_path};
 
 pub const EXAMPLE: &str = "Example:
   tidemill models register --name fraud --file fraud.onnx --alias challenger \\
@@ -38,6 +41,10 @@ pub struct RegisterArgs {
     /// What it was made from: a Delta table and its version; repeatable.
     #[arg(long = "data", value_name = "TABLE=VERSION", value_parser = data)]
     data: Vec<(String, u64)>,
+    /// The set that it was fitted on, as `tidemill dataset` wrote it: its versions of tables count as `--data`, and monitors with
+    /// `reference: training` hold streams against it.
+    #[arg(long, value_name = "SET.parquet")]
+    set: Option<PathBuf>,
     /// Whatever else is to be known; repeatable.
     #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = assignment)]
     tags: Vec<(String, String)>,
@@ -97,13 +104,30 @@ pub fn register(args: &RegisterArgs) -> anyhow::Result<()> {
     let read =
         |path: &PathBuf| std::fs::read(path).map_err(|error| usage(format!("cannot read {}: {error}", path.display())));
     let (metrics, params) = (once("metric", &args.metrics)?, once("param", &args.params)?);
-    let (data, tags) = (once("data", &args.data)?, once("tag", &args.tags)?);
+    let (mut data, tags) = (once("data", &args.data)?, once("tag", &args.tags)?);
     let mut files = BTreeMap::new();
     for path in &args.files {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| usage(format!("--attach {}: it has no name", path.display())))?;
         if files.insert(name.to_owned(), Content::Bytes(read(path)?)).is_some() {
             return Err(usage(format!("--attach: two files are called {name}")));
+        }
+    }
+    if let Some(set) = &args.set {
+        let made = Manifest::read(&manifest_path(set)).map_err(|error| {
+            usage(format!(
+                "--set {}: {error}; the file that `tidemill dataset` wrote beside the set is needed",
+                set.display()
+            ))
+        })?;
+        let tables: BTreeMap<String, u64> = made.tables.iter().map(|t| (t.table.clone(), t.version)).collect();
+        let profile = training::profile_of(set, None, tables.clone());
+        let profile = profile.map_err(|error| usage(format!("--set {}: {error}", set.display())))?;
+        if files.insert(PROFILE_FILE.to_owned(), Content::Bytes(profile.encode())).is_some() {
+            return Err(usage(format!("--attach {PROFILE_FILE}: --set makes a file of that name")));
+        }
+        for (table, version) in tables {
+            data.entry(table).or_insert(version);
         }
     }
     // What is tried is what is kept, whatever becomes of the file meanwhile.

@@ -118,6 +118,7 @@ struct AlertCore {
     version: u32,
     /// Who tells those who watch.
     shared: Option<Arc<Shared>>,
+    worker: usize,
 }
 
 impl AlertCore {
@@ -130,7 +131,7 @@ impl AlertCore {
         let plan = &shared.plan;
         let machine = Machine::new(&plan.job, Rule::all(plan));
         let courier = Courier::start(shared, receivers, place.0)?;
-        let mut core = AlertCore { machine, courier, topics, version: plan.version, shared: None };
+        let mut core = AlertCore { machine, courier, topics, version: plan.version, shared: None, worker: place.0 };
         let mut waiting = Vec::new();
         shared.checkpoints.restore(NAME, place, |_, bytes| {
             waiting.extend(core.import(bytes)?);
@@ -141,6 +142,7 @@ impl AlertCore {
             core.show(alert);
             core.courier.goes_on(alert);
         }
+        core.show_judged();
         // They are in a manifest, and so durable.
         waiting.into_iter().for_each(|outgoing| core.courier.tell_one(None, outgoing));
         Ok(core)
@@ -153,10 +155,13 @@ impl AlertCore {
                 stats.extend(stats_of(kind, &batch).map_err(EngineError::defect)?);
             }
         }
-        let mut alerts = Vec::new();
+        let (mut alerts, news) = (Vec::new(), !stats.is_empty());
         self.machine.tick(&mut stats, info.now, &mut alerts);
         alerts.iter().for_each(|alert| self.courier.tell(Some(info.tick), alert));
         alerts.iter().for_each(|alert| self.show(alert));
+        if news || !alerts.is_empty() {
+            self.show_judged();
+        }
         // A reminder is no news.
         let news: Vec<&Alert> = alerts.iter().filter(|alert| alert.repeat == 0).collect();
         if !news.is_empty() {
@@ -169,6 +174,14 @@ impl AlertCore {
             }
         }
         Ok(())
+    }
+
+    /// Shows which measures of accuracy are in alarm, where somebody asks for metrics.
+    fn show_judged(&self) {
+        let shared = self.shared.as_ref().filter(|shared| shared.meters.board.is_open());
+        if let Some(shared) = shared {
+            shared.meters.board.judge(self.worker, self.machine.judges(StatKind::Accuracy));
+        }
     }
 
     /// Shows an alert while it fires.

@@ -14,6 +14,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use timely::dataflow::Scope;
 
+use super::training::{self, Champion};
 use super::{Statistics, name};
 use crate::base::{Tick, format_duration, slot_of};
 use crate::engine::EngineError;
@@ -46,6 +47,7 @@ pub(super) fn column_meaning(drift: &DriftPlan, column: &DriftColumn) -> String 
     let against = match column.reference.map(|index| &drift.references[index]) {
         None => "nothing".to_owned(),
         Some(ReferencePlan::Past(_)) => "windows before".to_owned(),
+        Some(ReferencePlan::Training) => "training sets".to_owned(),
         Some(reference) => format!("{reference:?} in {} bins", drift.bins),
     };
     let name = if column.engine.is_empty() { &column.name } else { &column.engine };
@@ -59,8 +61,8 @@ pub fn drift<'s>(
     control: &Control<'s>,
     monitor: usize,
     watch: &Arc<Watch>,
-    scored: Rows<'s>,
-    dead: Option<Rows<'s>>,
+    (scored, dead): (Rows<'s>, Option<Rows<'s>>),
+    commands: Option<Rows<'s>>,
 ) -> Vec<Statistics<'s>> {
     let parts = count(scope, shared, control, monitor, watch, scored, dead);
     let plan = &shared.plan;
@@ -75,12 +77,29 @@ pub fn drift<'s>(
         shared.fail(error);
     }
     let slot = slot(&watch.model);
-    let shared = Arc::clone(shared);
     // The parts of a monitor go to one worker; the others have nothing to tell or to save.
     let owner = crate::base::worker_of_slot(usize::from(slot), place.1) == place.0;
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let mut champion = match champion_of(shared, monitor, owner) {
+        Ok(champion) => champion,
+        Err(error) => {
+            shared.fail(error);
+            None
+        }
+    };
+    champion.iter().for_each(|champion| champion.refer(|profile| windows.refer(profile)));
+    let ports = std::iter::once(Port::keyed(parts, vec![0])).chain(commands.map(Port::local)).collect();
+    let shared = Arc::clone(shared);
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
         if shared.failed() {
             return;
+        }
+        let commands = inputs.split_off(1).pop().unwrap_or_default();
+        if let Some(champion) = &mut champion {
+            match champion.follow(&commands) {
+                Ok(true) => champion.refer(|profile| windows.refer(profile)),
+                Ok(false) => {}
+                Err(error) => return shared.fail(error),
+            }
         }
         for Batch(batch) in inputs.into_iter().flatten() {
             for bytes in batch.column(1).as_binary::<i32>().iter().flatten() {
@@ -107,9 +126,15 @@ pub fn drift<'s>(
             saver.save_later(info, Mode::Change, whole, encode);
         }
     });
-    let outputs = per_tick(scope, &operator, control.inside().telling(2), vec![Port::keyed(parts, vec![0])], 2, logic);
+    let outputs = per_tick(scope, &operator, control.inside().telling(2), ports, 2, logic);
     let kinds = [StatKind::Drift, StatKind::Quality];
     outputs.into_iter().zip(kinds).map(|(rows, kind)| Statistics { monitor, kind, rows }).collect()
+}
+
+/// Who knows which training set windows are held against, on the worker that tells of them.
+pub(super) fn champion_of(shared: &Arc<Shared>, monitor: usize, owner: bool) -> Result<Option<Champion>, EngineError> {
+    let plan = &shared.plan.monitors[monitor];
+    (owner && training::is_wanted(plan)).then(|| Champion::new(shared, plan.model)).transpose()
 }
 
 /// Parts on their way to the owner of a monitor; nothing when there are none.

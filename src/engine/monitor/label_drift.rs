@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, Int8Type, TimestampMicrosecondType};
 use timely::dataflow::Scope;
 
 use super::Statistics;
-use super::drift::{addressed, column_meaning, slot};
+use super::drift::{addressed, champion_of, column_meaning, slot};
 use crate::base::{Tick, format_duration, worker_of_slot};
 use crate::engine::EngineError;
 use crate::engine::shared::Shared;
@@ -47,6 +47,7 @@ pub fn label_drift<'s>(
     monitor: usize,
     watch: &Arc<LabelWatch>,
     matches: Rows<'s>,
+    commands: Option<Rows<'s>>,
 ) -> Statistics<'s> {
     let operator = name(&shared.plan, &shared.plan.monitors[monitor]);
     let parts = count(scope, shared, control, &operator, watch, matches);
@@ -61,8 +62,25 @@ pub fn label_drift<'s>(
     }
     let slot = slot(&watch.model);
     let owner = worker_of_slot(usize::from(slot), place.1) == place.0;
+    let mut champion = match champion_of(shared, monitor, owner) {
+        Ok(champion) => champion,
+        Err(error) => {
+            shared.fail(error);
+            None
+        }
+    };
+    champion.iter().for_each(|champion| champion.refer(|profile| windows.refer(profile).into_iter().collect()));
+    let ports = std::iter::once(Port::keyed(parts, vec![0])).chain(commands.map(Port::local)).collect();
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let commands = inputs.split_off(1).pop().unwrap_or_default();
+        if let Some(champion) = &mut champion {
+            match champion.follow(&commands) {
+                Ok(true) => champion.refer(|profile| windows.refer(profile).into_iter().collect()),
+                Ok(false) => {}
+                Err(error) => return shared.fail(error),
+            }
+        }
         for Batch(batch) in inputs.into_iter().flatten() {
             for bytes in batch.column(1).as_binary::<i32>().iter().flatten() {
                 if !windows.add(bytes) {
@@ -83,8 +101,7 @@ pub fn label_drift<'s>(
             saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(records)));
         }
     });
-    let mut outputs =
-        per_tick(scope, &operator, control.inside().telling(1), vec![Port::keyed(parts, vec![0])], 1, logic);
+    let mut outputs = per_tick(scope, &operator, control.inside().telling(1), ports, 1, logic);
     Statistics { monitor, kind: StatKind::Drift, rows: outputs.pop().expect("one output") }
 }
 

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,7 +21,8 @@ use super::super::EngineError;
 use super::super::shared::Shared;
 use crate::base::{SecretText, Tick, failpoint, wall_clock};
 use crate::monitor::alert::{Alert, State, payload};
-use crate::plan::model::{HttpPlan, Plan, ReceiverWay, WebhookFormat};
+use crate::net::{HttpOptions, http_client, said};
+use crate::plan::model::{HttpPlan, Plan, ReceiverWay, WebhookFormat, is_secure};
 
 /// Alerts that wait for one receiver on one worker; beyond that the oldest is dropped.
 const QUEUE_MAX: usize = 1000;
@@ -62,7 +62,7 @@ struct Target {
     url: String,
     shown: String,
     headers: HeaderMap,
-    timeout: Duration,
+    client: Client,
 }
 
 #[derive(Clone)]
@@ -109,6 +109,12 @@ fn target(plan: &HttpPlan, path: &str) -> Result<Target, String> {
     if let Some(fault) = HttpPlan::address_fault(url.trim()) {
         return Err(format!("the address cannot be used: {fault}"));
     }
+    let secure = is_secure(&url);
+    if plan.ca.is_some() && !secure {
+        return Err("`ca` says whom to trust, and the address is of a server without TLS; write `https://`".into());
+    }
+    let timeout = Duration::from_micros(plan.timeout.unsigned_abs());
+    let client = http_client(&HttpOptions { timeout, redirects: 0, secure, ca: plan.ca.clone() })?;
     let url = match path {
         "" => url.trim().to_owned(),
         path => format!("{}/{path}", url.trim().trim_end_matches('/')),
@@ -122,7 +128,7 @@ fn target(plan: &HttpPlan, path: &str) -> Result<Target, String> {
         value.set_sensitive(true);
         headers.insert(key, value);
     }
-    Ok(Target { url, shown: plan.shown.clone(), headers, timeout: Duration::from_micros(plan.timeout.unsigned_abs()) })
+    Ok(Target { url, shown: plan.shown.clone(), headers, client })
 }
 
 /// What the receivers have got.
@@ -263,7 +269,6 @@ struct Teller {
     way: Way,
     counts: Arc<Counts>,
     done: Sender<(String, String)>,
-    client: Option<Client>,
     queue: VecDeque<(Option<Tick>, Box<Alert>)>,
     flushers: Vec<Sender<()>>,
     pause: Duration,
@@ -281,7 +286,6 @@ impl Teller {
             way,
             counts,
             done,
-            client: None,
             queue: VecDeque::new(),
             flushers: Vec::new(),
             pause: PAUSE_MIN,
@@ -439,18 +443,8 @@ impl Teller {
         }
     }
 
-    fn post(&mut self, target: &Target, body: &Value, alert: Option<&Alert>) -> Answer {
-        let client = match &self.client {
-            Some(client) => client.clone(),
-            None => {
-                let client = Client::builder().timeout(target.timeout).redirect(Policy::none()).build();
-                match client {
-                    Ok(client) => self.client.insert(client).clone(),
-                    Err(error) => return Answer::Later(error.to_string()),
-                }
-            }
-        };
-        let mut request = client.post(&target.url).headers(target.headers.clone());
+    fn post(&self, target: &Target, body: &Value, alert: Option<&Alert>) -> Answer {
+        let mut request = target.client.post(&target.url).headers(target.headers.clone());
         request = request.header("Content-Type", "application/json").body(body.to_string());
         if let Some(alert) = alert {
             request = request.header("Idempotency-Key", alert.id());
@@ -469,7 +463,7 @@ impl Teller {
                 }
             }
             // An address may hold a secret, and the error would show it.
-            Err(error) => Answer::Later(format!("{} is out of reach: {}", target.shown, error.without_url())),
+            Err(error) => Answer::Later(format!("{} is out of reach: {}", target.shown, said(&error))),
         }
     }
 }

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::training;
 use crate::engine::EngineError;
 use crate::monitor::drift::alarm::Rule;
 use crate::monitor::drift::labels::LabelWatch;
@@ -37,6 +38,11 @@ pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Watches, EngineError>
     let Some(drift) = &monitor.drift else { return Ok(Watches::default()) };
     let model = &plan.models[monitor.model].name;
     let fault = |what: String| EngineError::Plan(format!("monitors.{model}.drift: {what}"));
+    let trained = match training::is_wanted(monitor) {
+        // Of the version that the job begins with: what is wrong there is told before the first row.
+        true => Some(training::of_plan(&plan.registry, &plan.models[monitor.model]).map_err(fault)?),
+        false => None,
+    };
     let mut read = BTreeMap::new();
     for (index, reference) in drift.references.iter().enumerate() {
         if let Some(rows) = read_reference(reference, drift, index).map_err(fault)? {
@@ -46,6 +52,18 @@ pub fn watch(plan: &Plan, monitor: &MonitorPlan) -> Result<Watches, EngineError>
     let column = |column: &DriftColumn| -> Result<Column, EngineError> {
         let against = match column.reference.map(|index| (index, &drift.references[index])) {
             None => Against::Nothing,
+            Some((_, ReferencePlan::Training)) => {
+                if let Some((set, profile)) = &trained {
+                    let (theirs, categories) = (&column.reference_column, column.categories);
+                    profile.reference(theirs, categories, drift.bins).map_err(|error| {
+                        fault(format!(
+                            "column `{}` against {set}: {error}; say under `names` what it is called there, or leave it out of `columns`",
+                            column.name
+                        ))
+                    })?;
+                }
+                Against::Training(column.reference_column.as_str().into())
+            }
             Some((_, ReferencePlan::Past(span))) => Against::Past(*span),
             Some((_, ReferencePlan::Between(from, to))) => Against::Between(*from, *to),
             Some((index, place)) => {
@@ -97,6 +115,7 @@ fn name_of(reference: &ReferencePlan) -> String {
     match reference {
         ReferencePlan::Delta { uri, .. } => format!("the reference table {}", uri.display()),
         ReferencePlan::File { path, .. } => format!("the reference file {}", path.display()),
+        ReferencePlan::Training => "the training set".to_owned(),
         ReferencePlan::Past(_) | ReferencePlan::Between(..) => "the job's own stream".to_owned(),
     }
 }
@@ -115,7 +134,7 @@ fn read_reference(reference: &ReferencePlan, drift: &DriftPlan, index: usize) ->
             (batches, filter)
         }
         ReferencePlan::File { path, filter } => read_file(path, filter.as_deref(), &wanted).map_err(named)?,
-        ReferencePlan::Past(_) | ReferencePlan::Between(..) => return Ok(None),
+        ReferencePlan::Training | ReferencePlan::Past(_) | ReferencePlan::Between(..) => return Ok(None),
     };
     let mut kept = Vec::new();
     for batch in &batches {

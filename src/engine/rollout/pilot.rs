@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::EngineError;
+use super::super::monitor::training;
 use super::super::shared::Shared;
 use super::{Rollouts, is_rolled_out, lock, own_prefix, policy, routes_name, saved_routes};
 use crate::base::{Blame, Tick, failpoint};
@@ -299,7 +300,14 @@ impl Work {
         let found = registry.version(name, &Selector::Number(number))?;
         let version = VersionRef { number: u64::from(number), hash: found.artifact.hash };
         match versions.get(model, &version) {
-            Ok(_) => Ok(Some(version)),
+            Ok(_) => {
+                let mut monitors = self.shared.plan.monitors.iter().filter(|monitor| monitor.model == model);
+                if monitors.any(training::is_wanted) {
+                    // Read now, so that the tick which makes it the champion need not wait; what is wrong is told then.
+                    drop(versions.training(model, &version));
+                }
+                Ok(Some(version))
+            }
             // What cannot be reached now may be later.
             Err(error) if error.blame() == Blame::Outside => Err(error),
             Err(error) => {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::super::EngineError;
 use super::super::graph::bind_file;
+use super::super::training;
 use super::lock;
+use crate::monitor::drift::profile::Profile;
 use crate::plan::model::Plan;
 use crate::registry::Registry;
 use crate::rollout::VersionRef;
@@ -19,6 +21,8 @@ pub struct Versions {
     /// By model and hash. A version that was in use may be again, by hand: there are few.
     loaded: Mutex<HashMap<(usize, String), Arc<Bound>>>,
     registry: Mutex<Option<Arc<Registry>>>,
+    /// What versions were fitted on, by model and number.
+    training: Mutex<HashMap<(usize, u64), Arc<Profile>>>,
 }
 
 impl Versions {
@@ -31,6 +35,7 @@ impl Versions {
             first: first.to_vec(),
             loaded: Mutex::new(by_hash.collect()),
             registry: Mutex::default(),
+            training: Mutex::default(),
         }
     }
 
@@ -66,6 +71,23 @@ impl Versions {
             0 => self.plan.models[model].version.clone(),
             number => number.to_string(),
         }
+    }
+
+    /// What a version was fitted on.
+    ///
+    /// # Errors
+    /// Why that is not known, and how to mend it.
+    pub fn training(&self, model: usize, version: &VersionRef) -> Result<Arc<Profile>, String> {
+        let key = (model, version.number);
+        if let Some(profile) = lock(&self.training).get(&key) {
+            return Ok(Arc::clone(profile));
+        }
+        let number = u32::try_from(version.number).ok().filter(|number| *number > 0);
+        let number = number.ok_or_else(|| "the version is of no registry".to_owned())?;
+        let registry = self.registry().map_err(|error| error.to_string())?;
+        let profile = Arc::new(training::registered(&registry, self.name(model), number)?);
+        lock(&self.training).insert(key, Arc::clone(&profile));
+        Ok(profile)
     }
 
     /// A version, loaded unless it is already. The registry is asked for the file of that very hash.

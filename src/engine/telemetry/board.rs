@@ -19,7 +19,10 @@ const ACCURACY: Description = gauge(
     "ml_model_accuracy",
     "How predictions compare with labels, of the newest window that was told; `metric` says how it is measured.",
 );
-const ACCURACY_ALARM: Description = gauge("ml_model_accuracy_alarm", "1 while such a measure is beyond its threshold.");
+const ACCURACY_ALARM: Description = gauge(
+    "ml_model_accuracy_alarm",
+    "1 while an alert of the monitor fires for such a measure, 0 while those that judge it do not.",
+);
 const DRIFT: Description = gauge(
     "ml_drift",
     "How far a column, prediction or label is from its reference, of the newest window that was told.",
@@ -50,6 +53,8 @@ pub struct Board {
     open: AtomicBool,
     newest: Mutex<BTreeMap<Series, Newest>>,
     left_out: AtomicU64,
+    /// Series that alerts judge, and whether any of these fires; by the worker that judges.
+    judged: Mutex<BTreeMap<usize, BTreeMap<Series, bool>>>,
 }
 
 /// Of one series.
@@ -109,6 +114,11 @@ impl Board {
         board.insert(series, newest);
     }
 
+    /// Takes note of the series that a worker's alerts judge, and whether any of these fires.
+    pub fn judge(&self, worker: usize, judged: BTreeMap<Series, bool>) {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, judged);
+    }
+
     /// Tells what is on the board.
     pub fn collect(&self, metrics: &mut Metrics) {
         let board = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,30 +126,27 @@ impl Board {
         for (series, newest) in board.iter() {
             let end = ends.entry((&series.model, series.kind)).or_insert(EventTime::MIN);
             *end = newest.window_end.max(*end);
-            let subject = if series.kind == StatKind::Accuracy { "class" } else { "column" };
-            let labels = [
-                ("model", series.model.as_str()),
-                ("version", &series.version),
-                ("route", &series.route),
-                ("segment", &series.segment),
-                (subject, &series.subject),
-                ("metric", &series.metric),
-            ];
+            let labels = labels(series);
             let mut add = |family: Option<&Description>, value: Option<f64>| {
                 if let Some((family, value)) = family.zip(value) {
                     metrics.add(family, &labels, value);
                 }
             };
             let (value, threshold, alarm) = match series.kind {
-                StatKind::Accuracy => (Some(&ACCURACY), None, &ACCURACY_ALARM),
-                StatKind::Drift => (Some(&DRIFT), Some(&DRIFT_THRESHOLD), &DRIFT_ALARM),
-                StatKind::Quality => (Some(&QUALITY), None, &QUALITY_ALARM),
+                // Accuracy has no thresholds but those of alerts.
+                StatKind::Accuracy => (Some(&ACCURACY), None, None),
+                StatKind::Drift => (Some(&DRIFT), Some(&DRIFT_THRESHOLD), Some(&DRIFT_ALARM)),
+                StatKind::Quality => (Some(&QUALITY), None, Some(&QUALITY_ALARM)),
                 // The job tells these itself, at the moment of the scrape.
-                StatKind::Operation => (None, None, &OPERATION_ALARM),
+                StatKind::Operation => (None, None, Some(&OPERATION_ALARM)),
             };
             add(value, newest.value);
             add(threshold, newest.threshold);
-            add(Some(alarm), newest.alarm.map(|alarm| f64::from(u8::from(alarm))));
+            add(alarm, newest.alarm.map(|alarm| f64::from(u8::from(alarm))));
+        }
+        let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        for (series, fires) in judged.values().flatten().take(SERIES_MAX) {
+            metrics.add(&ACCURACY_ALARM, &labels(series), f64::from(u8::from(*fires)));
         }
         for ((model, kind), end) in ends {
             let table = kind.table().trim_start_matches("stats/");
@@ -149,4 +156,16 @@ impl Board {
             metrics.add(&LEFT_OUT, &[], self.left_out.load(Relaxed) as f64);
         }
     }
+}
+
+fn labels(series: &Series) -> [(&'static str, &str); 6] {
+    let subject = if series.kind == StatKind::Accuracy { "class" } else { "column" };
+    [
+        ("model", &series.model),
+        ("version", &series.version),
+        ("route", &series.route),
+        ("segment", &series.segment),
+        (subject, &series.subject),
+        ("metric", &series.metric),
+    ]
 }

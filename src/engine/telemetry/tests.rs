@@ -1,5 +1,5 @@
 use super::Board;
-use crate::monitor::{Stat, StatKind};
+use crate::monitor::{Series, Stat, StatKind};
 use crate::telemetry::{Format, Metrics};
 
 fn stat(kind: StatKind, segment: &str, window: i64, revision: u32, value: f64) -> Stat {
@@ -44,6 +44,21 @@ fn the_newest_window_and_revision_of_a_series_is_shown() {
     let expected = [("model=fraud,version=2,metric=auc".to_owned(), 0.5)];
     assert_eq!(shown(&board, "ml_model_accuracy"), expected);
     assert_eq!(shown(&board, "ml_statistics_window_end_seconds"), [("model=fraud,table=accuracy".to_owned(), 300.0)]);
+}
+
+#[test]
+fn accuracy_is_in_alarm_while_an_alert_of_it_fires() {
+    let board = Board::default();
+    let one = stat(StatKind::Accuracy, "", 3, 1, 0.4);
+    board.publish(&one);
+    assert_eq!(shown(&board, "ml_model_accuracy_alarm"), [], "no alert judges it");
+    let labels = "model=fraud,version=2,metric=auc".to_owned();
+    for fires in [true, false] {
+        board.judge(0, [(Series::from(&one), fires)].into());
+        assert_eq!(shown(&board, "ml_model_accuracy_alarm"), [(labels.clone(), f64::from(u8::from(fires)))]);
+    }
+    board.judge(0, Default::default());
+    assert_eq!(shown(&board, "ml_model_accuracy_alarm"), [], "it was let go of");
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn framed_messages() {
     let unknown = (404, r#"{"error_code":40403,"message":"no"}"#.to_string());
     // More unknown ids than this are one too many: the registry is away then, and the rest of the inputs waits.
     let answers = [vec![answer(DECLARED), answer(WRITER)], vec![unknown; 2_000]].concat();
-    let plan = RegistryPlan { url: http(answers).0, credentials: None, timeout: None };
+    let plan = RegistryPlan { url: http(answers).0, credentials: None, timeout: None, ca: None };
     let format = AvroFormat { declared: DECLARED.into(), writer: AvroWriter::Registry(plan) };
     let mut decoder = message_decoder("tx", &MessageFormat::Avro(format), &schema()).unwrap();
     let framed = |id: u8, record: &[u8]| [&[0, 0, 0, 0, id][..], record].concat();

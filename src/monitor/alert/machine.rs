@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::history;
 use super::{Alert, AlertError, State, fingerprint, message};
 use crate::base::{EventTime, Micros};
 use crate::monitor::{Stat, StatKind};
@@ -195,6 +196,21 @@ impl Machine {
     /// What goes on.
     pub fn firing(&self) -> impl Iterator<Item = &Alert> {
         self.series.values().filter_map(|series| series.firing.as_ref()).map(|firing| &firing.alert)
+    }
+
+    /// The series of a table that rules judge, and whether any of them fires.
+    pub fn judges(&self, kind: StatKind) -> BTreeMap<history::Series, bool> {
+        let mut judged = BTreeMap::new();
+        for ((rule, key), series) in &self.series {
+            let Condition::Compare { table, .. } = &self.rules[*rule].plan.condition else { continue };
+            if table.name() != kind.table() {
+                continue;
+            }
+            let Key { model, version, route, segment, subject, metric, .. } = key.clone();
+            let fires = judged.entry(history::Series { kind, model, version, route, segment, subject, metric });
+            *fires.or_insert(false) |= series.firing.is_some();
+        }
+        judged
     }
 
     /// Takes the statistics that became known together, in any order, and then the time.

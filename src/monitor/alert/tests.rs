@@ -97,6 +97,23 @@ fn what_lies_between_neither_fires_nor_resolves() {
 }
 
 #[test]
+fn a_series_is_in_alarm_while_any_of_its_rules_fires() {
+    let mut strict = below(0.8, None);
+    strict.plan.hold = Hold::Windows(2);
+    let mut machine = Machine::new("job", vec![below(0.6, None), strict]);
+    let judged = |machine: &Machine| {
+        let judged = machine.judges(StatKind::Accuracy);
+        judged.into_iter().map(|(series, fires)| (series.metric, fires)).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(&machine), []);
+    for (window, value, fires) in [(0, 0.7, false), (1, 0.7, true), (2, 0.5, true), (3, 0.7, true), (4, 0.9, false)] {
+        machine.tick(&mut [auc(window, value, 1, (window + 1) * DAY)], (window + 1) * DAY, &mut Vec::new());
+        assert_eq!(judged(&machine), [("auc".to_owned(), fires)], "window {window}");
+        assert_eq!(machine.judges(StatKind::Drift).len(), 0);
+    }
+}
+
+#[test]
 fn it_must_hold_through_windows_in_a_row() {
     for hold in [Hold::Windows(3), Hold::Time(3 * DAY)] {
         let mut machine = Machine::new("job", vec![below(0.8, None)]);

@@ -13,6 +13,7 @@ use super::alarm::Rule;
 use super::count::{Kind, add_value};
 use super::grid::Grid;
 use super::histogram::{Histogram, Numeric, codec};
+use super::profile::{Profile, ProfileError};
 use super::reference::Reference;
 use super::windows::tell::{Drift, drifts};
 use super::windows::{Against, Column, SavedError, made};
@@ -125,12 +126,26 @@ pub struct LabelWindows {
     changes: Changes,
     /// The first window that had labels.
     first: Option<EventTime>,
+    /// The labels of the training set that is in force.
+    training: Option<Arc<Reference>>,
 }
 
 impl LabelWindows {
     /// The state before any label.
     pub fn new(watch: Arc<LabelWatch>) -> LabelWindows {
-        LabelWindows { watch, windows: BTreeMap::new(), changes: Changes::new(), first: None }
+        LabelWindows { watch, windows: BTreeMap::new(), changes: Changes::new(), first: None, training: None }
+    }
+
+    /// From now on windows are held against the labels of this training set, as [`Windows::refer`](super::windows::Windows::refer).
+    pub fn refer(&mut self, profile: Option<&Profile>) -> Option<ProfileError> {
+        self.training = None;
+        match self.watch.column.of_training(profile, self.watch.bins)? {
+            Ok(reference) => {
+                self.training = Some(reference);
+                None
+            }
+            Err(error) => Some(error),
+        }
     }
 
     /// Adds what [`LocalLabels::take`] gave; `false` when it did not.
@@ -219,6 +234,7 @@ impl LabelWindows {
         match watch.column.against {
             Against::Nothing => None,
             Against::Given(ref reference) => Some(Arc::clone(reference)),
+            Against::Training(_) => self.training.clone(),
             Against::Past(span) => {
                 let from = start.saturating_sub(span);
                 all(from, start).filter(|_| self.first.is_some_and(|first| first <= from))

@@ -2,7 +2,7 @@
 //!
 //! Layers, bottom-up: [`grid`], cells of a numeric column; [`histogram`], the one subtractable state from which every
 //! statistic follows; [`count`], the fast way into it; [`reference`](mod@reference), what windows are held against; [`measure`](mod@measure), the
-//! statistics; [`distribution`], their tails; [`alarm`], their thresholds; [`windows`], the state of a monitor.
+//! statistics; [`profile`], a training set that windows are held against; [`distribution`], their tails; [`alarm`], their thresholds; [`windows`], the state of a monitor.
 
 pub mod alarm;
 pub mod count;
@@ -11,6 +11,7 @@ pub mod grid;
 pub mod histogram;
 pub mod labels;
 pub mod measure;
+pub mod profile;
 mod random;
 pub mod reference;
 #[cfg(test)]

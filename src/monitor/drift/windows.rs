@@ -22,6 +22,7 @@ use super::alarm::Rule;
 use super::count::Kind;
 use super::grid::Grid;
 use super::histogram::{Categories, Histogram, Numeric};
+use super::profile::{Profile, ProfileError};
 use super::reference::Reference;
 use crate::base::{EventTime, Micros};
 use crate::monitor::Stat;
@@ -73,6 +74,8 @@ pub enum Against {
     Nothing,
     /// What was read when the job started.
     Given(Arc<Reference>),
+    /// The column of this name in the training set of the version that is the champion, see [`Windows::refer`].
+    Training(Box<str>),
     /// The windows of so long before.
     Past(Micros),
     /// The job's own rows between two times.
@@ -87,6 +90,18 @@ impl Column {
             Against::Given(reference) => reference.kind(),
             _ if self.categories => Kind::Categories,
             _ => Kind::Numeric(Arc::new(Grid::fixed())),
+        }
+    }
+
+    /// Its reference in a training set; nothing where it is not held against one, or there is none.
+    pub(super) fn of_training(
+        &self,
+        profile: Option<&Profile>,
+        bins: usize,
+    ) -> Option<Result<Arc<Reference>, ProfileError>> {
+        match &self.against {
+            Against::Training(name) => Some(profile?.reference(name, self.categories, bins)),
+            _ => None,
         }
     }
 
@@ -160,6 +175,8 @@ pub struct Windows {
     between: BTreeMap<usize, Histogram>,
     /// References made of those rows, once complete.
     made: BTreeMap<usize, Option<Arc<Reference>>>,
+    /// Of columns that are held against a training set, the one that is in force.
+    training: BTreeMap<usize, Arc<Reference>>,
     /// Windows that changed since they were saved.
     unsaved: BTreeSet<EventTime>,
     /// Whether `between` did.
@@ -180,9 +197,25 @@ impl Windows {
             volumes: VecDeque::new(),
             between: BTreeMap::new(),
             made: BTreeMap::new(),
+            training: BTreeMap::new(),
             unsaved: BTreeSet::new(),
             unsaved_between: false,
         }
+    }
+
+    /// From now on windows are held against this training set; without one those statistics have no value. Returns what the
+    /// set lacks. This is no part of the saved state: whoever knows the champion says it again after a restart.
+    pub fn refer(&mut self, profile: Option<&Profile>) -> Vec<ProfileError> {
+        self.training.clear();
+        let mut lacking = Vec::new();
+        for (index, column) in self.watch.columns.iter().enumerate() {
+            let Some(found) = column.of_training(profile, self.watch.bins) else { continue };
+            match found {
+                Ok(reference) => drop(self.training.insert(index, reference)),
+                Err(error) => lacking.push(error),
+            }
+        }
+        lacking
     }
 
     /// Adds a part.
@@ -270,6 +303,7 @@ impl Windows {
         match column.against {
             Against::Nothing => None,
             Against::Given(ref reference) => Some(Arc::clone(reference)),
+            Against::Training(_) => self.training.get(&index).cloned(),
             Against::Past(span) => {
                 let from = start.saturating_sub(span);
                 if self.first.is_none_or(|first| first > from) {

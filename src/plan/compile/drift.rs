@@ -10,7 +10,9 @@ use super::set::Set;
 use super::source::Source;
 use crate::base::{Micros, format_duration};
 use crate::plan::catalog::locate;
-use crate::plan::config::{CorrectConfig, DriftConfig, DriftRuleConfig, MonitorConfig, ReferenceConfig};
+use crate::plan::config::{
+    CorrectConfig, DriftConfig, DriftRuleConfig, MonitorConfig, ReferenceConfig, ReferenceSettings, ReferenceWord,
+};
 use crate::plan::expr::check_syntax;
 use crate::plan::faults::Path;
 use crate::plan::model::{ColumnRole, DriftColumn, DriftMetric, DriftPlan, ModelPlan, QualityMetric, ReferencePlan};
@@ -20,6 +22,8 @@ use crate::plan::nearest;
 const FEATURES: [DriftMetric; 4] = [DriftMetric::Psi, DriftMetric::Ks, DriftMetric::Js, DriftMetric::Missing];
 /// Bins of `psi` when the file does not say.
 const BINS: u32 = 10;
+/// Name of the column of labels in a training set.
+const TRAINING_LABEL: &str = "label";
 /// Rate of alarms without cause when the file does not say.
 const FALSE_ALARMS: f64 = 0.01;
 
@@ -67,14 +71,21 @@ impl Compiler<'_> {
             }
         }
         let mut references = Vec::new();
-        let reference = drift.and_then(|d| self.reference(&at.key("reference"), &d.reference, window, &mut references));
+        let reference =
+            drift.and_then(|d| self.reference(&at.key("reference"), &d.reference, (window, model), &mut references));
         let own = drift.and_then(|d| d.prediction_reference.as_ref());
         let outputs_reference = match own {
-            Some(own) => self.reference(&at.key("prediction_reference"), own, window, &mut references),
+            Some(own) => self.reference(&at.key("prediction_reference"), own, (window, model), &mut references),
             None => reference,
         };
         let mut columns = self.drift_features(&at, drift, set, reference);
         let metrics = drift.and_then(|d| d.prediction.clone()).unwrap_or_default();
+        let is_training =
+            |reference: Option<usize>| reference.is_some_and(|r| references[r] == ReferencePlan::Training);
+        if !metrics.is_empty() && is_training(outputs_reference) {
+            let what = "a training set has labels, and no outputs of the model";
+            self.error(&at.key("prediction"), what, "add `prediction_reference: {past: 7d}`, or another one");
+        }
         let named = |name: &str| {
             let names = drift.map(|d| d.names.0.as_slice()).unwrap_or_default();
             names.iter().find(|(ours, _)| ours == name).map_or_else(|| name.to_owned(), |(_, theirs)| theirs.0.clone())
@@ -92,7 +103,7 @@ impl Compiler<'_> {
         }
         let own = drift.and_then(|d| d.label_reference.as_ref());
         let label_reference = match own {
-            Some(own) => self.reference(&at.key("label_reference"), own, window, &mut references),
+            Some(own) => self.reference(&at.key("label_reference"), own, (window, model), &mut references),
             None => reference,
         };
         let metrics = drift.and_then(|d| d.label.clone()).unwrap_or_default();
@@ -100,6 +111,7 @@ impl Compiler<'_> {
             let what = format!("model `{}` has no labels", model.name);
             self.error(&at.key("label"), what, format!("declare them: `labels: {{{}: …}}`", model.name));
         }
+        let is_training = label_reference.is_some_and(|r| references[r] == ReferencePlan::Training);
         let label = label.filter(|_| !metrics.is_empty()).map(|label| DriftColumn {
             name: label.value.clone(),
             engine: String::new(),
@@ -107,7 +119,11 @@ impl Compiler<'_> {
             categories: false,
             metrics,
             reference: label_reference,
-            reference_column: named(&label.value),
+            reference_column: match named(&label.value) {
+                // Training sets name it so, whatever the source does.
+                name if is_training && name == label.value => TRAINING_LABEL.to_owned(),
+                name => name,
+            },
         });
         if let Some(drift) = drift {
             for (ours, _) in &drift.names.0 {
@@ -189,12 +205,35 @@ impl Compiler<'_> {
         &mut self,
         path: &Path,
         c: &ReferenceConfig,
-        window: Micros,
+        (window, model): (Micros, &ModelPlan),
         all: &mut Vec<ReferencePlan>,
     ) -> Option<usize> {
+        let plan = match c {
+            ReferenceConfig::Word(ReferenceWord::Training) => {
+                if model.registered.is_none() {
+                    let what = format!(
+                        "model `{}` scores with a file, and only a registered version says what it was fitted on",
+                        model.name
+                    );
+                    let mend = format!(
+                        "write `models: {{{0}: {{registry: {0}@champion, …}}}}`, or name the rows: `reference: {{delta: {{uri: …}}}}`",
+                        model.name
+                    );
+                    self.error(path, what, mend);
+                    return None;
+                }
+                ReferencePlan::Training
+            }
+            ReferenceConfig::With(settings) => self.reference_with(path, settings, window)?,
+        };
+        all.push(plan);
+        Some(all.len() - 1)
+    }
+
+    fn reference_with(&mut self, path: &Path, c: &ReferenceSettings, window: Micros) -> Option<ReferencePlan> {
         let kinds = [c.delta.is_some(), c.file.is_some(), c.past.is_some(), c.between.is_some()];
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            let mend = "write one of `delta: {uri: …}`, `file: PATH.parquet`, `past: 7d`, `between: [FROM, TO]`";
+            let mend = "write `training`, or one of `delta: {uri: …}`, `file: PATH.parquet`, `past: 7d`, `between: [FROM, TO]`";
             self.error(path, "a reference is one thing", mend);
             return None;
         }
@@ -237,7 +276,6 @@ impl Compiler<'_> {
             }
             ReferencePlan::Between(from, to)
         };
-        all.push(plan);
-        Some(all.len() - 1)
+        Some(plan)
     }
 }

@@ -88,6 +88,7 @@ impl Compiler<'_> {
             self.error(&at.key("timeout"), "`0s` leaves no time to answer", "give a length of time");
         }
         let credentials = user.flatten().zip(password.flatten());
-        RegistryPlan { url: config.url.0.clone(), credentials, timeout }
+        let ca = self.authorities(at, config.ca.as_ref(), Some(&config.url.0));
+        RegistryPlan { url: config.url.0.clone(), credentials, timeout, ca }
     }
 }

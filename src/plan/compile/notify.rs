@@ -1,10 +1,13 @@
 //! Who is told of alerts.
 
+use std::path::PathBuf;
+
 use super::Compiler;
 use crate::base::SecretText;
+use crate::plan::catalog::locate;
 use crate::plan::config::{JobConfig, ReceiverConfig, ToConfig, WebhookFormatConfig};
 use crate::plan::faults::Path;
-use crate::plan::model::{HttpPlan, ReceiverPlan, ReceiverWay, WebhookFormat};
+use crate::plan::model::{HttpPlan, ReceiverPlan, ReceiverWay, WebhookFormat, is_secure};
 use crate::plan::values::{ByColumn, Duration, Text};
 
 /// How long a request may take when the file does not say.
@@ -34,7 +37,12 @@ impl Compiler<'_> {
             (Some(_), None, None, None) => Some(ReceiverWay::Log),
             (None, Some(_), None, None) => Some(ReceiverWay::Topic),
             (None, None, Some(webhook), None) => {
-                let http = self.http(&path.key("webhook"), &webhook.url, &webhook.headers, &webhook.timeout)?;
+                let http = self.http(
+                    &path.key("webhook"),
+                    (&webhook.url, webhook.ca.as_ref()),
+                    &webhook.headers,
+                    &webhook.timeout,
+                )?;
                 let format = match webhook.format {
                     WebhookFormatConfig::Json => WebhookFormat::Json,
                     WebhookFormatConfig::Slack => WebhookFormat::Slack,
@@ -47,7 +55,7 @@ impl Compiler<'_> {
                 if resend <= 0 {
                     self.error(&path.key("resend"), "`resend` must be longer than nothing", "the usual is 1m");
                 }
-                let http = self.http(&path, &manager.url, &manager.headers, &manager.timeout)?;
+                let http = self.http(&path, (&manager.url, manager.ca.as_ref()), &manager.headers, &manager.timeout)?;
                 Some(ReceiverWay::Alertmanager(http, resend))
             }
             _ => {
@@ -73,7 +81,7 @@ impl Compiler<'_> {
     fn http(
         &mut self,
         path: &Path,
-        url: &Text,
+        (url, ca): (&Text, Option<&Text>),
         headers: &ByColumn<Text>,
         timeout: &Option<Duration>,
     ) -> Option<HttpPlan> {
@@ -86,7 +94,10 @@ impl Compiler<'_> {
             address = None;
         }
         let shape = address.as_ref().map(|address| address.shape("x")).unwrap_or_default();
-        let shown = url::Url::parse(&shape).ok().and_then(|url| Some(format!("http://{}", url.host_str()?)));
+        let shown = url::Url::parse(&shape).ok();
+        let shown = shown.and_then(|url| Some(format!("{}://{}", url.scheme(), url.host_str()?)));
+        let known = address.as_ref().filter(|address| !address.is_reference());
+        let ca = self.authorities(path, ca, known.map(|address| address.shape("x")).as_deref());
         let mut sound = Vec::new();
         for (name, text) in &headers.0 {
             let at = path.key("headers").key(name);
@@ -113,7 +124,18 @@ impl Compiler<'_> {
             shown: shown.unwrap_or_else(|| "an address from a secret".to_owned()),
             headers: sound,
             timeout: timeout_us,
+            ca,
         })
+    }
+
+    /// The file of authorities that `ca` names; `url` is the address, as far as it is known.
+    pub(super) fn authorities(&mut self, path: &Path, ca: Option<&Text>, url: Option<&str>) -> Option<PathBuf> {
+        let ca = ca?;
+        if url.is_some_and(|url| !is_secure(url)) {
+            let what = "`ca` says whom to trust, and the address is of a server without TLS";
+            self.error_at_key(&path.key("ca"), what, "write `https://` (`rediss://` for Redis), or remove it");
+        }
+        Some(PathBuf::from(locate(&ca.0, self.directory)))
     }
 
     fn secret(&mut self, at: &Path, text: &str) -> Option<SecretText> {

@@ -243,8 +243,10 @@ impl Compiler<'_> {
             true => Ok(redis.url.0.clone()),
             false => RedisAddress::parse(&url.shape("x")).map(|address| address.to_string()),
         });
+        let known = url.as_ref().ok().filter(|url| !url.is_reference()).map(|url| url.shape("x"));
+        let ca = self.authorities(&path, redis.ca.as_ref(), known.as_deref());
         match (url, shown) {
-            (Ok(url), Ok(shown)) => Some(RedisPlan { url, shown, prefix, layout }),
+            (Ok(url), Ok(shown)) => Some(RedisPlan { url, shown, prefix, layout, ca }),
             (_, Err(what)) | (Err(what), _) => {
                 self.error(&path.key("url"), what, "");
                 None

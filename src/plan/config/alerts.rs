@@ -94,7 +94,7 @@ pub(in crate::plan) struct LogConfig {}
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::plan) struct WebhookConfig {
-    /// Its address. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job starts and never printed.
+    /// Its address, `https://…` or `http://…`. Secrets are written `${env:NAME}` or `${file:PATH}`: they are looked up when the job starts and never printed.
     pub url: Text,
     /// What it gets. Default `json`.
     #[serde(default)]
@@ -104,6 +104,9 @@ pub(in crate::plan) struct WebhookConfig {
     pub headers: ByColumn<Text>,
     /// How long one request may take. Default 5s.
     pub timeout: Option<Duration>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for an address with `https`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
 }
 
 /// What a webhook gets.
@@ -128,6 +131,9 @@ pub(in crate::plan) struct AlertmanagerConfig {
     pub headers: ByColumn<Text>,
     /// How long one request may take. Default 5s.
     pub timeout: Option<Duration>,
+    /// Certificates (PEM) of the authorities that are trusted instead of the system's, for an address with `https`. Relative to
+    /// this file.
+    pub ca: Option<Text>,
     /// What goes on is told again after this long on the wall clock, as Alertmanager expects; four times as long without is resolved
     /// there. Default 1m.
     pub resend: Option<Duration>,

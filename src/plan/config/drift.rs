@@ -1,6 +1,8 @@
 //! What may be written under a monitor's `drift` and `quality`.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::plan::model::{DriftMetric, QualityMetric};
@@ -21,7 +23,8 @@ pub(in crate::plan) struct DriftConfig {
     pub columns: Option<Columns>,
     /// Numeric columns whose values are categories. Texts and truth values are such anyway.
     pub categorical: Option<Columns>,
-    /// What windows are held against.
+    /// What windows are held against: `training`, the rows that the registered version which is the champion was fitted on, or a
+    /// table, a file, or rows of the job's own.
     pub reference: ReferenceConfig,
     /// What the outputs are held against, if not the same.
     pub prediction_reference: Option<ReferenceConfig>,
@@ -46,10 +49,43 @@ pub(in crate::plan) struct DriftConfig {
     pub rule: Option<DriftRuleConfig>,
 }
 
+/// What windows are held against.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(in crate::plan) enum ReferenceConfig {
+    Word(ReferenceWord),
+    With(Box<ReferenceSettings>),
+}
+
+/// What needs no settings.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::plan) enum ReferenceWord {
+    Training,
+}
+
+impl JsonSchema for ReferenceConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "ReferenceConfig".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let with = generator.subschema_for::<ReferenceSettings>();
+        json_schema!({
+            "anyOf": [{"type": "string", "enum": ["training"]}, with],
+            "description": "What windows are held against: `training`, the rows that the registered version which is the champion was fitted on; or one of {delta: {uri: …}}, {file: …}, {past: 7d}, {between: [T1, T2]}.",
+        })
+    }
+}
+
 /// What windows are held against: one of these.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::plan) struct ReferenceConfig {
+pub(in crate::plan) struct ReferenceSettings {
     /// A Delta table, such as the training set.
     pub delta: Option<DeltaReferenceConfig>,
     /// A Parquet file.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::path::PathBuf;
+
 use crate::base::{EventTime, Micros, SecretText, format_duration};
 
 /// A rule by which statistics become alerts.
@@ -361,19 +363,17 @@ pub struct HttpPlan {
     pub headers: Vec<(String, SecretText)>,
     /// How long one request may take.
     pub timeout: Micros,
+    /// The authorities that are trusted instead of the system's, for `https`.
+    pub ca: Option<PathBuf>,
 }
 
 impl HttpPlan {
     /// What forbids posting to an address, and how to mend it.
     pub fn address_fault(url: &str) -> Option<String> {
         match url::Url::parse(url) {
-            Err(error) => Some(format!("{error}; write http://HOST:PORT/PATH")),
-            Ok(url) if url.scheme() == "https" => Some(
-                "`https://` is not built yet; use a plain address, or a proxy beside Tidemill that speaks TLS"
-                    .to_string(),
-            ),
-            Ok(url) if url.scheme() != "http" || url.host().is_none() => {
-                Some("write http://HOST:PORT/PATH".to_string())
+            Err(error) => Some(format!("{error}; write https://HOST/PATH or http://HOST:PORT/PATH")),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+                Some("write https://HOST/PATH or http://HOST:PORT/PATH".to_string())
             }
             Ok(_) => None,
         }

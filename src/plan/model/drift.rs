@@ -78,6 +78,8 @@ pub enum ReferencePlan {
         /// Rows that are taken: SQL over the file's columns.
         filter: Option<String>,
     },
+    /// The rows that the model's champion was fitted on.
+    Training,
     /// The windows of so long before each window.
     Past(Micros),
     /// The job's own rows from the first time up to the second.

@@ -22,6 +22,7 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use url::Url;
 
 use super::part::unique;
+use crate::net;
 use crate::store::StoreError;
 
 /// Rows per batch when tables are read.
@@ -37,6 +38,8 @@ pub(super) fn engine() -> Result<Arc<dyn Engine>, StoreError> {
     }
     // Checkpoints block inside of asynchronous code: the library asks for the multi-thread executor.
     let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None).map_err(StoreError::delta("(engine)"))?;
+    // It makes clients of its own where a table's log names an address.
+    net::provide();
     let size = |n| std::num::NonZero::new(n).expect("a positive constant");
     let inner: Arc<dyn Engine> = Arc::new(
         DefaultEngineBuilder::new(Arc::new(LocalFileSystem::new()))

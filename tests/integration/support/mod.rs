@@ -7,6 +7,8 @@ pub mod redis;
 pub mod rows;
 pub mod s3;
 pub mod serve;
+#[path = "../../../src/net/kit.rs"]
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

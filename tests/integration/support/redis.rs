@@ -1,6 +1,7 @@
 //! A Redis server of a test's own.
 
 use super::free_port;
+use super::tls::Certificates;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,8 @@ pub struct Redis {
     dir: TempDir,
     port: u16,
     password: Option<String>,
+    /// Certificate, key, and the authority that has signed it, where it speaks TLS.
+    tls: Option<[PathBuf; 3]>,
     life: Option<Life>,
 }
 
@@ -30,6 +33,16 @@ impl Redis {
     /// Starts a server on a free port; nothing after saying what is skipped where there is none. The program is
     /// `$TIDEMILL_REDIS`, else `redis-server` on the path.
     pub fn start(what: &str) -> Option<Redis> {
+        Redis::start_with(what, None)
+    }
+
+    /// The same, speaking TLS and nothing else.
+    pub fn start_tls(what: &str, made: &Certificates) -> Option<Redis> {
+        let (certificate, key) = made.server();
+        Redis::start_with(what, Some([certificate, key, made.ca()]))
+    }
+
+    fn start_with(what: &str, tls: Option<[PathBuf; 3]>) -> Option<Redis> {
         let program = std::env::var_os("TIDEMILL_REDIS").filter(|path| !path.is_empty());
         let program = program.map_or_else(|| PathBuf::from("redis-server"), PathBuf::from);
         let found = Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success());
@@ -37,6 +50,15 @@ impl Redis {
             println!(
                 "skipped: {what}: there is no redis-server on the path or in TIDEMILL_REDIS (tests/all installs one)"
             );
+            return None;
+        }
+        // It stops at the first option that it does not know.
+        let asked = Command::new(&program).args(["--tls-port", "0", "--no-such-option", "1"]).output();
+        let speaks = asked.is_ok_and(|output| {
+            !String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).contains(">>> 'tls-port")
+        });
+        if tls.is_some() && !speaks {
+            println!("skipped: {what}: this redis-server is built without TLS");
             return None;
         }
         let dir = TempDir::new().expect("a temporary folder");
@@ -48,6 +70,7 @@ impl Redis {
                 dir: TempDir::new_in(dir.path()).expect("a folder"),
                 port,
                 password: None,
+                tls: tls.clone(),
                 life: None,
             };
             if redis.live() {
@@ -61,7 +84,15 @@ impl Redis {
     /// Starts a life of the server; whether it answers.
     fn live(&mut self) -> bool {
         let mut command = Command::new("sh");
-        command.args(["-c", WATCHED, "sh"]).arg(&self.program).arg("--port").arg(self.port.to_string());
+        command.args(["-c", WATCHED, "sh"]).arg(&self.program);
+        match &self.tls {
+            None => drop(command.arg("--port").arg(self.port.to_string())),
+            Some([certificate, key, ca]) => {
+                command.args(["--port", "0", "--tls-auth-clients", "no", "--tls-port", &self.port.to_string()]);
+                command.arg("--tls-cert-file").arg(certificate).arg("--tls-key-file").arg(key);
+                command.arg("--tls-ca-cert-file").arg(ca);
+            }
+        }
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(self.dir.path());
         if let Some(password) = &self.password {
             command.args(["--requirepass", password]);
@@ -88,10 +119,11 @@ impl Redis {
         self.port
     }
 
-    /// `redis://…`, with the password if there is one.
+    /// `redis://…` or `rediss://…`, with the password if there is one.
     pub fn url(&self) -> String {
         let who = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis://{who}127.0.0.1:{}/0", self.port)
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{who}127.0.0.1:{}/0", self.port)
     }
 
     /// Asks for a password from now on.
@@ -106,7 +138,13 @@ impl Redis {
     }
 
     fn try_ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.url())?;
+        let client = match &self.tls {
+            None => redis::Client::open(self.url())?,
+            Some([.., ca]) => {
+                let root_cert = Some(std::fs::read(ca).expect("a file"));
+                redis::Client::build_with_tls(self.url(), redis::TlsCertificates { client_tls: None, root_cert })?
+            }
+        };
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
         connection.set_read_timeout(Some(Duration::from_secs(20)))?;
         command.iter().fold(&mut redis::Cmd::new(), |cmd, arg| cmd.arg(*arg)).query(&mut connection)

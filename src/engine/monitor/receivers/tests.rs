@@ -5,7 +5,10 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::net::kit::{Certificates, terminate};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -96,7 +99,7 @@ fn alert(name: &str, state: State) -> Alert {
 fn target_of(server: &Server, path: &str, headers: &[(&str, &str)]) -> Target {
     let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), SecretText::parse(v).expect("a text"))).collect();
     let url = SecretText::parse(&server.address).expect("a text");
-    let plan = HttpPlan { url, shown: "http://there".into(), headers, timeout: 2_000_000 };
+    let plan = HttpPlan { url, shown: "http://there".into(), headers, timeout: 2_000_000, ca: None };
     target(&plan, path).expect("an address")
 }
 
@@ -239,7 +242,7 @@ fn alertmanager_is_told_again_until_it_is_resolved() {
 fn an_absent_receiver_costs_the_oldest_and_shows_no_secret() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let url = SecretText::parse(&format!("http://{closed}/secret-path")).expect("a text");
-    let plan = HttpPlan { url, shown: "http://there".into(), headers: Vec::new(), timeout: 500_000 };
+    let plan = HttpPlan { url, shown: "http://there".into(), headers: Vec::new(), timeout: 500_000, ca: None };
     let way = Way::Webhook(target(&plan, "").expect("an address"), WebhookFormat::Json);
     let mut teller = Teller::new("ops".into(), way, Arc::default(), channel().0);
     let Answer::Later(what) = teller.deliver(&alert("a", State::Firing)) else { panic!("nobody is there") };
@@ -255,15 +258,47 @@ fn an_absent_receiver_costs_the_oldest_and_shows_no_secret() {
 
 #[test]
 fn addresses_are_looked_up_at_the_start() {
-    let plan = |url: &str, header: &str| HttpPlan {
+    let plan = |url: &str, header: &str, ca: Option<&str>| HttpPlan {
         url: SecretText::parse(url).expect("a text"),
         shown: String::new(),
         headers: vec![("X-Key".into(), SecretText::parse(header).expect("a text"))],
         timeout: 1,
+        ca: ca.map(Into::into),
     };
-    let fault = |url: &str, header: &str| target(&plan(url, header), "").err().unwrap_or_default();
+    let fault = |url: &str, header: &str| target(&plan(url, header, None), "").err().unwrap_or_default();
     assert!(fault("${env:NOT_SET_ANYWHERE_1}", "x").contains("is not set"));
-    assert!(fault("https://hooks.slack.com/x", "x").contains("`https://` is not built yet"));
+    assert!(fault("ftp://hooks.slack.com/x", "x").contains("write https://HOST"));
+    let trusting = |url: &str| target(&plan(url, "x", Some("/no/such/ca.pem")), "").err().unwrap_or_default();
+    assert!(trusting("http://a").contains("without TLS"));
+    assert!(trusting("https://a").contains("/no/such/ca.pem"));
     assert!(fault("http://a", "b\u{7}c").contains("X-Key"));
     assert_eq!(fault("http://a/${env:HOME}", "x"), "");
+}
+
+#[test]
+fn receivers_behind_tls_are_told_when_they_are_trusted() {
+    let Some(made) = Certificates::new("receivers of alerts behind TLS") else { return };
+    let server = Server::start(&[200]);
+    let plain = server.address.trim_start_matches("http://").parse().expect("an address");
+    let port = terminate(&made.server(), plain);
+    let teller = |ca: Option<PathBuf>, path: &str, way: fn(Target) -> Way| {
+        let url = SecretText::parse(&format!("https://127.0.0.1:{port}/{path}")).expect("a text");
+        let plan = HttpPlan { url, shown: "https://127.0.0.1".into(), headers: Vec::new(), timeout: 5_000_000, ca };
+        let target = target(&plan, if path.is_empty() { "api/v2/alerts" } else { "" }).expect("an address");
+        Teller::new("ops".into(), way(target), Arc::default(), channel().0)
+    };
+    let slack = |target| Way::Webhook(target, WebhookFormat::Slack);
+    let manager = |target| Way::Alertmanager(target, Duration::from_secs(60));
+    for (path, way) in [("hook/topsecret", slack as fn(Target) -> Way), ("", manager as fn(Target) -> Way)] {
+        let mut teller = teller(Some(made.ca()), path, way);
+        assert!(matches!(teller.deliver(&alert("a", State::Firing)), Answer::Taken), "{path}");
+    }
+    let paths: Vec<String> = server.requests().iter().map(|request| request.path.clone()).collect();
+    assert_eq!(paths, ["/hook/topsecret", "/api/v2/alerts"]);
+    // Nobody vouches for the authority of a test.
+    let mut strange = teller(None, "hook/topsecret", slack);
+    let Answer::Later(what) = strange.deliver(&alert("a", State::Firing)) else { panic!("nobody vouches for it") };
+    assert!(what.contains("https://127.0.0.1") && what.contains("`ca: FILE.pem`"), "{what}");
+    assert!(!what.contains("topsecret"), "{what}");
+    assert_eq!(server.requests().len(), 2);
 }

@@ -436,7 +436,7 @@ fn frames_name_their_schema_and_an_unknown_one_costs_its_messages_alone() {
         answer(&other),
         (200, r#"{"schema":"{}","schemaType":"JSON"}"#.into()),
     ]);
-    let plan = RegistryPlan { url, credentials: None, timeout: Some(5_000_000) };
+    let plan = RegistryPlan { url, credentials: None, timeout: Some(5_000_000), ca: None };
     let format = AvroFormat { declared: declared.as_str().into(), writer: AvroWriter::Registry(plan) };
     let schema = parse_avsc(&declared).unwrap();
     let mut decoder = message_decoder("tx", &MessageFormat::Avro(format), &schema).unwrap();

@@ -1,11 +1,13 @@
 //! Connections to Redis, and what its errors mean.
 
+use std::error::Error;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, ServerErrorKind, TlsCertificates, Value};
 use redis::{Client, Connection, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError};
 
+use crate::net::trust;
 use crate::plan::RedisAddress;
 use crate::plan::model::RedisPlan;
 use crate::store::StoreError;
@@ -40,11 +42,29 @@ impl Endpoint {
         if let Some(password) = &address.password {
             settings = settings.set_password(password);
         }
-        let client = ConnectionAddr::Tcp(address.host, address.port)
+        let refused = |reason: String| StoreError::Redis { address: shown.clone(), reason, passing: false };
+        if plan.ca.is_some() && !address.secure {
+            return Err(refused(
+                "`ca` says whom to trust, and the address is of a server without TLS; write `rediss://`".into(),
+            ));
+        }
+        let place = match address.secure {
+            false => ConnectionAddr::Tcp(address.host, address.port),
+            true => {
+                // Whom to trust is told now, and not at the first connection.
+                trust(plan.ca.as_deref()).map_err(|error| refused(error.to_string()))?;
+                ConnectionAddr::TcpTls { host: address.host, port: address.port, insecure: false, tls_params: None }
+            }
+        };
+        let root_cert = plan.ca.as_ref().map(std::fs::read).transpose().map_err(|error| refused(error.to_string()))?;
+        let client = place
             .into_connection_info()
             .map(|info| info.set_redis_settings(settings))
-            .and_then(Client::open)
-            .map_err(|e| StoreError::Redis { address: shown.clone(), reason: trouble(&e).what, passing: false })?;
+            .and_then(|info| match root_cert {
+                Some(_) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }),
+                None => Client::open(info),
+            })
+            .map_err(|e| refused(trouble(&e).what))?;
         Ok(Endpoint { client, address: shown })
     }
 
@@ -84,6 +104,7 @@ pub(super) fn trouble(error: &RedisError) -> Trouble {
     let passing = |what: String| Trouble { what, passing: true };
     let lasting = |what: String| Trouble { what, passing: false };
     let said = || error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let caused = |error: &RedisError| error.source().map_or_else(said, crate::net::said);
     match (error.kind(), error.code().unwrap_or_default()) {
         _ if error.is_connection_refusal() => {
             passing("connection refused; start the server, or correct `sinks.online.redis.url`".into())
@@ -93,7 +114,7 @@ pub(super) fn trouble(error: &RedisError) -> Trouble {
         (ErrorKind::AuthenticationFailed, _) | (_, "WRONGPASS") => {
             passing("the user or the password is wrong; correct `sinks.online.redis.url`".into())
         }
-        (ErrorKind::Io, _) => passing(format!("{}; is `sinks.online.redis.url` right?", said())),
+        (ErrorKind::Io, _) => passing(format!("{}; is `sinks.online.redis.url` right?", caused(error))),
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
             lasting(format!("the user may not do what the job needs: {}", said()))
         }
