@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 
 use super::inline::Inline;
 use super::layout::Layout;
-use super::slab::{Slab, prefetch};
+use super::slab::Slab;
 use super::snapshot::Stamp;
 use super::tiles::Tiles;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
 use super::wedge::Wedge;
+use crate::base::prefetch;
 use crate::features::numeric::Accumulator;
 
 /// log2 of the entries of a chunk.

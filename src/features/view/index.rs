@@ -3,9 +3,7 @@
 //! A bucket is one word: the low 32 bits of the key's hash, and the record's handle. The home of a hash in its table is
 //! its lowest bits, so a table grows without looking at records.
 
-use crate::base::{SLOTS, slot_of};
-
-use super::slab::prefetch;
+use crate::base::{SLOTS, prefetch, slot_of};
 
 /// Where a record is: its size class in the top four bits, its block below.
 pub(super) type Handle = u32;

@@ -2,6 +2,8 @@
 
 use std::ptr::NonNull;
 
+use crate::base::prefetch;
+
 /// Eight words on a cache line of their own.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -118,16 +120,4 @@ impl Slab {
         let at = self.at(id).as_ptr();
         (0..lines).for_each(|line| prefetch(at.wrapping_add(8 * line)));
     }
-}
-
-/// Asks the processor for the cache line of a value that will be needed soon.
-#[inline(always)]
-pub(super) fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect on any value, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::inline::Inline;
 use super::layout::{Layout, Track};
-use super::slab::prefetch;
 use super::value::{Any, NO_EXTREMA, Shape, add, sort_key, term, widen};
+use crate::base::prefetch;
 use crate::features::numeric::Accumulator;
 
 /// The tiles of one grain of a dense record, and how far each window reaches into them.

@@ -4,7 +4,7 @@
 //! the items after some time is the first kept item after it. Random values leave about ln n items.
 //! Of items of one time only the smallest is kept, so tiles, whose items carry the tile's time, bound the length.
 
-use super::slab::prefetch;
+use crate::base::prefetch;
 
 /// A minimum wedge of (time, value). For maxima, hand in complemented values.
 #[derive(Clone, Debug, Default)]

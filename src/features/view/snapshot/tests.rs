@@ -491,7 +491,7 @@ fn rows_that_become_tiles_are_written_as_they_were() {
         assert_eq!(by_rows(&restored), [true]);
         assert_eq!(restored.apply_own(&part(65, 300)).unwrap(), expected[2], "as it was at the freeze");
         chain.push(written(&mut view, false));
-        let mut restored = setup.restored(&chain, 1).remove(0);
+        let restored = setup.restored(&chain, 1).remove(0);
         assert_eq!(by_rows(&restored), [false]);
         for mut view in [view, restored] {
             assert_eq!(view.apply_own(&part(300, 600)).unwrap(), expected[3]);
