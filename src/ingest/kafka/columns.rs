@@ -1,6 +1,5 @@
 //! Messages to columns: the payload's by the format's decoder, and beside them key, timestamp and headers.
 
-use std::ffi::CString;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondArray};
@@ -8,8 +7,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::partition::Gathered;
-use super::queue::Fetched;
+use super::partition::{Gathered, Parts};
 use crate::ingest::IngestError;
 use crate::ingest::dead_letter::DeadLetterKind;
 use crate::ingest::decode::message::{MessageDecoder, Messages, message_decoder};
@@ -35,7 +33,7 @@ pub(crate) struct MessageColumns {
     source: String,
     schema: SchemaRef,
     origins: Vec<Origin>,
-    headers: Vec<CString>,
+    headers: Vec<String>,
     decoder: Box<dyn MessageDecoder>,
     key: bool,
     timestamp: bool,
@@ -87,10 +85,7 @@ impl MessageColumns {
             } else if connector.timestamp.as_ref() == name {
                 Origin::Timestamp
             } else if let Some((_, header)) = header {
-                let named = CString::new(header.as_str());
-                headers.push(named.map_err(|_| {
-                    IngestError::source(source, format!("header name {header:?} of a column holds a zero byte"))
-                })?);
+                headers.push(header.clone());
                 Origin::Header(headers.len() - 1)
             } else {
                 payload.push(field.clone());
@@ -110,12 +105,12 @@ impl MessageColumns {
     }
 
     /// Takes note of what columns ask for besides the value.
-    pub(super) fn note(&self, extras: &mut Extras, message: &Fetched) {
+    pub(crate) fn note(&self, extras: &mut Extras, key: Option<&[u8]>, millis: Option<i64>, message: &impl Parts) {
         if self.key {
-            extras.keys.push(message.key());
+            extras.keys.push(key);
         }
         if self.timestamp {
-            extras.timestamps.push(message.timestamp().map(|ms| ms.saturating_mul(1_000)));
+            extras.timestamps.push(millis.map(|ms| ms.saturating_mul(1_000)));
         }
         extras.headers.resize_with(self.headers.len(), Texts::default);
         for (name, texts) in self.headers.iter().zip(&mut extras.headers) {
@@ -177,10 +172,9 @@ impl MessageColumns {
                     let times = row_of.iter().map(|index| extras.timestamps[*index as usize]);
                     Arc::new(TimestampMicrosecondArray::from_iter(times).with_timezone(UTC.clone()))
                 }
-                Origin::Header(header) => not_text(
-                    &|| format!("header `{}`", self.headers[*header].to_string_lossy()),
-                    &extras.headers[*header],
-                ),
+                Origin::Header(header) => {
+                    not_text(&|| format!("header `{}`", self.headers[*header]), &extras.headers[*header])
+                }
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(row_of.len()));

@@ -9,7 +9,6 @@
 mod columns;
 mod group;
 mod partition;
-mod queue;
 mod topic;
 mod watch;
 

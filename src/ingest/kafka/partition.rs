@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
+use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedMessage};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::columns::{Extras, MessageColumns};
-use super::queue::{Fetched, PartitionQueue};
 use super::topic::Shared;
 use super::watch::last_told_end;
 use crate::ingest::IngestError;
 use crate::ingest::decode::RawChunk;
+use crate::kafka::Context;
 
 /// Payload bytes taken at once.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -54,10 +56,12 @@ pub(crate) struct Partition {
     number: u16,
     place: Place,
     shared: Arc<Shared>,
-    queue: PartitionQueue,
+    queue: PartitionQueue<Context>,
     columns: MessageColumns,
     /// The end of the partition was told since the last message.
     at_end: bool,
+    /// A message that was taken off the queue and belongs behind a bound.
+    held: Option<OwnedMessage>,
     /// Messages whose decoding has to wait, for a schema registry say.
     waiting: Option<Gathered>,
     /// An error that came behind messages.
@@ -91,10 +95,10 @@ impl Partition {
         };
         let topic_c = CString::new(topic).map_err(|e| refuse(e.to_string()))?;
         // Before it is assigned, so that not one message goes to the common queue.
-        let queue = PartitionQueue::open(&shared.consumer, &topic_c, i32::from(number));
+        let queue = shared.consumer.split_partition_queue(topic, i32::from(number));
         let mut queue = queue.ok_or_else(|| refuse("librdkafka has no queue for it".into()))?;
         let waker = shared.waker.clone();
-        queue.wake_with(move || {
+        queue.set_nonempty_callback(move || {
             if let Some(wake) = waker.get() {
                 wake();
             }
@@ -113,6 +117,7 @@ impl Partition {
             queue,
             columns,
             at_end: false,
+            held: None,
             waiting: None,
             error: None,
         })
@@ -159,18 +164,26 @@ impl Partition {
     fn gather(&mut self, rows_max: usize, until: Option<u64>) -> Result<Gathered, IngestError> {
         let mut gathered = Gathered { next: self.place.next, ..Gathered::default() };
         let bound = until.into_iter().chain(self.place.end).min().unwrap_or(u64::MAX);
+        if let Some(held) = self.held.take() {
+            if held.offset().unsigned_abs() >= bound {
+                self.held = Some(held);
+                return Ok(gathered);
+            }
+            self.at_end = false;
+            gathered.push(&held, &self.columns);
+        }
         while gathered.next < bound && gathered.rows < rows_max as u64 && gathered.data.len() < CHUNK_BYTES {
-            match self.queue.next() {
+            match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
-                    let offset = message.offset();
+                    let offset = message.offset().unsigned_abs();
                     // What is from before was fetched for an earlier assignment.
                     if offset < gathered.next {
                         continue;
                     }
                     self.at_end = false;
                     if offset >= bound {
-                        self.queue.put_back(message);
+                        self.held = Some(message.detach());
                         // Between here and the bound there is nothing.
                         self.at_end = true;
                         break;
@@ -242,7 +255,7 @@ impl Partition {
 
     /// Whether the broker has nothing more, or next to nothing.
     fn caught_up(&self) -> bool {
-        if self.queue.holds() || self.waiting.is_some() {
+        if self.held.is_some() || self.waiting.is_some() {
             return false;
         }
         if self.at_end {
@@ -262,19 +275,45 @@ impl Drop for Partition {
     }
 }
 
+/// Offset, payload, key and timestamp (milliseconds) of a message.
+type Fields<'a> = (u64, Option<&'a [u8]>, Option<&'a [u8]>, Option<i64>);
+
+/// A message, whoever owns it.
+pub(crate) trait Parts {
+    fn parts(&self) -> Fields<'_>;
+    fn last_header(&self, name: &str) -> Option<&[u8]>;
+}
+
+macro_rules! parts {
+    ($message:ty) => {
+        impl Parts for $message {
+            fn parts(&self) -> Fields<'_> {
+                (self.offset().unsigned_abs(), self.payload(), self.key(), self.timestamp().to_millis())
+            }
+
+            fn last_header(&self, name: &str) -> Option<&[u8]> {
+                self.headers()?.iter().filter(|header| header.key == name).last()?.value
+            }
+        }
+    };
+}
+parts!(BorrowedMessage<'_>);
+parts!(OwnedMessage);
+
 impl Gathered {
-    fn push(&mut self, message: &Fetched, columns: &MessageColumns) {
+    fn push(&mut self, message: &impl Parts, columns: &MessageColumns) {
+        let (offset, payload, key, timestamp) = message.parts();
         self.rows += 1;
-        self.next = message.offset() + 1;
+        self.next = offset + 1;
         // A tombstone says that a key is gone; it is no event.
-        let Some(payload) = message.payload() else {
+        let Some(payload) = payload else {
             self.blank += 1;
             return;
         };
         let start = self.data.len();
         self.data.extend_from_slice(payload);
         self.ranges.push(start..self.data.len());
-        self.offsets.push(message.offset());
-        columns.note(&mut self.extras, message);
+        self.offsets.push(offset);
+        columns.note(&mut self.extras, key, timestamp, message);
     }
 }
