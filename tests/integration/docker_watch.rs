@@ -299,7 +299,7 @@ fn a_real_prometheus_scrapes_what_rules_and_dashboards_ask_for() {
         let groups = rules["data"]["groups"].as_array().cloned().unwrap_or_default();
         let rules: Vec<&Value> = groups.iter().filter_map(|g| g["rules"].as_array()).flatten().collect();
         rules.iter().for_each(|rule| assert_ne!(rule["health"], "err", "{rule}"));
-        rules.len() == 29 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 30 && rules.iter().all(|rule| rule["health"] == "ok")
     });
 
     // Names that rules and dashboards use, without those that rules record.

@@ -15,8 +15,9 @@
 //! of its keys, see [`ViewState::freeze`].
 //!
 //! **Forms of a key.** A sparse key is one block with its rows one after another; it is scanned for every question. A
-//! busy key has a chunked queue of rows with running sums per window and wedges for extrema, or tiles. Blocks live in
-//! slabs, keys are found through one small table per key slot, and batches ask for memory some rows ahead.
+//! busy key has a chunked queue of rows with running sums per window and wedges for extrema; where its windows have a
+//! resolution it goes over to tiles when its rows are many. Blocks live in slabs, keys are found through one small table per
+//! key slot, and batches ask for memory some rows ahead.
 //!
 //! **Nulls.** A null or NaN input is skipped by everything but the count of rows and the last value; a float's NaN is a
 //! null. A row with a null among its entity columns has no entity: it changes nothing and reads empty windows.
