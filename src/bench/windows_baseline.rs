@@ -29,25 +29,33 @@ pub struct Baseline {
     pub checksum: u64,
 }
 
-/// A sum over rows and columns that notices a wrong bit in any row, whatever the batches.
+/// A sum over rows and columns that notices a wrong bit in any row, whatever the batches and the order of the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checksum {
     sum: u64,
-    rows: u64,
 }
 
 impl Checksum {
-    /// Adds a batch: the 64-bit values of each column, all of one length, in event-time order; nulls as 0.
-    pub fn add(&mut self, columns: &[&[u64]]) {
-        let rows = columns.first().map_or(0, |c| c.len());
-        for (i, column) in columns.iter().enumerate() {
-            let odd = 2 * i as u64 + 1;
-            for (row, word) in column.iter().enumerate() {
-                let place = (self.rows + row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-                self.sum = self.sum.wrapping_add(word.wrapping_mul(place).wrapping_mul(odd));
+    /// Adds a batch: each row's id, and the 64-bit values of each column, all of one length; nulls as 0.
+    pub fn add(&mut self, ids: &[u64], columns: &[&[u64]]) {
+        let mut weights = [0; 1024];
+        for (block, ids) in ids.chunks(weights.len()).enumerate() {
+            let weights = &mut weights[..ids.len()];
+            for (weight, id) in weights.iter_mut().zip(ids) {
+                *weight = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            }
+            for (i, column) in columns.iter().enumerate() {
+                let words = &column[block * 1024..][..weights.len()];
+                let sum =
+                    weights.iter().zip(words).fold(0, |sum: u64, (w, word)| sum.wrapping_add(w.wrapping_mul(*word)));
+                self.sum = self.sum.wrapping_add(sum.wrapping_mul(2 * i as u64 + 1));
             }
         }
-        self.rows += rows as u64;
+    }
+
+    /// Adds what another has added up.
+    pub fn join(&mut self, other: Checksum) {
+        self.sum = self.sum.wrapping_add(other.sum);
     }
 
     /// The sum so far.
@@ -75,6 +83,7 @@ pub fn run(path: &Path, tiled: bool) -> Result<Baseline, parquet::errors::Parque
 
 #[derive(Clone, Copy)]
 struct Event {
+    id: i64,
     time: i64,
     card: i64,
     merchant: i64,
@@ -84,7 +93,7 @@ struct Event {
 fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::errors::ParquetError> {
     let start = Instant::now();
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [1, 2, 3, 4]);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), [0, 1, 2, 3, 4]);
     let reader = builder.with_projection(mask).with_batch_size(BATCH).build()?;
     let mut cards = Cards::<H>::new();
     let mut merchants = Merchants::<M>::default();
@@ -93,26 +102,29 @@ fn run_with<H: Hot, M: MerchantState>(path: &Path) -> Result<Baseline, parquet::
     let mut waiting: Vec<Event> = Vec::new();
     let mut order: Vec<u64> = Vec::new();
     let mut ready: Vec<Event> = Vec::new();
+    let mut ids: Vec<u64> = Vec::new();
     let mut out: Vec<Vec<u64>> = (0..CARD_COLUMNS + 2).map(|_| Vec::with_capacity(2 * BATCH)).collect();
     let mut highest = i64::MIN;
     let mut process = |waiting: &mut Vec<Event>, watermark: i64| {
         release(waiting, &mut order, &mut ready, watermark);
         cards.apply(&ready, &mut out);
         merchants.apply(&ready, &mut out[CARD_COLUMNS..]);
+        ids.clear();
+        ids.extend(ready.iter().map(|e| e.id as u64));
         let columns: Vec<&[u64]> = out.iter().map(Vec::as_slice).collect();
-        checksum.add(&columns);
+        checksum.add(&ids, &columns);
         out.iter_mut().for_each(Vec::clear);
     };
     for batch in reader {
         let batch = batch?;
-        let (card, merchant) =
-            (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_primitive::<Int64Type>());
-        let amount = batch.column(2).as_primitive::<Float64Type>();
-        let ts = batch.column(3).as_primitive::<TimestampMillisecondType>();
+        let [id, card, merchant] = [0, 1, 2].map(|i| batch.column(i).as_primitive::<Int64Type>());
+        let amount = batch.column(3).as_primitive::<Float64Type>();
+        let ts = batch.column(4).as_primitive::<TimestampMillisecondType>();
         for i in 0..batch.num_rows() {
             let time = ts.value(i) * 1000;
             highest = highest.max(time);
             waiting.push(Event {
+                id: id.value(i),
                 time,
                 card: card.value(i),
                 merchant: merchant.value(i),
@@ -733,5 +745,39 @@ impl<M: MerchantState> Merchants<M> {
             out[0].push(rows);
             out[1].push(mean.to_bits());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_knows_rows_and_columns_but_not_their_order() {
+        let ids: Vec<u64> = (0..3_000).collect();
+        let columns: Vec<Vec<u64>> = (1..4).map(|c| ids.iter().map(|id| hash_u64(id * c)).collect()).collect();
+        let sum = |ids: &[u64], columns: &[Vec<u64>]| {
+            let mut sum = Checksum::default();
+            sum.add(ids, &columns.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            sum
+        };
+        let whole = sum(&ids, &columns);
+        // In other batches, last first.
+        let part = |rows: std::ops::Range<usize>| {
+            let columns: Vec<Vec<u64>> =
+                columns.iter().map(|c| c[rows.clone()].iter().rev().copied().collect()).collect();
+            sum(&ids[rows].iter().rev().copied().collect::<Vec<_>>(), &columns)
+        };
+        let mut parts = part(1_500..3_000);
+        parts.join(part(0..1_500));
+        assert_eq!(parts.value(), whole.value());
+        let changed = |change: &dyn Fn(&mut Vec<Vec<u64>>)| {
+            let mut columns = columns.clone();
+            change(&mut columns);
+            sum(&ids, &columns).value()
+        };
+        assert_ne!(changed(&|c| c[1][2_000] ^= 1 << 63), whole.value());
+        assert_ne!(changed(&|c| c.swap(0, 1)), whole.value());
+        assert_ne!(changed(&|c| c[2].swap(7, 8)), whole.value());
     }
 }
