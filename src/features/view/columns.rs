@@ -16,6 +16,7 @@ use super::ViewError;
 use super::keys::Texts;
 use super::layout::{Kind, Layout, NULL_FLOAT, NULL_NARROW, NULL_TEXT, Output, Source};
 use super::value::Raw;
+use crate::base::prefetch;
 use crate::features::numeric::{self, Accumulator, Moments, float_of_key};
 
 /// A column's values in one of `Float64`, `Int64`, `UInt64`, `LargeBinary`-like, as its kind wants.
@@ -352,6 +353,7 @@ impl Answers {
             self.finish_one(layout, texts, at, rows, &mut column);
             self.columns[at] = column;
         }
+        self.columns.iter().for_each(Gathered::prefetch);
     }
 
     /// Finishes one output row by row.
@@ -483,6 +485,13 @@ impl Answers {
 }
 
 impl Gathered {
+    /// Asks for the place of the next block: the columns of a large batch are long out of the nearest caches by then, and a
+    /// block's writes would all wait for them at once.
+    fn prefetch(&self) {
+        let next = self.words.as_ptr_range().end;
+        (0..BLOCK).step_by(8).for_each(|word| prefetch(next.wrapping_add(word)));
+    }
+
     #[inline(always)]
     fn gather(&mut self, rows: usize, values: impl Iterator<Item = Option<u64>>) {
         let start = self.words.len();
