@@ -14,8 +14,8 @@ use crate::state::{
     Encode, Hooks, Loaded, Mode, OperatorSnapshots, Progress, Report, Reporter, SlotBytes, Snapshots, Store,
 };
 
-/// Bytes that an operator writes in one slice: a few milliseconds' work.
-pub const SLICE_BYTES: usize = 1 << 20;
+/// Bytes that are handed over at once.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Checkpoints of a running job.
 pub struct Checkpoints {
@@ -127,7 +127,7 @@ impl Checkpoints {
     pub fn operator(&self, worker: usize, name: &str) -> Option<Saver> {
         let snapshots = self.snapshots.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshots = snapshots.as_ref().and_then(|snapshots| snapshots.operator(name))?;
-        Some(Saver { snapshots, writing: None })
+        Some(Saver { snapshots, writing: None, gathered: Vec::new(), gathered_bytes: 0 })
     }
 
     /// Hands the saved entries of `name` that a worker owns to `import`, oldest first; those of slot 0 when it has none by key.
@@ -230,6 +230,9 @@ pub struct Saver {
     snapshots: OperatorSnapshots,
     /// The epoch that is being written in slices, and whether it is whole.
     writing: Option<(Epoch, bool)>,
+    /// Slices on their way to a chunk.
+    gathered: Vec<SlotBytes>,
+    gathered_bytes: usize,
 }
 
 impl Saver {
@@ -257,8 +260,11 @@ impl Saver {
     /// Saves a slice; with `last` the epoch is done.
     pub fn slice(&mut self, entries: Vec<SlotBytes>, last: bool) {
         let Some((epoch, whole)) = self.writing else { return };
-        if !entries.is_empty() {
-            self.snapshots.chunk(epoch, Mode::Change, entries);
+        self.gathered_bytes += entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        self.gathered.extend(entries);
+        if self.gathered_bytes >= CHUNK_BYTES || (last && !self.gathered.is_empty()) {
+            self.gathered_bytes = 0;
+            self.snapshots.chunk(epoch, Mode::Change, std::mem::take(&mut self.gathered));
         }
         if last {
             self.snapshots.done(epoch, whole);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::{cast, filter_record_batch, not};
@@ -15,7 +15,7 @@ use timely::dataflow::Scope;
 
 use super::EngineError;
 use super::chain::{schema_after, update_schema, value_fields};
-use super::checkpoint::{SLICE_BYTES, Saver};
+use super::checkpoint::Saver;
 use super::figures::Usual;
 use super::letters::letters;
 use super::online_redis::AllValues;
@@ -34,6 +34,19 @@ use crate::state::Mode;
 
 /// Keys in one batch for the online store.
 const REFRESH_ROWS: usize = 65_536;
+
+/// How long a slice of a snapshot takes, or one key slot where that takes longer: a tick passes the worker in several steps,
+/// and each of them may meet a slice of each view.
+const SLICE: Duration = Duration::from_micros(250);
+/// The writing of a snapshot is spread over this part of the time between two, and over no more than [`SPREAD_MAX`]: done at
+/// once it would take a core from rows that are due.
+const SPREAD: u32 = 10;
+/// See [`SPREAD`].
+const SPREAD_MAX: Duration = Duration::from_secs(1);
+/// How long the writing waits when the thread that takes the slices does not keep up.
+const ROOM_WAIT: Duration = Duration::from_millis(2);
+/// Bytes of a slice between two looks at the clock.
+const SLICE_BYTES: usize = 16 << 10;
 
 /// Which view a stage computes, and for whom.
 pub struct StageInput {
@@ -151,6 +164,10 @@ struct StageCore {
     online: Option<Online>,
     /// Where the state is saved, if it is.
     saver: Option<Saver>,
+    /// When the snapshot that is being written was taken.
+    frozen_at: Instant,
+    /// How long its writing may take.
+    spread: Duration,
     usual: Usual,
     accounted: (u64, u64),
     node: Option<Arc<Node>>,
@@ -233,6 +250,8 @@ impl StageCore {
             side_columns: update_schema.fields().len(),
             online,
             saver: None,
+            frozen_at: Instant::now(),
+            spread: (Duration::from_micros(plan.checkpoint.interval.unsigned_abs()) / SPREAD).min(SPREAD_MAX),
             usual: Usual::default(),
             accounted: (0, 0),
             node: None,
@@ -264,6 +283,7 @@ impl StageCore {
         }
         let whole = self.shared.checkpoints.is_whole(info.epoch);
         self.state.freeze(whole)?;
+        self.frozen_at = started;
         if let Some(saver) = &mut self.saver {
             saver.begin(info.epoch, whole);
         }
@@ -285,17 +305,26 @@ impl StageCore {
     }
 
     fn slice(&mut self) -> Slice {
-        let waits = |saver: &Saver| saver.is_writing() && !saver.ready();
-        if self.saver.as_ref().is_some_and(waits) {
-            return Slice::Later;
+        let Some(saver) = self.saver.as_ref().filter(|saver| saver.is_writing()) else { return Slice::Done };
+        if !saver.ready() {
+            return Slice::After(ROOM_WAIT);
         }
-        if self.saver.as_ref().is_none_or(|saver| !saver.is_writing()) {
-            return Slice::Done;
+        let early = self.early();
+        if !early.is_zero() {
+            return Slice::After(early);
         }
         let started = Instant::now();
-        let more = self.write(SLICE_BYTES);
+        let mut more = true;
+        while more && started.elapsed() < SLICE {
+            more = self.write(SLICE_BYTES);
+        }
         self.shared.checkpoints.figures.slice(started.elapsed());
-        if more { Slice::More } else { Slice::Done }
+        if more { Slice::After(self.early()) } else { Slice::Done }
+    }
+
+    /// How far the writing is ahead of its time.
+    fn early(&self) -> Duration {
+        early(self.spread, self.state.frozen_written(), self.frozen_at.elapsed())
     }
 
     fn tick(
@@ -438,6 +467,11 @@ impl StageCore {
     }
 }
 
+/// How long after `since` it is time for more, when this part of what takes so long is done.
+fn early(spread: Duration, done: f64, since: Duration) -> Duration {
+    spread.mul_f64(done).saturating_sub(since)
+}
+
 /// How far back a view's widest window reaches.
 fn reach(view: &ViewPlan) -> Micros {
     let widest = view.aggregates.iter().map(|a| match a.window {
@@ -531,4 +565,18 @@ pub fn join_stage<'s>(
     let dead = outputs.pop().expect("two outputs");
     let rows = outputs.pop().expect("two outputs");
     (rows, dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_wait_until_it_is_time_for_them() {
+        let ms = Duration::from_millis;
+        assert_eq!(early(ms(1_000), 0.25, ms(100)), ms(150));
+        assert_eq!(early(ms(1_000), 0.25, ms(250)), Duration::ZERO);
+        assert_eq!(early(ms(1_000), 0.25, ms(900)), Duration::ZERO);
+        assert_eq!(early(Duration::ZERO, 0.5, Duration::ZERO), Duration::ZERO);
+    }
 }

@@ -217,10 +217,8 @@ pub trait TickLogic {
 pub enum Slice {
     /// None.
     Done,
-    /// There are more, now.
-    More,
-    /// There are more, when others have made room.
-    Later,
+    /// There are more, after a while.
+    After(Duration),
 }
 
 /// An operator without work besides its ticks.
@@ -235,9 +233,6 @@ pub type Logic = Box<dyn TickLogic>;
 
 /// An operator is asked for slices whenever it is scheduled, and mostly has none.
 const WORTH_COUNTING: Duration = Duration::from_micros(2);
-
-/// How long an operator waits for others to make room.
-const ROOM_WAIT: Duration = Duration::from_millis(2);
 
 /// Does a slice of work, and counts its time where there was any.
 fn sliced(logic: &mut Logic, node: Option<&Node>) -> Slice {
@@ -299,8 +294,8 @@ pub fn per_tick<'s>(
             }
             match sliced(&mut logic, node.as_deref()) {
                 Slice::Done => {}
-                Slice::More => alarm.ring(),
-                Slice::Later => alarm.ring_after(ROOM_WAIT),
+                Slice::After(Duration::ZERO) => alarm.ring(),
+                Slice::After(wait) => alarm.ring_after(wait),
             }
             false
         }

@@ -195,6 +195,11 @@ impl ViewState {
         self.changes.frozen.is_some()
     }
 
+    /// What part of the key slots of what is frozen is written; all of them when nothing is.
+    pub fn frozen_written(&self) -> f64 {
+        self.changes.frozen.map_or(1.0, |frozen| frozen.next as f64 / SLOTS as f64)
+    }
+
     /// Writes what is frozen, as it was at the freeze, until about `bytes` bytes are out: whole slots, at least one that
     /// has something to write. Returns bytes by slot, slots ascending; each slot comes once per freeze, or not at all when
     /// nothing of it was frozen. Empty when nothing is left to write.

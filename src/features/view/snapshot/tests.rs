@@ -424,9 +424,12 @@ fn freezes_do_not_mix_and_need_tracking() {
     view.freeze(false).unwrap();
     let first = view.write_frozen(1);
     assert!(first.len() == 1 && view.frozen());
+    let slots = f64::from(first[0].0 + 1) / crate::base::SLOTS as f64;
+    assert_eq!(view.frozen_written(), slots);
     assert!(view.freeze(false).is_err() && view.import(first[0].0, &first[0].1).is_err());
     let rest = view.write_frozen(usize::MAX);
     assert!(!view.frozen() && view.write_frozen(1).is_empty());
+    assert_eq!(view.frozen_written(), 1.0);
     assert_eq!(setup.restored(&[first, rest], 1)[0].keys(), 100);
 }
 
