@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tidemill::registry::{By, Content, Registration, Registry, Signature};
 
 use crate::support::browser::{Browser, chromium};
+use crate::support::http;
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
   {"name": "tx_id", "type": "long"},
@@ -69,7 +70,7 @@ impl Server {
 
     fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let method = method.parse().expect("a method");
-        let mut request = reqwest::blocking::Client::new().request(method, format!("{}{path}", self.url));
+        let mut request = http(Duration::from_secs(60)).request(method, format!("{}{path}", self.url));
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }

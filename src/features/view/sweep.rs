@@ -138,14 +138,14 @@ impl ViewState {
         if record.held {
             return;
         }
-        let tiled = !layout.of(record).tracks.is_empty();
+        let held = layout.of(record);
         if head > record.head {
-            let layout = layout.of(record);
-            record.advance::<Any>(layout, chunks, head);
-            record.leave::<Any>(layout, chunks, &bounds.list);
-            record.evict(layout, chunks, |entry| release(layout, texts, entry));
+            record.advance::<Any>(held, chunks, head);
+            record.leave::<Any>(held, chunks, &bounds.list);
+            record.evict(held, chunks, |entry| release(held, texts, entry));
         }
-        let (key, rows) = (record.key, record.rows_needed(layout.of(record)));
+        let (key, rows) = (record.key, record.rows_needed(held));
+        let tiled = !held.tracks.is_empty();
         let idle = !layout.refresh || (!record.dirty && record.due == i64::MAX);
         let tiles = record.tiles.iter().any(|t| !t.heads.is_empty());
         if rows == 0 && !tiles && !layout.forever && idle {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::server::{Server, endless, finite, reference};
 use crate::support::rows::{assert_same_rows, without};
-use crate::support::table_in;
+use crate::support::{http, table_in};
 
 #[test]
 fn a_job_is_submitted_watched_stopped_and_deleted_from_a_terminal() {
@@ -31,7 +31,12 @@ fn a_job_is_submitted_watched_stopped_and_deleted_from_a_terminal() {
     assert!(code == 0 && out.contains("start of walk-1 version 1"), "{out}");
 
     let text = |path: &str| {
-        reqwest::blocking::get(format!("{}{path}", server.url())).expect("an answer").text().expect("text")
+        http(super::server::PATIENCE)
+            .get(format!("{}{path}", server.url()))
+            .send()
+            .expect("an answer")
+            .text()
+            .expect("text")
     };
     let metrics = text("/metrics");
     assert!(metrics.contains("tidemill_jobs{state=\"RUNNING\"} 1"), "{metrics}");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill::base::FAILPOINTS;
 
-use crate::support::root;
+use crate::support::{http, root};
 
 /// How long anything is waited for; a busy machine takes its time.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -164,9 +164,8 @@ impl Server {
 
     /// Asks the API; status and answer. Nothing when the server has gone.
     pub fn try_ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
-        let client = reqwest::blocking::Client::builder().timeout(PATIENCE).no_proxy().build().expect("a client");
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-        let mut request = client.request(method, format!("{}{path}", self.url));
+        let mut request = http(PATIENCE).request(method, format!("{}{path}", self.url));
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }

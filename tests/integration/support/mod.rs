@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
@@ -25,6 +26,13 @@ use tidemill::store::offline::{read_table, table_path};
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A client of what is served here.
+pub fn http(timeout: Duration) -> reqwest::blocking::Client {
+    // The library has no cryptography of its own, and wants some for clients that never need it.
+    tidemill::net::provide();
+    reqwest::blocking::Client::builder().timeout(timeout).no_proxy().build().expect("a client")
 }
 
 /// A port that nobody listens on, and that the system gives to no connection: a server that starts again finds it free.
