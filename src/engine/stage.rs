@@ -38,8 +38,8 @@ const REFRESH_ROWS: usize = 65_536;
 /// How long a slice of a snapshot takes, or one key slot where that takes longer: a tick passes the worker in several steps,
 /// and each of them may meet a slice of each view.
 const SLICE: Duration = Duration::from_micros(250);
-/// The writing of a snapshot is spread over this part of the time between two, and over no more than [`SPREAD_MAX`]: done at
-/// once it would take a core from rows that are due.
+/// The writing of a snapshot is spread over this part of the time since the one before, and over no more than [`SPREAD_MAX`]:
+/// done at once it would take a core from rows that are due.
 const SPREAD: u32 = 10;
 /// See [`SPREAD`].
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ struct StageCore {
     online: Option<Online>,
     /// Where the state is saved, if it is.
     saver: Option<Saver>,
-    /// When the snapshot that is being written was taken.
+    /// When the latest snapshot was taken.
     frozen_at: Instant,
     /// How long its writing may take.
     spread: Duration,
@@ -251,7 +251,7 @@ impl StageCore {
             online,
             saver: None,
             frozen_at: Instant::now(),
-            spread: (Duration::from_micros(plan.checkpoint.interval.unsigned_abs()) / SPREAD).min(SPREAD_MAX),
+            spread: Duration::ZERO,
             usual: Usual::default(),
             accounted: (0, 0),
             node: None,
@@ -283,6 +283,7 @@ impl StageCore {
         }
         let whole = self.shared.checkpoints.is_whole(info.epoch);
         self.state.freeze(whole)?;
+        self.spread = (started.duration_since(self.frozen_at) / SPREAD).min(SPREAD_MAX);
         self.frozen_at = started;
         if let Some(saver) = &mut self.saver {
             saver.begin(info.epoch, whole);
