@@ -38,14 +38,15 @@ pub struct Checksum {
 impl Checksum {
     /// Adds a batch: each row's id, and the 64-bit values of each column, all of one length; nulls as 0.
     pub fn add(&mut self, ids: &[u64], columns: &[&[u64]]) {
-        let mut weights = [0; 1024];
-        for (block, ids) in ids.chunks(weights.len()).enumerate() {
+        const BLOCK: usize = 1024;
+        let mut weights = [0; BLOCK];
+        for (block, ids) in ids.chunks(BLOCK).enumerate() {
             let weights = &mut weights[..ids.len()];
             for (weight, id) in weights.iter_mut().zip(ids) {
                 *weight = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             }
             for (i, column) in columns.iter().enumerate() {
-                let words = &column[block * 1024..][..weights.len()];
+                let words = &column[block * BLOCK..][..weights.len()];
                 let sum =
                     weights.iter().zip(words).fold(0, |sum: u64, (w, word)| sum.wrapping_add(w.wrapping_mul(*word)));
                 self.sum = self.sum.wrapping_add(sum.wrapping_mul(2 * i as u64 + 1));
