@@ -688,11 +688,14 @@ impl Layout {
             && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.clone().all(both)))
     }
 
-    /// Finds the windows whose answers are the wedges' first items, once all reaches are known.
+    /// Finds the windows whose answers are the wedges' first items, once all reaches are known. Where a start is rounded,
+    /// that holds of tiles alone: of the rows within reach some may be before it.
     fn place_fronts(&mut self) {
         for e in self.extrema.iter_mut().filter(|e| e.life.is_none()) {
-            let reach = self.windows[e.window].reach();
-            e.front = [e.min, e.max].into_iter().flatten().all(|w| Some(self.wedges[w].reach) == reach);
+            let window = &self.windows[e.window];
+            let (reach, rounded) = (window.reach(), window.grain.is_some());
+            let first = |w: &WedgeSpec| Some(w.reach) == reach && (!rounded || w.track.is_some());
+            e.front = [e.min, e.max].into_iter().flatten().all(|w| first(&self.wedges[w]));
         }
     }
 

@@ -356,6 +356,41 @@ proptest! {
         }
     }
 
+    /// One float of one key, in windows whose starts are rounded and others, while there are so few rows that they are kept.
+    #[test]
+    fn windows_with_a_resolution_held_by_rows(
+        aggregates in prop::collection::vec(
+            (
+                prop::sample::select(vec![F::Sum, F::Mean, F::Min, F::Max, F::Stddev]),
+                prop::sample::select(vec![1i64, 5, 17, 60]),
+                prop::option::weighted(0.8, prop::sample::select(vec![3i64, 10, 50])),
+            ),
+            1..6,
+        ),
+        rows in prop::collection::vec(row(1, 4), 20..300),
+        cut in 1usize..90,
+    ) {
+        let aggregates = aggregates.into_iter().map(|(function, width, resolution)| {
+            aggregate(function, Some(X), Window::Trailing(width), resolution, None)
+        });
+        let plan = plan(aggregates.collect(), 0, true, 0);
+        let mut view = ViewState::new(&plan, &schema(false), options(Order::EventTime)).unwrap();
+        let mut twin = Twin::default();
+        let mut rows = rows;
+        rows.iter_mut().zip(0u64..).fold(0, |time, (row, ord)| {
+            (row.time, row.ord) = (row.time + time, ord);
+            row.time
+        });
+        for rows in rows.chunks(cut) {
+            let answers = view.apply_own(&batch(rows, false)).unwrap();
+            for (i, row) in rows.iter().enumerate() {
+                twin.rows.push(row.clone());
+                check(&plan, &answers, i, &twin.ask(&plan, row.key, row.time), &|| format!("{row:?}"))?;
+            }
+            view.advance(rows[rows.len() - 1].time);
+        }
+    }
+
     /// Rows fall back by up to the disorder.
     #[test]
     fn own_stream_in_arrival_order(
