@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion_common::ScalarValue;
 use proptest::prelude::*;
 
+use super::keys::bytes_of_word;
 use super::{Revisions, Updates, ViewOptions, ViewState};
 use crate::base::{slot_of, worker_of_slot};
 use crate::features::numeric::{self, Accumulator, Scale, quantise, square};
@@ -536,6 +537,9 @@ proptest! {
         let mut view = ViewState::new(&plan, &schema(false), options).unwrap();
         let mut twin = Twin::default();
         let mut online: std::collections::BTreeMap<Vec<u8>, (Vec<ScalarValue>, i64)> = Default::default();
+        let kept = plan.aggregates.iter().any(|a| a.function == F::Last && a.window == Window::Lifetime);
+        let width = |a: &AggregatePlan| if let Window::Trailing(width) = a.window { width } else { 0 };
+        let widest = plan.aggregates.iter().map(width).max().unwrap_or(0);
         let (mut now, mut next) = (-60, 0);
         while next < rows.len() || now < rows[rows.len() - 1].time + 1200 {
             now += step;
@@ -545,9 +549,17 @@ proptest! {
                 next += 1;
             }
             view.apply_own(&batch(&rows[from..next], false)).unwrap();
+            // What a sweep has let go of makes no difference.
+            if step % 2 == 0 {
+                view.advance(now);
+            }
             loop {
                 let told = view.refresh(now, 2).unwrap();
                 for i in 0..told.keys.len() {
+                    let of_key =
+                        |row: &&Row| row.key.is_some_and(|k| bytes_of_word(k as u64)[..] == *told.keys.value(i));
+                    let newest = twin.rows.iter().filter(of_key).map(|row| row.time).max();
+                    prop_assert_eq!(told.event_times[i], newest.filter(|time| kept || *time > now - delay - widest));
                     let values = told.values.iter().map(|v| ScalarValue::try_from_array(v, i).unwrap()).collect();
                     prop_assert!(told.valid_until[i] > now);
                     online.insert(told.keys.value(i).to_vec(), (values, told.valid_until[i]));
@@ -558,7 +570,7 @@ proptest! {
             }
             view.advance(now);
             for key in 0..4i64 {
-                let bytes = super::keys::bytes_of_word(key as u64).to_vec();
+                let bytes = bytes_of_word(key as u64).to_vec();
                 if let Some((values, until)) = online.get(&bytes) {
                     prop_assert!(*until > now);
                     for (got, expected) in values.iter().zip(twin.ask(&plan, Some(key), now)) {
