@@ -321,7 +321,7 @@ impl Collected {
     /// All rows in event-time order.
     fn in_order(&self) -> anyhow::Result<RecordBatch> {
         let batches = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        merge_sorted(&batches).context("the input has no rows")
+        merge_sorted(batches).context("the input has no rows")
     }
 
     /// Writes the rows in event-time order.

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::EngineError;
 use super::figures::{Figures, Recovered};
-use crate::base::{Epoch, EventTime, Tick, worker_of_slot};
+use crate::base::{Epoch, EventTime, SLOTS, Tick, worker_of_slot};
 use crate::ops::control::TickInfo;
+use crate::ops::exchange::Placement;
 use crate::state::{
     Encode, Hooks, Loaded, Mode, OperatorSnapshots, Progress, Report, Reporter, SlotBytes, Snapshots, Store,
 };
@@ -28,6 +29,8 @@ pub struct Checkpoints {
     snapshots: Vec<Mutex<Option<Snapshots>>>,
     /// What operators are restored from, until the graph is built.
     loaded: Mutex<Option<Arc<Loaded>>>,
+    /// Which worker has which slots, by the name of the state.
+    placements: Mutex<BTreeMap<String, Arc<Placement>>>,
     /// Workers that have not built their graph.
     building: AtomicUsize,
     /// Epochs on their way whose snapshot is whole.
@@ -107,6 +110,7 @@ impl Checkpoints {
             reporter: Mutex::new(Some(reporter)),
             snapshots,
             loaded: Mutex::new(loaded.map(Arc::new)),
+            placements: Mutex::default(),
             building: AtomicUsize::new(workers),
             whole: Mutex::default(),
             suppress_through,
@@ -140,10 +144,43 @@ impl Checkpoints {
         (worker, workers): (usize, usize),
         mut import: impl FnMut(u16, &[u8]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(loaded) = loaded else { return Ok(()) };
+        let Some(loaded) = self.loaded() else { return Ok(()) };
         let own = |slot: &u16| worker_of_slot(usize::from(*slot), workers) == worker;
         loaded.entries(name).filter(|(slot, _)| own(slot)).try_for_each(|(slot, bytes)| import(slot, bytes))
+    }
+
+    /// As [`Self::restore`], for state whose slots are placed.
+    ///
+    /// # Errors
+    /// What `import` says.
+    pub fn restore_placed(
+        &self,
+        name: &str,
+        (worker, workers): (usize, usize),
+        placement: &Placement,
+        mut import: impl FnMut(u16, &[u8]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let Some(loaded) = self.loaded() else { return Ok(()) };
+        loaded.entries(name).try_for_each(|(slot, bytes)| {
+            let owners = placement.workers(workers, || Some(weights(&loaded, name)));
+            let own = owners.get(usize::from(slot)).is_some_and(|owner| *owner as usize == worker);
+            if own { import(slot, bytes) } else { Ok(()) }
+        })
+    }
+
+    /// Which worker has which slots of the state `name` and of what comes to it, for all workers alike: by the bytes that were
+    /// saved of each slot, and where nothing was, by the first rows.
+    pub fn placement(&self, name: &str, workers: usize) -> Arc<Placement> {
+        let mut placements = self.placements.lock().unwrap_or_else(PoisonError::into_inner);
+        let placement = Arc::clone(placements.entry(name.to_owned()).or_default());
+        if let Some(loaded) = self.loaded().filter(|loaded| loaded.entries(name).next().is_some()) {
+            placement.workers(workers, || Some(weights(&loaded, name)));
+        }
+        placement
+    }
+
+    fn loaded(&self) -> Option<Arc<Loaded>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands all saved entries of `name` to `import`, on whatever worker, oldest first: of state that all workers have alike.
@@ -155,8 +192,7 @@ impl Checkpoints {
         name: &str,
         mut import: impl FnMut(&[u8]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        loaded.map_or(Ok(()), |loaded| loaded.entries(name).try_for_each(|(_, bytes)| import(bytes)))
+        self.loaded().map_or(Ok(()), |loaded| loaded.entries(name).try_for_each(|(_, bytes)| import(bytes)))
     }
 
     /// Notes that a worker has built its graph; after the last one what was loaded is let go of.
@@ -223,6 +259,15 @@ impl Checkpoints {
         }
         self.reporter.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+/// The bytes that were saved of each slot.
+fn weights(loaded: &Loaded, name: &str) -> Box<[u64; SLOTS]> {
+    let mut weights = Box::new([0; SLOTS]);
+    for (slot, bytes) in loaded.entries(name) {
+        weights.get_mut(usize::from(slot)).into_iter().for_each(|weight| *weight += bytes.len() as u64);
+    }
+    weights
 }
 
 /// An operator's way to save its state.

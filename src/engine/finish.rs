@@ -25,7 +25,7 @@ use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::{ORD_COLUMN, Tick};
 use crate::ingest::DeadLetterKind;
 use crate::ops::control::TickInfo;
-use crate::ops::{Batch, key};
+use crate::ops::key;
 use crate::plan::model::SHARE_ALL;
 use crate::rollout::VersionRef;
 use crate::rollout::order::Order;
@@ -63,7 +63,7 @@ pub fn score<'s>(
     };
     let name = format!("score {}", shared.plan.models[model].name);
     let ports = std::iter::once(Port::local(rows)).chain(commands.map(Port::local)).collect();
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { return };
         let commands = inputs.split_off(1).pop().unwrap_or_default();
         if let Err(error) = core.tick(info, inputs.pop().unwrap_or_default(), &commands, out) {
@@ -176,12 +176,12 @@ impl ScoreCore {
     fn tick(
         &mut self,
         info: &TickInfo,
-        rows: Vec<Batch>,
-        commands: &[Batch],
-        out: &mut [Vec<Batch>],
+        rows: Vec<RecordBatch>,
+        commands: &[RecordBatch],
+        out: &mut [Vec<RecordBatch>],
     ) -> Result<(), EngineError> {
         self.command(commands)?;
-        for Batch(batch) in rows {
+        for batch in rows {
             let (scored, dead) = self.score(info, &batch)?;
             let shared = &self.shared;
             shared.rows_scored.fetch_add(scored.num_rows() as u64, Ordering::Relaxed);
@@ -189,8 +189,8 @@ impl ScoreCore {
             if let Some(observer) = &shared.observer {
                 observer.on_scored(self.model, info, &scored);
             }
-            out[0].push(Batch(scored));
-            out[1].extend(dead.map(Batch));
+            out[0].push(scored);
+            out[1].extend(dead);
         }
         let Some(routing) = &mut self.routing else { return Ok(()) };
         let tally = std::mem::take(&mut routing.tally);
@@ -210,7 +210,7 @@ impl ScoreCore {
     }
 
     /// Carries out the commands of a tick.
-    fn command(&mut self, commands: &[Batch]) -> Result<(), EngineError> {
+    fn command(&mut self, commands: &[RecordBatch]) -> Result<(), EngineError> {
         let Some(routing) = &mut self.routing else { return Ok(()) };
         let (mut changed, mut routing_told) = (false, false);
         for text in commands_of(commands) {

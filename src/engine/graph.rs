@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Scope;
@@ -25,6 +26,7 @@ use super::monitor::reference::Watches;
 use super::monitor::{self, Statistics, Watched};
 use super::offline_sink::{SinkTable, offline_sink};
 use super::online_sink::{OnlineView, online_sink, view_schema};
+use super::ordered::ordered;
 use super::outbox::{Outboxes, Staging};
 use super::publish::table_sink;
 use super::retrain::{Retraining, retrain};
@@ -42,12 +44,10 @@ use super::topics::{self, OpenTopic, TopicOrigin};
 use crate::base::Tick;
 use crate::ingest::aligned::Aligned;
 use crate::monitor::StatKind;
-use crate::ops::Batch;
-use crate::ops::by_slot;
-use crate::ops::order::{Reorder, merge_sorted};
+use crate::ops::exchange::Placement;
+use crate::ops::order::merge_sorted;
 use crate::plan::model::{OnlinePlace, Order, Plan, QualityMetric, StreamRef};
 use crate::score::{Bound, Model};
-use crate::state::Mode;
 use crate::store::offline::TableSpec;
 use crate::store::online::{OnlineStore, Rank, RedisStore, SocketGuard};
 
@@ -458,40 +458,26 @@ impl<'s> Graph<'_, 's> {
     }
 
     /// Rows of a source on the workers of their key, in the plan's order; `reader` names who reads them: a node, by its input.
-    fn ordered(&self, source: usize, key: Vec<usize>, reader: &str, (node, inlet): (&Arc<Node>, &Inlet)) -> Port<'s> {
+    fn ordered(
+        &self,
+        source: usize,
+        key: Vec<usize>,
+        placement: Option<&Arc<Placement>>,
+        reader: &str,
+        (node, inlet): (&Arc<Node>, &Inlet),
+    ) -> Port<'s> {
         let rows = self.rows[source].clone();
-        let port = if key.is_empty() { Port::local(rows) } else { Port::keyed(rows, key.clone()) };
+        let port = match placement {
+            _ if key.is_empty() => Port::local(rows),
+            Some(placement) => Port::placed(rows, key.clone(), placement),
+            None => Port::keyed(rows, key.clone()),
+        };
         if self.shared.plan.order == Order::Arrival {
             return port;
         }
         let name = format!("reorder {} for {reader}", self.shared.plan.sources[source].name);
-        let checkpoints = &self.shared.checkpoints;
-        let mut buffer = Reorder::new();
-        let saver = checkpoints.operator(self.scope.index(), &name);
-        let place = (self.scope.index(), self.scope.peers());
-        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
-        if let Err(error) = checkpoints.restore(&name, place, |_, bytes| buffer.import(bytes).map_err(damaged)) {
-            self.shared.fail(error);
-        }
-        inlet.restored(buffer.len());
-        let shared = Arc::clone(self.shared);
-        let logic =
-            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-                for Batch(batch) in inputs.into_iter().flatten() {
-                    buffer.push(batch);
-                }
-                out[0].extend(buffer.release(info.watermark).map(Batch));
-                if info.epoch_end
-                    && let Some(saver) = &saver
-                {
-                    let (held, key) = (buffer.held(), key.clone());
-                    let encode = Box::new(move || by_slot(&held, &key).map_err(|error| error.to_string()));
-                    let whole = shared.checkpoints.is_whole(info.epoch);
-                    saver.save_later(info, Mode::Replace, whole, encode);
-                }
-            });
-        let mut outputs = per_tick(self.scope, &name, self.control.of(node), vec![port], 1, logic);
-        Port::local(outputs.pop().expect("one output"))
+        let placement = placement.map(Arc::as_ref);
+        ordered(self.scope, self.shared, self.control.of(node), (port, inlet), &name, key, placement)
     }
 
     fn source_node(&self, source: usize) -> Arc<Node> {
@@ -504,8 +490,8 @@ impl<'s> Graph<'_, 's> {
         let node = self.node(NodeKind::Join, &plan.name);
         let inlet = |index: usize, source: usize| node.inlet(index, &self.source_node(source));
         let (left_in, right_in) = (inlet(0, plan.left), inlet(1, plan.right));
-        let left = self.ordered(plan.left, vec![plan.left_on], &name, (&node, &left_in));
-        let right = self.ordered(plan.right, vec![plan.right_on], &name, (&node, &right_in));
+        let left = self.ordered(plan.left, vec![plan.left_on], None, &name, (&node, &left_in));
+        let right = self.ordered(plan.right, vec![plan.right_on], None, &name, (&node, &right_in));
         let control = self.control.of(&node).through([Some(left_in), Some(right_in)]);
         join_stage(self.scope, self.shared, control, join, left, right)
     }
@@ -521,7 +507,7 @@ impl<'s> Graph<'_, 's> {
     ) -> (Rows<'s>, Arc<Node>) {
         let plan = &self.shared.plan;
         let spine = &plan.sources[chain.spine];
-        let mut rows: Option<(Rows<'s>, Vec<usize>, Arc<Node>)> = None;
+        let mut rows: Option<(Rows<'s>, Vec<usize>, Arc<Placement>, Arc<Node>)> = None;
         let mut schema = Arc::clone(&spine.stream_schema);
         for &view_index in &chain.views {
             let view = &plan.views[view_index];
@@ -540,23 +526,28 @@ impl<'s> Graph<'_, 's> {
                 true => self.node(NodeKind::View, &view.name),
                 false => self.node(NodeKind::View, &format!("{} for {}", view.name, spine.name)),
             };
-            let before = rows.as_ref().map_or_else(|| self.source_node(chain.spine), |(_, _, node)| Arc::clone(node));
+            let before = rows.as_ref().map_or_else(|| self.source_node(chain.spine), |(.., node)| Arc::clone(node));
             let inlet = node.inlet(0, &before);
-            let port = match rows.take() {
-                None => self.ordered(chain.spine, key.clone(), &format!("rows of {}", spine.name), (&node, &inlet)),
+            let own = self.shared.checkpoints.placement(&name, self.scope.peers());
+            let (port, placement) = match rows.take() {
+                None => {
+                    let (at, reader) = ((&node, &*inlet), format!("rows of {}", spine.name));
+                    (self.ordered(chain.spine, key.clone(), Some(&own), &reader, at), own)
+                }
                 // Rows that are where the next view wants them stay.
-                Some((rows, at, _)) if at == key => Port::local(rows),
-                Some((rows, ..)) => Port::keyed(rows, key.clone()),
+                Some((rows, at, placement, _)) if at == key => (Port::local(rows), placement),
+                Some((rows, ..)) => (Port::placed(rows, key.clone(), &own), own),
             };
             let (updates, updates_in) = match view.stream {
                 StreamRef::Source(source) if source == chain.spine => (None, None),
                 StreamRef::Source(source) => {
                     let inlet = node.inlet(1, &self.source_node(source));
-                    (Some(self.ordered(source, view.entity.clone(), &name, (&node, &inlet))), Some(inlet))
+                    let at = (&node, &*inlet);
+                    (Some(self.ordered(source, view.entity.clone(), Some(&placement), &name, at)), Some(inlet))
                 }
                 StreamRef::Join(join) => {
                     let inlet = node.inlet(1, &self.node(NodeKind::Join, &plan.joins[join].name));
-                    (Some(Port::keyed(joined[join].clone(), view.entity.clone())), Some(inlet))
+                    (Some(Port::placed(joined[join].clone(), view.entity.clone(), &placement)), Some(inlet))
                 }
             };
             let control = self.control.of(&node).through([Some(inlet), updates_in]);
@@ -576,23 +567,24 @@ impl<'s> Graph<'_, 's> {
                 online: first && self.resources.online.is_some(),
                 losses: self.resources.online.as_ref().and_then(OpenStore::losses),
                 name,
+                placement: Arc::clone(&placement),
             };
             schema = chain::schema_after(&schema, view);
             let StageOutput { rows: next, side_rows: own, online: values } =
                 view_stage(self.scope, self.shared, control, &input, port, updates);
             side_rows.extend(own.map(|own| (view_index, own)));
             online.extend(values.map(|values| (view_index, values)));
-            rows = Some((next, key, node));
+            rows = Some((next, key, placement, node));
         }
         // Rows that visit no view are the first set's.
         let named = |index: usize| plan.sets[index].name.as_str();
         let (rows, end, rest) = match rows {
-            Some((rows, _, node)) => (rows, node, &chain.sets[..]),
+            Some((rows, .., node)) => (rows, node, &chain.sets[..]),
             None => {
                 let node = self.node(NodeKind::Set, chain.sets.first().map_or(spine.name.as_str(), |set| named(*set)));
                 let inlet = node.inlet(0, &self.source_node(chain.spine));
                 let reader = format!("rows of {}", spine.name);
-                let port = self.ordered(chain.spine, Vec::new(), &reader, (&node, &inlet));
+                let port = self.ordered(chain.spine, Vec::new(), None, &reader, (&node, &inlet));
                 let control = self.control.of(&node).through([Some(inlet)]).telling(1);
                 (self.sorted(port.rows, control), node, chain.sets.get(1..).unwrap_or_default())
             }
@@ -617,7 +609,7 @@ impl<'s> Graph<'_, 's> {
             let labels = monitor.labels.zip(labels_in.as_ref()).map(|(labels, inlet)| {
                 let labels = &self.shared.plan.labels[labels];
                 let reader = monitor::name(&self.shared.plan, monitor);
-                self.ordered(labels.from, vec![labels.id], &reader, (&node, inlet))
+                self.ordered(labels.from, vec![labels.id], None, &reader, (&node, inlet))
             });
             let scored = scored[monitor.model].clone();
             let duplicates = monitor.drift.as_ref().is_some_and(|d| d.quality.contains(&QualityMetric::Duplicates));
@@ -644,26 +636,26 @@ impl<'s> Graph<'_, 's> {
         if tap.is_none() && alter.is_none() {
             return rows;
         }
-        let logic =
-            Box::new(move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+        let logic = Box::new(
+            move |info: &crate::ops::control::TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
                 for batch in inputs.into_iter().flatten() {
-                    let altered = alter.as_ref().and_then(|alter| alter(info, &batch.0));
-                    let batch = altered.map_or(batch, Batch);
+                    let altered = alter.as_ref().and_then(|alter| alter(info, &batch));
+                    let batch = altered.unwrap_or(batch);
                     if let Some(tap) = &tap {
-                        tap(info, &batch.0);
+                        tap(info, &batch);
                     }
                     out[0].push(batch);
                 }
-            });
+            },
+        );
         let mut outputs = per_tick(self.scope, "tap", self.control.clone(), vec![Port::local(rows)], 1, logic);
         outputs.pop().expect("one output")
     }
 
     /// Rows of each tick merged into one order.
     fn sorted(&self, rows: Rows<'s>, control: Control<'s>) -> Rows<'s> {
-        let logic = Box::new(|_: &_, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-            let batches: Vec<_> = inputs.into_iter().flatten().map(|b| b.0).collect();
-            out[0].extend(merge_sorted(&batches).map(Batch));
+        let logic = Box::new(|_: &_, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+            out[0].extend(merge_sorted(inputs.into_iter().flatten().collect()));
         });
         let mut outputs = per_tick(self.scope, "sort", control, vec![Port::local(rows)], 1, logic);
         outputs.pop().expect("one output")

@@ -14,7 +14,6 @@ use super::EngineError;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::{ORD_COLUMN, TIME_COLUMN, Tick};
-use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::plan::model::LabelPlan;
 use crate::store::pit::LABEL_TABLE_COLUMNS;
@@ -30,10 +29,10 @@ pub fn label_rows<'s>(
     let plan = Arc::clone(&shared.plan);
     let name = format!("labels of {}", plan.models[plan.labels[labels].model].name);
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        for Batch(batch) in inputs.into_iter().flatten() {
+    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+        for batch in inputs.into_iter().flatten() {
             match table_rows(&plan.labels[labels], &batch) {
-                Ok(rows) => out[0].push(Batch(rows)),
+                Ok(rows) => out[0].push(rows),
                 Err(error) => shared.fail(error),
             }
         }

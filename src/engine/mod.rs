@@ -25,6 +25,7 @@ mod offsets;
 mod online_redis;
 mod online_sink;
 mod operators;
+mod ordered;
 pub mod outbox;
 pub mod prove;
 mod publish;

@@ -18,7 +18,6 @@ use super::shared::Shared;
 use super::status::flow::{Inlet, Node};
 use super::ticked::{Control, Port, Rows, TickBuffer};
 use crate::base::{Epoch, Tick};
-use crate::ops::Batch;
 use crate::state::Report;
 use crate::store::offline::{TableSpec, TableWriter, WriterOptions};
 
@@ -80,7 +79,8 @@ pub fn offline_sink<'s>(
             {
                 let rows = if shared.checkpoints.publishes(info.tick) { rows } else { Vec::new() };
                 for (table, batches) in rows.into_iter().enumerate() {
-                    for Batch(batch) in batches {
+                    for batch in batches {
+                        let batch = batch.into_rows();
                         thread.send(WriteRequest::Rows { table, tick: info.tick, batch });
                     }
                 }

@@ -21,9 +21,8 @@ use super::online_redis;
 use super::publish::ONLINE;
 use super::shared::{Shared, StopHandle};
 use super::status::flow::{Inlet, Node};
-use super::ticked::{Control, Port, Rows, TickBuffer};
+use super::ticked::{Control, Port, Rows, TickBuffer, whole};
 use crate::base::{Epoch, EventTime, Tick};
-use crate::ops::Batch;
 use crate::plan::model::{Plan, ViewPlan};
 use crate::state::Report;
 use crate::state::manifest::Manifest;
@@ -144,7 +143,7 @@ pub fn online_sink<'s>(
                 let rows: Vec<(usize, RecordBatch)> = inputs
                     .into_iter()
                     .enumerate()
-                    .flat_map(|(input, batches)| batches.into_iter().map(move |Batch(batch)| (input, batch)))
+                    .flat_map(|(input, batches)| whole(batches).into_iter().map(move |batch| (input, batch)))
                     .collect();
                 // A tick without values needs no trip through the thread, except that the store learns the time.
                 if rows.is_empty() && !info.epoch_end && info.tick % 16 != 0 {

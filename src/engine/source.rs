@@ -184,11 +184,17 @@ pub fn sources<'s>(
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
                 nodes[source].sent(batch.num_rows());
-                row_outputs[source].activate().session_with_builder(&held[source]).give_container(&mut Batch(batch));
+                row_outputs[source]
+                    .activate()
+                    .session_with_builder(&held[source])
+                    .give_container(&mut Batch::from(batch));
             }
             for (output, batch) in letters_by_table(&shared, &dead_tables, dead, info.tick) {
                 let output = count + output;
-                row_outputs[output].activate().session_with_builder(&held[output]).give_container(&mut Batch(batch));
+                row_outputs[output]
+                    .activate()
+                    .session_with_builder(&held[output])
+                    .give_container(&mut Batch::from(batch));
             }
             let control = count + dead_tables.len();
             control_output.activate().session_with_builder(&held[control]).give_container(&mut vec![info]);
@@ -226,7 +232,7 @@ fn as_rows<'s>(scope: Scope<'s, Tick>, commands: Stream<'s, Tick, Vec<Vec<String
                 let capability = time.retain(0);
                 for commands in commands.drain(..) {
                     let mut session = output.activate();
-                    session.session_with_builder(&capability).give_container(&mut Batch(command_rows(&commands)));
+                    session.session_with_builder(&capability).give_container(&mut Batch::from(command_rows(&commands)));
                 }
             });
         }
@@ -242,8 +248,8 @@ fn command_rows(commands: &[String]) -> RecordBatch {
 }
 
 /// The commands of a tick, in their order.
-pub fn commands_of(batches: &[Batch]) -> impl Iterator<Item = &str> {
-    let texts = batches.iter().filter_map(|Batch(batch)| batch.columns().first()?.as_string_opt::<i32>());
+pub fn commands_of(batches: &[RecordBatch]) -> impl Iterator<Item = &str> {
+    let texts = batches.iter().filter_map(|batch| batch.columns().first()?.as_string_opt::<i32>());
     texts.flat_map(|texts| texts.iter().flatten())
 }
 

@@ -28,6 +28,7 @@ use crate::features::view::{Merged, Refreshed, Revisions, Updates, ViewOptions, 
 use crate::ingest::DeadLetterKind;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
+use crate::ops::exchange::Placement;
 use crate::ops::order::merge_sorted;
 use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan, Window};
 use crate::state::Mode;
@@ -64,6 +65,8 @@ pub struct StageInput {
     pub losses: Option<Arc<AtomicU64>>,
     /// Names the state in snapshots.
     pub name: String,
+    /// Which worker has which keys.
+    pub placement: Arc<Placement>,
 }
 
 /// What leaves a stage.
@@ -99,7 +102,7 @@ pub fn view_stage<'s>(
         core.node = control.node();
     }
     if let Some(core) = &mut core
-        && let Err(error) = core.restore(&input.name, (scope.index(), scope.peers()))
+        && let Err(error) = core.restore(input, (scope.index(), scope.peers()))
     {
         shared.fail(error);
     }
@@ -121,13 +124,13 @@ struct ViewLogic {
 }
 
 impl TickLogic for ViewLogic {
-    fn tick(&mut self, info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]) {
+    fn tick(&mut self, info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<RecordBatch>]) {
         let Some(core) = &mut self.core else { return };
         if self.shared.failed() {
             return;
         }
-        let updates = if self.own { None } else { inputs.pop().and_then(merged) };
-        let rows = inputs.pop().and_then(merged);
+        let updates = if self.own { None } else { inputs.pop().and_then(merge_sorted) };
+        let rows = inputs.pop().and_then(merge_sorted);
         if let Err(error) = core.tick(info, rows, updates, out).and_then(|()| core.save(info)) {
             self.shared.fail(error);
         }
@@ -141,11 +144,6 @@ impl TickLogic for ViewLogic {
     fn slice(&mut self) -> Slice {
         self.core.as_mut().map_or(Slice::Done, StageCore::slice)
     }
-}
-
-fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
-    let batches: Vec<RecordBatch> = batches.into_iter().map(|batch| batch.0).collect();
-    merge_sorted(&batches)
 }
 
 /// A view's state and what is done with its values; knows nothing of timely.
@@ -258,11 +256,13 @@ impl StageCore {
         })
     }
 
-    /// Registers the state under `name`, and takes in what was saved of it.
-    fn restore(&mut self, name: &str, place: (usize, usize)) -> Result<(), EngineError> {
+    /// Registers the state under its name, and takes in what was saved of it.
+    fn restore(&mut self, input: &StageInput, place: (usize, usize)) -> Result<(), EngineError> {
+        let StageInput { name, placement, .. } = input;
         self.saver = self.shared.checkpoints.operator(place.0, name);
         let shared = Arc::clone(&self.shared);
-        shared.checkpoints.restore(name, place, |slot, bytes| Ok(self.state.import(slot, bytes)?))?;
+        let import = |slot, bytes: &[u8]| Ok(self.state.import(slot, bytes)?);
+        shared.checkpoints.restore_placed(name, place, placement, import)?;
         if let Some(online) = self.online.as_mut().filter(|_| shared.checkpoints.online_lost) {
             self.state.mark_all();
             online.resending = true;
@@ -333,7 +333,7 @@ impl StageCore {
         info: &TickInfo,
         rows: Option<RecordBatch>,
         updates: Option<RecordBatch>,
-        out: &mut [Vec<Batch>],
+        out: &mut [Vec<RecordBatch>],
     ) -> Result<(), EngineError> {
         let started = Instant::now();
         let frozen = self.state.frozen();
@@ -349,7 +349,7 @@ impl StageCore {
             )?;
             let Merged { questions, updates: answers } = applied;
             if let (Some(updates), Some(answers)) = (&updates, answers) {
-                out[1].push(Batch(self.side_batch(updates, answers)?));
+                out[1].push(self.side_batch(updates, answers)?);
             }
             questions
         };
@@ -364,7 +364,7 @@ impl StageCore {
         let count = |batch: &Option<RecordBatch>| batch.as_ref().map_or(0, RecordBatch::num_rows);
         self.shared.checkpoints.figures.tick(took, count(&rows) + count(&updates), frozen, &mut self.usual);
         if let Some(rows) = rows {
-            out[0].push(Batch(self.widen(&rows, values)?));
+            out[0].push(self.widen(&rows, values)?);
         }
         self.refresh(info, out)
     }
@@ -404,7 +404,7 @@ impl StageCore {
     }
 
     /// Sends online values that changed, or slid, since the last refresh; all of them when the store lost them.
-    fn refresh(&mut self, info: &TickInfo, out: &mut [Vec<Batch>]) -> Result<(), EngineError> {
+    fn refresh(&mut self, info: &TickInfo, out: &mut [Vec<RecordBatch>]) -> Result<(), EngineError> {
         let Some(online) = &mut self.online else { return Ok(()) };
         if info.now == EventTime::MIN || info.tick < self.shared.checkpoints.online_from {
             return Ok(());
@@ -422,7 +422,7 @@ impl StageCore {
         online.last = Some(info.now);
         loop {
             let (batch, more) = online.values(&mut self.state, info.now)?;
-            out[2].extend(batch.map(Batch));
+            out[2].extend(batch);
             if !more {
                 online.resending = false;
                 return Ok(());
@@ -537,11 +537,11 @@ pub fn join_stage<'s>(
         }
     }
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         let Some(core) = &mut core else { return };
-        let right = inputs.pop().and_then(merged);
-        let left = inputs.pop().and_then(merged);
-        out[0].extend(core.apply(left.as_ref(), right.as_ref()).map(Batch));
+        let right = inputs.pop().and_then(merge_sorted);
+        let left = inputs.pop().and_then(merge_sorted);
+        out[0].extend(core.apply(left.as_ref(), right.as_ref()));
         core.advance(info.watermark);
         for rows in core.take_unmatched() {
             let plan = &shared.plan;
@@ -551,7 +551,7 @@ pub fn join_stage<'s>(
                 format_duration(plan.joins[join].within)
             );
             let reasons: Vec<(usize, String)> = (0..rows.num_rows()).map(|row| (row, reason.clone())).collect();
-            out[1].push(Batch(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, &shared)));
+            out[1].push(letters(DeadLetterKind::UnknownId, &reasons, &rows, info, &shared));
         }
         if info.epoch_end
             && let Some(saver) = &saver

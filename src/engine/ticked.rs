@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -22,7 +23,7 @@ use super::status::flow::{Inlet, Node};
 use crate::base::Tick;
 use crate::ops::Batch;
 use crate::ops::control::TickInfo;
-use crate::ops::exchange::by_slot;
+use crate::ops::exchange::{Placement, by_slot};
 
 /// Batches of one logical stream.
 pub type Rows<'s> = Stream<'s, Tick, Batch>;
@@ -83,22 +84,29 @@ pub struct Port<'s> {
     pub rows: Rows<'s>,
     /// Key columns by which rows move to the worker that owns their slot; `None` leaves them where they are.
     pub key: Option<Vec<usize>>,
+    /// Which worker owns each slot, where not every worker has as many.
+    pub placement: Option<Arc<Placement>>,
 }
 
 impl<'s> Port<'s> {
     /// An input whose rows stay on their worker.
     pub fn local(rows: Rows<'s>) -> Self {
-        Port { rows, key: None }
+        Port { rows, key: None, placement: None }
     }
 
     /// An input whose rows go to the worker that owns the slot of their key.
     pub fn keyed(rows: Rows<'s>, key: Vec<usize>) -> Self {
-        Port { rows, key: Some(key) }
+        Port { rows, key: Some(key), placement: None }
+    }
+
+    /// An input whose rows go to the worker that owns the slot of their key in a placement.
+    pub fn placed(rows: Rows<'s>, key: Vec<usize>, placement: &Arc<Placement>) -> Self {
+        Port { rows, key: Some(key), placement: Some(Arc::clone(placement)) }
     }
 
     /// An input whose rows all go to the first worker.
     pub fn first(rows: Rows<'s>) -> Self {
-        Port { rows, key: Some(Vec::new()) }
+        Port { rows, key: Some(Vec::new()), placement: None }
     }
 }
 
@@ -143,15 +151,16 @@ impl TickBuffer {
                         handle.for_each(|capability, batch| {
                             let batch = std::mem::take(batch);
                             if let Some(inlet) = &inlet {
-                                inlet.arrived(batch.0.num_rows());
+                                inlet.arrived(batch.num_rows());
                             }
-                            entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].push(batch.clone()));
+                            let mut batch = Some(batch);
+                            entry(&mut pending, *capability.time(), &mut |p| p.inputs[index].extend(batch.take()));
                         });
                     }));
                 }};
             }
             match port.key {
-                Some(key) => pull_from!(by_slot(key)),
+                Some(key) => pull_from!(by_slot(key, port.placement)),
                 None => pull_from!(Pipeline),
             }
         }
@@ -189,7 +198,7 @@ impl TickBuffer {
         let Pending { inputs, control } = first.remove();
         for (inlet, batches) in self.inlets.iter().zip(&inputs) {
             if let Some(inlet) = inlet {
-                inlet.taken(batches.iter().map(|batch| batch.0.num_rows()).sum());
+                inlet.taken(batches.iter().map(Batch::num_rows).sum());
             }
         }
         let (info, capabilities) =
@@ -204,7 +213,7 @@ pub type Complete = (TickInfo, Vec<Vec<Batch>>, Vec<Capability<Tick>>);
 /// What a per-tick operator computes.
 pub trait TickLogic {
     /// Works on a complete tick: the batches per input, and the batches to send per output.
-    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]);
+    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<RecordBatch>]);
 
     /// Does a slice of work that no tick waits for.
     fn slice(&mut self) -> Slice {
@@ -221,11 +230,16 @@ pub enum Slice {
     After(Duration),
 }
 
-/// An operator without work besides its ticks.
-impl<F: FnMut(&TickInfo, Vec<Vec<Batch>>, &mut [Vec<Batch>])> TickLogic for F {
-    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]) {
-        self(info, inputs, out);
+/// An operator without work besides its ticks, which takes whole batches.
+impl<F: FnMut(&TickInfo, Vec<Vec<RecordBatch>>, &mut [Vec<RecordBatch>])> TickLogic for F {
+    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<RecordBatch>]) {
+        self(info, inputs.into_iter().map(whole).collect(), out);
     }
+}
+
+/// Batches by themselves.
+pub fn whole(batches: Vec<Batch>) -> Vec<RecordBatch> {
+    batches.into_iter().map(Batch::into_rows).collect()
 }
 
 /// What a per-tick operator computes, whatever it is.
@@ -267,7 +281,7 @@ pub fn per_tick<'s>(
     let mut alarm = Alarm::new(scope.activator_for(builder.operator_info().address));
     builder.build_reschedule(move |capabilities| {
         drop(capabilities);
-        let mut out: Vec<Vec<Batch>> = vec![Vec::new(); outputs];
+        let mut out: Vec<Vec<RecordBatch>> = vec![Vec::new(); outputs];
         move |frontiers| {
             buffer.pull();
             while let Some((info, rows, capabilities)) =
@@ -277,7 +291,7 @@ pub fn per_tick<'s>(
                 logic.tick(&info, rows, &mut out);
                 if let (Some(node), Some(started)) = (&node, started) {
                     node.worked(started.elapsed());
-                    let rows: usize = out[..counted].iter().flatten().map(|batch| batch.0.num_rows()).sum();
+                    let rows: usize = out[..counted].iter().flatten().map(RecordBatch::num_rows).sum();
                     if rows > 0 {
                         node.sent(rows);
                     }
@@ -285,10 +299,8 @@ pub fn per_tick<'s>(
                 for ((session, batches), capability) in sessions.iter_mut().zip(&mut out).zip(&capabilities) {
                     let mut session = session.activate();
                     let mut session = session.session_with_builder(capability);
-                    for mut batch in batches.drain(..) {
-                        if batch.0.num_rows() > 0 {
-                            session.give_container(&mut batch);
-                        }
+                    for batch in batches.drain(..).filter(|batch| batch.num_rows() > 0) {
+                        session.give_container(&mut Batch::from(batch));
                     }
                 }
             }

@@ -27,7 +27,7 @@ use super::publish::SENT;
 use super::shared::Shared;
 use super::status::NodeKind;
 use super::status::flow::{Inlet, Node};
-use super::ticked::{Control, Port, Rows, TickBuffer};
+use super::ticked::{Control, Port, Rows, TickBuffer, whole};
 use super::topics::{OpenTopic, TopicOrigin, Way};
 use crate::base::{Tick, format_time};
 use crate::ops::control::TickInfo;
@@ -73,7 +73,10 @@ pub fn topic_sink<'s>(
     let peers = scope.peers();
     let topics: Vec<(usize, bool)> = inputs.iter().map(|i| (i.topic, i.route.is_some() && peers > 1)).collect();
     let control = control.through(inputs.iter().map(|input| Some(Arc::clone(&input.inlet))));
-    let ports = inputs.into_iter().map(|i| Port { rows: i.rows, key: i.route.filter(|_| peers > 1) }).collect();
+    let ports = inputs
+        .into_iter()
+        .map(|i| Port { rows: i.rows, key: i.route.filter(|_| peers > 1), placement: None })
+        .collect();
     let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0]);
     let (_published, published) = builder.new_output::<Vec<()>>();
     published.probe_with(flow).probe_with(done);
@@ -98,13 +101,11 @@ pub fn topic_sink<'s>(
             {
                 let mut rows: Vec<(usize, RecordBatch)> = Vec::new();
                 for ((topic, routed), batches) in topics.iter().zip(inputs) {
-                    let batches = batches.into_iter().map(|batch| batch.0);
                     if *routed {
                         // Rows of one key may come from several workers.
-                        let batches: Vec<RecordBatch> = batches.collect();
-                        rows.extend(merge_sorted(&batches).map(|batch| (*topic, batch)));
+                        rows.extend(merge_sorted(batches).map(|batch| (*topic, batch)));
                     } else {
-                        rows.extend(batches.map(|batch| (*topic, batch)));
+                        rows.extend(whole(batches).into_iter().map(|batch| (*topic, batch)));
                     }
                 }
                 if rows.is_empty() && !info.last && !(info.epoch_end && reported) {

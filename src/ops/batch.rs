@@ -1,4 +1,4 @@
-//! The container that streams of rows carry: one Arrow record batch.
+//! The container that streams of rows carry: one Arrow record batch, or picked rows of one.
 //!
 //! Between threads of a process a batch moves by reference. Between processes it travels as an Arrow IPC stream behind
 //! its length, padded to eight bytes, since timely wants every container aligned to words.
@@ -16,31 +16,108 @@ use timely::Accountable;
 use timely::bytes::arc::Bytes;
 use timely::dataflow::channels::ContainerBytes;
 
+use super::columns::collect;
 use crate::base::EventTime;
 
 /// Rows that move together through the dataflow; timely counts them one by one.
 ///
-/// The default batch has no rows and no columns; timely makes it when it takes a batch out of its place.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch(pub RecordBatch);
+/// On its way to another worker a part of a record batch is the whole batch with the numbers of the rows that are meant: who
+/// takes them in puts them where they belong, and they are copied once. The default batch has no rows and no columns; timely
+/// makes it when it takes a batch out of its place.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    rows: RecordBatch,
+    pick: Pick,
+}
+
+/// Rows of a record batch, in order.
+#[derive(Clone, Debug)]
+pub(super) enum Pick {
+    /// All of them.
+    All,
+    /// Those at these indices.
+    Rows(Vec<u32>),
+}
+
+impl Batch {
+    /// Some rows of a batch.
+    pub(super) fn picked(rows: RecordBatch, pick: Pick) -> Self {
+        Batch { rows, pick }
+    }
+
+    /// Number of rows.
+    #[inline]
+    pub fn num_rows(&self) -> usize {
+        match &self.pick {
+            Pick::All => self.rows.num_rows(),
+            Pick::Rows(picked) => picked.len(),
+        }
+    }
+
+    /// The rows by themselves: a copy where they are a part of a batch.
+    pub fn into_rows(self) -> RecordBatch {
+        match self.pick {
+            Pick::All => self.rows,
+            Pick::Rows(_) => collect(&[self]),
+        }
+    }
+
+    /// The batch that the rows are of.
+    pub(super) fn backing(&self) -> &RecordBatch {
+        &self.rows
+    }
+
+    /// Which rows of it they are.
+    pub(super) fn pick(&self) -> &Pick {
+        &self.pick
+    }
+
+    /// Calls `each` with the rows' values of a whole column of the backing, in order.
+    #[inline(always)]
+    pub(super) fn each<W: Copy>(&self, column: &[W], mut each: impl FnMut(W)) {
+        match &self.pick {
+            Pick::All => column.iter().for_each(|value| each(*value)),
+            Pick::Rows(picked) => picked.iter().for_each(|row| each(column[*row as usize])),
+        }
+    }
+
+    /// Event time and position of each row.
+    ///
+    /// # Panics
+    /// As [`times`] and [`ords`].
+    pub(super) fn positions(&self) -> impl Iterator<Item = (EventTime, u64)> {
+        let (times, ords) = (times(&self.rows), ords(&self.rows));
+        let (all, some) = match &self.pick {
+            Pick::All => (0..times.len(), &[][..]),
+            Pick::Rows(picked) => (0..0, &picked[..]),
+        };
+        all.chain(some.iter().map(|row| *row as usize)).map(|row| (times[row], ords[row]))
+    }
+}
 
 impl Default for Batch {
     fn default() -> Self {
         static NO_COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::empty()));
-        Batch(RecordBatch::new_empty(Arc::clone(&NO_COLUMNS)))
+        Batch::from(RecordBatch::new_empty(Arc::clone(&NO_COLUMNS)))
     }
 }
 
 impl From<RecordBatch> for Batch {
     fn from(rows: RecordBatch) -> Self {
-        Batch(rows)
+        Batch { rows, pick: Pick::All }
+    }
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().into_rows() == other.clone().into_rows()
     }
 }
 
 impl Accountable for Batch {
     #[inline]
     fn record_count(&self) -> i64 {
-        self.0.num_rows() as i64
+        self.num_rows() as i64
     }
 }
 
@@ -101,10 +178,17 @@ thread_local! {
 }
 
 impl Batch {
+    fn encode(&self) -> Vec<u8> {
+        match self.pick {
+            Pick::All => encode_rows(&self.rows),
+            Pick::Rows(_) => encode_rows(&self.clone().into_rows()),
+        }
+    }
+
     fn take_encoded(&self) -> Vec<u8> {
         match ENCODED.take() {
             Some(encoded) if std::ptr::eq(encoded.batch, self) => encoded.bytes,
-            _ => encode_rows(&self.0),
+            _ => self.encode(),
         }
     }
 }
@@ -114,11 +198,11 @@ impl ContainerBytes for Batch {
         let (prefix, rest) = bytes.split_at(PREFIX);
         let length = u64::from_le_bytes(prefix.try_into().expect("the prefix has eight bytes")) as usize;
         // A peer of the same build sent these bytes; if they are broken, so is the cluster.
-        Batch(decode_rows(&rest[..length]).expect("a peer worker sent bytes that are not a batch"))
+        Batch::from(decode_rows(&rest[..length]).expect("a peer worker sent bytes that are not a batch"))
     }
 
     fn length_in_bytes(&self) -> usize {
-        let bytes = encode_rows(&self.0);
+        let bytes = self.encode();
         let length = PREFIX + bytes.len().next_multiple_of(8);
         ENCODED.set(Some(Encoded { batch: self, bytes }));
         length
@@ -153,17 +237,20 @@ mod tests {
     #[test]
     fn batches_survive_the_wire() {
         for n in [0, 1, 7, 1000] {
-            let batch = Batch(rows_with_strings(&(0..n).map(|i| (i, i as u64)).collect::<Vec<_>>()));
+            let batch = Batch::from(rows_with_strings(&(0..n).map(|i| (i, i as u64)).collect::<Vec<_>>()));
             assert_eq!(through_bytes(&batch), batch);
             // A slice must not bring its neighbours along.
-            let slice = Batch(batch.0.slice(n as usize / 3, n as usize / 2));
+            let slice = Batch::from(batch.rows.slice(n as usize / 3, n as usize / 2));
             assert_eq!(through_bytes(&slice), slice);
+            let pick = Pick::Rows((0..n as u32).step_by(3).collect());
+            let picked = Batch::picked(batch.rows.clone(), pick);
+            assert_eq!(through_bytes(&picked), picked);
         }
     }
 
     #[test]
     fn the_cached_encoding_is_never_another_batch() {
-        let (a, b) = (Batch(rows(&[(1, 1)])), Batch(rows(&[(2, 2), (3, 3)])));
+        let (a, b) = (Batch::from(rows(&[(1, 1)])), Batch::from(rows(&[(2, 2), (3, 3)])));
         let _ = a.length_in_bytes();
         let mut wire = Vec::new();
         b.into_bytes(&mut wire);
@@ -181,6 +268,6 @@ mod tests {
     fn counts_rows() {
         assert_eq!(Batch::default().record_count(), 0);
         assert!(Batch::default().is_empty());
-        assert_eq!(Batch(rows(&[(1, 1), (1, 2)])).record_count(), 2);
+        assert_eq!(Batch::from(rows(&[(1, 1), (1, 2)])).record_count(), 2);
     }
 }

@@ -7,50 +7,51 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, make_array};
 use arrow::array::{BooleanBufferBuilder, UInt32Array};
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::{ArrowNativeType, DataType};
 
+use super::batch::{Batch, Pick};
+
 const SAME_TYPES: &str = "the batches of a stream have one schema";
 
-/// Scatters the rows of `sources`, numbered through from 0, into one batch: row `i` goes to `places[i]`.
-/// `places` is a permutation of `0..total`, where `total` is the number of rows of all sources.
-pub(crate) fn scatter(sources: &[RecordBatch], places: &[u32]) -> RecordBatch {
-    let schema = sources[0].schema();
-    let mut origins = None;
+/// Gathers the rows of `sources`, numbered through from 0, into one batch: row `order[i]` comes to place `i`.
+///
+/// # Panics
+/// When a number is no row's.
+pub(crate) fn gather(sources: &[Batch], order: &[u32]) -> RecordBatch {
+    let schema = sources[0].backing().schema();
+    let origins = origins_of(sources, order);
     let columns = (0..schema.fields().len())
-        .map(|c| {
-            let parts: Vec<&ArrayRef> = sources.iter().map(|s| s.column(c)).collect();
-            match fixed_width(parts[0].data_type()) {
-                Some(1) => scatter_words::<u8>(&parts, places),
-                Some(2) => scatter_words::<u16>(&parts, places),
-                Some(4) => scatter_words::<u32>(&parts, places),
-                Some(8) => scatter_words::<u64>(&parts, places),
-                _ => {
-                    let origins = origins.get_or_insert_with(|| origins_of(sources, places));
-                    let parts: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
-                    interleave(&parts, origins).expect(SAME_TYPES)
-                }
+        .map(|c| match fixed_width(sources[0].backing().column(c).data_type()) {
+            Some(1) => gather_words::<u8>(sources, c, &origins),
+            Some(2) => gather_words::<u16>(sources, c, &origins),
+            Some(4) => gather_words::<u32>(sources, c, &origins),
+            Some(8) => gather_words::<u64>(sources, c, &origins),
+            _ => {
+                let parts: Vec<&dyn Array> = sources.iter().map(|s| s.backing().column(c).as_ref()).collect();
+                let origins: Vec<(usize, usize)> =
+                    origins.iter().map(|o| (o.source as usize, o.row as usize)).collect();
+                interleave(&parts, &origins).expect(SAME_TYPES)
             }
         })
         .collect();
     RecordBatch::try_new(schema, columns).expect(SAME_TYPES)
 }
 
-/// Rows of a batch, in order.
-#[derive(Debug)]
-pub(crate) enum Pick {
-    /// All of them.
-    All,
-    /// Those at these indices.
-    Rows(Vec<u32>),
+/// Where a row comes from.
+#[derive(Clone, Copy, Default)]
+struct Origin {
+    source: u32,
+    /// Its row within the source's backing.
+    row: u32,
 }
 
-/// Copies the picked rows of each source, one source after the other, into one batch of its own memory.
-pub(crate) fn collect(sources: &[(RecordBatch, Pick)]) -> RecordBatch {
-    let schema = sources[0].0.schema();
+/// Copies the rows of each source, one source after the other, into one batch of its own memory.
+pub(crate) fn collect(sources: &[Batch]) -> RecordBatch {
+    let schema = sources[0].backing().schema();
     let columns = (0..schema.fields().len())
-        .map(|c| match fixed_width(sources[0].0.column(c).data_type()) {
+        .map(|c| match fixed_width(sources[0].backing().column(c).data_type()) {
             Some(1) => collect_words::<u8>(sources, c),
             Some(2) => collect_words::<u16>(sources, c),
             Some(4) => collect_words::<u32>(sources, c),
@@ -86,79 +87,71 @@ fn array_of<W: ArrowNativeType>(data_type: &DataType, values: Vec<W>, nulls: Opt
     make_array(data.build().expect("a buffer of as many values as rows"))
 }
 
-fn scatter_words<W: ArrowNativeType>(parts: &[&ArrayRef], places: &[u32]) -> ArrayRef {
-    let mut values = vec![W::default(); places.len()];
-    let mut at = 0;
-    for part in parts {
-        let data = part.to_data();
-        let source = &data.buffer::<W>(0)[..data.len()];
-        for (value, place) in source.iter().zip(&places[at..]) {
-            values[*place as usize] = *value;
-        }
-        at += source.len();
-    }
-    array_of(parts[0].data_type(), values, scatter_nulls(parts, places))
+/// A column's words.
+fn words<W: ArrowNativeType>(source: &Batch, column: usize) -> ScalarBuffer<W> {
+    let data = source.backing().column(column).to_data();
+    ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())
 }
 
-fn scatter_nulls(parts: &[&ArrayRef], places: &[u32]) -> Option<NullBuffer> {
-    if parts.iter().all(|p| p.null_count() == 0) {
+fn gather_words<W: ArrowNativeType>(sources: &[Batch], column: usize, origins: &[Origin]) -> ArrayRef {
+    let parts: Vec<ScalarBuffer<W>> = sources.iter().map(|source| words(source, column)).collect();
+    let values: Vec<W> = match &parts[..] {
+        [only] => origins.iter().map(|origin| only[origin.row as usize]).collect(),
+        parts => {
+            let parts: Vec<&[W]> = parts.iter().map(|part| &part[..]).collect();
+            origins.iter().map(|origin| parts[origin.source as usize][origin.row as usize]).collect()
+        }
+    };
+    array_of(sources[0].backing().column(column).data_type(), values, gather_nulls(sources, column, origins))
+}
+
+fn gather_nulls(sources: &[Batch], column: usize, origins: &[Origin]) -> Option<NullBuffer> {
+    let nulls: Vec<_> = sources.iter().map(|source| source.backing().column(column).nulls()).collect();
+    if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return None;
     }
-    let mut valid = BooleanBufferBuilder::new(places.len());
-    valid.append_n(places.len(), true);
-    let mut at = 0;
-    for part in parts {
-        if let Some(nulls) = part.nulls() {
-            for i in (0..part.len()).filter(|i| nulls.is_null(*i)) {
-                valid.set_bit(places[at + i] as usize, false);
-            }
-        }
-        at += part.len();
-    }
-    Some(NullBuffer::new(valid.finish()))
+    let valid = |origin: &Origin| nulls[origin.source as usize].is_none_or(|nulls| nulls.is_valid(origin.row as usize));
+    Some(NullBuffer::new(BooleanBuffer::collect_bool(origins.len(), |i| valid(&origins[i]))))
 }
 
-/// For each place of the output, the source and the row within it.
-fn origins_of(sources: &[RecordBatch], places: &[u32]) -> Vec<(usize, usize)> {
-    let mut origins = vec![(0, 0); places.len()];
-    let mut places = places.iter();
-    for (s, source) in sources.iter().enumerate() {
-        for (row, place) in (0..source.num_rows()).zip(&mut places) {
-            origins[*place as usize] = (s, row);
+/// For each place of the output, where its row comes from.
+fn origins_of(sources: &[Batch], order: &[u32]) -> Vec<Origin> {
+    if let [only] = sources
+        && let Pick::All = only.pick()
+    {
+        return order.iter().map(|row| Origin { source: 0, row: *row }).collect();
+    }
+    let mut all = Vec::with_capacity(sources.iter().map(Batch::num_rows).sum());
+    for (source, batch) in (0u32..).zip(sources) {
+        match batch.pick() {
+            Pick::All => all.extend((0..batch.num_rows() as u32).map(|row| Origin { source, row })),
+            Pick::Rows(rows) => all.extend(rows.iter().map(|row| Origin { source, row: *row })),
         }
     }
-    origins
+    order.iter().map(|row| all[*row as usize]).collect()
 }
 
-fn picked(source: &(RecordBatch, Pick)) -> usize {
-    match &source.1 {
-        Pick::All => source.0.num_rows(),
-        Pick::Rows(rows) => rows.len(),
-    }
-}
-
-fn collect_words<W: ArrowNativeType>(sources: &[(RecordBatch, Pick)], column: usize) -> ArrayRef {
-    let total = sources.iter().map(picked).sum();
+fn collect_words<W: ArrowNativeType>(sources: &[Batch], column: usize) -> ArrayRef {
+    let total = sources.iter().map(Batch::num_rows).sum();
     let mut values: Vec<W> = Vec::with_capacity(total);
-    for (batch, pick) in sources {
-        let data = batch.column(column).to_data();
-        let source = &data.buffer::<W>(0)[..data.len()];
-        match pick {
-            Pick::All => values.extend_from_slice(source),
-            Pick::Rows(rows) => values.extend(rows.iter().map(|row| source[*row as usize])),
+    for source in sources {
+        let words = words::<W>(source, column);
+        match source.pick() {
+            Pick::All => values.extend_from_slice(&words),
+            Pick::Rows(rows) => values.extend(rows.iter().map(|row| words[*row as usize])),
         }
     }
-    array_of(sources[0].0.column(column).data_type(), values, collect_nulls(sources, column, total))
+    array_of(sources[0].backing().column(column).data_type(), values, collect_nulls(sources, column, total))
 }
 
-fn collect_nulls(sources: &[(RecordBatch, Pick)], column: usize, total: usize) -> Option<NullBuffer> {
-    if sources.iter().all(|(batch, _)| batch.column(column).null_count() == 0) {
+fn collect_nulls(sources: &[Batch], column: usize, total: usize) -> Option<NullBuffer> {
+    if sources.iter().all(|s| s.backing().column(column).null_count() == 0) {
         return None;
     }
     let mut valid = BooleanBufferBuilder::new(total);
     for source in sources {
-        match (source.0.column(column).nulls(), &source.1) {
-            (None, _) => valid.append_n(picked(source), true),
+        match (source.backing().column(column).nulls(), source.pick()) {
+            (None, _) => valid.append_n(source.num_rows(), true),
             (Some(nulls), Pick::All) => valid.append_buffer(nulls.inner()),
             (Some(nulls), Pick::Rows(rows)) => {
                 valid.append_buffer(&BooleanBuffer::collect_bool(rows.len(), |i| nulls.is_valid(rows[i] as usize)));
@@ -168,12 +161,12 @@ fn collect_nulls(sources: &[(RecordBatch, Pick)], column: usize, total: usize) -
     Some(NullBuffer::new(valid.finish()))
 }
 
-fn collect_any(sources: &[(RecordBatch, Pick)], column: usize) -> ArrayRef {
+fn collect_any(sources: &[Batch], column: usize) -> ArrayRef {
     let parts: Vec<ArrayRef> = sources
         .iter()
-        .map(|(batch, pick)| match pick {
-            Pick::All => Arc::clone(batch.column(column)),
-            Pick::Rows(rows) => take(batch.column(column), &UInt32Array::from(rows.clone()), None)
+        .map(|source| match source.pick() {
+            Pick::All => Arc::clone(source.backing().column(column)),
+            Pick::Rows(rows) => take(source.backing().column(column), &UInt32Array::from(rows.clone()), None)
                 .expect("indices are within the batch"),
         })
         .collect();

@@ -5,7 +5,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::MetadataVersion;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
-use super::columns::{Pick, collect};
+use super::batch::{Batch, Pick};
+use super::columns::collect;
 use super::decode_rows;
 use super::key::{self, KeyError};
 use crate::base::{SLOTS, slot_of};
@@ -16,11 +17,11 @@ use crate::base::{SLOTS, slot_of};
 /// # Errors
 /// When a key column's type cannot be a key.
 pub fn split_by_slot(batches: &[RecordBatch], key_columns: &[usize]) -> Result<Vec<(u16, RecordBatch)>, KeyError> {
-    let mut slots: Vec<Vec<(RecordBatch, Pick)>> = (0..SLOTS).map(|_| Vec::new()).collect();
+    let mut slots: Vec<Vec<Batch>> = (0..SLOTS).map(|_| Vec::new()).collect();
     let mut hashes = Vec::new();
     for rows in batches.iter().filter(|rows| rows.num_rows() > 0) {
         if key_columns.is_empty() {
-            slots[0].push((rows.clone(), Pick::All));
+            slots[0].push(Batch::from(rows.clone()));
             continue;
         }
         let columns: Vec<_> = key_columns.iter().map(|c| rows.column(*c).clone()).collect();
@@ -29,7 +30,7 @@ pub fn split_by_slot(batches: &[RecordBatch], key_columns: &[usize]) -> Result<V
         let mut picked = vec![Vec::new(); SLOTS];
         hashes.iter().enumerate().for_each(|(row, hash)| picked[slot_of(*hash)].push(row as u32));
         for (slot, picked) in picked.into_iter().enumerate().filter(|(_, picked)| !picked.is_empty()) {
-            slots[slot].push((rows.clone(), Pick::Rows(picked)));
+            slots[slot].push(Batch::picked(rows.clone(), Pick::Rows(picked)));
         }
     }
     let filled = slots.into_iter().zip(0u16..).filter(|(parts, _)| !parts.is_empty());

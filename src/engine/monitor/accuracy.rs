@@ -290,7 +290,7 @@ fn told<'s>(
                 node.iter().for_each(|node| node.worked(started.elapsed()));
                 if let Some(rows) = told {
                     node.iter().for_each(|node| node.sent(rows.num_rows()));
-                    output.activate().session_with_builder(&capability).give_container(&mut Batch(rows));
+                    output.activate().session_with_builder(&capability).give_container(&mut Batch::from(rows));
                 }
             }
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use timely::dataflow::Scope;
 use timely::dataflow::operators::Concatenate;
 
@@ -19,7 +20,6 @@ use super::receivers::{Courier, Outgoing, Receiver};
 use crate::base::{Tick, format_time};
 use crate::monitor::alert::{Alert, Machine, Rule, State, alert_batch};
 use crate::monitor::{StatKind, stat_schema, stats_of};
-use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::plan::model::{Condition, MetricTable, Plan, ReceiverWay};
 use crate::state::{Mode, SlotBytes};
@@ -82,7 +82,7 @@ pub fn alerts<'s>(
     };
     let saver = shared.checkpoints.operator(scope.index(), NAME);
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         let Some(running) = core.as_mut().filter(|_| !shared.failed()) else { return };
         if let Err(error) = running.tick(info, inputs, out) {
             shared.fail(error);
@@ -148,10 +148,15 @@ impl AlertCore {
         Ok(core)
     }
 
-    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]) -> Result<(), EngineError> {
+    fn tick(
+        &mut self,
+        info: &TickInfo,
+        inputs: Vec<Vec<RecordBatch>>,
+        out: &mut [Vec<RecordBatch>],
+    ) -> Result<(), EngineError> {
         let mut stats = Vec::new();
         for (kind, batches) in StatKind::ALL.into_iter().zip(inputs) {
-            for Batch(batch) in batches {
+            for batch in batches {
                 stats.extend(stats_of(kind, &batch).map_err(EngineError::defect)?);
             }
         }
@@ -165,12 +170,12 @@ impl AlertCore {
         // A reminder is no news.
         let news: Vec<&Alert> = alerts.iter().filter(|alert| alert.repeat == 0).collect();
         if !news.is_empty() {
-            out[0].push(Batch(alert_batch(news.iter().copied(), info.tick, self.version, 0)));
+            out[0].push(alert_batch(news.iter().copied(), info.tick, self.version, 0));
         }
         for (topic, out) in self.topics.iter().zip(&mut out[1..]) {
             let theirs: Vec<&Alert> = news.iter().copied().filter(|alert| alert.to.contains(topic)).collect();
             if !theirs.is_empty() {
-                out.push(Batch(alert_batch(theirs, info.tick, self.version, 0)));
+                out.push(alert_batch(theirs, info.tick, self.version, 0));
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::base::{EventTime, Micros, Tick, format_duration, slot_of};
 use crate::monitor::detect::{Damaged, Detector, Prequential, Reader};
 use crate::monitor::{Stat, StatKind, stat_batch};
 use crate::ops::control::TickInfo;
-use crate::ops::{Batch, key, ords};
+use crate::ops::{key, ords};
 use crate::plan::model::{DetectorPlan, MonitorPlan, Plan, Task};
 use crate::state::{Mode, SlotBytes};
 
@@ -69,14 +69,14 @@ pub fn detect<'s>(
     let column = super::matches::match_schema(plan, &plan.monitors[monitor]).index_of(VERSION);
     let key = column.map_or_else(|_| Vec::new(), |column| vec![column]);
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         if shared.failed() {
             return;
         }
-        let batches: Vec<RecordBatch> = inputs.into_iter().flatten().map(|batch| batch.0).collect();
+        let batches: Vec<RecordBatch> = inputs.into_iter().flatten().collect();
         match core.tick(info, &batches) {
             Ok(stats) if stats.is_empty() => {}
-            Ok(stats) => out[0].push(Batch(stat_batch(&stats, info.tick, shared.plan.version))),
+            Ok(stats) => out[0].push(stat_batch(&stats, info.tick, shared.plan.version)),
             Err(error) => shared.fail(error),
         }
         if info.epoch_end {

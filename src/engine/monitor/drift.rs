@@ -23,7 +23,6 @@ use crate::engine::ticked::{Control, Port, Rows, per_tick};
 use crate::ingest::DeadLetterKind;
 use crate::monitor::drift::windows::{Local, Part, Watch, Windows};
 use crate::monitor::{Stat, StatKind, stat_batch};
-use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::key;
 use crate::plan::model::{DriftColumn, DriftPlan, MonitorPlan, Plan, ReferencePlan};
@@ -89,7 +88,7 @@ pub fn drift<'s>(
     champion.iter().for_each(|champion| champion.refer(|profile| windows.refer(profile)));
     let ports = std::iter::once(Port::keyed(parts, vec![0])).chain(commands.map(Port::local)).collect();
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         if shared.failed() {
             return;
         }
@@ -101,7 +100,7 @@ pub fn drift<'s>(
                 Err(error) => return shared.fail(error),
             }
         }
-        for Batch(batch) in inputs.into_iter().flatten() {
+        for batch in inputs.into_iter().flatten() {
             for bytes in batch.column(1).as_binary::<i32>().iter().flatten() {
                 match Part::decode(bytes) {
                     Some(part) => windows.add(part),
@@ -113,7 +112,7 @@ pub fn drift<'s>(
         for (kind, out) in [StatKind::Drift, StatKind::Quality].into_iter().zip(out) {
             let stats: Vec<Stat> = told.iter().filter(|stat| stat.kind == kind).cloned().collect();
             if !stats.is_empty() {
-                out.push(Batch(stat_batch(&stats, info.tick, shared.plan.version)));
+                out.push(stat_batch(&stats, info.tick, shared.plan.version));
             }
         }
         if info.epoch_end
@@ -175,16 +174,16 @@ fn count<'s>(
     let spine = drift.map(|d| plan.sources[d.spine].name.clone()).unwrap_or_default();
     let mut local = Local::new(Arc::clone(watch));
     let (watch, shared) = (Arc::clone(watch), Arc::clone(shared));
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         let mut inputs = inputs.into_iter();
-        for Batch(batch) in inputs.next().into_iter().flatten() {
+        for batch in inputs.next().into_iter().flatten() {
             let found: Result<Vec<usize>, _> = columns.iter().map(|name| batch.schema().index_of(name)).collect();
             let counted = found.and_then(|found| local.count(&batch, &found));
             if let Err(error) = counted {
                 shared.fail(EngineError::arrow(error));
             }
         }
-        for Batch(batch) in inputs.next().into_iter().flatten() {
+        for batch in inputs.next().into_iter().flatten() {
             if let Err(error) = count_duplicates(&mut local, &batch, &spine) {
                 shared.fail(error);
             }
@@ -193,7 +192,7 @@ fn count<'s>(
         if passed || info.epoch_end || info.last {
             let parts: Vec<Vec<u8>> = local.take(info.watermark).iter().map(Part::encode).collect();
             match addressed(&watch.model, &parts) {
-                Ok(batch) => out[0].extend(batch.map(Batch)),
+                Ok(batch) => out[0].extend(batch),
                 Err(error) => shared.fail(error),
             }
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int8Type, TimestampMicrosecondType};
 use timely::dataflow::Scope;
 
@@ -16,7 +16,7 @@ use crate::engine::ticked::{Control, Port, Rows, per_tick};
 use crate::monitor::drift::labels::{LabelWatch, LabelWindows, LocalLabels};
 use crate::monitor::{StatKind, stat_batch};
 use crate::ops::control::TickInfo;
-use crate::ops::{Batch, times};
+use crate::ops::times;
 use crate::plan::model::{MonitorPlan, Plan};
 use crate::state::Mode;
 
@@ -72,7 +72,7 @@ pub fn label_drift<'s>(
     champion.iter().for_each(|champion| champion.refer(|profile| windows.refer(profile).into_iter().collect()));
     let ports = std::iter::once(Port::keyed(parts, vec![0])).chain(commands.map(Port::local)).collect();
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         let commands = inputs.split_off(1).pop().unwrap_or_default();
         if let Some(champion) = &mut champion {
             match champion.follow(&commands) {
@@ -81,7 +81,7 @@ pub fn label_drift<'s>(
                 Err(error) => return shared.fail(error),
             }
         }
-        for Batch(batch) in inputs.into_iter().flatten() {
+        for batch in inputs.into_iter().flatten() {
             for bytes in batch.column(1).as_binary::<i32>().iter().flatten() {
                 if !windows.add(bytes) {
                     shared.fail(EngineError::defect("changes of labels cannot be read"));
@@ -90,7 +90,7 @@ pub fn label_drift<'s>(
         }
         let told = windows.tell(info.watermark);
         if !told.is_empty() {
-            out[0].push(Batch(stat_batch(&told, info.tick, shared.plan.version)));
+            out[0].push(stat_batch(&told, info.tick, shared.plan.version));
         }
         if info.epoch_end
             && let Some(saver) = &saver
@@ -116,8 +116,8 @@ fn count<'s>(
 ) -> Rows<'s> {
     let mut local = LocalLabels::new(Arc::clone(watch));
     let (watch, shared) = (Arc::clone(watch), Arc::clone(shared));
-    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        for Batch(batch) in inputs.into_iter().flatten() {
+    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+        for batch in inputs.into_iter().flatten() {
             let column = |name: &str| {
                 let found = batch.column_by_name(name);
                 found.ok_or_else(|| EngineError::defect(format!("matches have no column {name}")))
@@ -134,7 +134,7 @@ fn count<'s>(
             }
         }
         match addressed(&watch.model, &local.take()) {
-            Ok(batch) => out[0].extend(batch.map(Batch)),
+            Ok(batch) => out[0].extend(batch),
             Err(error) => shared.fail(error),
         }
     });

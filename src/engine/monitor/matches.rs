@@ -185,8 +185,8 @@ pub fn matches<'s>(
                 buffer.pop(|tick| frontiers.iter().all(|frontier| !frontier.less_equal(tick)))
             {
                 let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { continue };
-                let labels = inputs.pop().and_then(merged);
-                let scored = inputs.pop().and_then(merged);
+                let labels = inputs.pop().and_then(merge_sorted);
+                let scored = inputs.pop().and_then(merge_sorted);
                 let started = Instant::now();
                 let outcome = core.tick(&info, scored.as_ref(), labels.as_ref());
                 node.iter().for_each(|node| node.worked(started.elapsed()));
@@ -199,7 +199,7 @@ pub fn matches<'s>(
                 };
                 if let Some(told) = told {
                     let mut session = rows_out.activate();
-                    session.session_with_builder(&capabilities[0]).give_container(&mut Batch(told));
+                    session.session_with_builder(&capabilities[0]).give_container(&mut Batch::from(told));
                 }
                 ripe_out.activate().session_with_builder(&capabilities[1]).give(ripe);
             }
@@ -238,10 +238,10 @@ fn narrow<'s>(
         }
         rows.project(&columns).map_err(EngineError::arrow)
     };
-    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-        for Batch(rows) in inputs.into_iter().flatten() {
+    let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+        for rows in inputs.into_iter().flatten() {
             match project(&rows) {
-                Ok(rows) => out[0].push(Batch(rows)),
+                Ok(rows) => out[0].push(rows),
                 Err(error) => shared.fail(error),
             }
         }
@@ -249,11 +249,6 @@ fn narrow<'s>(
     let name = format!("{} columns", super::name(&plan, described));
     let mut outputs = per_tick(scope, &name, control.clone(), vec![Port::local(scored)], 1, logic);
     outputs.pop().expect("one output")
-}
-
-fn merged(batches: Vec<Batch>) -> Option<RecordBatch> {
-    let batches: Vec<RecordBatch> = batches.into_iter().map(|batch| batch.0).collect();
-    merge_sorted(&batches)
 }
 
 /// The matches between their ticks; knows nothing of timely.

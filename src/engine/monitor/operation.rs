@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arrow::array::RecordBatch;
 use timely::dataflow::Scope;
 
 use super::Statistics;
@@ -18,7 +19,6 @@ use crate::engine::observe::Latency;
 use crate::engine::shared::Shared;
 use crate::engine::ticked::{Control, per_tick};
 use crate::monitor::{Stat, StatKind, stat_batch};
-use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::plan::model::LatencyPlan;
 use crate::telemetry::process;
@@ -41,13 +41,13 @@ pub fn operation<'s>(
     let mut core = Sampler::new(&model.name, &model.version, plan.latency);
     let name = format!("{} operation", super::name(&shared.plan, plan));
     let (shared, index, first) = (Arc::clone(shared), plan.model, scope.index() == 0);
-    let logic = Box::new(move |info: &TickInfo, _: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, _: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
         if !first || !shared.checkpoints.publishes(info.tick) || !core.is_due(Instant::now(), info.last) {
             return;
         }
         let stats = core.sample(&measure(&shared, index));
         if !stats.is_empty() {
-            out[0].push(Batch(stat_batch(&stats, info.tick, shared.plan.version)));
+            out[0].push(stat_batch(&stats, info.tick, shared.plan.version));
         }
     });
     let rows = per_tick(scope, &name, control.inside().telling(1), Vec::new(), 1, logic).pop()?;

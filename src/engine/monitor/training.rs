@@ -12,12 +12,12 @@ use crate::engine::shared::Shared;
 use crate::engine::source::commands_of;
 use crate::engine::training::registered;
 use crate::monitor::drift::profile::{Profile, ProfileError};
-use crate::ops::Batch;
 use crate::plan::model::{ModelPlan, MonitorPlan, ReferencePlan};
 use crate::registry::Registry;
 use crate::rollout::VersionRef;
 use crate::rollout::order::Order;
 use crate::rollout::routes::Routes;
+use arrow::array::RecordBatch;
 
 /// The training set of the version that the job's file names.
 ///
@@ -66,7 +66,7 @@ impl Champion {
     ///
     /// # Errors
     /// When a command cannot be read.
-    pub fn follow(&mut self, commands: &[Batch]) -> Result<bool, EngineError> {
+    pub fn follow(&mut self, commands: &[RecordBatch]) -> Result<bool, EngineError> {
         let was = self.version();
         for text in commands_of(commands) {
             let order = Order::decode(text).map_err(EngineError::Plan)?;

@@ -23,7 +23,6 @@ use super::monitor::detect::slot_of_text;
 use super::shared::Shared;
 use super::ticked::{Control, Port, Rows, per_tick};
 use crate::base::{EventTime, Tick, format_time, worker_of_slot};
-use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::plan::model::{Plan, Trigger};
 use crate::state::{Mode, SlotBytes};
@@ -104,7 +103,7 @@ pub fn retrain<'s>(
     };
     let saver = shared.checkpoints.operator(scope.index(), NAME);
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<Batch>>, _: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |info: &TickInfo, inputs: Vec<Vec<RecordBatch>>, _: &mut [Vec<RecordBatch>]| {
         let Some(running) = operator.as_mut().filter(|_| !shared.failed()) else { return };
         running.tick(info, &inputs);
         if info.epoch_end
@@ -132,8 +131,8 @@ fn counted<'s>(scope: Scope<'s, Tick>, plan: &Plan, control: &Control<'s>, sourc
         let labels = plan.labels.iter().find(|labels| labels.model == retrain.model).filter(|_| counts);
         let Some(rows) = labels.and_then(|labels| sources.get(labels.from)) else { continue };
         let (model, schema) = (plan.models[retrain.model].name.clone(), Arc::clone(&schema));
-        let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-            let rows: usize = inputs.iter().flatten().map(|batch| batch.0.num_rows()).sum();
+        let logic = Box::new(move |_: &TickInfo, inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+            let rows: usize = inputs.iter().flatten().map(|batch| batch.num_rows()).sum();
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(StringArray::from_iter_values([&model])),
                 Arc::new(Int64Array::from_iter_values([rows as i64])),
@@ -141,7 +140,7 @@ fn counted<'s>(scope: Scope<'s, Tick>, plan: &Plan, control: &Control<'s>, sourc
             if rows > 0
                 && let Ok(batch) = RecordBatch::try_new(Arc::clone(&schema), columns)
             {
-                out[0].push(Batch(batch));
+                out[0].push(batch);
             }
         });
         all.extend(per_tick(scope, "count labels", control.clone(), vec![Port::local(rows.clone())], 1, logic));
@@ -185,9 +184,9 @@ impl Operator {
         Ok(operator)
     }
 
-    fn tick(&mut self, info: &TickInfo, inputs: &[Vec<Batch>]) {
+    fn tick(&mut self, info: &TickInfo, inputs: &[Vec<RecordBatch>]) {
         let mut news = News::default();
-        for Batch(batch) in inputs.first().into_iter().flatten() {
+        for batch in inputs.first().into_iter().flatten() {
             let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
             let columns = (text("model"), text("name"), text("state"), text("fingerprint"));
             let (Some(monitor), Some(name), Some(state), Some(fingerprint)) = columns else { continue };
@@ -196,7 +195,7 @@ impl Operator {
                 news.alert(monitor.value(row), name.value(row), fingerprint.value(row), firing);
             }
         }
-        for Batch(batch) in inputs.get(1).into_iter().flatten() {
+        for batch in inputs.get(1).into_iter().flatten() {
             let models = batch.column(0).as_string_opt::<i32>();
             let counts = batch.column(1).as_primitive_opt::<Int64Type>();
             let (Some(models), Some(counts)) = (models, counts) else { continue };

@@ -25,7 +25,7 @@ use super::tally::{Assigned, Tally};
 use super::{control_name, is_rolled_out, policy};
 use crate::base::{EventTime, Tick, failpoint};
 use crate::ops::control::TickInfo;
-use crate::ops::{Batch, ords, times};
+use crate::ops::{ords, times};
 use crate::plan::model::Order as RowOrder;
 use crate::rollout::loss::loss;
 use crate::rollout::order::{Do, Order};
@@ -56,16 +56,17 @@ pub fn controllers<'s>(
         let ports = [Port::local(commands.clone()), Port::first(tallies)];
         let ports = ports.into_iter().chain(matches.map(Port::first)).collect();
         let shared = Arc::clone(shared);
-        let logic = Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<Batch>>, out: &mut [Vec<Batch>]| {
-            let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { return };
-            let matches = if labelled { inputs.pop() } else { None }.unwrap_or_default();
-            let tallies = inputs.pop().unwrap_or_default();
-            let commands = inputs.pop().unwrap_or_default();
-            match core.tick(info, &commands, &tallies, matches) {
-                Ok(rows) => out[0].extend(rows.map(Batch)),
-                Err(error) => shared.fail(error),
-            }
-        });
+        let logic =
+            Box::new(move |info: &TickInfo, mut inputs: Vec<Vec<RecordBatch>>, out: &mut [Vec<RecordBatch>]| {
+                let Some(core) = core.as_mut().filter(|_| !shared.failed()) else { return };
+                let matches = if labelled { inputs.pop() } else { None }.unwrap_or_default();
+                let tallies = inputs.pop().unwrap_or_default();
+                let commands = inputs.pop().unwrap_or_default();
+                match core.tick(info, &commands, &tallies, matches) {
+                    Ok(rows) => out[0].extend(rows),
+                    Err(error) => shared.fail(error),
+                }
+            });
         let mut outputs = per_tick(scope, &name, control.clone(), ports, 1, logic);
         done.push(outputs.pop().expect("one output"));
     }
@@ -168,9 +169,9 @@ impl ControlCore {
     fn tick(
         &mut self,
         info: &TickInfo,
-        commands: &[Batch],
-        tallies: &[Batch],
-        matches: Vec<Batch>,
+        commands: &[RecordBatch],
+        tallies: &[RecordBatch],
+        matches: Vec<RecordBatch>,
     ) -> Result<Option<RecordBatch>, EngineError> {
         if !self.first {
             if info.epoch_end
@@ -315,7 +316,12 @@ impl ControlCore {
         }
     }
 
-    fn observe(&mut self, info: &TickInfo, tallies: &[Batch], matches: Vec<Batch>) -> Result<(), EngineError> {
+    fn observe(
+        &mut self,
+        info: &TickInfo,
+        tallies: &[RecordBatch],
+        matches: Vec<RecordBatch>,
+    ) -> Result<(), EngineError> {
         self.begin(info);
         let Some(controller) = &mut self.controller else { return Ok(()) };
         let serial = self.routes.serial;
@@ -326,7 +332,6 @@ impl ControlCore {
             }
             tally.groups.iter().for_each(|(group, rows)| controller.assigned_group(*group, *rows));
         }
-        let matches: Vec<RecordBatch> = matches.into_iter().map(|Batch(rows)| rows).collect();
         let Some(first) = matches.first() else { return Ok(()) };
         let rows = concat_batches(&first.schema(), &matches).map_err(EngineError::arrow)?;
         let lacks = |name: &str| EngineError::defect(format!("matches have no column {name}"));

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ops::Batch;
 use crate::rollout::ScoreMoments;
 
 /// Which version scored a row of which rollout, as one number: so it goes with a prediction until its label comes. 0 is no
@@ -69,17 +68,17 @@ impl Tally {
     }
 
     /// As a row of one text.
-    pub fn batch(&self) -> Result<Batch, String> {
+    pub fn batch(&self) -> Result<RecordBatch, String> {
         let text = serde_json::to_string(self).map_err(|error| error.to_string())?;
         let column: ArrayRef = Arc::new(StringArray::from_iter_values([text]));
         let schema = Arc::new(Schema::new(vec![Field::new("tally", DataType::Utf8, false)]));
-        RecordBatch::try_new(schema, vec![column]).map(Batch).map_err(|error| error.to_string())
+        RecordBatch::try_new(schema, vec![column]).map_err(|error| error.to_string())
     }
 
     /// The sum of a tick's tallies.
-    pub fn of(batches: &[Batch]) -> Result<Tally, String> {
+    pub fn of(batches: &[RecordBatch]) -> Result<Tally, String> {
         let mut sum = Tally::default();
-        for Batch(batch) in batches {
+        for batch in batches {
             let texts = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
             for text in texts.into_iter().flatten().flatten() {
                 sum.add(serde_json::from_str(text).map_err(|error| error.to_string())?);

@@ -13,6 +13,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use arrow::array::RecordBatch;
 use timely::dataflow::Scope;
 
 pub use board::Board;
@@ -24,7 +25,6 @@ use super::shared::Shared;
 use super::ticked::{Control, Port, per_tick};
 use crate::base::Tick;
 use crate::monitor::stats_of;
-use crate::ops::Batch;
 use crate::plan::model::{OnlinePlace, Plan};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Health, Registry};
@@ -129,9 +129,9 @@ pub(super) fn publish<'s>(
     let kinds: Vec<_> = statistics.iter().map(|one| one.kind).collect();
     let ports = statistics.iter().map(|one| Port::local(one.rows.clone())).collect();
     let shared = Arc::clone(shared);
-    let logic = Box::new(move |_: &_, inputs: Vec<Vec<Batch>>, _: &mut [Vec<Batch>]| {
+    let logic = Box::new(move |_: &_, inputs: Vec<Vec<RecordBatch>>, _: &mut [Vec<RecordBatch>]| {
         for (kind, batches) in kinds.iter().zip(inputs) {
-            for Batch(batch) in batches {
+            for batch in batches {
                 match stats_of(*kind, &batch) {
                     Ok(stats) => stats.iter().for_each(|stat| shared.meters.board.publish(stat)),
                     Err(error) => tracing::error!(table = kind.table(), error, "a statistic is not shown as a metric"),

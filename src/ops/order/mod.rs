@@ -14,12 +14,20 @@ use arrow::array::RecordBatch;
 pub use reorder::Reorder;
 
 use self::sort::{Sorter, Span};
+use super::Batch;
 use crate::base::EventTime;
 
 /// Merges batches of one schema into one, sorted by `(_time, _ord)`; `None` when they have no rows.
 ///
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
-pub fn merge_sorted(batches: &[RecordBatch]) -> Option<RecordBatch> {
-    let filled = batches.iter().any(|b| b.num_rows() > 0);
-    filled.then(|| Sorter::default().sort(batches, batches.iter().fold(Span::NONE, Span::with), EventTime::MAX).rows)
+pub fn merge_sorted(batches: Vec<impl Into<Batch>>) -> Option<RecordBatch> {
+    let batches: Vec<Batch> = batches.into_iter().map(Into::into).filter(|b: &Batch| b.num_rows() > 0).collect();
+    if batches.is_empty() {
+        return None;
+    }
+    if sort::in_order(&batches) {
+        return Some(sort::join(batches));
+    }
+    let span = batches.iter().fold(Span::NONE, Span::with);
+    Some(Sorter::default().sort(batches, span, EventTime::MAX).rows)
 }

@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use super::sort::{Sorted, Sorter, Span};
 use crate::base::EventTime;
 use crate::ops::columns::{compact, slice_bytes};
-use crate::ops::{load_rows, times};
+use crate::ops::{Batch, load_rows, times};
 
 /// Rows not yet sorted that make a run of their own though none is due.
 const FRESH_MAX: usize = 1 << 17;
@@ -33,7 +33,7 @@ struct Run {
 pub struct Reorder {
     runs: Vec<Run>,
     /// Batches as they came since the last release that found something to do.
-    fresh: Vec<RecordBatch>,
+    fresh: Vec<Batch>,
     fresh_rows: usize,
     fresh_span: Span,
     sorter: Sorter,
@@ -58,7 +58,8 @@ impl Reorder {
     }
 
     /// Takes rows in, in any order. All batches of a buffer have one schema.
-    pub fn push(&mut self, rows: RecordBatch) {
+    pub fn push(&mut self, rows: impl Into<Batch>) {
+        let rows = rows.into();
         if rows.num_rows() == 0 {
             return;
         }
@@ -69,17 +70,17 @@ impl Reorder {
 
     /// Takes out all rows with a time before the watermark, sorted by `(_time, _ord)`; `None` when there are none.
     pub fn release(&mut self, watermark: EventTime) -> Option<RecordBatch> {
-        let mut sources: Vec<RecordBatch> = self.runs.iter_mut().filter_map(|run| run.take_before(watermark)).collect();
+        let sources: Vec<RecordBatch> = self.runs.iter_mut().filter_map(|run| run.take_before(watermark)).collect();
         self.runs.retain(|run| run.rows.num_rows() > 0);
         let mut span = sources.iter().fold(Span::NONE, Span::with_sorted);
+        let mut sources: Vec<Batch> = sources.into_iter().map(Batch::from).collect();
         if self.fresh_span.min < watermark {
             span = span.join(std::mem::replace(&mut self.fresh_span, Span::NONE));
             sources.append(&mut self.fresh);
             self.fresh_rows = 0;
         }
         let released = (!sources.is_empty()).then(|| {
-            let Sorted { rows, due } = self.sorter.sort(&sources, span, watermark);
-            drop(sources);
+            let Sorted { rows, due } = self.sorter.sort(sources, span, watermark);
             self.hold(&rows, due..rows.num_rows());
             rows.slice(0, due)
         });
@@ -103,13 +104,13 @@ impl Reorder {
     /// Bytes that the held rows and the sorting buffers take.
     pub fn memory_bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(|run| slice_bytes(&run.rows)).sum();
-        runs + self.fresh.iter().map(slice_bytes).sum::<usize>() + self.sorter.memory_bytes()
+        runs + self.fresh.iter().map(|rows| slice_bytes(rows.backing())).sum::<usize>() + self.sorter.memory_bytes()
     }
 
-    /// The rows held, in no order, without a copy: [`by_slot`](crate::ops::by_slot) makes bytes of them by key slot, on any
+    /// The rows held, in no order, without a copy of those that were taken in whole: [`by_slot`](crate::ops::by_slot) makes bytes of them by key slot, on any
     /// thread.
     pub fn held(&self) -> Vec<RecordBatch> {
-        self.runs.iter().map(|run| &run.rows).chain(&self.fresh).cloned().collect()
+        self.runs.iter().map(|run| run.rows.clone()).chain(self.fresh.iter().cloned().map(Batch::into_rows)).collect()
     }
 
     /// Takes in a slot's rows, as [`by_slot`](crate::ops::by_slot) made bytes of them.
@@ -118,7 +119,7 @@ impl Reorder {
     /// When the bytes are not such a slot, or have other columns than the rows held; the buffer is then unchanged.
     pub fn import(&mut self, slot: &[u8]) -> Result<(), ArrowError> {
         let rows = load_rows(slot)?;
-        let held = self.runs.iter().map(|run| &run.rows).chain(&self.fresh).next();
+        let held = self.runs.iter().map(|run| &run.rows).chain(self.fresh.iter().map(Batch::backing)).next();
         if held.is_some_and(|held| held.schema() != rows.schema()) {
             let what = "the saved rows have other columns than those beside them".to_owned();
             return Err(ArrowError::SchemaError(what));
@@ -148,8 +149,7 @@ impl Reorder {
     }
 
     fn sort_fresh(&mut self) {
-        let Sorted { rows, .. } = self.sorter.sort(&self.fresh, self.fresh_span, EventTime::MIN);
-        self.fresh.clear();
+        let Sorted { rows, .. } = self.sorter.sort(std::mem::take(&mut self.fresh), self.fresh_span, EventTime::MIN);
         self.fresh_rows = 0;
         self.fresh_span = Span::NONE;
         self.hold(&rows, 0..rows.num_rows());
@@ -161,7 +161,7 @@ impl Reorder {
         {
             let pair = [longer.rows.clone(), shorter.rows.clone()];
             let span = pair.iter().fold(Span::NONE, Span::with_sorted);
-            let rows = self.sorter.sort(&pair, span, EventTime::MIN).rows;
+            let rows = self.sorter.sort(pair.map(Batch::from).into(), span, EventTime::MIN).rows;
             self.runs.truncate(self.runs.len() - 2);
             self.hold(&rows, 0..rows.num_rows());
         }

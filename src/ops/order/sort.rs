@@ -8,7 +8,8 @@
 
 use arrow::array::RecordBatch;
 
-use super::super::columns::scatter;
+use super::super::batch::{Batch, Pick};
+use super::super::columns::{collect, gather};
 use super::super::{ords, times};
 use crate::base::EventTime;
 
@@ -40,8 +41,9 @@ impl Span {
     pub const NONE: Span = Span { min: EventTime::MAX, max: EventTime::MIN };
 
     /// This span widened to the times of a batch.
-    pub fn with(self, rows: &RecordBatch) -> Span {
-        times(rows).iter().fold(self, |span, t| Span { min: span.min.min(*t), max: span.max.max(*t) })
+    pub fn with(mut self, rows: &Batch) -> Span {
+        rows.each(times(rows.backing()), |t| self = Span { min: self.min.min(t), max: self.max.max(t) });
+        self
     }
 
     /// The span of both.
@@ -65,21 +67,21 @@ pub(crate) struct Sorter {
     words: Vec<u64>,
     spread: Vec<u64>,
     counts: Vec<u32>,
-    places: Vec<u32>,
+    order: Vec<u32>,
     ords: Vec<u64>,
 }
 
 impl Sorter {
     /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within `span`) and says
     /// how many are before `watermark`.
-    pub fn sort(&mut self, sources: &[RecordBatch], span: Span, watermark: EventTime) -> Sorted {
-        if in_order(sources) {
+    pub fn sort(&mut self, sources: Vec<Batch>, span: Span, watermark: EventTime) -> Sorted {
+        if in_order(&sources) {
             let rows = join(sources);
             let due = times(&rows).partition_point(|t| *t < watermark);
             return Sorted { rows, due };
         }
-        let due = self.place(sources, span, watermark);
-        let rows = scatter(sources, &self.places);
+        let due = self.place(&sources, span, watermark);
+        let rows = gather(&sources, &self.order);
         self.shrink();
         Sorted { rows, due }
     }
@@ -87,22 +89,22 @@ impl Sorter {
     /// Bytes that the buffers hold between calls.
     pub fn memory_bytes(&self) -> usize {
         8 * (self.words.capacity() + self.spread.capacity() + self.ords.capacity())
-            + 4 * (self.counts.capacity() + self.places.capacity())
+            + 4 * (self.counts.capacity() + self.order.capacity())
     }
 
-    /// Fills `places` with each row's place in the order and returns the number of rows before the watermark.
-    fn place(&mut self, sources: &[RecordBatch], span: Span, watermark: EventTime) -> usize {
-        let rows: usize = sources.iter().map(RecordBatch::num_rows).sum();
+    /// Fills `order` with the rows' numbers in their order and returns the number of rows before the watermark.
+    fn place(&mut self, sources: &[Batch], span: Span, watermark: EventTime) -> usize {
+        let rows: usize = sources.iter().map(Batch::num_rows).sum();
         let range = span.max.wrapping_sub(span.min) as u64;
         let number_bits = bits(rows as u64 - 1);
         if bits(range) + number_bits > 64 {
-            return self.place_by_comparison(sources, rows, watermark);
+            return self.place_by_comparison(sources, watermark);
         }
         let width = bits(range << number_bits | (rows as u64 - 1));
         self.sort_words(sources, rows, span.min, number_bits, width);
-        if !self.place_words(number_bits) {
+        if !self.take_numbers(number_bits) {
             self.repair_ties(number_bits);
-            self.place_words(number_bits);
+            self.take_numbers(number_bits);
         }
         if watermark <= span.min {
             0
@@ -115,23 +117,25 @@ impl Sorter {
     }
 
     /// Makes the words of all rows, sorted; none has more than `width` bits.
-    fn sort_words(&mut self, sources: &[RecordBatch], rows: usize, min: EventTime, number_bits: u32, width: u32) {
+    fn sort_words(&mut self, sources: &[Batch], rows: usize, min: EventTime, number_bits: u32, width: u32) {
         let buckets = (rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
         let shift = width.saturating_sub(buckets.trailing_zeros());
         self.counts.clear();
         self.counts.resize(buckets, 0);
         let counts = &mut self.counts[..];
         self.spread.clear();
+        self.spread.reserve(rows);
         self.ords.clear();
+        self.ords.reserve(rows);
         let mut number = 0u64;
         for source in sources {
-            self.ords.extend_from_slice(ords(source));
-            self.spread.extend(times(source).iter().map(|time| {
+            source.each(ords(source.backing()), |ord| self.ords.push(ord));
+            source.each(times(source.backing()), |time| {
                 let word = (time.wrapping_sub(min) as u64) << number_bits | number;
                 number += 1;
                 counts[(word >> shift) as usize] += 1;
-                word
-            }));
+                self.spread.push(word);
+            });
         }
         let (mut start, mut fullest) = (0, 0);
         for count in counts.iter_mut() {
@@ -161,19 +165,15 @@ impl Sorter {
         }
     }
 
-    /// Fills `places` from the sorted words; false when rows of one time are not in the order of `_ord`.
-    fn place_words(&mut self, number_bits: u32) -> bool {
+    /// Fills `order` from the sorted words; false when rows of one time are not in the order of `_ord`.
+    fn take_numbers(&mut self, number_bits: u32) -> bool {
         let mask = (1u64 << number_bits) - 1;
-        self.places.resize(self.words.len(), 0);
-        let (mut tidy, mut left) = (true, self.words[0]);
-        for (place, word) in self.words.iter().enumerate() {
-            self.places[(word & mask) as usize] = place as u32;
-            if (left ^ word) >> number_bits == 0 {
-                tidy &= self.ords[(left & mask) as usize] <= self.ords[(word & mask) as usize];
-            }
-            left = *word;
-        }
-        tidy
+        self.order.clear();
+        self.order.extend(self.words.iter().map(|word| (word & mask) as u32));
+        self.words.windows(2).all(|pair| {
+            let ord = |word: u64| self.ords[(word & mask) as usize];
+            (pair[0] ^ pair[1]) >> number_bits != 0 || ord(pair[0]) <= ord(pair[1])
+        })
     }
 
     /// Puts rows of one time into the order of `_ord`.
@@ -185,57 +185,53 @@ impl Sorter {
     }
 
     /// The same by sorting triples, for times too far apart to share a word with the row's number.
-    fn place_by_comparison(&mut self, sources: &[RecordBatch], rows: usize, watermark: EventTime) -> usize {
-        let keys = sources.iter().flat_map(|s| times(s).iter().copied().zip(ords(s).iter().copied()));
+    fn place_by_comparison(&mut self, sources: &[Batch], watermark: EventTime) -> usize {
+        let keys = sources.iter().flat_map(Batch::positions);
         let mut keys: Vec<(EventTime, u64, u32)> =
             keys.zip(0u32..).map(|((time, ord), number)| (time, ord, number)).collect();
         keys.sort_unstable();
-        self.places.clear();
-        self.places.resize(rows, 0);
-        for (place, key) in keys.iter().enumerate() {
-            self.places[key.2 as usize] = place as u32;
-        }
+        self.order.clear();
+        self.order.extend(keys.iter().map(|key| key.2));
         keys.partition_point(|key| key.0 < watermark)
     }
 
     /// Gives memory back after an unusually large call.
     fn shrink(&mut self) {
         const KEPT: usize = 1 << 18;
-        self.words.clear();
-        self.words.shrink_to(KEPT);
-        self.spread.clear();
-        self.spread.shrink_to(KEPT);
-        self.ords.clear();
-        self.ords.shrink_to(KEPT);
-        self.places.clear();
-        self.places.shrink_to(KEPT);
+        // What is left in them is written over, and need not be cleared for it.
+        for words in [&mut self.words, &mut self.spread, &mut self.ords] {
+            words.truncate(KEPT);
+            words.shrink_to(KEPT);
+        }
+        self.order.truncate(KEPT);
+        self.order.shrink_to(KEPT);
     }
 }
 
 /// Whether the rows of the batches, one batch after the other, are in the order of `(_time, _ord)`.
-pub(crate) fn in_order(sources: &[RecordBatch]) -> bool {
+pub(super) fn in_order(sources: &[Batch]) -> bool {
     let mut last = (EventTime::MIN, 0);
-    for source in sources.iter().filter(|s| s.num_rows() > 0) {
-        let (times, ords) = (times(source), ords(source));
-        if last > (times[0], ords[0]) || !sorted_pairs(times, ords) {
-            return false;
+    sources.iter().all(|source| match source.pick() {
+        Pick::All => {
+            let (times, ords) = (times(source.backing()), ords(source.backing()));
+            let ([first_time, ..], [first_ord, ..]) = (times, ords) else { return true };
+            let follows = last <= (*first_time, *first_ord) && sorted_pairs(times, ords);
+            last = (times[times.len() - 1], ords[ords.len() - 1]);
+            follows
         }
-        last = (times[times.len() - 1], ords[ords.len() - 1]);
-    }
-    true
+        Pick::Rows(_) => source.positions().all(|position| std::mem::replace(&mut last, position) <= position),
+    })
 }
 
 fn sorted_pairs(times: &[EventTime], ords: &[u64]) -> bool {
     times.windows(2).zip(ords.windows(2)).all(|(t, o)| t[0] < t[1] || (t[0] == t[1] && o[0] <= o[1]))
 }
 
-/// The sources one after the other as one batch.
-fn join(sources: &[RecordBatch]) -> RecordBatch {
-    let mut filled = sources.iter().filter(|s| s.num_rows() > 0);
-    match (filled.next(), filled.next()) {
-        (Some(only), None) => only.clone(),
-        _ => arrow::compute::concat_batches(&sources[0].schema(), sources)
-            .expect("the batches of a stream have one schema"),
+/// The sources one after the other as one batch; at least one.
+pub(super) fn join(mut sources: Vec<Batch>) -> RecordBatch {
+    match sources.len() {
+        1 => sources.remove(0).into_rows(),
+        _ => collect(&sources),
     }
 }
 

@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn merges_like_a_list(batches in prop::collection::vec(prop::collection::vec((0i64..100, 0u64..100), 0..80), 0..6)) {
-        let merged = merge_sorted(&batches.iter().map(|b| rows_with_strings(b)).collect::<Vec<_>>());
+        let merged = merge_sorted(batches.iter().map(|b| rows_with_strings(b)).collect::<Vec<_>>());
         let mut expected: Vec<At> = batches.into_iter().flatten().collect();
         expected.sort_unstable();
         prop_assert_eq!(merged.map(|m| at(&m)).unwrap_or_default(), expected);

@@ -1,0 +1,73 @@
+//! The reorder buffer as an operator: a source's rows, on the workers of their key, wait until the watermark has passed them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use timely::dataflow::Scope;
+
+use super::EngineError;
+use super::checkpoint::Saver;
+use super::shared::Shared;
+use super::status::flow::Inlet;
+use super::ticked::{Control, Port, TickLogic, per_tick};
+use crate::base::Tick;
+use crate::ops::control::TickInfo;
+use crate::ops::exchange::Placement;
+use crate::ops::order::Reorder;
+use crate::ops::{Batch, by_slot};
+use crate::state::Mode;
+
+/// Rows of `port` in event-time order. Its state has the name `name` and is kept by the slots of `key`, which `placement` gives
+/// to workers where it is not even.
+pub fn ordered<'s>(
+    scope: Scope<'s, Tick>,
+    shared: &Arc<Shared>,
+    control: Control<'s>,
+    (port, inlet): (Port<'s>, &Inlet),
+    name: &str,
+    key: Vec<usize>,
+    placement: Option<&Placement>,
+) -> Port<'s> {
+    let checkpoints = &shared.checkpoints;
+    let mut buffer = Reorder::new();
+    let saver = checkpoints.operator(scope.index(), name);
+    let place = (scope.index(), scope.peers());
+    let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
+    let import = |_, bytes: &[u8]| buffer.import(bytes).map_err(damaged);
+    let restored = match placement {
+        Some(placement) => checkpoints.restore_placed(name, place, placement, import),
+        None => checkpoints.restore(name, place, import),
+    };
+    if let Err(error) = restored {
+        shared.fail(error);
+    }
+    inlet.restored(buffer.len());
+    let logic = Box::new(OrderLogic { buffer, saver, key, shared: Arc::clone(shared) });
+    let mut outputs = per_tick(scope, name, control, vec![port], 1, logic);
+    Port::local(outputs.pop().expect("one output"))
+}
+
+/// The buffer between its ticks.
+struct OrderLogic {
+    buffer: Reorder,
+    saver: Option<Saver>,
+    key: Vec<usize>,
+    shared: Arc<Shared>,
+}
+
+impl TickLogic for OrderLogic {
+    fn tick(&mut self, info: &TickInfo, inputs: Vec<Vec<Batch>>, out: &mut [Vec<RecordBatch>]) {
+        for batch in inputs.into_iter().flatten() {
+            self.buffer.push(batch);
+        }
+        out[0].extend(self.buffer.release(info.watermark));
+        if info.epoch_end
+            && let Some(saver) = &self.saver
+        {
+            let (held, key) = (self.buffer.held(), self.key.clone());
+            let encode = Box::new(move || by_slot(&held, &key).map_err(|error| error.to_string()));
+            let whole = self.shared.checkpoints.is_whole(info.epoch);
+            saver.save_later(info, Mode::Replace, whole, encode);
+        }
+    }
+}
