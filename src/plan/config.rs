@@ -136,7 +136,7 @@ pub(super) struct CheckpointConfig {
 pub(super) struct TickConfig {
     /// Cut after this long. Only paced and live sources are cut by time. Default 20ms.
     pub interval: Option<Duration>,
-    /// Cut after this many rows. Default 65536.
+    /// Cut after this many rows. Default 16384.
     #[schemars(range(min = 1))]
     pub rows: Option<u32>,
     /// Cut after this many bytes of decoded input. Default 16777216.

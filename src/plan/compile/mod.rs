@@ -122,7 +122,7 @@ impl Compiler<'_> {
             order,
             ticks: TickPolicy {
                 interval: config.tick.interval.as_ref().map_or(20_000, |d| d.0),
-                rows_max: config.tick.rows.unwrap_or(65_536) as usize,
+                rows_max: config.tick.rows.unwrap_or(16_384) as usize,
                 bytes_max: config.tick.bytes.unwrap_or(16 << 20) as usize,
                 in_flight_max: config.tick.in_flight.unwrap_or(8) as usize,
             },
