@@ -17,6 +17,8 @@ use crate::base::EventTime;
 const BUCKET_MAX: u32 = 24;
 /// Most buckets: their counts should stay in the cache.
 const BUCKETS_MAX: usize = 1 << 18;
+/// Most sorted batches that are merged two by two.
+const RUNS_MAX: usize = 8;
 
 /// Rows in order.
 #[derive(Debug)]
@@ -118,25 +120,60 @@ impl Sorter {
 
     /// Makes the words of all rows, sorted; none has more than `width` bits.
     fn sort_words(&mut self, sources: &[Batch], rows: usize, min: EventTime, number_bits: u32, width: u32) {
-        let buckets = (rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
-        let shift = width.saturating_sub(buckets.trailing_zeros());
-        self.counts.clear();
-        self.counts.resize(buckets, 0);
-        let counts = &mut self.counts[..];
         self.spread.clear();
         self.spread.reserve(rows);
         self.ords.clear();
         self.ords.reserve(rows);
         let mut number = 0u64;
+        let mut word = |time: EventTime| {
+            number += 1;
+            (time.wrapping_sub(min) as u64) << number_bits | (number - 1)
+        };
+        if sources.len() <= RUNS_MAX && sources.iter().all(|source| in_order(std::slice::from_ref(source))) {
+            for source in sources {
+                source.each(ords(source.backing()), |ord| self.ords.push(ord));
+                source.each(times(source.backing()), |time| self.spread.push(word(time)));
+            }
+            return self.merge_runs(sources);
+        }
+        let buckets = (rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
+        let shift = width.saturating_sub(buckets.trailing_zeros());
+        self.counts.clear();
+        self.counts.resize(buckets, 0);
+        let counts = &mut self.counts[..];
         for source in sources {
             source.each(ords(source.backing()), |ord| self.ords.push(ord));
             source.each(times(source.backing()), |time| {
-                let word = (time.wrapping_sub(min) as u64) << number_bits | number;
-                number += 1;
+                let word = word(time);
                 counts[(word >> shift) as usize] += 1;
                 self.spread.push(word);
             });
         }
+        self.sort_by_bucket(shift);
+    }
+
+    /// Sorts the words by merging the sources', which are sorted.
+    fn merge_runs(&mut self, sources: &[Batch]) {
+        let mut lengths: Vec<usize> = sources.iter().map(Batch::num_rows).collect();
+        while lengths.len() > 1 {
+            self.words.resize(self.spread.len(), 0);
+            let (mut rest, mut room) = (&self.spread[..], &mut self.words[..]);
+            for pair in lengths.chunks(2) {
+                let (left, others) = rest.split_at(pair[0]);
+                let (right, others) = others.split_at(pair.get(1).copied().unwrap_or(0));
+                let (both, free) = room.split_at_mut(left.len() + right.len());
+                merge(left, right, both);
+                (rest, room) = (others, free);
+            }
+            std::mem::swap(&mut self.words, &mut self.spread);
+            lengths = lengths.chunks(2).map(|pair| pair.iter().sum()).collect();
+        }
+        std::mem::swap(&mut self.words, &mut self.spread);
+    }
+
+    /// Sorts the words by their bits above `shift`, by which they are counted, and then where they are nearly in place.
+    fn sort_by_bucket(&mut self, shift: u32) {
+        let (rows, counts) = (self.spread.len(), &mut self.counts[..]);
         let (mut start, mut fullest) = (0, 0);
         for count in counts.iter_mut() {
             fullest = fullest.max(*count);
@@ -232,6 +269,21 @@ pub(super) fn join(mut sources: Vec<Batch>) -> RecordBatch {
     match sources.len() {
         1 => sources.remove(0).into_rows(),
         _ => collect(&sources),
+    }
+}
+
+/// Merges two sorted runs; which of them is next is anybody's guess, so there is no branch on it.
+fn merge(left: &[u64], right: &[u64], out: &mut [u64]) {
+    let (mut l, mut r) = (0, 0);
+    for (done, word) in out.iter_mut().enumerate() {
+        let (Some(a), Some(b)) = (left.get(l), right.get(r)) else {
+            out[done..].copy_from_slice(if l < left.len() { &left[l..] } else { &right[r..] });
+            return;
+        };
+        let takes_left = a < b;
+        *word = if takes_left { *a } else { *b };
+        l += usize::from(takes_left);
+        r += usize::from(!takes_left);
     }
 }
 

@@ -102,7 +102,13 @@ proptest! {
     }
 
     #[test]
-    fn merges_like_a_list(batches in prop::collection::vec(prop::collection::vec((0i64..100, 0u64..100), 0..80), 0..6)) {
+    fn merges_like_a_list(
+        mut batches in prop::collection::vec(prop::collection::vec((0i64..100, 0u64..100), 0..80), 0..12),
+        sorted in any::<bool>(),
+    ) {
+        if sorted {
+            batches.iter_mut().for_each(|batch| batch.sort_unstable());
+        }
         let merged = merge_sorted(batches.iter().map(|b| rows_with_strings(b)).collect::<Vec<_>>());
         let mut expected: Vec<At> = batches.into_iter().flatten().collect();
         expected.sort_unstable();
