@@ -39,6 +39,8 @@ const EPOCHS_MAX: u64 = 2;
 /// Names the reader's ids in snapshots.
 pub const READER_IDS: &str = "reader ids";
 
+/// Schedulings that a tick is given to get through before the next one sets out, where no other worker has a part of it.
+const PATIENCE: u32 = 16;
 /// The probe is looked at this often while the graph is busy and the reader waits, though nobody says that it has moved.
 const BUSY_LOOK: Duration = Duration::from_millis(1);
 
@@ -121,11 +123,14 @@ pub fn sources<'s>(
             held.iter_mut().for_each(|capability| capability.downgrade(&shared.checkpoints.first_tick));
         }
         let mut held_read: Option<Read> = None;
+        let mut patience = 0;
+        let peers = scope.peers();
         move |_frontiers| {
             let (Some(reads), Some(held)) = (reads.as_ref(), capabilities.as_mut()) else {
                 return false;
             };
-            // One tick per scheduling: its rows meet the next operators while they are still in the cache.
+            // One tick per scheduling, and the one before gets through first if it can: its rows meet the next operators while
+            // they are still in the cache.
             let tick = *held[0].time();
             if shared.failed() {
                 capabilities = None;
@@ -136,6 +141,11 @@ pub fn sources<'s>(
             shared.meters.through(|tick| !probe.less_equal(&tick));
             if tick >= in_flight && probe.less_equal(&(tick - in_flight)) {
                 alarm.ring_after(BUSY_LOOK);
+                return true;
+            }
+            if patience > 0 && probe.less_than(&tick) {
+                patience -= 1;
+                alarm.ring();
                 return true;
             }
             let next = held_read.take().map_or_else(|| reads.next(), |read| Ok(Ready::Read(read)));
@@ -180,6 +190,7 @@ pub fn sources<'s>(
                 return false;
             }
             let Cut { info, offsets, commands, batches, dead, .. } = *cut;
+            patience = if peers == 1 { PATIENCE } else { 0 };
             let last = info.last;
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {
