@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::EngineError;
 use super::figures::{Figures, Recovered};
-use crate::base::{Epoch, EventTime, SLOTS, Tick, worker_of_slot};
+use crate::base::{Epoch, EventTime, SLOTS, Tick};
 use crate::ops::control::TickInfo;
 use crate::ops::exchange::Placement;
 use crate::state::{
@@ -141,12 +141,10 @@ impl Checkpoints {
     pub fn restore(
         &self,
         name: &str,
-        (worker, workers): (usize, usize),
-        mut import: impl FnMut(u16, &[u8]) -> Result<(), EngineError>,
+        place: (usize, usize),
+        import: impl FnMut(u16, &[u8]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let Some(loaded) = self.loaded() else { return Ok(()) };
-        let own = |slot: &u16| worker_of_slot(usize::from(*slot), workers) == worker;
-        loaded.entries(name).filter(|(slot, _)| own(slot)).try_for_each(|(slot, bytes)| import(slot, bytes))
+        self.restore_placed(name, place, &Placement::even(place.1), import)
     }
 
     /// As [`Self::restore`], for state whose slots are placed.
@@ -162,7 +160,7 @@ impl Checkpoints {
     ) -> Result<(), EngineError> {
         let Some(loaded) = self.loaded() else { return Ok(()) };
         loaded.entries(name).try_for_each(|(slot, bytes)| {
-            let owners = placement.workers(workers, || Some(weights(&loaded, name)));
+            let owners = placement.workers(workers, || weights(&loaded, name));
             let own = owners.get(usize::from(slot)).is_some_and(|owner| *owner as usize == worker);
             if own { import(slot, bytes) } else { Ok(()) }
         })
@@ -174,7 +172,7 @@ impl Checkpoints {
         let mut placements = self.placements.lock().unwrap_or_else(PoisonError::into_inner);
         let placement = Arc::clone(placements.entry(name.to_owned()).or_default());
         if let Some(loaded) = self.loaded().filter(|loaded| loaded.entries(name).next().is_some()) {
-            placement.workers(workers, || Some(weights(&loaded, name)));
+            placement.workers(workers, || weights(&loaded, name));
         }
         placement
     }
@@ -265,7 +263,9 @@ impl Checkpoints {
 fn weights(loaded: &Loaded, name: &str) -> Box<[u64; SLOTS]> {
     let mut weights = Box::new([0; SLOTS]);
     for (slot, bytes) in loaded.entries(name) {
-        weights.get_mut(usize::from(slot)).into_iter().for_each(|weight| *weight += bytes.len() as u64);
+        if let Some(weight) = weights.get_mut(usize::from(slot)) {
+            *weight += bytes.len() as u64;
+        }
     }
     weights
 }

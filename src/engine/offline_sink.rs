@@ -16,7 +16,7 @@ use super::background::Background;
 use super::publish::{OFFLINE, StagedTables};
 use super::shared::Shared;
 use super::status::flow::{Inlet, Node};
-use super::ticked::{Control, Port, Rows, TickBuffer};
+use super::ticked::{Control, Port, Rows, TickBuffer, whole};
 use crate::base::{Epoch, Tick};
 use crate::state::Report;
 use crate::store::offline::{TableSpec, TableWriter, WriterOptions};
@@ -79,8 +79,7 @@ pub fn offline_sink<'s>(
             {
                 let rows = if shared.checkpoints.publishes(info.tick) { rows } else { Vec::new() };
                 for (table, batches) in rows.into_iter().enumerate() {
-                    for batch in batches {
-                        let batch = batch.into_rows();
+                    for batch in whole(batches) {
                         thread.send(WriteRequest::Rows { table, tick: info.tick, batch });
                     }
                 }

@@ -34,11 +34,8 @@ pub fn ordered<'s>(
     let place = (scope.index(), scope.peers());
     let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
     let import = |_, bytes: &[u8]| buffer.import(bytes).map_err(damaged);
-    let restored = match placement {
-        Some(placement) => checkpoints.restore_placed(name, place, placement, import),
-        None => checkpoints.restore(name, place, import),
-    };
-    if let Err(error) = restored {
+    let even = Placement::even(scope.peers());
+    if let Err(error) = checkpoints.restore_placed(name, place, placement.unwrap_or(&even), import) {
         shared.fail(error);
     }
     inlet.restored(buffer.len());

@@ -123,8 +123,7 @@ pub fn sources<'s>(
             held.iter_mut().for_each(|capability| capability.downgrade(&shared.checkpoints.first_tick));
         }
         let mut held_read: Option<Read> = None;
-        let mut patience = 0;
-        let peers = scope.peers();
+        let (patient, mut patience) = (if scope.peers() == 1 { PATIENCE } else { 0 }, 0);
         move |_frontiers| {
             let (Some(reads), Some(held)) = (reads.as_ref(), capabilities.as_mut()) else {
                 return false;
@@ -190,7 +189,7 @@ pub fn sources<'s>(
                 return false;
             }
             let Cut { info, offsets, commands, batches, dead, .. } = *cut;
-            patience = if peers == 1 { PATIENCE } else { 0 };
+            patience = patient;
             let last = info.last;
             underway.sent(&shared.offsets, &info, offsets);
             for (source, batch) in batches {

@@ -30,7 +30,7 @@ use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::exchange::Placement;
 use crate::ops::order::merge_sorted;
-use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan, Window};
+use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan};
 use crate::state::Mode;
 
 /// Keys in one batch for the online store.
@@ -181,8 +181,6 @@ struct Online {
     seen: u64,
     /// Whether they are being sent, a slice at each tick.
     resending: bool,
-    /// A key without rows had its last event at least this long ago.
-    reach: Micros,
     schema: SchemaRef,
 }
 
@@ -193,13 +191,8 @@ impl Online {
         if keys.is_empty() {
             return Ok((None, more));
         }
-        let gone = now.saturating_sub(self.reach);
-        let event_times = event_times.into_iter().map(|time| time.unwrap_or(gone));
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(keys),
-            Arc::new(Int64Array::from_iter_values(event_times)),
-            Arc::new(Int64Array::from(valid_until)),
-        ];
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(keys), Arc::new(Int64Array::from(event_times)), Arc::new(Int64Array::from(valid_until))];
         columns.extend(values);
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(EngineError::arrow)?;
         Ok((Some(batch), more))
@@ -227,7 +220,6 @@ impl StageCore {
             // Losses since the store was opened count, also those before there was a stage.
             seen: 0,
             resending: false,
-            reach: reach(view),
             schema: online_schema(view),
         });
         let checkpoints = shared.checkpoints.enabled();
@@ -471,15 +463,6 @@ impl StageCore {
 /// How long after `since` it is time for more, when this part of what takes so long is done.
 fn early(spread: Duration, done: f64, since: Duration) -> Duration {
     spread.mul_f64(done).saturating_sub(since)
-}
-
-/// How far back a view's widest window reaches.
-fn reach(view: &ViewPlan) -> Micros {
-    let widest = view.aggregates.iter().map(|a| match a.window {
-        Window::Trailing(width) => width,
-        Window::Lifetime => 0,
-    });
-    view.delay.saturating_add(widest.max().unwrap_or(0))
 }
 
 /// Columns of the batches for the online store: key, event time, validity, then the aggregates.

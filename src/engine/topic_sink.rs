@@ -75,7 +75,10 @@ pub fn topic_sink<'s>(
     let control = control.through(inputs.iter().map(|input| Some(Arc::clone(&input.inlet))));
     let ports = inputs
         .into_iter()
-        .map(|i| Port { rows: i.rows, key: i.route.filter(|_| peers > 1), placement: None })
+        .map(|i| match i.route.filter(|_| peers > 1) {
+            Some(key) => Port::keyed(i.rows, key),
+            None => Port::local(i.rows),
+        })
         .collect();
     let mut buffer = TickBuffer::attach(&mut builder, control, ports, vec![0]);
     let (_published, published) = builder.new_output::<Vec<()>>();

@@ -179,10 +179,7 @@ thread_local! {
 
 impl Batch {
     fn encode(&self) -> Vec<u8> {
-        match self.pick {
-            Pick::All => encode_rows(&self.rows),
-            Pick::Rows(_) => encode_rows(&self.clone().into_rows()),
-        }
+        encode_rows(&self.clone().into_rows())
     }
 
     fn take_encoded(&self) -> Vec<u8> {

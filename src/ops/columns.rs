@@ -40,7 +40,7 @@ pub(crate) fn gather(sources: &[Batch], order: &[u32]) -> RecordBatch {
 }
 
 /// Where a row comes from.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Origin {
     source: u32,
     /// Its row within the source's backing.

@@ -28,9 +28,9 @@ pub type SlotPact = DistributorPact<Box<dyn FnOnce(usize) -> SlotDistributor>>;
 
 /// Which worker owns each key slot, for all exchanges whose rows must meet.
 ///
-/// The slots are given out once. Without weights they are contiguous ranges, equal to within one. With weights, which say how
-/// much work a slot is (its rows among the first that come, its bytes in a snapshot), the heaviest slot goes first, each to the
-/// worker that has least, so that a few busy keys do not make one worker wait for another.
+/// The slots are given out once: evenly, or by weights, which say how much work a slot is (its rows among the first that come,
+/// its bytes in a snapshot). Then the heaviest slot goes first, each to the worker that has least, so that a few busy keys do
+/// not make one worker wait for another.
 #[derive(Debug, Default)]
 pub struct Placement(OnceLock<Box<[u32]>>);
 
@@ -40,12 +40,14 @@ impl Placement {
         Self::default()
     }
 
-    /// The worker of each slot. The first call gives them out: with weights by them, and else evenly.
-    pub fn workers(&self, workers: usize, weights: impl FnOnce() -> Option<Box<[u64; SLOTS]>>) -> &[u32] {
-        self.0.get_or_init(|| match weights() {
-            Some(weights) if workers > 1 => by_weight(workers, &weights),
-            _ => (0..SLOTS).map(|slot| worker_of_slot(slot, workers) as u32).collect(),
-        })
+    /// Slots given out as contiguous ranges, equal to within one.
+    pub fn even(workers: usize) -> Self {
+        Placement(OnceLock::from((0..SLOTS).map(|slot| worker_of_slot(slot, workers) as u32).collect::<Box<[u32]>>()))
+    }
+
+    /// The worker of each slot. The first call gives them out, if they are not yet.
+    pub fn workers(&self, workers: usize, weights: impl FnOnce() -> Box<[u64; SLOTS]>) -> &[u32] {
+        self.0.get_or_init(|| by_weight(workers, &weights()))
     }
 }
 
@@ -94,11 +96,7 @@ pub struct SlotDistributor {
 impl SlotDistributor {
     /// A distributor among this many workers; without a placement, evenly.
     pub fn new(key_columns: Vec<usize>, workers: usize, placement: Option<Arc<Placement>>) -> Self {
-        let placement = placement.unwrap_or_else(|| {
-            let even = Placement::new();
-            even.workers(workers, || None);
-            Arc::new(even)
-        });
+        let placement = placement.unwrap_or_else(|| Arc::new(Placement::even(workers)));
         let pending = (0..workers).map(|_| Pending::default()).collect();
         SlotDistributor { key_columns, placement, pending, hashes: Vec::new() }
     }
@@ -147,7 +145,7 @@ impl SlotDistributor {
         let worker_of_slot = self.placement.workers(workers, || {
             let mut rows_of_slot = Box::new([0; SLOTS]);
             hashes.iter().for_each(|hash| rows_of_slot[slot_of(*hash)] += 1);
-            Some(rows_of_slot)
+            rows_of_slot
         });
         let mut counts = vec![0usize; workers];
         // The hashes give way to the workers in place.
@@ -228,7 +226,7 @@ mod tests {
                 distributor.split(Batch::from(batch), |worker, rows| arrived[worker].push(rows));
                 for (slot, ord) in slots.into_iter().zip(ords) {
                     let worker = if placed {
-                        placement.workers(workers, || None)[slot] as usize
+                        placement.workers(workers, || unreachable!("rows have settled it"))[slot] as usize
                     } else {
                         worker_of_slot(slot, workers)
                     };
@@ -263,22 +261,22 @@ mod tests {
         ) {
             let weights: Box<[u64; SLOTS]> = weights.into_boxed_slice().try_into().unwrap();
             let placement = Placement::new();
-            let owners = placement.workers(workers, || Some(weights.clone()));
+            let owners = placement.workers(workers, || weights.clone());
             let unseen = weights.iter().sum::<u64>() / (8 * SLOTS as u64) + 1;
             let mut loads = vec![0; workers];
             owners.iter().zip(weights.iter()).for_each(|(owner, weight)| loads[*owner as usize] += weight + unseen);
             let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
             prop_assert!(workers == 1 || most - least <= weights.iter().max().unwrap() + unseen, "{:?}", loads);
             // It is settled.
-            prop_assert_eq!(placement.workers(workers, || None), owners);
+            prop_assert_eq!(placement.workers(workers, || unreachable!("it is settled")), owners);
         }
     }
 
     #[test]
     fn without_weights_slots_are_contiguous() {
-        let placement = Placement::new();
+        let placement = Placement::even(3);
         let even: Vec<u32> = (0..SLOTS).map(|slot| worker_of_slot(slot, 3) as u32).collect();
-        assert_eq!(placement.workers(3, || None), even);
+        assert_eq!(placement.workers(3, || unreachable!("it is settled")), even);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+
 use crate::engine::EngineError;
 use crate::engine::rollout::{self, saved_routes};
 use crate::engine::shared::Shared;
@@ -17,7 +19,6 @@ use crate::registry::Registry;
 use crate::rollout::VersionRef;
 use crate::rollout::order::Order;
 use crate::rollout::routes::Routes;
-use arrow::array::RecordBatch;
 
 /// The training set of the version that the job's file names.
 ///

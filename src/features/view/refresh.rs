@@ -37,9 +37,9 @@ pub struct Refreshed {
     pub keys: BinaryArray,
     /// One array per aggregate, in the plan's order.
     pub values: Vec<ArrayRef>,
-    /// Time of the key's newest row, if a trailing window holds it or its last values are kept. What else a record has not let
-    /// go of yet is its own business.
-    pub event_times: Vec<Option<EventTime>>,
+    /// Time of the key's newest row, if a trailing window holds it or its last values are kept; else where the widest window
+    /// begins, whatever a record has not let go of yet.
+    pub event_times: Vec<EventTime>,
     /// From this time on the values are others even if no row comes; `i64::MAX` when they stay.
     pub valid_until: Vec<EventTime>,
     /// Whether keys are left over, because of the limit.
@@ -60,7 +60,7 @@ impl ViewState {
         let head = now.saturating_sub(self.layout.delay);
         bounds.set(&self.layout, head);
         let widest = self.layout.windows.iter().filter_map(|window| window.width).max().unwrap_or(0);
-        let oldest = if self.layout.keep_last { EventTime::MIN } else { head.saturating_sub(widest) };
+        let start = head.saturating_sub(widest);
         let mut keys = BinaryBuilder::new();
         let (mut event_times, mut valid_until) = (Vec::new(), Vec::new());
         answers.begin(limit.min(refresh.dirty.len() + 1024));
@@ -95,7 +95,8 @@ impl ViewState {
             } else {
                 keys.append_value(self.names.get(key));
             }
-            event_times.push(self.newest_of(handle).filter(|time| *time > oldest));
+            let newest = self.newest_of(handle).filter(|time| self.layout.keep_last || *time > start);
+            event_times.push(newest.unwrap_or(start));
             valid_until.push(next);
             told += 1;
         }

@@ -22,12 +22,6 @@ use crate::base::EventTime;
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
 pub fn merge_sorted(batches: Vec<impl Into<Batch>>) -> Option<RecordBatch> {
     let batches: Vec<Batch> = batches.into_iter().map(Into::into).filter(|b: &Batch| b.num_rows() > 0).collect();
-    if batches.is_empty() {
-        return None;
-    }
-    if sort::in_order(&batches) {
-        return Some(sort::join(batches));
-    }
-    let span = batches.iter().fold(Span::NONE, Span::with);
-    Some(Sorter::default().sort(batches, span, EventTime::MAX).rows)
+    let span = |batches: &[Batch]| batches.iter().fold(Span::NONE, Span::with);
+    (!batches.is_empty()).then(|| Sorter::default().sort(batches, span, EventTime::MAX).rows)
 }

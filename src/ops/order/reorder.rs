@@ -80,7 +80,7 @@ impl Reorder {
             self.fresh_rows = 0;
         }
         let released = (!sources.is_empty()).then(|| {
-            let Sorted { rows, due } = self.sorter.sort(sources, span, watermark);
+            let Sorted { rows, due } = self.sorter.sort(sources, |_| span, watermark);
             self.hold(&rows, due..rows.num_rows());
             rows.slice(0, due)
         });
@@ -107,8 +107,8 @@ impl Reorder {
         runs + self.fresh.iter().map(|rows| slice_bytes(rows.backing())).sum::<usize>() + self.sorter.memory_bytes()
     }
 
-    /// The rows held, in no order, without a copy of those that were taken in whole: [`by_slot`](crate::ops::by_slot) makes bytes of them by key slot, on any
-    /// thread.
+    /// The rows held, in no order, without a copy of those that came as whole batches: [`by_slot`](crate::ops::by_slot) makes
+    /// bytes of them by key slot, on any thread.
     pub fn held(&self) -> Vec<RecordBatch> {
         self.runs.iter().map(|run| run.rows.clone()).chain(self.fresh.iter().cloned().map(Batch::into_rows)).collect()
     }
@@ -149,7 +149,8 @@ impl Reorder {
     }
 
     fn sort_fresh(&mut self) {
-        let Sorted { rows, .. } = self.sorter.sort(std::mem::take(&mut self.fresh), self.fresh_span, EventTime::MIN);
+        let (fresh, span) = (std::mem::take(&mut self.fresh), self.fresh_span);
+        let Sorted { rows, .. } = self.sorter.sort(fresh, |_| span, EventTime::MIN);
         self.fresh_rows = 0;
         self.fresh_span = Span::NONE;
         self.hold(&rows, 0..rows.num_rows());
@@ -161,7 +162,7 @@ impl Reorder {
         {
             let pair = [longer.rows.clone(), shorter.rows.clone()];
             let span = pair.iter().fold(Span::NONE, Span::with_sorted);
-            let rows = self.sorter.sort(pair.map(Batch::from).into(), span, EventTime::MIN).rows;
+            let rows = self.sorter.sort(pair.map(Batch::from).into(), |_| span, EventTime::MIN).rows;
             self.runs.truncate(self.runs.len() - 2);
             self.hold(&rows, 0..rows.num_rows());
         }

@@ -74,15 +74,15 @@ pub(crate) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within `span`) and says
-    /// how many are before `watermark`.
-    pub fn sort(&mut self, sources: Vec<Batch>, span: Span, watermark: EventTime) -> Sorted {
+    /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within what `span` says if
+    /// it is asked) and says how many are before `watermark`.
+    pub fn sort(&mut self, sources: Vec<Batch>, span: impl FnOnce(&[Batch]) -> Span, watermark: EventTime) -> Sorted {
         if in_order(&sources) {
             let rows = join(sources);
             let due = times(&rows).partition_point(|t| *t < watermark);
             return Sorted { rows, due };
         }
-        let due = self.place(&sources, span, watermark);
+        let due = self.place(&sources, span(&sources), watermark);
         let rows = gather(&sources, &self.order);
         self.shrink();
         Sorted { rows, due }
@@ -246,7 +246,7 @@ impl Sorter {
 }
 
 /// Whether the rows of the batches, one batch after the other, are in the order of `(_time, _ord)`.
-pub(super) fn in_order(sources: &[Batch]) -> bool {
+fn in_order(sources: &[Batch]) -> bool {
     let mut last = (EventTime::MIN, 0);
     sources.iter().all(|source| match source.pick() {
         Pick::All => {
@@ -265,7 +265,7 @@ fn sorted_pairs(times: &[EventTime], ords: &[u64]) -> bool {
 }
 
 /// The sources one after the other as one batch; at least one.
-pub(super) fn join(mut sources: Vec<Batch>) -> RecordBatch {
+fn join(mut sources: Vec<Batch>) -> RecordBatch {
     match sources.len() {
         1 => sources.remove(0).into_rows(),
         _ => collect(&sources),
