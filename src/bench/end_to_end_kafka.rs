@@ -35,7 +35,7 @@ const CALM: Duration = Duration::from_secs(10);
 const PARTITIONS: i32 = 4;
 /// The rate at which the search begins, in events per second.
 const FIRST_RATE: f64 = 1_000.0;
-/// The search ends at the latest here.
+/// The doubling ends at the latest here.
 const LAST_RATE: f64 = 2_000_000.0;
 /// Cards and merchants of the traffic.
 const CARDS: u64 = 50_000;
@@ -44,8 +44,11 @@ const MERCHANTS: u64 = 5_000;
 const NAP_MIN: i64 = 500;
 /// How long things that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A job that is further behind at the end of a step than what came in this time does not keep up.
-const BEHIND: Duration = Duration::from_millis(500);
+/// A rate is sustained where half of the events of the step's second half have their prediction within this time: a stall
+/// passes, a backlog that grows by more than a few hundredths of the rate does not.
+const SUSTAINED: Duration = Duration::from_millis(200);
+/// The search ends when the lowest rate that was not sustained is at most so many times the highest that was.
+const CLOSE: f64 = 1.1;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -58,7 +61,7 @@ pub struct Options {
     pub workers: u16,
     /// How long the figures are taken.
     pub seconds: f64,
-    /// Events per second; without it half of what saturates the job.
+    /// Events per second; without it half of the highest rate that is sustained.
     pub rate: Option<f64>,
     /// Changes to the job's file.
     pub sets: Vec<(String, String)>,
@@ -67,9 +70,9 @@ pub struct Options {
 /// The figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Predictions per second when more events come than the job can take; none where a rate was given.
+    /// The highest rate that was sustained, in events per second; none where a rate was given.
     pub saturation: Option<f64>,
-    /// Whether the brokers were what gave in: most of the latency was there before they acknowledged the events.
+    /// Whether the brokers were what gave in above it: most of the latency was there before they acknowledged the events.
     pub brokers_saturated: bool,
     /// Events per second offered while measuring.
     pub rate: f64,
@@ -93,8 +96,25 @@ pub struct Report {
     pub cpu_us_per_event: Option<f64>,
     /// CPU time per event of this process, which makes the events and counts the predictions.
     pub bench_cpu_us_per_event: Option<f64>,
-    /// The steps of the search: events per second offered and predictions per second returned.
-    pub steps: Vec<(f64, f64)>,
+    /// The steps of the search.
+    pub steps: Vec<Step>,
+}
+
+/// A rate that was tried.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Step {
+    /// Events per second offered.
+    pub rate: f64,
+    /// Half of the predictions of the second half were there after this many milliseconds.
+    pub p50_ms: f64,
+    /// ... and half of its events were acknowledged.
+    pub produced_p50_ms: f64,
+}
+
+impl Step {
+    fn sustained(&self) -> bool {
+        self.p50_ms <= SUSTAINED.as_secs_f64() * 1e3
+    }
 }
 
 /// Quantiles in milliseconds.
@@ -187,48 +207,25 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut load = Load::new(&options.brokers, &topics.input, clock)?;
     warm_up(&mut load, &consumer, &mut process)?;
 
-    let step = Duration::from_secs_f64(options.seconds / 4.0);
-    let (mut steps, mut saturation, mut brokers_saturated) = (Vec::new(), None, false);
-    if options.rate.is_none() {
-        let mut rate = FIRST_RATE;
-        while saturation.is_none() && rate <= LAST_RATE {
-            consumer.take();
-            load.acknowledged()?;
-            let until = clock.now();
-            let sent = load.offer(rate, step)?;
-            process.check()?;
-            let arrivals = consumer.take();
-            // The second half: the first may still hold the step before.
-            let half = until + step.as_micros() as i64 / 2;
-            let second = arrivals.iter().filter(|a| a.arrived >= half).count();
-            let returned = second as f64 / (clock.now() - half).max(1) as f64 * 1e6;
-            steps.push((rate, returned));
-            let behind = sent.saturating_sub(arrivals.len() as u64) as f64 > rate * BEHIND.as_secs_f64();
-            if behind || load.longest_behind > BEHIND {
-                saturation = Some(returned);
-            }
-            consumer.drain(&load, &mut process)?;
-            if saturation.is_some() {
-                let rest = consumer.take();
-                let all = arrivals.iter().chain(&rest).map(|a| a.arrived - a.due);
-                let (whole, produced) = (Quantiles::of(all)?, Quantiles::of(load.acknowledged()?.into_iter())?);
-                brokers_saturated = produced.p50 > whole.p50 / 2.0;
-            }
-            rate *= 2.0;
-        }
-    }
-    let rate = match (options.rate, saturation) {
-        (Some(rate), _) => rate,
-        (None, Some(saturation)) => saturation / 2.0,
-        (None, None) => bail!("the job keeps up with {LAST_RATE} events per second; give a --rate"),
+    let steps = match options.rate {
+        Some(_) => Vec::new(),
+        None => search(options, &mut load, &consumer, &mut process)?,
     };
-    if saturation.is_some() {
+    let sustained = steps.iter().filter(|step| step.sustained()).map(|step| step.rate).reduce(f64::max);
+    let saturated = steps.iter().filter(|step| !step.sustained()).min_by(|a, b| a.rate.total_cmp(&b.rate));
+    let rate = match (options.rate, sustained, saturated) {
+        (Some(rate), ..) => rate,
+        (None, Some(rate), Some(_)) => rate / 2.0,
+        (None, _, None) => bail!("the job keeps up with {LAST_RATE} events per second; give a --rate"),
+        (None, None, _) => bail!("the job does not keep up with {FIRST_RATE} events per second"),
+    };
+    if options.rate.is_none() {
         // The brokers write out, and clean up after, what the search has left.
         load.offer(FIRST_RATE, CALM)?;
         consumer.drain(&load, &mut process)?;
     }
     // The new rate settles before it is measured.
-    load.offer(rate, step)?;
+    load.offer(rate, Duration::from_secs_f64(options.seconds / 4.0))?;
     consumer.drain(&load, &mut process)?;
     consumer.take();
     load.acknowledged()?;
@@ -243,14 +240,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let summary = process.stop()?;
     let cut = |q: &str| summary["latency_ms"][q].as_f64();
     Ok(Report {
-        saturation,
-        brokers_saturated,
+        saturation: sustained,
+        brokers_saturated: saturated.is_some_and(|step| step.produced_p50_ms > step.p50_ms / 2.0),
         rate,
         seconds: options.seconds,
         workers: usize::from(options.workers),
         predictions: arrivals.len() as u64,
         latency_ms: Quantiles::of(arrivals.iter().map(|a| a.arrived - a.due))?,
-        produced_ms: Quantiles::of(produced.into_iter())?,
+        produced_ms: Quantiles::of(produced.into_iter().map(|(_, took)| took))?,
         published_ms: Quantiles::of(arrivals.iter().map(|a| a.published - a.due))?,
         consumed_ms: Quantiles::of(arrivals.iter().map(|a| a.arrived - a.published))?,
         cut_to_score_ms: cut("p50").zip(cut("p99")).map(|(p50, p99)| CutToScore { p50, p99 }),
@@ -258,6 +255,49 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         bench_cpu_us_per_event: own,
         steps,
     })
+}
+
+/// Doubles the rate until it is no longer sustained, and closes in on the limit between the last two.
+fn search(
+    options: &Options,
+    load: &mut Load,
+    consumer: &Arrivals,
+    process: &mut JobProcess,
+) -> anyhow::Result<Vec<Step>> {
+    let (mut steps, mut rate, mut low, mut high) = (Vec::new(), FIRST_RATE, None::<f64>, None::<f64>);
+    loop {
+        // The limit is looked at for longer than what is far from it.
+        let seconds = if high.is_some() { options.seconds / 2.0 } else { options.seconds / 4.0 };
+        let step = offer(rate, Duration::from_secs_f64(seconds), load, consumer, process)?;
+        steps.push(step);
+        let known = if step.sustained() { &mut low } else { &mut high };
+        *known = Some(rate);
+        rate = match (low, high) {
+            (Some(low), Some(high)) if high > low * CLOSE => (low * high).sqrt(),
+            (Some(low), None) if low * 2.0 <= LAST_RATE => low * 2.0,
+            _ => return Ok(steps),
+        };
+    }
+}
+
+/// Offers a rate for some time and waits for what became of it.
+fn offer(
+    rate: f64,
+    length: Duration,
+    load: &mut Load,
+    consumer: &Arrivals,
+    process: &mut JobProcess,
+) -> anyhow::Result<Step> {
+    consumer.take();
+    load.acknowledged()?;
+    // What is due before may still have to do with the rate of the step before.
+    let half = load.clock.now() + length.as_micros() as i64 / 2;
+    load.offer(rate, length)?;
+    consumer.drain(load, process)?;
+    let late =
+        |all: Vec<(i64, i64)>| Quantiles::of(all.into_iter().filter(|(due, _)| *due >= half).map(|(_, took)| took));
+    let arrivals = consumer.take().iter().map(|a| (a.due, a.arrived - a.due)).collect();
+    Ok(Step { rate, p50_ms: late(arrivals)?.p50, produced_p50_ms: late(load.acknowledged()?)?.p50 })
 }
 
 /// Sends a little until predictions come: topics are found, the model is loaded, connections stand.
@@ -300,14 +340,13 @@ struct Load {
     /// The latest second and its text.
     second: (i64, String),
     key: Vec<u8>,
-    /// How far the loop itself was behind its schedule in the last step.
-    longest_behind: Duration,
 }
 
 /// Hears when events are acknowledged.
 struct Acknowledged {
     clock: Clock,
-    latencies: Mutex<Vec<i64>>,
+    /// When an event was due, by the wall clock, and how long it took from there.
+    latencies: Mutex<Vec<(i64, i64)>>,
     failed: AtomicU64,
 }
 
@@ -319,7 +358,8 @@ impl ProducerContext for Acknowledged {
     fn delivery(&self, result: &DeliveryResult<'_>, due: usize) {
         match result {
             Ok(_) => {
-                let took = self.clock.now() - self.clock.wall - due as i64;
+                let due = self.clock.wall + due as i64;
+                let took = (due, self.clock.now() - due);
                 self.latencies.lock().unwrap_or_else(PoisonError::into_inner).push(took);
             }
             Err(_) => {
@@ -344,7 +384,6 @@ impl Load {
             draw: 1,
             second: (i64::MIN, String::new()),
             key: Vec::new(),
-            longest_behind: Duration::ZERO,
         })
     }
 
@@ -352,7 +391,6 @@ impl Load {
     fn offer(&mut self, rate: f64, length: Duration) -> anyhow::Result<u64> {
         let events = (rate * length.as_secs_f64()).ceil() as u64;
         let begin = self.clock.now();
-        self.longest_behind = Duration::ZERO;
         let mut payload = Vec::with_capacity(160);
         let mut next = 0;
         while next < events {
@@ -362,7 +400,6 @@ impl Load {
                 std::thread::sleep(Duration::from_micros((due - now).clamp(NAP_MIN, 2_000).unsigned_abs()));
                 continue;
             }
-            self.longest_behind = self.longest_behind.max(Duration::from_micros((now - due).unsigned_abs()));
             self.send(due, &mut payload)?;
             next += 1;
         }
@@ -407,8 +444,8 @@ impl Load {
         }
     }
 
-    /// Time from due to acknowledged of the events since the last call.
-    fn acknowledged(&self) -> anyhow::Result<Vec<i64>> {
+    /// When the events since the last call were due, and the time from there until they were acknowledged.
+    fn acknowledged(&self) -> anyhow::Result<Vec<(i64, i64)>> {
         self.producer.flush(PATIENCE).context("the brokers do not take the events")?;
         let context = self.producer.context();
         let failed = context.failed.load(Ordering::Relaxed);

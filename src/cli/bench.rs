@@ -56,7 +56,7 @@ pub enum BenchCommand {
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
     /// predictions measures each one's latency from the moment at which its event was due. The rate is doubled until the
-    /// job falls behind, and the figures are taken at half of what it took then.
+    /// job falls behind, the highest rate that it sustains is closed in on to a tenth, and the figures are taken at half of it.
     EndToEnd(EndToEndArgs),
     /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
     Online(OnlineArgs),
@@ -683,9 +683,12 @@ fn chaos_text(report: &chaos::Report) -> String {
 fn kafka_text(report: &end_to_end_kafka::Report) -> String {
     let saturation = match report.saturation {
         Some(rate) if report.brokers_saturated => {
-            format!("the brokers, not the job, saturated at {} events/s; ", grouped(rate as u64))
+            format!(
+                "{} events/s sustained (more was too much for the brokers, not for the job); ",
+                grouped(rate as u64)
+            )
         }
-        Some(rate) => format!("saturated at {} events/s; ", grouped(rate as u64)),
+        Some(rate) => format!("{} events/s sustained; ", grouped(rate as u64)),
         None => String::new(),
     };
     let mut rows = vec![["latency, ms", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned).to_vec()];
