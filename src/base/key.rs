@@ -2,6 +2,7 @@
 //!
 //! The hashes are part of the snapshot format: a slot's number must be the same in every build.
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Number of key slots. State moves between workers, and is snapshotted, by slot.
@@ -28,6 +29,62 @@ pub fn hash_bytes(key: &[u8]) -> u64 {
 #[inline(always)]
 pub fn slot_of(hash: u64) -> usize {
     (hash >> 54) as usize
+}
+
+/// Key slots from one on up to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRange {
+    from: u16,
+    to: u16,
+}
+
+impl SlotRange {
+    /// None.
+    pub const NONE: SlotRange = SlotRange { from: 0, to: 0 };
+    /// All of them.
+    pub const ALL: SlotRange = SlotRange { from: 0, to: SLOTS as u16 };
+
+    /// So many slots from one on, or as many as there are.
+    pub fn new(from: u16, count: u16) -> SlotRange {
+        let from = from.min(SLOTS as u16);
+        SlotRange { from, to: from.saturating_add(count).min(SLOTS as u16) }
+    }
+
+    /// Whether a slot is among them.
+    #[inline(always)]
+    pub fn contains(self, slot: usize) -> bool {
+        (usize::from(self.from)..usize::from(self.to)).contains(&slot)
+    }
+
+    /// The slots, rising.
+    pub fn slots(self) -> std::ops::Range<usize> {
+        usize::from(self.from)..usize::from(self.to)
+    }
+
+    /// How many they are.
+    pub fn len(self) -> u16 {
+        self.to.saturating_sub(self.from)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether all slots are among them.
+    pub fn is_all(self) -> bool {
+        self == SlotRange::ALL
+    }
+
+    /// Whether the first slot of all is among them.
+    pub fn is_first(self) -> bool {
+        self.contains(0)
+    }
+
+    /// The slot behind them.
+    pub fn end(self) -> u16 {
+        self.to
+    }
 }
 
 /// The worker, `0..workers`, that owns a slot. Contiguous ranges of slots, equal to within one.

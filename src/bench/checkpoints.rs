@@ -1,7 +1,8 @@
 //! `bench windows --checkpoint-every ROWS`: what checkpoints of a view's state cost it, at full load on one core.
 //!
 //! The card view of W1 is fed ticks of rows, three times in turn: without checkpoints, with changes tracked and nothing
-//! frozen, and with a freeze every so many rows that is written a slice per tick; every tenth freeze is whole. All days of
+//! frozen, and with a freeze every so many rows that is written a slice per tick; each writes a tenth of the
+//! slots anew. All days of
 //! the data fall in the widest window, so keys only come and none goes. Afterwards the whole state is written and taken in
 //! again at a stretch. Times are the processor's, where the system tells them, so that a busy machine does not count.
 
@@ -16,7 +17,7 @@ use arrow::datatypes::{
 use serde::Serialize;
 
 use super::w1_data::W1Data;
-use crate::base::Micros;
+use crate::base::{Micros, SLOTS, SlotRange};
 use crate::features::view::{ViewOptions, ViewState};
 use crate::plan::model::{AggregateFunction as F, AggregatePlan, Order, StreamRef, ViewPlan, Window};
 
@@ -24,8 +25,8 @@ use crate::plan::model::{AggregateFunction as F, AggregatePlan, Order, StreamRef
 const TICK: usize = 8_192;
 /// Bytes written per tick.
 const SLICE_BYTES: usize = 256 << 10;
-/// Of so many freezes one is whole.
-const WHOLE: usize = 10;
+/// A slot is written anew by one of so many freezes.
+const TURN: u16 = 10;
 const HOUR: Micros = 3_600_000_000;
 
 /// What to measure.
@@ -58,9 +59,9 @@ pub struct Report {
     pub checkpointed_loss_percent: f64,
     /// Freezes per run.
     pub freezes: usize,
-    /// Bytes of an incremental freeze, on average.
-    pub incremental_bytes: f64,
-    /// Bytes of a whole freeze, on average.
+    /// Bytes of a freeze, on average.
+    pub freeze_bytes: f64,
+    /// Bytes of all keys at the end.
     pub whole_bytes: f64,
     /// Longest freeze.
     pub freeze_ms_max: f64,
@@ -126,7 +127,7 @@ fn feed(
     report: &mut Report,
 ) -> anyhow::Result<f64> {
     let started = Clock::start();
-    let (mut since, mut freezes, mut bytes) = (0, 0, [(0, 0usize); 2]);
+    let (mut since, mut freezes, mut bytes, mut anew) = (0, 0, 0, SlotRange::NONE);
     for (batch, end) in ticks {
         let tick = Clock::start();
         state.apply_own(batch)?;
@@ -136,16 +137,16 @@ fn feed(
             if since >= options.every && !state.frozen() {
                 since = 0;
                 let freeze = Clock::start();
-                state.freeze(freezes % WHOLE == 0)?;
+                anew = SlotRange::new(anew.end() % SLOTS as u16, (SLOTS as u16).div_ceil(TURN));
+                state.freeze(anew)?;
                 raise(&mut report.freeze_ms_max, freeze.elapsed());
-                bytes[usize::from(freezes % WHOLE == 0)].0 += 1;
                 freezes += 1;
             }
             if state.frozen() {
                 let slice = Clock::start();
                 let slots = state.write_frozen(SLICE_BYTES);
                 raise(&mut report.slice_ms_max, slice.elapsed());
-                bytes[usize::from(freezes % WHOLE == 1)].1 += slots.iter().map(|s| s.1.len()).sum::<usize>();
+                bytes += slots.iter().map(|s| s.1.len()).sum::<usize>();
             }
             raise(&mut report.tick_ms_max, tick.elapsed());
         } else {
@@ -157,8 +158,7 @@ fn feed(
         state.write_frozen(usize::MAX);
     }
     if options.is_some() {
-        let mean = |(count, bytes): (usize, usize)| bytes as f64 / count.max(1) as f64;
-        (report.freezes, report.incremental_bytes, report.whole_bytes) = (freezes, mean(bytes[0]), mean(bytes[1]));
+        (report.freezes, report.freeze_bytes) = (freezes, bytes as f64 / freezes.max(1) as f64);
     }
     Ok(seconds)
 }
@@ -167,18 +167,18 @@ fn feed(
 fn whole(state: &mut ViewState, plan: &ViewPlan, report: &mut Report) -> anyhow::Result<()> {
     let (keys, entries) = (state.keys(), report.events as f64);
     let started = Clock::start();
-    state.freeze(true)?;
+    state.freeze(SlotRange::ALL)?;
     let slots = state.write_frozen(usize::MAX);
     let write = started.elapsed().as_nanos() as f64;
     let bytes = slots.iter().map(|s| s.1.len()).sum::<usize>() as f64;
     let mut restored = self::state(plan, true)?;
     let started = Clock::start();
-    for (slot, bytes) in &slots {
+    for (slot, bytes) in slots.iter().filter(|(_, bytes)| !bytes.is_empty()) {
         restored.import(*slot, bytes)?;
     }
     report.import_ns_per_key = started.elapsed().as_nanos() as f64 / keys as f64;
     ensure!(restored.keys() == keys, "of {keys} keys {} were taken in", restored.keys());
-    report.keys = keys;
+    (report.keys, report.whole_bytes) = (keys, bytes);
     report.memory_bytes_per_key = state.memory_bytes() as f64 / keys as f64;
     report.bytes_per_key = bytes / keys as f64;
     report.bytes_per_entry = bytes / entries;

@@ -480,13 +480,13 @@ fn checkpoints_text(report: &checkpoints::Report) -> String {
         side("and frozen", report.checkpointed_m_events_per_s, Some(report.checkpointed_loss_percent)),
     ];
     format!(
-        "{} events of the card view, {} freezes of {} bytes, whole ones of {}\n{}\
+        "{} events of the card view, {} freezes of {} bytes, a whole one of {}\n{}\
          longest freeze {:.3} ms, slice {:.1} ms, tick {:.1} ms ({:.1} ms without)\n\
          {} keys of {:.0} bytes: {:.1} bytes written per key, {:.1} per row\n\
          written in {:.0} ns per key, {:.1} per row; taken in in {:.0} ns per key\n",
         grouped(report.events),
         report.freezes,
-        grouped(report.incremental_bytes as u64),
+        grouped(report.freeze_bytes as u64),
         grouped(report.whole_bytes as u64),
         columns(&sides, &[1, 2]),
         report.freeze_ms_max,
@@ -605,7 +605,7 @@ fn recovery_text(report: &recovery::Report) -> String {
     let mut text = format!(
         "{} events, {} keys, {}, a checkpoint every {:.1} s\n\
          {:.3} M events/s without state, {:.3} with {} checkpoints: {:.1} % lost (pairs: {})\n\
-         a whole snapshot {}, an incremental one at full speed {}\n\
+         all state takes {}, a snapshot at full speed {}\n\
          rows waited for a snapshot at most {:.1} ms (freeze {:.1}, slice {:.1}, tick {:.1} with frozen keys and {:.1} without)\n",
         grouped(report.events),
         grouped(report.keys),

@@ -1,14 +1,14 @@
 //! What the graph knows of checkpoints: where operators hand their state over, what they are restored from, and which ticks
 //! were published before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::EngineError;
 use super::figures::{Figures, Recovered};
-use crate::base::{Epoch, EventTime, SLOTS, Tick};
+use crate::base::{Epoch, EventTime, SLOTS, SlotRange, Tick};
 use crate::ops::control::TickInfo;
 use crate::ops::exchange::Placement;
 use crate::state::{
@@ -33,8 +33,8 @@ pub struct Checkpoints {
     placements: Mutex<BTreeMap<String, Arc<Placement>>>,
     /// Workers that have not built their graph.
     building: AtomicUsize,
-    /// Epochs on their way whose snapshot is whole.
-    whole: Mutex<BTreeSet<Epoch>>,
+    /// Slots that are written anew by epochs on their way.
+    anew: Mutex<BTreeMap<Epoch, SlotRange>>,
     /// Rows of ticks up to this one are not published again.
     pub suppress_through: Option<Tick>,
     /// Online values are written from this tick on: those before it are replayed, and what they wrote is newer already.
@@ -112,7 +112,7 @@ impl Checkpoints {
             loaded: Mutex::new(loaded.map(Arc::new)),
             placements: Mutex::default(),
             building: AtomicUsize::new(workers),
-            whole: Mutex::default(),
+            anew: Mutex::default(),
             suppress_through,
             online_from,
             online_lost,
@@ -131,7 +131,7 @@ impl Checkpoints {
     pub fn operator(&self, worker: usize, name: &str) -> Option<Saver> {
         let snapshots = self.snapshots.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshots = snapshots.as_ref().and_then(|snapshots| snapshots.operator(name))?;
-        Some(Saver { snapshots, writing: None, gathered: Vec::new(), gathered_bytes: 0 })
+        Some(Saver { snapshots, writing: None, gathered: Vec::new(), gathered_bytes: 0, mode: Mode::Change })
     }
 
     /// Hands the saved entries of `name` that a worker owns to `import`, oldest first; those of slot 0 when it has none by key.
@@ -205,20 +205,20 @@ impl Checkpoints {
         self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes, before workers hear of it, that an epoch's last tick is on its way, and whether its snapshot is whole.
-    pub fn begin(&self, epoch: Epoch, whole: bool) {
+    /// Notes, before workers hear of it, that an epoch's last tick is on its way, and which slots its snapshot writes anew.
+    pub fn begin(&self, epoch: Epoch, slots: SlotRange) {
         self.progress.begin();
-        let mut wholes = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody asks after one that is published: all its parts were there.
-        *wholes = wholes.split_off(&(epoch + 1).saturating_sub(self.progress.outstanding()));
-        if whole {
-            wholes.insert(epoch);
-        }
+        *anew = anew.split_off(&(epoch + 1).saturating_sub(self.progress.outstanding()));
+        anew.insert(epoch, slots);
     }
 
-    /// Whether the snapshot of an epoch is whole.
-    pub fn is_whole(&self, epoch: Epoch) -> bool {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(&epoch)
+    /// The slots that the snapshot of an epoch writes anew, not only what changed of them. State that is not written slot by
+    /// slot is written anew with the first slot.
+    pub fn anew(&self, epoch: Epoch) -> SlotRange {
+        let anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        anew.get(&epoch).copied().unwrap_or_default()
     }
 
     /// Reports to the coordinator.
@@ -273,23 +273,25 @@ fn weights(loaded: &Loaded, name: &str) -> Box<[u64; SLOTS]> {
 /// An operator's way to save its state.
 pub struct Saver {
     snapshots: OperatorSnapshots,
-    /// The epoch that is being written in slices, and whether it is whole.
-    writing: Option<(Epoch, bool)>,
-    /// Slices on their way to a chunk.
+    /// The epoch that is being written in slices, and the slots that it writes anew.
+    writing: Option<(Epoch, SlotRange)>,
+    /// Slices on their way to a chunk, and its mode.
     gathered: Vec<SlotBytes>,
     gathered_bytes: usize,
+    mode: Mode,
 }
 
 impl Saver {
-    /// Saves what is turned into bytes elsewhere, all at once.
-    pub fn save_later(&self, info: &TickInfo, mode: Mode, whole: bool, encode: Encode) {
+    /// Saves what is turned into bytes elsewhere, all at once: all that there is, where `anew` has the first slot.
+    pub fn save_later(&self, info: &TickInfo, mode: Mode, anew: SlotRange, encode: Encode) {
+        let mode = if mode == Mode::Change && anew.is_first() { Mode::Whole } else { mode };
         self.snapshots.later(info.epoch, mode, encode);
-        self.snapshots.done(info.epoch, whole);
+        self.snapshots.done(info.epoch, anew);
     }
 
-    /// Begins to save in slices.
-    pub fn begin(&mut self, epoch: Epoch, whole: bool) {
-        self.writing = Some((epoch, whole));
+    /// Begins to save in slices, the slots `anew` all of them.
+    pub fn begin(&mut self, epoch: Epoch, anew: SlotRange) {
+        self.writing = Some((epoch, anew));
     }
 
     /// Whether slices are to be written.
@@ -304,16 +306,27 @@ impl Saver {
 
     /// Saves a slice; with `last` the epoch is done.
     pub fn slice(&mut self, entries: Vec<SlotBytes>, last: bool) {
-        let Some((epoch, whole)) = self.writing else { return };
-        self.gathered_bytes += entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
-        self.gathered.extend(entries);
-        if self.gathered_bytes >= CHUNK_BYTES || (last && !self.gathered.is_empty()) {
-            self.gathered_bytes = 0;
-            self.snapshots.chunk(epoch, Mode::Change, std::mem::take(&mut self.gathered));
+        let Some((epoch, anew)) = self.writing else { return };
+        for (slot, bytes) in entries {
+            let mode = if anew.contains(usize::from(slot)) { Mode::Slots } else { Mode::Change };
+            if mode != self.mode || self.gathered_bytes >= CHUNK_BYTES {
+                self.hand_over(epoch);
+                self.mode = mode;
+            }
+            self.gathered_bytes += bytes.len();
+            self.gathered.push((slot, bytes));
         }
         if last {
-            self.snapshots.done(epoch, whole);
+            self.hand_over(epoch);
+            self.snapshots.done(epoch, anew);
             self.writing = None;
+        }
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        self.gathered_bytes = 0;
+        if !self.gathered.is_empty() {
+            self.snapshots.chunk(epoch, self.mode, std::mem::take(&mut self.gathered));
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct CheckpointSummary {
     pub bytes_last: u64,
     /// Bytes of all.
     pub bytes_total: u64,
-    /// Bytes of the last whole one; 0 when there was none.
+    /// Bytes that a whole one takes, by those of each key slot when it was last written anew; 0 before that.
     pub bytes_whole: u64,
     /// Mean of the incremental ones; none when there was none.
     pub bytes_incremental_mean: Option<f64>,
@@ -184,7 +184,7 @@ impl Figures {
             count: written.count,
             bytes_last: written.recent.back().map_or(0, |size| size.bytes),
             bytes_total: written.bytes,
-            bytes_whole: written.whole_last,
+            bytes_whole: written.whole_now,
             bytes_incremental_mean: (incremental > 0)
                 .then(|| (written.bytes - written.whole_bytes) as f64 / incremental as f64),
             recent: written.recent.iter().copied().collect(),

@@ -200,11 +200,11 @@ impl ScoreCore {
         if info.epoch_end
             && let Some(saver) = &routing.saver
         {
-            let whole = self.shared.checkpoints.is_whole(info.epoch);
+            let anew = self.shared.checkpoints.anew(info.epoch);
             let saved = routing.first.then(|| serde_json::to_vec(&routing.routes)).transpose();
             let saved = saved.map_err(|error| EngineError::defect(error.to_string()))?;
             let entries = saved.into_iter().map(|bytes| (0, bytes)).collect();
-            saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(entries)));
+            saver.save_later(info, Mode::Replace, anew, Box::new(move || Ok(entries)));
         }
         Ok(())
     }

@@ -63,8 +63,8 @@ impl TickLogic for OrderLogic {
         {
             let (held, key) = (self.buffer.held(), self.key.clone());
             let encode = Box::new(move || by_slot(&held, &key).map_err(|error| error.to_string()));
-            let whole = self.shared.checkpoints.is_whole(info.epoch);
-            saver.save_later(info, Mode::Replace, whole, encode);
+            let anew = self.shared.checkpoints.anew(info.epoch);
+            saver.save_later(info, Mode::Replace, anew, encode);
         }
     }
 }

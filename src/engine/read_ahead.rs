@@ -11,6 +11,7 @@ use timely::scheduling::SyncActivator;
 
 use super::shared::Shared;
 use super::status::StopMode;
+use crate::base::SlotRange;
 use crate::ingest::aligned::{Aligned, Cut, LaneView, Next};
 use crate::ingest::{Counts, IngestError};
 
@@ -21,8 +22,8 @@ const AHEAD: usize = 2;
 pub struct Read {
     pub cut: Box<Cut>,
     pub counts: Vec<Counts>,
-    /// Where the tick ends an epoch: its snapshot is whole.
-    pub whole: bool,
+    /// Where the tick ends an epoch: the slots that its snapshot writes anew.
+    pub anew: SlotRange,
     /// The partitions as they stood with it.
     pub lanes: Vec<LaneView>,
 }
@@ -98,11 +99,11 @@ fn read(
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
         let progress = &shared.checkpoints.progress;
-        let whole = progress.wants_whole();
+        let anew = progress.anew();
         if shared.checkpoints.enabled() {
             // A slow store makes epochs longer, and does not make them wait.
             reader.hold_epochs(progress.outstanding() > 0);
-            if whole {
+            if anew.is_first() {
                 reader.next_state_whole();
             }
         }
@@ -118,14 +119,12 @@ fn read(
         };
         let read = match next {
             Ok(Next::Cut(cut)) => {
-                if whole && cut.info.epoch_end {
-                    progress.whole_begun();
-                }
                 if cut.info.epoch_end {
+                    progress.anew_begun(anew);
                     shared.savepoints.assign(asked, cut.info.epoch, cut.info.last);
                 }
                 shared.meters.ahead(reader.counts(), reader.worked());
-                Ok(Read { cut, counts: reader.counts().to_vec(), whole, lanes: reader.lanes().collect() })
+                Ok(Read { cut, counts: reader.counts().to_vec(), anew, lanes: reader.lanes().collect() })
             }
             Ok(Next::Wait(wait)) => {
                 if shared.failed() {

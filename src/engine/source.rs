@@ -26,7 +26,7 @@ use super::read_ahead::{Read, ReadAhead, Ready};
 use super::shared::Shared;
 use super::tables::{DEAD_LETTERS, dead_letter_tables};
 use super::ticked::{Control, Rows};
-use crate::base::Tick;
+use crate::base::{SlotRange, Tick};
 use crate::ingest::aligned::{Aligned, Cut};
 use crate::ingest::{DeadLetter, DedupDelta, dead_letter_batch};
 use crate::ops::Batch;
@@ -175,7 +175,7 @@ pub fn sources<'s>(
                     return false;
                 }
             };
-            let Read { mut cut, counts, whole, lanes } = read;
+            let Read { mut cut, counts, anew, lanes } = read;
             shared.rollouts.steer(&mut cut);
             shared.note_cut(&cut, &counts, lanes);
             if let Err(error) = log(&shared, &cut) {
@@ -183,7 +183,7 @@ pub fn sources<'s>(
                 capabilities = None;
                 return false;
             }
-            if let Err(error) = report(&shared, saver.as_ref(), &cut, whole) {
+            if let Err(error) = report(&shared, saver.as_ref(), &cut, anew) {
                 shared.fail(error);
                 capabilities = None;
                 return false;
@@ -277,17 +277,17 @@ fn log(shared: &Shared, cut: &Cut) -> Result<(), EngineError> {
 }
 
 /// At an epoch's end: tells the coordinator of the cut, before any worker hears of it.
-fn report(shared: &Shared, saver: Option<&Saver>, cut: &Cut, whole: bool) -> Result<(), EngineError> {
+fn report(shared: &Shared, saver: Option<&Saver>, cut: &Cut, anew: SlotRange) -> Result<(), EngineError> {
     let info = &cut.info;
     if !info.epoch_end {
         return Ok(());
     }
-    shared.checkpoints.begin(info.epoch, whole);
+    shared.checkpoints.begin(info.epoch, anew);
     if let Some(saver) = saver {
         let ids = cut.dedup.clone();
         let encode: Encode =
             Box::new(move || Ok(if ids.is_empty() { Vec::new() } else { vec![(0, DedupDelta::encode(&ids))] }));
-        saver.save_later(info, Mode::Change, whole, encode);
+        saver.save_later(info, Mode::Change, anew, encode);
     }
     let reader = cut.state.as_deref().map(serde_json::to_value).transpose();
     let reader = reader.map_err(|error| EngineError::defect(error.to_string()))?.unwrap_or_default();

@@ -273,12 +273,12 @@ impl StageCore {
         if let Some(online) = &self.online {
             self.shared.checkpoints.note_made_up(info.epoch, online.seen);
         }
-        let whole = self.shared.checkpoints.is_whole(info.epoch);
-        self.state.freeze(whole)?;
+        let anew = self.shared.checkpoints.anew(info.epoch);
+        self.state.freeze(anew)?;
         self.spread = (started.duration_since(self.frozen_at) / SPREAD).min(SPREAD_MAX);
         self.frozen_at = started;
         if let Some(saver) = &mut self.saver {
-            saver.begin(info.epoch, whole);
+            saver.begin(info.epoch, anew);
         }
         // After the last tick nobody waits.
         if !info.last {
@@ -539,10 +539,10 @@ pub fn join_stage<'s>(
         if info.epoch_end
             && let Some(saver) = &saver
         {
-            let whole = shared.checkpoints.is_whole(info.epoch);
-            let frozen = core.freeze(whole);
+            let anew = shared.checkpoints.anew(info.epoch);
+            let frozen = core.freeze(anew.is_first());
             let encode = Box::new(move || frozen.encode().map_err(|error| error.to_string()));
-            saver.save_later(info, Mode::Change, whole, encode);
+            saver.save_later(info, Mode::Change, anew, encode);
         }
     });
     let mut outputs = per_tick(scope, &name, control.telling(1), vec![left, right], 2, logic);

@@ -5,7 +5,7 @@
 //! and one answer per sink and worker. Nothing is ever concluded from silence. Epochs are committed in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,10 +19,12 @@ use super::decide::garbage;
 use super::manifest::{self, Entry, Manifest};
 use super::part::{self, PartRef};
 use super::store::Store;
-use crate::base::{Epoch, EventTime, Tick, failpoint, wall_clock};
+use crate::base::{Epoch, EventTime, SLOTS, SlotRange, Tick, failpoint, wall_clock};
 
-/// Deltas smaller than this are not worth a new base.
-const DELTA_BYTES_MIN: u64 = 1 << 20;
+/// State smaller than this is written anew no faster than if it were as large: its deltas cost nothing.
+const STATE_BYTES_MIN: u64 = 1 << 20;
+/// Slots that each epoch writes anew at least, so that a manifest names the parts of a bounded number of epochs.
+const ANEW_MIN: u16 = 4;
 /// Snapshots whose sizes are remembered one by one.
 const RECENT: usize = 64;
 
@@ -149,8 +151,16 @@ pub struct Progress {
     /// Epochs from which on nothing is removed, by who asked for it.
     pins: Mutex<BTreeMap<u64, Epoch>>,
     pins_made: AtomicU64,
-    whole: AtomicBool,
+    anew: Mutex<Anew>,
     written: Mutex<Written>,
+}
+
+/// Which slots are written anew next: in turn, some with each epoch, and what changed of all others.
+#[derive(Debug, Default)]
+struct Anew {
+    next: u16,
+    /// How many are due.
+    due: u16,
 }
 
 /// Size of a committed snapshot.
@@ -177,20 +187,20 @@ pub struct Written {
     pub whole_count: u64,
     /// Their bytes.
     pub whole_bytes: u64,
-    /// Bytes of the last whole one.
-    pub whole_last: u64,
+    /// Bytes that a whole one takes, by those of each slot when it was last written anew.
+    pub whole_now: u64,
     /// The latest.
     pub recent: VecDeque<SnapshotSize>,
 }
 
 impl Written {
-    fn add(&mut self, size: SnapshotSize) {
+    fn add(&mut self, size: SnapshotSize, whole_now: u64) {
+        self.whole_now = whole_now;
         self.count += 1;
         self.bytes += size.bytes;
         if size.whole {
             self.whole_count += 1;
             self.whole_bytes += size.bytes;
-            self.whole_last = size.bytes;
         }
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -235,19 +245,30 @@ impl Progress {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the next snapshot is to be whole.
-    pub fn wants_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
+    /// The slots that the next snapshot is to write anew.
+    pub fn anew(&self) -> SlotRange {
+        let anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        SlotRange::new(anew.next, anew.due)
     }
 
-    /// Notes that a whole snapshot is on its way.
-    pub fn whole_begun(&self) {
-        self.whole.store(false, Ordering::Release);
+    /// Notes that a snapshot is on its way which writes these slots anew.
+    pub fn anew_begun(&self, slots: SlotRange) {
+        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        anew.due = anew.due.saturating_sub(slots.len());
+        if !slots.is_empty() {
+            anew.next = slots.end() % SLOTS as u16;
+        }
     }
 
-    /// Makes the next snapshot whole.
+    /// Makes so many more slots due.
+    fn owe(&self, slots: u16) {
+        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        anew.due = anew.due.saturating_add(slots).min(SLOTS as u16);
+    }
+
+    /// Makes the first snapshot whole.
     pub fn want_whole(&self) {
-        self.whole.store(true, Ordering::Release);
+        self.owe(SLOTS as u16);
     }
 }
 
@@ -399,7 +420,8 @@ impl Run {
             let bytes = parts.iter().map(|part| part.bytes).sum();
             let size = SnapshotSize { epoch, tick: cut.tick, bytes, whole: parts.iter().all(|part| part.whole) };
             let at_ms = log.append(&cut, parts, &outboxes)?;
-            self.progress.written.lock().unwrap_or_else(PoisonError::into_inner).add(size);
+            let whole_now = log.whole_bytes();
+            self.progress.written.lock().unwrap_or_else(PoisonError::into_inner).add(size, whole_now);
             let bytes_total = log.log.chain.iter().map(|part| part.bytes).sum();
             self.hooks.committed(&Committed { size, generation: log.log.generation, bytes_total, at_ms });
             failpoint("checkpoint.committed");
@@ -409,9 +431,7 @@ impl Run {
         }
         failpoint("checkpoint.published");
         if let Some(log) = &mut self.log {
-            if log.wants_whole() {
-                self.progress.want_whole();
-            }
+            self.progress.owe(log.due(epoch));
             // Whoever copies an epoch has asked before its number was known.
             let kept = self.progress.pinned().map_or(epoch, |pinned| pinned.min(epoch));
             if let Some(tick) = log.clean(kept) {
@@ -478,10 +498,9 @@ impl Logging {
         parts: Vec<PartRef>,
         outboxes: &BTreeMap<String, Vec<Value>>,
     ) -> Result<i64, StateError> {
-        if !parts.is_empty() && parts.iter().all(|part| part.whole) {
-            self.log.chain.clear();
-        }
         self.log.chain.extend(parts);
+        let first = first_needed(&self.log.chain);
+        self.log.chain.retain(|part| part.epoch >= first);
         let manifest = Manifest {
             generation: self.log.generation,
             tick: cut.tick,
@@ -503,10 +522,20 @@ impl Logging {
         }
     }
 
-    /// Whether the deltas have outgrown their base.
-    fn wants_whole(&self) -> bool {
-        let sum = |whole| self.log.chain.iter().filter(|p| p.whole == whole).map(|p| p.bytes).sum::<u64>();
-        sum(false) > sum(true).max(DELTA_BYTES_MIN)
+    /// Bytes that all state takes: what the chain's epochs wrote anew, for as many slots as there are.
+    fn whole_bytes(&self) -> u64 {
+        let slots: BTreeMap<Epoch, SlotRange> = self.log.chain.iter().map(|part| (part.epoch, part.anew())).collect();
+        let slots: u64 = slots.values().map(|slots| u64::from(slots.len())).sum();
+        let bytes: u64 = self.log.chain.iter().map(PartRef::anew_bytes).sum();
+        (bytes as f64 * SLOTS as f64 / slots.max(1) as f64) as u64
+    }
+
+    /// How many slots are to be written anew for what an epoch wrote besides: as much of all state as that is.
+    fn due(&self, epoch: Epoch) -> u16 {
+        let own = self.log.chain.iter().filter(|part| part.epoch == epoch);
+        let delta: u64 = own.map(|part| part.bytes.saturating_sub(part.anew_bytes())).sum();
+        let share = delta as f64 / self.whole_bytes().max(STATE_BYTES_MIN) as f64;
+        ((SLOTS as f64 * share).ceil() as u16).clamp(ANEW_MIN, SLOTS as u16)
     }
 
     /// Removes what is not needed; returns the tick from which on the tick log is. Best effort: what cannot be removed now is
@@ -535,6 +564,21 @@ impl Logging {
     }
 }
 
+/// The first epoch of a chain that is needed: every slot was written anew in it or later, and what goes with the first slot.
+fn first_needed(chain: &[PartRef]) -> Epoch {
+    let by_epoch: BTreeMap<Epoch, SlotRange> = chain.iter().map(|part| (part.epoch, part.anew())).collect();
+    let (mut lacking, mut seen) = (SLOTS, vec![false; SLOTS]);
+    for (epoch, anew) in by_epoch.into_iter().rev() {
+        for slot in anew.slots() {
+            lacking -= usize::from(!std::mem::replace(&mut seen[slot], true));
+        }
+        if lacking == 0 {
+            return epoch;
+        }
+    }
+    0
+}
+
 fn part_names(manifest: &Manifest) -> BTreeSet<String> {
     manifest.parts.iter().map(|part| part.name.clone()).collect()
 }
@@ -542,6 +586,78 @@ fn part_names(manifest: &Manifest) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn part(epoch: Epoch, from: u16, count: u16, (anew_bytes, bytes): (u64, u64)) -> PartRef {
+        let anew = SlotRange::new(from, count);
+        let (name, operators) = (format!("parts/{epoch}"), BTreeMap::new());
+        PartRef { name, bytes, crc32: 0, epoch, whole: anew.is_all(), anew, anew_bytes, operators }
+    }
+
+    #[test]
+    fn a_chain_begins_where_every_slot_was_written_anew() {
+        let none = (0, 0);
+        assert_eq!(first_needed(&[]), 0);
+        assert_eq!(first_needed(&[part(3, 0, 1024, none), part(4, 0, 0, none), part(5, 0, 100, none)]), 3);
+        let turns = [part(3, 0, 1024, none), part(4, 0, 500, none), part(5, 500, 500, none), part(6, 1000, 24, none)];
+        assert_eq!(first_needed(&turns), 4);
+        assert_eq!(first_needed(&turns[..3]), 3);
+        // A start begins with the first slot again.
+        let again = [part(5, 500, 524, none), part(7, 0, 300, none), part(8, 300, 300, none), part(9, 600, 424, none)];
+        assert_eq!(first_needed(&again[1..]), 7);
+        assert_eq!((first_needed(&again[..3]), first_needed(&turns[1..3])), (5, 0), "some were never");
+        // Whole ones of an earlier version do not name their slots.
+        let old = PartRef { anew: SlotRange::NONE, whole: true, ..part(2, 0, 0, (0, 70)) };
+        assert_eq!(first_needed(&[old.clone(), part(3, 0, 9, none)]), 2);
+        assert_eq!((old.anew(), old.anew_bytes()), (SlotRange::ALL, 70));
+    }
+
+    #[test]
+    fn slots_come_in_turn_as_many_as_are_due() {
+        let progress = Progress::default();
+        assert!(progress.anew().is_empty());
+        progress.want_whole();
+        assert!(progress.anew().is_all());
+        progress.anew_begun(SlotRange::ALL);
+        assert!(progress.anew().is_empty());
+        progress.owe(1000);
+        progress.owe(20);
+        assert_eq!(progress.anew(), SlotRange::new(0, 1020));
+        progress.anew_begun(progress.anew());
+        progress.owe(100);
+        assert_eq!(progress.anew(), SlotRange::new(1020, 4), "a turn ends with the last slot");
+        progress.anew_begun(progress.anew());
+        assert_eq!(progress.anew(), SlotRange::new(0, 96));
+    }
+
+    #[test]
+    fn what_is_written_anew_is_as_much_as_what_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+        let template: Manifest = serde_json::from_value(serde_json::json!({
+            "generation": 0, "job": "j", "job_version": 1, "program": "p", "tick": 0, "watermark": 0, "now": 0,
+            "committed_ms": 0, "workers": 1, "operators": {}, "parts": [], "reader": null, "outboxes": {}, "last": false,
+        }))
+        .expect("a manifest");
+        let log = |chain: Vec<PartRef>| Log {
+            store: store.clone(),
+            generation: 0,
+            keep: 1,
+            template: template.clone(),
+            chain,
+            entries: BTreeMap::new(),
+        };
+        let mib = 1 << 20;
+        let logging = Logging::new(log(vec![
+            part(1, 0, 1024, (64 * mib, 64 * mib)),
+            part(2, 0, 256, (32 * mib, 40 * mib)),
+            part(3, 256, 0, (0, 0)),
+        ]));
+        // 96 MiB for 1,280 slots.
+        assert_eq!(logging.whole_bytes(), 96 * mib * 1024 / 1280);
+        assert_eq!(logging.due(2), (8.0f64 / 76.8 * 1024.0).ceil() as u16);
+        assert_eq!((logging.due(1), logging.due(3)), (ANEW_MIN, ANEW_MIN), "an idle job's turn comes to its end, too");
+        assert_eq!(Logging::new(log(vec![part(1, 0, 1024, (7, 8 * mib))])).due(1), 1024);
+    }
 
     #[test]
     fn what_is_pinned_stays_from_the_newest_published_epoch_on() {

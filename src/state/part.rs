@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StateError;
 use super::store::{ObjectWriter, Store};
+use crate::base::SlotRange;
 
 /// First bytes of a part.
 const FORMAT: [u8; 8] = *b"TMSTATE1";
@@ -49,6 +50,16 @@ pub enum Mode {
     Change = 0,
     /// It stands for itself; earlier ones are void.
     Replace = 1,
+    /// What earlier epochs hold of the slots that it lists is void, and later ones add to it.
+    Slots = 4,
+    /// What earlier epochs hold of the operator is void, and later ones add to it.
+    Whole = 5,
+}
+
+impl Mode {
+    fn of(byte: u8) -> Option<Mode> {
+        [Mode::Change, Mode::Replace, Mode::Slots, Mode::Whole].into_iter().find(|mode| *mode as u8 == byte)
+    }
 }
 
 /// A part as a manifest names it.
@@ -64,8 +75,27 @@ pub struct PartRef {
     pub epoch: u64,
     /// Whether parts of earlier epochs are not needed.
     pub whole: bool,
+    /// Key slots that it holds all of; state that is not written slot by slot goes with the first.
+    #[serde(default)]
+    pub anew: SlotRange,
+    /// Bytes of what it holds all of.
+    #[serde(default)]
+    pub anew_bytes: u64,
     /// Bytes by operator.
     pub operators: BTreeMap<String, u64>,
+}
+
+impl PartRef {
+    /// Slots that it holds all of.
+    pub fn anew(&self) -> SlotRange {
+        if self.whole { SlotRange::ALL } else { self.anew }
+    }
+
+    /// Bytes of what it holds all of.
+    pub fn anew_bytes(&self) -> u64 {
+        // Whole parts of earlier versions do not tell.
+        if self.whole && self.anew.is_empty() { self.bytes } else { self.anew_bytes }
+    }
 }
 
 /// Writes a part.
@@ -74,6 +104,7 @@ pub struct PartWriter {
     name: String,
     crc: crc32fast::Hasher,
     bytes: u64,
+    anew_bytes: u64,
     operators: BTreeMap<String, u64>,
     head: Vec<u8>,
 }
@@ -89,6 +120,7 @@ impl PartWriter {
             name: name.to_owned(),
             crc: crc32fast::Hasher::new(),
             bytes: 0,
+            anew_bytes: 0,
             operators: BTreeMap::new(),
             head: Vec::new(),
         };
@@ -112,7 +144,7 @@ impl PartWriter {
             self.put(bytes)?;
         }
         let bytes: usize = entries.iter().map(|(_, bytes)| bytes.len()).sum();
-        *self.operators.entry(operator.to_owned()).or_default() += bytes as u64;
+        self.count(operator, mode, bytes);
         Ok(())
     }
 
@@ -127,8 +159,15 @@ impl PartWriter {
         self.put_head(operator, mode as u8 | PACKED, entries)?;
         self.put(&(packed.len() as u64).to_le_bytes())?;
         self.put(&packed)?;
-        *self.operators.entry(operator.to_owned()).or_default() += packed.len() as u64;
+        self.count(operator, mode, packed.len());
         Ok(())
+    }
+
+    fn count(&mut self, operator: &str, mode: Mode, bytes: usize) {
+        *self.operators.entry(operator.to_owned()).or_default() += bytes as u64;
+        if matches!(mode, Mode::Slots | Mode::Whole) {
+            self.anew_bytes += bytes as u64;
+        }
     }
 
     fn put_head(&mut self, operator: &str, mode: u8, entries: &[SlotBytes]) -> Result<(), StateError> {
@@ -147,14 +186,15 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Ends the part: it is durable.
+    /// Ends the part, which holds all of the slots `anew`: it is durable.
     ///
     /// # Errors
     /// When the store does not take it.
-    pub fn finish(self, epoch: u64, whole: bool) -> Result<PartRef, StateError> {
-        let PartWriter { object, name, crc, bytes, operators, .. } = self;
+    pub fn finish(self, epoch: u64, anew: SlotRange) -> Result<PartRef, StateError> {
+        let PartWriter { object, name, crc, bytes, anew_bytes, operators, .. } = self;
         object.finish()?;
-        Ok(PartRef { name, bytes, crc32: crc.finalize(), epoch, whole, operators })
+        let whole = anew.is_all();
+        Ok(PartRef { name, bytes, crc32: crc.finalize(), epoch, whole, anew, anew_bytes, operators })
     }
 }
 
@@ -194,14 +234,28 @@ impl Part {
         Ok(Part { bytes, chunks, epoch: part.epoch })
     }
 
-    /// The entries of an operator, in the order written. With `current`, those that replace earlier epochs' too.
-    pub fn entries<'a>(&'a self, operator: &'a str, current: bool) -> impl Iterator<Item = (u16, &'a [u8])> {
-        let wanted = move |chunk: &&Chunk| chunk.operator == operator && (chunk.mode == Mode::Change || current);
-        let chunks = self.chunks.iter().filter(wanted);
-        chunks.flat_map(|chunk| {
-            let bytes = chunk.unpacked.as_ref().unwrap_or(&self.bytes);
-            chunk.entries.iter().map(|(slot, range)| (*slot, &bytes[range.clone()]))
+    /// The chunks of an operator, in the order written.
+    pub fn chunks<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = (Mode, Entries<'a>)> {
+        let chunks = self.chunks.iter().filter(move |chunk| chunk.operator == operator);
+        chunks.map(|chunk| {
+            let bytes = chunk.unpacked.as_deref().unwrap_or(&self.bytes);
+            (chunk.mode, Entries { bytes, entries: chunk.entries.iter() })
         })
+    }
+}
+
+/// The entries of a chunk.
+pub struct Entries<'a> {
+    bytes: &'a [u8],
+    entries: std::slice::Iter<'a, (u16, Range<usize>)>,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (slot, range) = self.entries.next()?;
+        Some((*slot, self.bytes.get(range.clone())?))
     }
 }
 
@@ -220,10 +274,9 @@ fn parse(bytes: &[u8]) -> Option<Vec<Chunk>> {
         let length = u16::from_le_bytes(take(&mut at, 2)?.try_into().ok()?);
         let operator = std::str::from_utf8(take(&mut at, usize::from(length))?).ok()?.to_owned();
         let (mode, packed) = match take(&mut at, 1)? {
-            [byte] if *byte < 2 * PACKED => (*byte & !PACKED, byte & PACKED != 0),
+            [byte] => (Mode::of(*byte & !PACKED)?, byte & PACKED != 0),
             _ => return None,
         };
-        let mode = if mode == 0 { Mode::Change } else { Mode::Replace };
         let count = u32::from_le_bytes(take(&mut at, 4)?.try_into().ok()?) as usize;
         let heads = take(&mut at, count.checked_mul(10)?)?;
         let mut entries = Vec::with_capacity(count);
@@ -261,26 +314,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Operator, whether it replaces, whether it is packed, entries.
-    type Written = Vec<(String, bool, bool, Vec<SlotBytes>)>;
+    /// Operator, mode, whether it is packed, entries.
+    type Written = Vec<(String, Mode, bool, Vec<SlotBytes>)>;
 
     fn chunks() -> impl Strategy<Value = Written> {
         let entry = (0u16..1024, prop::collection::vec(prop_oneof![3 => Just(7u8), 1 => any::<u8>()], 0..40));
-        let chunk = ("[ab]{0,2}", any::<bool>(), any::<bool>(), prop::collection::vec(entry, 0..5));
+        let mode = prop::sample::select(vec![Mode::Change, Mode::Replace, Mode::Slots, Mode::Whole]);
+        let chunk = ("[ab]{0,2}", mode, any::<bool>(), prop::collection::vec(entry, 0..5));
         prop::collection::vec(chunk, 0..6)
+    }
+
+    fn read(part: &Part, operator: &str) -> Vec<(Mode, Vec<SlotBytes>)> {
+        let own = |entries: Entries<'_>| entries.map(|(slot, bytes)| (slot, bytes.to_vec())).collect();
+        part.chunks(operator).map(|(mode, entries)| (mode, own(entries))).collect()
     }
 
     fn write(store: &Store, chunks: &Written) -> PartRef {
         let mut writer = PartWriter::begin(store, "parts/p").expect("it begins");
-        for (operator, replace, packed, entries) in chunks {
-            let mode = if *replace { Mode::Replace } else { Mode::Change };
+        for (operator, mode, packed, entries) in chunks {
             let written = match packed {
-                true => writer.chunk_packed(operator, mode, entries),
-                false => writer.chunk(operator, mode, entries),
+                true => writer.chunk_packed(operator, *mode, entries),
+                false => writer.chunk(operator, *mode, entries),
             };
             written.expect("it is written");
         }
-        writer.finish(7, true).expect("it is finished")
+        writer.finish(7, SlotRange::ALL).expect("it is finished")
     }
 
     proptest! {
@@ -291,12 +349,9 @@ mod tests {
             let store = Store::open(&dir.path().display().to_string()).expect("it opens");
             let part = Part::read(&store, &write(&store, &chunks)).expect("it is whole");
             for operator in ["", "a", "b", "ab"] {
-                for current in [false, true] {
-                    let wanted = chunks.iter().filter(|c| c.0 == operator && (current || !c.1));
-                    let expected: Vec<SlotBytes> = wanted.flat_map(|c| c.3.clone()).collect();
-                    let found = part.entries(operator, current).map(|(slot, bytes)| (slot, bytes.to_vec()));
-                    prop_assert_eq!(found.collect::<Vec<_>>(), expected);
-                }
+                let wanted = chunks.iter().filter(|c| c.0 == operator);
+                let expected: Vec<(Mode, Vec<SlotBytes>)> = wanted.map(|c| (c.1, c.3.clone())).collect();
+                prop_assert_eq!(read(&part, operator), expected);
             }
         }
 
@@ -325,10 +380,9 @@ mod tests {
         let schema: Vec<u8> = (0..1_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let entries: Vec<SlotBytes> =
             (0..1_024u16).map(|slot| (slot, [&schema[..], &slot.to_le_bytes()].concat())).collect();
-        let part = write(&store, &vec![("join".to_owned(), false, true, entries.clone())]);
+        let part = write(&store, &vec![("join".to_owned(), Mode::Change, true, entries.clone())]);
         assert!(part.bytes < 40_000, "{}", part.bytes);
-        let read = Part::read(&store, &part).expect("it is whole");
-        let found: Vec<SlotBytes> = read.entries("join", true).map(|(slot, bytes)| (slot, bytes.to_vec())).collect();
-        assert_eq!(found, entries);
+        let part = Part::read(&store, &part).expect("it is whole");
+        assert_eq!(read(&part, "join"), [(Mode::Change, entries)]);
     }
 }

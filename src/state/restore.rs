@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::rc::Rc;
 
 use serde_json::Value;
 
 use super::StateError;
 use super::decide::{Choice, Committed, Wish, choose};
 use super::manifest::{self, Claim, Entry, Manifest, Seen};
-use super::part::Part;
+use super::part::{Mode, Part};
 use super::store::Store;
-use crate::base::{Epoch, Tick, failpoint};
+use crate::base::{Epoch, SLOTS, Tick, failpoint};
 
 /// The manifest of a savepoint, beside its parts.
 const SAVEPOINT: &str = "savepoint.json";
@@ -38,10 +39,35 @@ impl Loaded {
         Ok(Loaded { epoch, manifest, parts })
     }
 
-    /// The entries of an operator, oldest first.
+    /// The entries of an operator that hold, oldest first.
     pub fn entries<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = (u16, &'a [u8])> {
         let newest = self.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
-        self.parts.iter().flat_map(move |part| part.entries(operator, part.epoch == newest))
+        // The epoch from which on what was written of a slot holds.
+        let mut since = vec![0; SLOTS];
+        for part in &self.parts {
+            for (mode, entries) in part.chunks(operator) {
+                match mode {
+                    Mode::Change | Mode::Replace => {}
+                    Mode::Whole => since.iter_mut().for_each(|since| *since = part.epoch.max(*since)),
+                    Mode::Slots => entries.for_each(|(slot, _)| {
+                        since.get_mut(usize::from(slot)).into_iter().for_each(|since| *since = part.epoch.max(*since));
+                    }),
+                }
+            }
+        }
+        let holds = move |mode: Mode, epoch: Epoch, (slot, bytes): &(u16, &[u8])| match mode {
+            Mode::Replace => epoch == newest,
+            // Nothing was in the slot.
+            Mode::Slots if bytes.is_empty() => false,
+            _ => since.get(usize::from(*slot)).is_none_or(|since| *since <= epoch),
+        };
+        let chunks =
+            self.parts.iter().flat_map(move |part| part.chunks(operator).map(move |chunk| (part.epoch, chunk)));
+        let holds = Rc::new(holds);
+        chunks.flat_map(move |(epoch, (mode, entries))| {
+            let holds = Rc::clone(&holds);
+            entries.filter(move |entry| holds(mode, epoch, entry))
+        })
     }
 }
 
@@ -297,4 +323,76 @@ pub fn copy_epoch(store: &Store, epoch: Option<Epoch>, target: &str) -> Result<E
     failpoint("savepoint.parts");
     target.create(SAVEPOINT, &encoded.map_err(|e| target.damaged(SAVEPOINT, e.to_string()))?)?;
     Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::part::{PartWriter, SlotBytes};
+    use super::*;
+
+    /// What an epoch writes: whether all of it anew, slots that it writes anew, slots that changed, whether by two workers.
+    type Wrote = (bool, BTreeSet<u16>, BTreeSet<u16>, bool);
+
+    fn epochs() -> impl Strategy<Value = Vec<Wrote>> {
+        let slots = || prop::collection::btree_set(0u16..8, 0..5);
+        prop::collection::vec((prop::bool::weighted(0.2), slots(), slots(), any::<bool>()), 1..8)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn what_was_written_anew_makes_what_was_before_it_void(epochs in epochs()) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = Store::open(&dir.path().display().to_string()).expect("it opens");
+            let (mut parts, mut expected) = (Vec::new(), BTreeMap::<u16, Vec<Vec<u8>>>::new());
+            for (epoch, (whole, anew, changed, two)) in epochs.iter().enumerate() {
+                let epoch = epoch as u64 + 3;
+                let bytes = |slot: u16| vec![epoch as u8, slot as u8];
+                let (mut slots, mut whole_entries) = (Vec::<SlotBytes>::new(), Vec::<SlotBytes>::new());
+                if *whole {
+                    expected.clear();
+                }
+                for slot in anew {
+                    // An even one has nothing in it any more.
+                    let now = if slot % 2 == 0 { Vec::new() } else { bytes(*slot) };
+                    expected.insert(*slot, if now.is_empty() { Vec::new() } else { vec![now.clone()] });
+                    slots.push((*slot, now));
+                }
+                for slot in changed.difference(anew) {
+                    expected.entry(*slot).or_default().push(bytes(*slot));
+                    whole_entries.push((*slot, bytes(*slot)));
+                }
+                for worker in 0..=u16::from(*two) {
+                    let own = |all: &[SlotBytes]| -> Vec<SlotBytes> {
+                        all.iter().filter(|(slot, _)| !*two || slot / 4 == worker).cloned().collect()
+                    };
+                    let mut part = PartWriter::begin(&store, &format!("parts/{epoch}-{worker}")).expect("it begins");
+                    let mode = if *whole { Mode::Whole } else { Mode::Change };
+                    part.chunk("a", mode, &own(&whole_entries)).expect("it is written");
+                    part.chunk("a", Mode::Slots, &own(&slots)).expect("it is written");
+                    part.chunk("b", Mode::Replace, &[(worker, bytes(worker))]).expect("it is written");
+                    parts.push(part.finish(epoch, crate::base::SlotRange::NONE).expect("it is finished"));
+                }
+            }
+            let parts: Vec<Part> = parts.iter().map(|part| Part::read(&store, part).expect("it is whole")).collect();
+            let manifest = serde_json::json!({
+                "generation": 0, "job": "j", "job_version": 1, "program": "p", "tick": 0, "watermark": 0, "now": 0,
+                "committed_ms": 0, "workers": 1, "operators": {}, "parts": [], "reader": null, "outboxes": {},
+                "last": false,
+            });
+            let manifest = serde_json::from_value(manifest).expect("a manifest");
+            let newest = epochs.len() as u64 + 2;
+            let loaded = Loaded { epoch: newest, manifest, parts };
+            let mut found = BTreeMap::<u16, Vec<Vec<u8>>>::new();
+            loaded.entries("a").for_each(|(slot, bytes)| found.entry(slot).or_default().push(bytes.to_vec()));
+            expected.retain(|_, all| !all.is_empty());
+            prop_assert_eq!(found, expected);
+            let replaced: Vec<&[u8]> = loaded.entries("b").map(|(_, bytes)| bytes).collect();
+            let workers = if epochs[epochs.len() - 1].3 { 2 } else { 1 };
+            let expected: Vec<Vec<u8>> = (0..workers).map(|worker| vec![newest as u8, worker]).collect();
+            prop_assert_eq!(replaced, expected);
+        }
+    }
 }

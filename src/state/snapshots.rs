@@ -13,7 +13,7 @@ use super::coordinator::{Report, Reporter};
 use super::part::{self, Mode, PartWriter, SlotBytes};
 use super::store::Store;
 use super::{Hooks, StateError};
-use crate::base::{Epoch, failpoint};
+use crate::base::{Epoch, SlotRange, failpoint};
 
 /// Bytes that may wait to be written before operators are asked to hold back.
 const BACKLOG_BYTES: usize = 64 << 20;
@@ -25,7 +25,7 @@ enum Message {
     Register,
     Chunk { epoch: Epoch, operator: Arc<str>, mode: Mode, entries: Vec<SlotBytes> },
     Later { epoch: Epoch, operator: Arc<str>, mode: Mode, encode: Encode },
-    Done { epoch: Epoch, whole: bool },
+    Done { epoch: Epoch, anew: SlotRange },
 }
 
 /// The writing end of one worker.
@@ -104,9 +104,9 @@ impl OperatorSnapshots {
         let _ = self.sender.send(Message::Later { epoch, operator: Arc::clone(&self.operator), mode, encode });
     }
 
-    /// Says that the operator has handed over all of an epoch.
-    pub fn done(&self, epoch: Epoch, whole: bool) {
-        let _ = self.sender.send(Message::Done { epoch, whole });
+    /// Says that the operator has handed over all of an epoch, in which the slots `anew` are written anew.
+    pub fn done(&self, epoch: Epoch, anew: SlotRange) {
+        let _ = self.sender.send(Message::Done { epoch, anew });
     }
 }
 
@@ -136,7 +136,7 @@ impl Writing {
                     // Here no worker waits, and rows of many slots have their schema in common.
                     self.part(epoch)?.chunk_packed(&operator, mode, &encoded?)?;
                 }
-                Message::Done { epoch, whole } => {
+                Message::Done { epoch, anew } => {
                     self.part(epoch)?;
                     let done = self.open.get_mut(&epoch).map_or(0, |open| {
                         open.1 += 1;
@@ -146,7 +146,7 @@ impl Writing {
                         && let Some((part, _)) = self.open.remove(&epoch)
                     {
                         failpoint("snapshot.part");
-                        self.reporter.send(Report::Part { epoch, part: part.finish(epoch, whole)? });
+                        self.reporter.send(Report::Part { epoch, part: part.finish(epoch, anew)? });
                     }
                 }
             }

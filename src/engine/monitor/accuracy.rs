@@ -329,9 +329,9 @@ impl ToldCore {
         if info.epoch_end
             && let Some(saver) = &self.saver
         {
-            let whole = self.shared.checkpoints.is_whole(info.epoch);
-            let frozen = self.told.freeze(whole);
-            saver.save_later(info, Mode::Change, whole, Box::new(move || Ok(frozen)));
+            let anew = self.shared.checkpoints.anew(info.epoch);
+            let frozen = self.told.freeze(anew.is_first());
+            saver.save_later(info, Mode::Change, anew, Box::new(move || Ok(frozen)));
         }
         (!stats.is_empty()).then(|| stat_batch(&stats, info.tick, self.shared.plan.version))
     }

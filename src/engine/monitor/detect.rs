@@ -91,8 +91,8 @@ pub fn detect<'s>(
 fn save(shared: &Shared, saver: Option<&Saver>, info: &TickInfo, core: &DetectCore) {
     let Some(saver) = saver else { return };
     let entries = core.export();
-    let whole = shared.checkpoints.is_whole(info.epoch);
-    saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(entries)));
+    let anew = shared.checkpoints.anew(info.epoch);
+    saver.save_later(info, Mode::Replace, anew, Box::new(move || Ok(entries)));
 }
 
 /// The slot of a text as a key of one column.

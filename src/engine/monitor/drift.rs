@@ -118,11 +118,11 @@ pub fn drift<'s>(
         if info.epoch_end
             && let Some(saver) = &saver
         {
-            let whole = shared.checkpoints.is_whole(info.epoch);
+            let anew = shared.checkpoints.anew(info.epoch);
             // An epoch is complete when all workers have saved, those too that have nothing.
-            let records = if owner { windows.save(whole) } else { Vec::new() };
+            let records = if owner { windows.save(anew.is_first()) } else { Vec::new() };
             let encode = Box::new(move || Ok(records.into_iter().map(|record| (slot, record)).collect()));
-            saver.save_later(info, Mode::Change, whole, encode);
+            saver.save_later(info, Mode::Change, anew, encode);
         }
     });
     let outputs = per_tick(scope, &operator, control.inside().telling(2), ports, 2, logic);

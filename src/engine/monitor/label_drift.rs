@@ -97,8 +97,8 @@ pub fn label_drift<'s>(
         {
             // An epoch is complete when all workers have saved, those too that have nothing.
             let records = if owner { vec![(slot, windows.save())] } else { Vec::new() };
-            let whole = shared.checkpoints.is_whole(info.epoch);
-            saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(records)));
+            let anew = shared.checkpoints.anew(info.epoch);
+            saver.save_later(info, Mode::Replace, anew, Box::new(move || Ok(records)));
         }
     });
     let mut outputs = per_tick(scope, &operator, control.inside().telling(1), ports, 1, logic);

@@ -334,9 +334,9 @@ impl MatchCore {
         if info.epoch_end
             && let Some(saver) = &self.saver
         {
-            let whole = self.shared.checkpoints.is_whole(info.epoch);
-            let frozen = self.matches.freeze(whole);
-            saver.save_later(info, Mode::Change, whole, Box::new(move || Ok(frozen.encode())));
+            let anew = self.shared.checkpoints.anew(info.epoch);
+            let frozen = self.matches.freeze(anew.is_first());
+            saver.save_later(info, Mode::Change, anew, Box::new(move || Ok(frozen.encode())));
         }
         Ok((told.batch(&self.schema, &self.matches)?, ripe))
     }

@@ -110,8 +110,8 @@ pub fn retrain<'s>(
             && let Some(saver) = &saver
         {
             let entries = running.export();
-            let whole = shared.checkpoints.is_whole(info.epoch);
-            saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(entries)));
+            let anew = shared.checkpoints.anew(info.epoch);
+            saver.save_later(info, Mode::Replace, anew, Box::new(move || Ok(entries)));
         }
         if info.last {
             // The courier finishes before its thread does.

@@ -177,8 +177,8 @@ impl ControlCore {
             if info.epoch_end
                 && let Some(saver) = &self.saver
             {
-                let whole = self.shared.checkpoints.is_whole(info.epoch);
-                saver.save_later(info, Mode::Replace, whole, Box::new(|| Ok(Vec::new())));
+                let anew = self.shared.checkpoints.anew(info.epoch);
+                saver.save_later(info, Mode::Replace, anew, Box::new(|| Ok(Vec::new())));
             }
             return Ok(None);
         }
@@ -199,8 +199,8 @@ impl ControlCore {
             && let Some(saver) = &self.saver
         {
             let entries = vec![(0, self.export()?)];
-            let whole = self.shared.checkpoints.is_whole(info.epoch);
-            saver.save_later(info, Mode::Replace, whole, Box::new(move || Ok(entries)));
+            let anew = self.shared.checkpoints.anew(info.epoch);
+            saver.save_later(info, Mode::Replace, anew, Box::new(move || Ok(entries)));
         }
         if done.is_empty() {
             return Ok(None);

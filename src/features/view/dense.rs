@@ -220,7 +220,7 @@ impl Queue {
     }
 
     /// First entry after (time, ord), among those from `first`.
-    fn search(&self, layout: &Layout, pool: &Slab, time: i64, ord: u64) -> u64 {
+    pub(super) fn search(&self, layout: &Layout, pool: &Slab, time: i64, ord: u64) -> u64 {
         let (mut low, mut high) = (self.first, self.end);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -525,13 +525,19 @@ impl Dense {
     }
 
     fn evict_slowly(&mut self, layout: &Layout, pool: &mut Slab, cutoff: i64, mut release: impl FnMut(&[u64])) {
+        if self.held {
+            return;
+        }
         let settled = self.head.saturating_sub(layout.slack);
+        let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
         while self.queue.first < self.waiting {
             let first = self.queue.first;
+            // As a rule a window has it, and it need not be looked at: it is far from what is in the cache.
+            if self.inside.iter().enumerate().any(|(i, inside)| inside.at <= first && trailing(i)) {
+                return;
+            }
             let entry = self.queue.get(layout, pool, first);
-            let trailing = |i: usize| layout.windows[layout.exact[i]].width.is_some();
             if entry[0] as i64 > cutoff
-                || self.inside.iter().enumerate().any(|(i, inside)| inside.at <= first && trailing(i))
                 || (layout.keep_last
                     && (first + 1 == self.waiting || self.queue.time(layout, pool, first + 1) > settled))
             {

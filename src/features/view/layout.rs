@@ -248,7 +248,8 @@ pub(super) struct Layout {
     pub(super) keep_last: bool,
     /// Dropping a row means no more than moving on: no text to release, no lifetime sum to move it to.
     pub(super) plain: bool,
-    /// A busy key's rows, once there, change no more until they go, and they are all that is saved of it but for numbers.
+    /// A busy key's rows, once there, change no more until they go, though others may come between them, and they are all that is
+    /// saved of it but for numbers.
     pub(super) settled: bool,
     /// Whether some text must be released with its row.
     pub(super) texts: bool,
@@ -374,7 +375,8 @@ impl Layout {
         let lifetime = layout.windows.iter().any(|w| w.width.is_none());
         layout.forever = lifetime;
         layout.plain = !layout.texts && !lifetime && !layout.keep_last && layout.slack == 0 && horizon == 0;
-        layout.settled = layout.plain && layout.tracks.is_empty() && layout.keep_dense.is_some();
+        let only_rows = layout.tracks.is_empty() && layout.keep_dense.is_some();
+        layout.settled = only_rows && !layout.texts && !lifetime && !layout.keep_last && horizon == 0;
         if let [input] = layout.inputs.as_slice()
             && input.kind == Kind::Float
             && layout.stride == 2

@@ -498,7 +498,7 @@ impl ViewState {
     #[inline(always)]
     pub(super) fn insert_at<S: Shape>(&mut self, hash: u64, handle: Handle, entry: &[u64], head: i64) -> Handle {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
-        let Self { layout, small, dense, chunks, .. } = self;
+        let Self { layout, small, dense, chunks, changes, .. } = self;
         if class != DENSE {
             let record = small[class as usize].get_mut(block);
             if layout.refresh {
@@ -511,6 +511,9 @@ impl ViewState {
         }
         if let Some(dense) = &mut dense[block as usize] {
             dense.mark(&mut self.refresh);
+            if dense.held && entry[0] as i64 <= dense.newest {
+                changes.keep_tail(slot_of(hash), block, dense, layout.of(dense), chunks, entry);
+            }
             dense.insert::<S>(layout.of(dense), chunks, entry, head);
             if dense.outgrows_rows() {
                 self.tile(block, hash);

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::keys::bytes_of_word;
 use super::{Revisions, Updates, ViewOptions, ViewState};
-use crate::base::{slot_of, worker_of_slot};
+use crate::base::{SlotRange, slot_of, worker_of_slot};
 use crate::features::numeric::{self, Accumulator, Scale, quantise, square};
 use crate::plan::model::{AggregateFunction as F, AggregatePlan, Order, StreamRef, ViewPlan, Window};
 
@@ -615,9 +615,15 @@ fn moved(view: &mut ViewState, new: impl Fn() -> ViewState) -> ViewState {
 
 /// What a freeze of now writes.
 pub(super) fn written(view: &mut ViewState, whole: bool) -> Vec<(u16, Vec<u8>)> {
-    view.freeze(whole).unwrap();
-    let slots = view.write_frozen(usize::MAX);
+    view.freeze(if whole { SlotRange::ALL } else { SlotRange::NONE }).unwrap();
+    let slots = some(view.write_frozen(usize::MAX));
     assert!(!view.frozen());
+    slots
+}
+
+/// The slots that something is in.
+pub(super) fn some(mut slots: Vec<(u16, Vec<u8>)>) -> Vec<(u16, Vec<u8>)> {
+    slots.retain(|(_, bytes)| !bytes.is_empty());
     slots
 }
 

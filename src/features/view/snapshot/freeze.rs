@@ -7,11 +7,12 @@ use super::super::dense::Dense;
 use super::super::index::Handle;
 use super::super::keys::Key;
 use super::super::layout::{Kind, Layout, NULL_TEXT};
+use super::super::slab::Slab;
 use super::super::small;
 use super::super::state::ViewState;
 use super::codec::Writer;
 use super::{BY_ROWS, DENSE, DIRTY, DUE, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
-use crate::base::{SLOTS, slot_of};
+use crate::base::{SLOTS, SlotRange, slot_of};
 
 /// What is known of a record's changes: the stamp of its epoch and two flags.
 pub(in super::super) type Stamp = u8;
@@ -34,8 +35,8 @@ pub(in super::super) struct Changes {
     on: bool,
     /// Stamp of what changes in this epoch.
     current: Stamp,
-    /// Stamp of what is written and unchanged.
-    clean: Stamp,
+    /// Stamp of what is written and unchanged, by slot.
+    clean: Vec<Stamp>,
     /// Changes of this epoch by slot.
     since: Vec<Slot>,
     /// Changes up to the freeze by slot; between freezes empty, kept for its memory.
@@ -51,8 +52,8 @@ pub(in super::super) struct Changes {
 /// How far the writing of a freeze has come.
 #[derive(Clone, Copy)]
 struct Frozen {
-    /// All keys, not only those that changed.
-    whole: bool,
+    /// Of these slots all keys, not only those that changed.
+    anew: SlotRange,
     /// The next slot to write.
     next: usize,
     /// What times are told from.
@@ -74,10 +75,17 @@ struct Numbers {
 }
 
 /// A busy key as a freeze found it.
-#[derive(Clone, Copy)]
 struct Held {
     block: u32,
     numbers: Numbers,
+    tail: Tail,
+}
+
+/// Rows before which others have come since the freeze, as they were.
+struct Tail {
+    /// The number of the first; those before it are where they were.
+    from: u64,
+    entries: Vec<u64>,
 }
 
 /// A slot's changes in one epoch.
@@ -108,7 +116,7 @@ impl Changes {
         Changes {
             on,
             current: u8::from(on),
-            clean: 0,
+            clean: vec![0; SLOTS],
             since: slots(),
             before: slots(),
             out: if on { (0..SLOTS).map(|_| Writer::default()).collect() } else { Vec::new() },
@@ -122,16 +130,21 @@ impl Changes {
         self.fingerprint
     }
 
-    /// Stamp of a record that is written and unchanged.
-    pub(super) fn clean(&self) -> Stamp {
-        self.clean
+    /// Stamp of a record of a slot that is written and unchanged.
+    pub(super) fn clean(&self, slot: usize) -> Stamp {
+        self.clean[slot]
     }
 
-    /// Whether a record must be written before it changes.
+    /// Whether a record of a slot must be written before it changes.
     #[inline(always)]
-    fn is_pending(&self, stamp: Stamp) -> bool {
+    fn is_pending(&self, stamp: Stamp, slot: usize) -> bool {
         let epoch = stamp & EPOCH;
-        epoch != self.current && epoch != self.clean
+        epoch != self.current && epoch != self.clean[slot]
+    }
+
+    /// Whether all keys of a slot are frozen, not only those that changed.
+    fn is_anew(&self, slot: usize) -> bool {
+        self.frozen.is_some_and(|frozen| frozen.anew.contains(slot))
     }
 
     /// The stamp of a key made now.
@@ -139,14 +152,15 @@ impl Changes {
         if !self.on {
             return 0;
         }
-        let gone = &mut self.since[slot_of(hash)].gone;
+        let slot = slot_of(hash);
+        let gone = &mut self.since[slot].gone;
         if !gone.is_empty() {
             match key {
                 Key::Word(word) => gone.words.remove(&word),
                 Key::Bytes(bytes) => gone.names.remove(bytes),
             };
         }
-        self.clean | NEW
+        self.clean[slot] | NEW
     }
 
     /// Bytes held.
@@ -156,20 +170,43 @@ impl Changes {
             + self.out.iter().map(|w| w.bytes.capacity()).sum::<usize>()
             + self.held.iter().map(|h| h.capacity() * size_of::<Held>()).sum::<usize>()
     }
+
+    /// A row is about to come among those of a busy key that are still to be written: keeps a copy of those behind it.
+    #[inline(never)]
+    pub(in super::super) fn keep_tail(
+        &mut self,
+        slot: usize,
+        block: u32,
+        dense: &Dense,
+        layout: &Layout,
+        chunks: &Slab,
+        entry: &[u64],
+    ) {
+        let Some(Held { numbers, tail, .. }) = self.held[slot].iter_mut().find(|held| held.block == block) else {
+            return;
+        };
+        let ord = layout.ord.map_or(0, |ord| entry[ord]);
+        let at = dense.queue.search(layout, chunks, entry[0] as i64, ord).max(numbers.from);
+        if at < tail.from {
+            let more = dense.queue.parts(layout, chunks, at, tail.from).flatten().copied();
+            tail.entries.splice(..0, more);
+            tail.from = at;
+        }
+    }
 }
 
 impl ViewState {
-    /// Freezes the state as of now: all keys (`whole`), or those that changed since the last freeze: inserted into,
-    /// revised, created, removed, told to the online store. Before the first freeze that is all keys, too. This takes no
-    /// longer for many keys than for few. What is frozen is written by [`Self::write_frozen`], as it is now, whatever is
+    /// Freezes the state as of now: all keys of the slots `anew`, and of the others those that changed since the last freeze:
+    /// inserted into, revised, created, removed, told to the online store. Before the first freeze that is all keys, too. This
+    /// takes no longer for many keys than for few. What is frozen is written by [`Self::write_frozen`], as it is now, whatever is
     /// applied in between. A key that is applied to before its turn is written first, at the cost of that application; of a
-    /// busy key of trailing exact windows over rows in order only some numbers are noted, however many rows it has.
-    /// What an incremental freeze writes adds to the freeze before: when its bytes were lost the next must be whole.
+    /// busy key of trailing exact windows only some numbers are noted, however many rows it has.
+    /// What is written of the other slots adds to the freeze before: when its bytes were lost all must be written anew.
     ///
     /// # Errors
     /// When keys of the freeze before are still to be written: mixed, neither could be restored. And when the state was
     /// made without [`checkpoints`](super::super::ViewOptions::checkpoints).
-    pub fn freeze(&mut self, whole: bool) -> Result<(), ViewError> {
+    pub fn freeze(&mut self, anew: SlotRange) -> Result<(), ViewError> {
         let fail = |what: &str| Err(ViewError::Freeze { what: what.to_owned() });
         if !self.changes.on {
             return fail("the state was made without checkpoints, so it does not know what changed");
@@ -180,13 +217,11 @@ impl ViewState {
         let changes = &mut self.changes;
         std::mem::swap(&mut changes.since, &mut changes.before);
         changes.current ^= EPOCH;
-        if whole {
-            changes.clean ^= EPOCH;
-        }
+        changes.clean[anew.slots()].iter_mut().for_each(|clean| *clean ^= EPOCH);
         // Times of rows are near the watermark, and whole seconds as a rule when it is one.
         let watermark = self.sweep.watermark().unwrap_or(0);
         let origin = watermark - watermark % UNITS[UNITS.len() - 1];
-        changes.frozen = Some(Frozen { whole, next: 0, origin });
+        changes.frozen = Some(Frozen { anew, next: 0, origin });
         Ok(())
     }
 
@@ -202,10 +237,11 @@ impl ViewState {
 
     /// Writes what is frozen, as it was at the freeze, until about `bytes` bytes are out: whole slots, at least one that
     /// has something to write. Returns bytes by slot, slots ascending; each slot comes once per freeze, or not at all when
-    /// nothing of it was frozen. Empty when nothing is left to write.
+    /// nothing of it was frozen. A slot that is written anew comes also when nothing is in it, without a byte: what earlier
+    /// freezes wrote of it is void. Empty when nothing is left to write.
     pub fn write_frozen(&mut self, bytes: usize) -> Vec<(u16, Vec<u8>)> {
         let (mut slots, mut written) = (Vec::new(), 0);
-        while let Some(Frozen { next, .. }) = self.changes.frozen {
+        while let Some(Frozen { anew, next, .. }) = self.changes.frozen {
             if next == SLOTS {
                 self.changes.frozen = None;
                 break;
@@ -222,6 +258,8 @@ impl ViewState {
                 let sealed = out.seal();
                 written += sealed.len();
                 slots.push((next as u16, sealed));
+            } else if anew.contains(next) {
+                slots.push((next as u16, Vec::new()));
             }
         }
         slots
@@ -244,8 +282,12 @@ impl ViewState {
 
     /// [`Self::touch_told`] for a record that is to be told again: one that is not written yet will be written so.
     pub(in super::super) fn touch_untold(&mut self, handle: Handle) {
-        if self.changes.on && !self.changes.is_pending(self.stamp(handle)) {
-            self.change(handle, self.hash_of(self.key_word(handle)), 0);
+        if !self.changes.on {
+            return;
+        }
+        let hash = self.hash_of(self.key_word(handle));
+        if !self.changes.is_pending(self.stamp(handle), slot_of(hash)) {
+            self.change(handle, hash, 0);
         }
     }
 
@@ -253,8 +295,12 @@ impl ViewState {
     /// whoever restores it lets go of them, too.
     #[inline(always)]
     pub(in super::super) fn keep(&mut self, handle: Handle) {
-        if self.changes.on && self.changes.is_pending(self.stamp(handle)) {
-            self.save_pending(handle, slot_of(self.hash_of(self.key_word(handle))));
+        if self.changes.frozen.is_none() {
+            return;
+        }
+        let slot = slot_of(self.hash_of(self.key_word(handle)));
+        if self.changes.is_pending(self.stamp(handle), slot) {
+            self.save_pending(handle, slot);
         }
     }
 
@@ -273,13 +319,14 @@ impl ViewState {
 
     #[inline(never)]
     fn change(&mut self, handle: Handle, hash: u64, rows: Stamp) {
-        if self.changes.is_pending(self.stamp(handle)) {
-            self.save_pending(handle, slot_of(hash));
+        let slot = slot_of(hash);
+        if self.changes.is_pending(self.stamp(handle), slot) {
+            self.save_pending(handle, slot);
         }
         let stamp = self.stamp(handle);
         if stamp & EPOCH != self.changes.current {
             let key = self.key_word(handle);
-            self.changes.since[slot_of(hash)].keys.push(key);
+            self.changes.since[slot].keys.push(key);
         }
         self.set_stamp(handle, stamp & (NEW | ROWS) | rows | self.changes.current);
     }
@@ -312,10 +359,9 @@ impl ViewState {
 
     /// Notes the numbers of a pending busy key, whose rows are then kept until they are written: false where rows may change.
     fn hold(&mut self, handle: Handle, slot: usize) -> bool {
-        let Some(Frozen { whole, .. }) = self.changes.frozen else { return false };
-        let stamp = self.stamp(handle);
+        let (anew, stamp) = (self.changes.is_anew(slot), self.stamp(handle));
         let (None, block) = Self::place(handle) else { return false };
-        let Some(dense) = self.dense[block as usize].as_deref_mut().filter(|_| whole || stamp & (ROWS | NEW) != 0)
+        let Some(dense) = self.dense[block as usize].as_deref_mut().filter(|_| anew || stamp & (ROWS | NEW) != 0)
         else {
             return false;
         };
@@ -323,11 +369,12 @@ impl ViewState {
         if !layout.settled {
             return false;
         }
-        let numbers = dense.numbers(layout, whole || stamp & NEW != 0);
+        let numbers = dense.numbers(layout, anew || stamp & NEW != 0);
         dense.held = true;
         dense.written = dense.queue.end;
-        self.changes.held[slot].push(Held { block, numbers });
-        self.set_stamp(handle, self.changes.clean);
+        let tail = Tail { from: numbers.end, entries: Vec::new() };
+        self.changes.held[slot].push(Held { block, numbers, tail });
+        self.set_stamp(handle, self.changes.clean(slot));
         true
     }
 
@@ -338,9 +385,9 @@ impl ViewState {
             return;
         }
         let mut out = self.open(slot);
-        for Held { block, numbers } in held.drain(..) {
+        for Held { block, numbers, tail } in held.drain(..) {
             if let Some(dense) = &self.dense[block as usize] {
-                self.write_dense(dense, &numbers, &mut out);
+                self.write_dense(dense, &numbers, &tail, &mut out);
             }
             if let Some(dense) = &mut self.dense[block as usize] {
                 dense.held = false;
@@ -352,16 +399,15 @@ impl ViewState {
 
     /// Writes the records of a slot that are still pending, and the keys that are no more.
     fn write_slot(&mut self, slot: usize) {
-        let Some(Frozen { whole, .. }) = self.changes.frozen else { return };
         self.write_held(slot);
         let mut before = std::mem::take(&mut self.changes.before[slot]);
-        if whole {
+        if self.changes.is_anew(slot) {
             let handles: Vec<Handle> = self.index.slot(slot).collect();
             for (i, handle) in handles.iter().enumerate() {
                 if let Some(next) = handles.get(i + AHEAD_RECORD) {
                     self.prefetch_handle(*next);
                 }
-                if self.changes.is_pending(self.stamp(*handle)) {
+                if self.changes.is_pending(self.stamp(*handle), slot) {
                     self.write_pending(*handle, slot);
                 }
             }
@@ -380,7 +426,7 @@ impl ViewState {
                 let found = self.index.find(hashes[i], |handle| self.key_word(handle) == *key);
                 // Gone, or its number given to another key, maybe of another slot, or written when it changed again.
                 if let Some((_, handle)) = found.filter(|_| slot_of(hashes[i]) == slot)
-                    && self.changes.is_pending(self.stamp(handle))
+                    && self.changes.is_pending(self.stamp(handle), slot)
                 {
                     self.write_pending(handle, slot);
                 }
@@ -420,14 +466,13 @@ impl ViewState {
     /// Writes a pending record, which is clean then.
     #[inline(never)]
     fn write_pending(&mut self, handle: Handle, slot: usize) {
-        let whole = self.changes.frozen.is_some_and(|frozen| frozen.whole);
-        let stamp = self.stamp(handle);
+        let (anew, stamp) = (self.changes.is_anew(slot), self.stamp(handle));
         let mut out = self.open(slot);
         match Self::place(handle) {
             (Some(class), block) => {
                 let record = self.small[class].get(block);
                 let told = small::told(&self.layout, record);
-                if whole || stamp & (ROWS | NEW) != 0 {
+                if anew || stamp & (ROWS | NEW) != 0 {
                     self.write_small(record, told, &mut out);
                 } else {
                     self.write_head(TOLD, record[0], told, 0, &mut out);
@@ -435,9 +480,10 @@ impl ViewState {
             }
             (None, block) => {
                 if let Some(dense) = &self.dense[block as usize] {
-                    if whole || stamp & (ROWS | NEW) != 0 {
-                        let numbers = dense.numbers(self.layout.of(dense), whole || stamp & NEW != 0);
-                        self.write_dense(dense, &numbers, &mut out);
+                    if anew || stamp & (ROWS | NEW) != 0 {
+                        let numbers = dense.numbers(self.layout.of(dense), anew || stamp & NEW != 0);
+                        let tail = Tail { from: numbers.end, entries: Vec::new() };
+                        self.write_dense(dense, &numbers, &tail, &mut out);
                     } else {
                         self.write_head(TOLD, dense.key, (dense.dirty, dense.due), 0, &mut out);
                     }
@@ -448,7 +494,7 @@ impl ViewState {
             }
         }
         self.changes.out[slot] = out;
-        self.set_stamp(handle, self.changes.clean);
+        self.set_stamp(handle, self.changes.clean(slot));
     }
 
     /// An item's form, key and what the online store was told.
@@ -481,11 +527,12 @@ impl ViewState {
         entries.chunks_exact(layout.stride).for_each(|entry| self.write_entry(entry, &mut rows, out));
     }
 
-    /// Writes a busy key as of its numbers. Its rows between those and all else of it must be as they were then.
-    fn write_dense(&self, dense: &Dense, numbers: &Numbers, out: &mut Writer) {
+    /// Writes a busy key as of its numbers. Its rows up to the tail and all else of it must be as they were then.
+    fn write_dense(&self, dense: &Dense, numbers: &Numbers, tail: &Tail, out: &mut Writer) {
         let layout = self.layout.of(dense);
         let Numbers { told, head, newest, absorbed, first, from, waiting, end } = *numbers;
-        let parts = dense.queue.parts(layout, &self.chunks, from, end);
+        let parts = dense.queue.parts(layout, &self.chunks, from, tail.from);
+        let parts = parts.chain(std::iter::once(&tail.entries[..]));
         let times = parts.clone().flat_map(|part| part.iter().step_by(layout.stride).map(|time| *time as i64));
         let unit = unit_of(times, out.origin);
         let form = match from == first {

@@ -19,10 +19,10 @@ use crate::features::numeric::Accumulator;
 const COUNT_MAX: u64 = 1 << 48;
 
 impl ViewState {
-    /// Takes in one slot's bytes of [`Self::write_frozen`]: those of a whole freeze first (or of the first freeze of all),
-    /// then those of the later ones in their order. A key in a later one replaces the key, adds rows to it or removes it.
+    /// Takes in one slot's bytes of [`Self::write_frozen`]: those of the last freeze that wrote it anew first (or of the first
+    /// freeze of all), then those of the later ones in their order. A key in a later one replaces the key, adds rows to it or removes it.
     /// The state may be another worker's or another run's, of a view of the same shape; keys taken in count as written and
-    /// unchanged, so that the next freeze need not be whole.
+    /// unchanged, so that the next freeze need not write them anew.
     ///
     /// What the online store was told comes with the keys: a key is told again when it changed or its time comes. Where
     /// the bytes come from a run without an online store, all are told.
@@ -69,7 +69,7 @@ impl ViewState {
             (MORE | TOLD, None) => return Err(bad("it adds to a key that no earlier one holds")),
             (other, _) => return Err(bad(&format!("there is no form {other} of a key"))),
         };
-        self.set_stamp(handle, self.changes.clean());
+        self.set_stamp(handle, self.changes.clean(slot));
         self.set_told(handle, tag & DIRTY != 0 || !input.refreshed, due);
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Checkpoints of a view's state: what changed since the last one, frozen at once and written a slice at a time.
 //!
 //! **Stamps.** Each record has a stamp of two bits. The stamp of what changes in this epoch alternates between 1 and 2 from
-//! freeze to freeze, that of what is written and unchanged between 0 and 3 from whole freeze to whole freeze; so a freeze
-//! changes two numbers, and every record with any other stamp is *pending*: to be written as it was at the freeze. The
-//! first thing that is about to change a pending record writes it; the rest is written slot by slot. Of a busy key whose rows
-//! only grow, the first change notes the numbers instead: its rows stay until its slot's turn, and are written then. Two more bits say
+//! freeze to freeze, that of what is written and unchanged between 0 and 3, slot by slot, when a freeze writes the slot anew; so a
+//! freeze changes a few numbers, and every record with any other stamp is *pending*: to be written as it was at the freeze. The
+//! first thing that is about to change a pending record writes it; the rest is written slot by slot. Of a busy key of which
+//! nothing but rows is written, the first change notes the numbers instead: its rows stay until its slot's turn, and are written
+//! then; a row that comes among them has those behind it copied first. Two more bits say
 //! whether rows changed or only what the online store was told, and that no freeze has written the record yet.
 //!
 //! **Bytes.** A slot's bytes (see [`codec`]) hold its items in any order; an item replaces what is known of its key. What

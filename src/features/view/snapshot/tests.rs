@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 use super::super::keys::Keys;
 use super::super::tests::{
-    N, Row, TEXT, X, aggregate, aggregates, batch, plan, row, same, schema, simple, stream, update_batch, written,
+    N, Row, TEXT, X, aggregate, aggregates, batch, plan, row, same, schema, simple, some, stream, update_batch, written,
 };
 use super::super::{Revisions, Updates, ViewOptions, ViewState};
 use super::codec;
-use crate::base::{slot_of, worker_of_slot};
+use crate::base::{SLOTS, SlotRange, slot_of, worker_of_slot};
 use crate::plan::model::{AggregateFunction as F, Order, ViewPlan, Window};
 
 /// Steps after every freeze that are compared.
@@ -190,8 +190,8 @@ fn merged_ops(
 /// Runs with freezes in between as `actions` say, and restores the state of one of them: it must go on as a twin.
 fn check_chain(setup: &Setup, ops: &[Op], actions: &[(u8, usize)], chosen: usize) -> Result<(), TestCaseError> {
     let mut view = setup.state(true);
-    // (number of steps before it, whether whole, what it wrote)
-    let mut freezes: Vec<(usize, bool, Parts)> = Vec::new();
+    // (number of steps before it, slots that were written anew, what it wrote)
+    let mut freezes: Vec<(usize, SlotRange, Parts)> = Vec::new();
     for (at, op) in ops.iter().enumerate() {
         setup.feed(std::slice::from_mut(&mut view), op);
         let (action, budget) = actions[at % actions.len()];
@@ -199,23 +199,34 @@ fn check_chain(setup: &Setup, ops: &[Op], actions: &[(u8, usize)], chosen: usize
             let parts = view.write_frozen(budget);
             prop_assert!(!parts.is_empty() || !view.frozen());
             freezes.last_mut().unwrap().2.extend(parts);
-            prop_assert!(!view.frozen() || view.freeze(true).is_err());
+            prop_assert!(!view.frozen() || view.freeze(SlotRange::ALL).is_err());
         } else if action < 5 {
-            let whole = action == 0;
-            view.freeze(whole).unwrap();
-            freezes.push((at + 1, whole, Vec::new()));
+            let anew = match action {
+                0 => SlotRange::ALL,
+                1 => SlotRange::NONE,
+                // In turn, more or fewer of them.
+                _ => {
+                    let end = freezes.last().map_or(0, |f| f.1.end());
+                    SlotRange::new(end % SLOTS as u16, 150 * u16::from(action) + at as u16)
+                }
+            };
+            view.freeze(anew).unwrap();
+            freezes.push((at + 1, anew, Vec::new()));
         }
     }
     let Some(last) = freezes.last_mut() else { return Ok(()) };
     last.2.extend(view.write_frozen(usize::MAX));
-    for (_, _, parts) in &freezes {
+    for (_, anew, parts) in &freezes {
+        prop_assert_eq!(parts.iter().filter(|p| anew.contains(p.0.into())).count(), usize::from(anew.len()));
         prop_assert!(parts.windows(2).all(|two| two[0].0 < two[1].0), "slots rise and come once");
     }
     let mut twin = [setup.state(false)];
     let expected: Vec<Told> = ops.iter().map(|op| setup.feed(&mut twin, op)).collect();
     let chain = |freeze: usize| -> Vec<Parts> {
-        let base = freezes[..=freeze].iter().rposition(|f| f.1).unwrap_or(0);
-        freezes[base..=freeze].iter().map(|f| f.2.clone()).collect()
+        // Of each slot what was written since it was written anew.
+        let base = |slot: u16| freezes[..=freeze].iter().rposition(|f| f.1.contains(slot.into())).unwrap_or(0);
+        let held = |at: usize, parts: &Parts| some(parts.iter().filter(|p| base(p.0) <= at).cloned().collect());
+        freezes[..=freeze].iter().enumerate().map(|(at, f)| held(at, &f.2)).collect()
     };
     // What is let go of too early is missed soon.
     for (freeze, (from, ..)) in freezes.iter().enumerate() {
@@ -419,14 +430,14 @@ fn what_the_store_was_told_is_restored() {
 #[test]
 fn freezes_do_not_mix_and_need_tracking() {
     let (setup, mut view, rows) = mean(|i| i as i64, false, 100);
-    assert!(setup.state(false).freeze(true).unwrap_err().to_string().contains("without checkpoints"));
+    assert!(setup.state(false).freeze(SlotRange::ALL).unwrap_err().to_string().contains("without checkpoints"));
     view.apply_own(&batch(&rows, false)).unwrap();
-    view.freeze(false).unwrap();
+    view.freeze(SlotRange::NONE).unwrap();
     let first = view.write_frozen(1);
     assert!(first.len() == 1 && view.frozen());
     let slots = f64::from(first[0].0 + 1) / crate::base::SLOTS as f64;
     assert_eq!(view.frozen_written(), slots);
-    assert!(view.freeze(false).is_err() && view.import(first[0].0, &first[0].1).is_err());
+    assert!(view.freeze(SlotRange::NONE).is_err() && view.import(first[0].0, &first[0].1).is_err());
     let rest = view.write_frozen(usize::MAX);
     assert!(!view.frozen() && view.write_frozen(1).is_empty());
     assert_eq!(view.frozen_written(), 1.0);
@@ -436,7 +447,7 @@ fn freezes_do_not_mix_and_need_tracking() {
 /// A busy key's rows are written as they were, though they have left every window by then and others have come.
 #[test]
 fn rows_of_a_busy_key_stay_until_they_are_written() {
-    for whole in [true, false] {
+    for (whole, anew) in [(true, SlotRange::ALL), (false, SlotRange::NONE)] {
         let (_, mut view, rows) = mean(|i| i as i64 % 2, false, 6000);
         let mut twin = mean(|i| i as i64 % 2, false, 0).1;
         for view in [&mut view, &mut twin] {
@@ -445,14 +456,14 @@ fn rows_of_a_busy_key_stay_until_they_are_written() {
             view.apply_own(&batch(&rows[2500..3000], false)).unwrap();
         }
         let expected = written(&mut twin, whole);
-        view.freeze(whole).unwrap();
+        view.freeze(anew).unwrap();
         let before = view.memory_bytes();
         for tick in rows[3000..].chunks(100) {
             view.apply_own(&batch(tick, false)).unwrap();
             view.advance(tick[99].time);
         }
         assert!(view.memory_bytes() > before, "rows are held");
-        assert_eq!(view.write_frozen(usize::MAX), expected, "whole: {whole}");
+        assert_eq!(some(view.write_frozen(usize::MAX)), expected, "whole: {whole}");
         // What changed meanwhile is in the next one, and what was held goes.
         let (_, mut later, _) = mean(|i| i as i64 % 2, false, 0);
         later.apply_own(&batch(&rows, false)).unwrap();
@@ -463,6 +474,41 @@ fn rows_of_a_busy_key_stay_until_they_are_written() {
         let held = view.chunks.bytes_used();
         view.apply_own(&batch(&rows[6000..], false)).unwrap();
         assert!(view.chunks.bytes_used() * 2 < held, "{} of {held}", view.chunks.bytes_used());
+    }
+}
+
+/// Nor do rows change it that come late, among those that are still to be written.
+#[test]
+fn late_rows_leave_those_that_are_to_be_written_as_they_were() {
+    let plan = plan(vec![aggregate(F::Mean, Some(X), Window::Trailing(1000), None, None)], 0, true, 200);
+    let options = ViewOptions { order: Order::Arrival, refresh: false, revise_within: None, checkpoints: true };
+    let setup = Setup { plan, options, text_key: false };
+    let rows = simple(|i| i as i64 % 2, 2, 4000);
+    let late = |from: usize, to: usize| {
+        let mut late = simple(|i| i as i64 % 2, 1, to - from);
+        let place = |(i, row): (usize, &mut Row)| {
+            (row.time, row.ord) = (((to - i * 9 % 90) * 2 - 1) as i64, (to + 10_000 + i) as u64)
+        };
+        late.iter_mut().enumerate().for_each(place);
+        late.sort_by_key(|row| (row.time, row.ord));
+        late
+    };
+    for anew in [SlotRange::ALL, SlotRange::NONE] {
+        let (mut view, mut twin) = (setup.state(true), setup.state(true));
+        for view in [&mut view, &mut twin] {
+            view.apply_own(&batch(&rows[..1500], false)).unwrap();
+            written(view, true);
+            view.apply_own(&batch(&rows[1500..2000], false)).unwrap();
+        }
+        let expected = written(&mut twin, anew.is_all());
+        view.freeze(anew).unwrap();
+        for (i, tick) in rows[2000..].chunks(100).enumerate() {
+            view.apply_own(&batch(&late(1980 + i * 100, 2000 + i * 100), false)).unwrap();
+            view.apply_own(&batch(tick, false)).unwrap();
+            view.advance(tick[99].time - 200);
+        }
+        assert_eq!(some(view.write_frozen(usize::MAX)), expected);
+        assert!(view.dense.iter().flatten().count() == 2 && !view.dense.iter().flatten().any(|dense| dense.held));
     }
 }
 
@@ -480,16 +526,16 @@ fn rows_that_become_tiles_are_written_as_they_were() {
     let mut twin = setup.state(false);
     let expected: Vec<_> =
         [(0, 50), (50, 65), (65, 300), (300, 600)].map(|(from, to)| twin.apply_own(&part(from, to)).unwrap()).into();
-    for whole in [true, false] {
+    for anew in [SlotRange::ALL, SlotRange::NONE] {
         let mut view = setup.state(true);
         assert_eq!(view.apply_own(&part(0, 50)).unwrap(), expected[0]);
         let mut chain = vec![written(&mut view, true)];
         assert_eq!(view.apply_own(&part(50, 65)).unwrap(), expected[1]);
         assert_eq!(by_rows(&view), [true]);
-        view.freeze(whole).unwrap();
+        view.freeze(anew).unwrap();
         assert_eq!(view.apply_own(&part(65, 300)).unwrap(), expected[2]);
         assert_eq!(by_rows(&view), [false], "it has too many rows");
-        chain.push(view.write_frozen(usize::MAX));
+        chain.push(some(view.write_frozen(usize::MAX)));
         let mut restored = setup.restored(&chain, 1).remove(0);
         assert_eq!(by_rows(&restored), [true]);
         assert_eq!(restored.apply_own(&part(65, 300)).unwrap(), expected[2], "as it was at the freeze");
@@ -511,10 +557,10 @@ fn a_sweep_leaves_the_rows_of_a_busy_key_that_are_to_be_written() {
         view.apply_own(&batch(&rows, false)).unwrap();
     }
     let expected = written(&mut twin, true);
-    view.freeze(true).unwrap();
+    view.freeze(SlotRange::ALL).unwrap();
     (2000..9000).step_by(100).for_each(|time| view.advance(time));
     assert_eq!(view.keys(), 1);
-    assert_eq!(view.write_frozen(usize::MAX), expected);
+    assert_eq!(some(view.write_frozen(usize::MAX)), expected);
     (9000..20_000).step_by(100).for_each(|time| view.advance(time));
     assert_eq!(view.keys(), 0, "a later sweep comes by");
 }
