@@ -92,15 +92,21 @@ impl Index {
         }
     }
 
-    /// The first place that an id may have.
+    /// The first place that an id may have in the line that is its home.
     #[inline(always)]
     pub fn guess(&self, key: Key) -> Option<Address> {
         let (table, tag) = home(key);
         let table = &self.tables[table];
         let line = table.lines.get(table.line_of(tag))?;
-        let behind = line.behind(tag);
-        let place = line.places[behind.trailing_zeros() as usize % PLACES];
-        (behind != 0 && place != GONE).then_some(place)
+        let mut behind = line.behind(tag);
+        while behind != 0 {
+            let place = line.places[behind.trailing_zeros() as usize % PLACES];
+            if place != GONE {
+                return Some(place);
+            }
+            behind &= behind - 1;
+        }
+        None
     }
 
     /// Adds a place. Where the table is full, places that are not `live` are dropped.
@@ -269,7 +275,8 @@ mod tests {
                 // Of other ids some may be found, but few have the same bits.
                 prop_assert!(expected.iter().all(|place| found.contains(place)), "{:?} in {:?}", expected, found);
                 prop_assert!(found.len() <= expected.len() + 1, "{:?} in {:?}", expected, found);
-                if expected.len() == list.len() && !expected.is_empty() && index.live(|_| true) == list.len() {
+                // So few are all at home.
+                if !expected.is_empty() && index.tables.iter().map(|table| table.used).sum::<usize>() <= PLACES {
                     prop_assert!(index.guess(key).is_some());
                 }
             }
