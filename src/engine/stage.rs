@@ -46,6 +46,8 @@ const SPREAD: u32 = 10;
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 /// How long the writing waits when the thread that takes the slices does not keep up.
 const ROOM_WAIT: Duration = Duration::from_millis(2);
+/// Busy keys whose bytes are counted at once: each is far from what is in the cache.
+const COUNTED: usize = 4_096;
 /// Bytes of a slice between two looks at the clock.
 const SLICE_BYTES: usize = 16 << 10;
 
@@ -346,7 +348,7 @@ impl StageCore {
             questions
         };
         if info.last || info.tick.is_multiple_of(64) {
-            self.account();
+            self.account(info.last);
         }
         // When all sources have ended the watermark is past everything, but the clock stands where it stood: values are
         // read, and refreshed below, as of the clock.
@@ -446,8 +448,9 @@ impl StageCore {
     }
 
     /// Tells the job how many keys and bytes the view holds.
-    fn account(&mut self) {
-        let now = (self.state.keys() as u64, self.state.memory_bytes() as u64);
+    fn account(&mut self, exactly: bool) {
+        let bytes = if exactly { self.state.memory_bytes() } else { self.state.count_bytes(COUNTED) };
+        let now = (self.state.keys() as u64, bytes as u64);
         let change = |total: &std::sync::atomic::AtomicU64, before: u64, now: u64| {
             total.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         };

@@ -74,6 +74,15 @@ pub struct Merged {
     pub updates: Option<Vec<ArrayRef>>,
 }
 
+/// How far the counting of busy records' bytes has come.
+#[derive(Default)]
+struct Counted {
+    next: usize,
+    bytes: usize,
+    /// All of them, when they were counted last.
+    last: usize,
+}
+
 /// The state of one view on one worker.
 pub struct ViewState {
     pub(super) layout: Layout,
@@ -84,6 +93,7 @@ pub struct ViewState {
     pub(super) small: Vec<Slab>,
     pub(super) dense: Vec<Option<Box<Dense>>>,
     pub(super) dense_free: Vec<u32>,
+    counted: Counted,
     /// Chunks of the dense records' queues.
     pub(super) chunks: Slab,
     pub(super) names: Names,
@@ -182,6 +192,7 @@ impl ViewState {
             small,
             dense: Vec::new(),
             dense_free: Vec::new(),
+            counted: Counted::default(),
             chunks: Slab::new(chunk_words(&layout)),
             names: Names::default(),
             texts: Texts::default(),
@@ -358,9 +369,25 @@ impl ViewState {
 
     /// Bytes held: records, queues, index, names.
     pub fn memory_bytes(&self) -> usize {
+        self.dense.iter().flatten().map(|d| d.bytes()).sum::<usize>() + self.pooled_bytes()
+    }
+
+    /// As [`Self::memory_bytes`], but for the busy records as they were when they were counted: so many with each call.
+    pub fn count_bytes(&mut self, records: usize) -> usize {
+        let Counted { next, bytes, last } = &mut self.counted;
+        let end = next.saturating_add(records).min(self.dense.len());
+        *bytes += self.dense[(*next).min(end)..end].iter().flatten().map(|d| d.bytes()).sum::<usize>();
+        *next = end;
+        if end == self.dense.len() {
+            *last = *bytes;
+            (*next, *bytes) = (0, 0);
+        }
+        (*last).max(*bytes) + self.pooled_bytes()
+    }
+
+    fn pooled_bytes(&self) -> usize {
         self.small.iter().map(Slab::bytes).sum::<usize>()
             + self.chunks.bytes()
-            + self.dense.iter().flatten().map(|d| d.bytes()).sum::<usize>()
             + self.index.bytes()
             + self.names.bytes()
             + self.texts.bytes()

@@ -594,3 +594,18 @@ fn a_slot_is_pinned() {
     // Origin 0; a sparse key 3 that was not told, times in thousands; two rows.
     assert_eq!(content, [1, 0x29, 13, 5, 1, 0x22, 0x4d, 21, 7]);
 }
+
+/// Busy keys are counted some at a time, which comes to the same.
+#[test]
+fn bytes_are_counted_in_turn() {
+    let (_, mut view, rows) = mean(|i| i as i64 % 30, false, 6000);
+    view.apply_own(&batch(&rows, false)).unwrap();
+    assert!(view.dense.iter().flatten().count() == 30, "busy keys");
+    assert_eq!(view.count_bytes(100), view.memory_bytes());
+    let counts: Vec<usize> = (0..3).map(|_| view.count_bytes(10)).collect();
+    assert_eq!(counts, [view.memory_bytes(); 3], "the last count holds meanwhile");
+    let mut fresh = mean(|i| i as i64 % 30, false, 0).1;
+    fresh.apply_own(&batch(&rows, false)).unwrap();
+    let counts: Vec<usize> = (0..3).map(|_| fresh.count_bytes(10)).collect();
+    assert!(counts[0] < counts[1] && counts[2] == fresh.memory_bytes(), "{counts:?}");
+}
