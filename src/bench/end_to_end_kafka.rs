@@ -268,7 +268,7 @@ fn search(
     loop {
         // The limit is looked at for longer than what is far from it.
         let seconds = if high.is_some() { options.seconds / 2.0 } else { options.seconds / 4.0 };
-        let step = offer(rate, Duration::from_secs_f64(seconds), load, consumer, process)?;
+        let step = attempt(rate, Duration::from_secs_f64(seconds), load, consumer, process)?;
         steps.push(step);
         let known = if step.sustained() { &mut low } else { &mut high };
         *known = Some(rate);
@@ -281,7 +281,7 @@ fn search(
 }
 
 /// Offers a rate for some time and waits for what became of it.
-fn offer(
+fn attempt(
     rate: f64,
     length: Duration,
     load: &mut Load,

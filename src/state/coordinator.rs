@@ -251,13 +251,11 @@ impl Progress {
         SlotRange::new(anew.next, anew.due)
     }
 
-    /// Notes that a snapshot is on its way which writes these slots anew.
+    /// Notes that a snapshot is on its way which writes the slots of [`Self::anew`] anew.
     pub fn anew_begun(&self, slots: SlotRange) {
         let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
         anew.due = anew.due.saturating_sub(slots.len());
-        if !slots.is_empty() {
-            anew.next = slots.end() % SLOTS as u16;
-        }
+        anew.next = slots.end() % SLOTS as u16;
     }
 
     /// Makes so many more slots due.
@@ -633,11 +631,7 @@ mod tests {
     fn what_is_written_anew_is_as_much_as_what_changed() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&dir.path().display().to_string()).expect("it opens");
-        let template: Manifest = serde_json::from_value(serde_json::json!({
-            "generation": 0, "job": "j", "job_version": 1, "program": "p", "tick": 0, "watermark": 0, "now": 0,
-            "committed_ms": 0, "workers": 1, "operators": {}, "parts": [], "reader": null, "outboxes": {}, "last": false,
-        }))
-        .expect("a manifest");
+        let template = manifest::empty();
         let log = |chain: Vec<PartRef>| Log {
             store: store.clone(),
             generation: 0,

@@ -234,28 +234,16 @@ impl Part {
         Ok(Part { bytes, chunks, epoch: part.epoch })
     }
 
-    /// The chunks of an operator, in the order written.
-    pub fn chunks<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = (Mode, Entries<'a>)> {
+    /// The chunks of an operator, in the order written, each with its entries.
+    pub fn chunks<'a>(
+        &'a self,
+        operator: &'a str,
+    ) -> impl Iterator<Item = (Mode, impl Iterator<Item = (u16, &'a [u8])>)> {
         let chunks = self.chunks.iter().filter(move |chunk| chunk.operator == operator);
         chunks.map(|chunk| {
             let bytes = chunk.unpacked.as_deref().unwrap_or(&self.bytes);
-            (chunk.mode, Entries { bytes, entries: chunk.entries.iter() })
+            (chunk.mode, chunk.entries.iter().map(|(slot, range)| (*slot, &bytes[range.clone()])))
         })
-    }
-}
-
-/// The entries of a chunk.
-pub struct Entries<'a> {
-    bytes: &'a [u8],
-    entries: std::slice::Iter<'a, (u16, Range<usize>)>,
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (slot, range) = self.entries.next()?;
-        Some((*slot, self.bytes.get(range.clone())?))
     }
 }
 
@@ -325,8 +313,8 @@ mod tests {
     }
 
     fn read(part: &Part, operator: &str) -> Vec<(Mode, Vec<SlotBytes>)> {
-        let own = |entries: Entries<'_>| entries.map(|(slot, bytes)| (slot, bytes.to_vec())).collect();
-        part.chunks(operator).map(|(mode, entries)| (mode, own(entries))).collect()
+        let chunks = part.chunks(operator);
+        chunks.map(|(mode, entries)| (mode, entries.map(|(slot, bytes)| (slot, bytes.to_vec())).collect())).collect()
     }
 
     fn write(store: &Store, chunks: &Written) -> PartRef {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::rc::Rc;
 
 use serde_json::Value;
 
@@ -42,32 +41,35 @@ impl Loaded {
     /// The entries of an operator that hold, oldest first.
     pub fn entries<'a>(&'a self, operator: &'a str) -> impl Iterator<Item = (u16, &'a [u8])> {
         let newest = self.parts.iter().map(|part| part.epoch).max().unwrap_or_default();
-        // The epoch from which on what was written of a slot holds.
+        // The epoch from which on what was written of a slot holds; parts are oldest first.
         let mut since = vec![0; SLOTS];
         for part in &self.parts {
             for (mode, entries) in part.chunks(operator) {
                 match mode {
                     Mode::Change | Mode::Replace => {}
-                    Mode::Whole => since.iter_mut().for_each(|since| *since = part.epoch.max(*since)),
-                    Mode::Slots => entries.for_each(|(slot, _)| {
-                        since.get_mut(usize::from(slot)).into_iter().for_each(|since| *since = part.epoch.max(*since));
-                    }),
+                    Mode::Whole => since.fill(part.epoch),
+                    Mode::Slots => {
+                        for (slot, _) in entries {
+                            if let Some(since) = since.get_mut(usize::from(slot)) {
+                                *since = part.epoch;
+                            }
+                        }
+                    }
                 }
             }
         }
-        let holds = move |mode: Mode, epoch: Epoch, (slot, bytes): &(u16, &[u8])| match mode {
-            Mode::Replace => epoch == newest,
-            // Nothing was in the slot.
-            Mode::Slots if bytes.is_empty() => false,
-            _ => since.get(usize::from(*slot)).is_none_or(|since| *since <= epoch),
-        };
-        let chunks =
-            self.parts.iter().flat_map(move |part| part.chunks(operator).map(move |chunk| (part.epoch, chunk)));
-        let holds = Rc::new(holds);
-        chunks.flat_map(move |(epoch, (mode, entries))| {
-            let holds = Rc::clone(&holds);
-            entries.filter(move |entry| holds(mode, epoch, entry))
-        })
+        let mut held = Vec::new();
+        for part in &self.parts {
+            for (mode, entries) in part.chunks(operator) {
+                held.extend(entries.filter(|(slot, bytes)| match mode {
+                    Mode::Replace => part.epoch == newest,
+                    // Nothing was in the slot.
+                    Mode::Slots if bytes.is_empty() => false,
+                    _ => since.get(usize::from(*slot)).is_none_or(|since| *since <= part.epoch),
+                }));
+            }
+        }
+        held.into_iter()
     }
 }
 
@@ -377,14 +379,8 @@ mod tests {
                 }
             }
             let parts: Vec<Part> = parts.iter().map(|part| Part::read(&store, part).expect("it is whole")).collect();
-            let manifest = serde_json::json!({
-                "generation": 0, "job": "j", "job_version": 1, "program": "p", "tick": 0, "watermark": 0, "now": 0,
-                "committed_ms": 0, "workers": 1, "operators": {}, "parts": [], "reader": null, "outboxes": {},
-                "last": false,
-            });
-            let manifest = serde_json::from_value(manifest).expect("a manifest");
             let newest = epochs.len() as u64 + 2;
-            let loaded = Loaded { epoch: newest, manifest, parts };
+            let loaded = Loaded { epoch: newest, manifest: manifest::empty(), parts };
             let mut found = BTreeMap::<u16, Vec<Vec<u8>>>::new();
             loaded.entries("a").for_each(|(slot, bytes)| found.entry(slot).or_default().push(bytes.to_vec()));
             expected.retain(|_, all| !all.is_empty());

@@ -375,8 +375,8 @@ impl ViewState {
     /// As [`Self::memory_bytes`], but for the busy records as they were when they were counted: so many with each call.
     pub fn count_bytes(&mut self, records: usize) -> usize {
         let Counted { next, bytes, last } = &mut self.counted;
-        let end = next.saturating_add(records).min(self.dense.len());
-        *bytes += self.dense[(*next).min(end)..end].iter().flatten().map(|d| d.bytes()).sum::<usize>();
+        let end = (*next + records).min(self.dense.len());
+        *bytes += self.dense[*next..end].iter().flatten().map(|d| d.bytes()).sum::<usize>();
         *next = end;
         if end == self.dense.len() {
             *last = *bytes;

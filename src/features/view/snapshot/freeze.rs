@@ -88,6 +88,13 @@ struct Tail {
     entries: Vec<u64>,
 }
 
+impl Tail {
+    /// No row has come before another.
+    fn none(numbers: &Numbers) -> Self {
+        Tail { from: numbers.end, entries: Vec::new() }
+    }
+}
+
 /// A slot's changes in one epoch.
 #[derive(Default)]
 struct Slot {
@@ -372,8 +379,7 @@ impl ViewState {
         let numbers = dense.numbers(layout, anew || stamp & NEW != 0);
         dense.held = true;
         dense.written = dense.queue.end;
-        let tail = Tail { from: numbers.end, entries: Vec::new() };
-        self.changes.held[slot].push(Held { block, numbers, tail });
+        self.changes.held[slot].push(Held { block, numbers, tail: Tail::none(&numbers) });
         self.set_stamp(handle, self.changes.clean(slot));
         true
     }
@@ -482,8 +488,7 @@ impl ViewState {
                 if let Some(dense) = &self.dense[block as usize] {
                     if anew || stamp & (ROWS | NEW) != 0 {
                         let numbers = dense.numbers(self.layout.of(dense), anew || stamp & NEW != 0);
-                        let tail = Tail { from: numbers.end, entries: Vec::new() };
-                        self.write_dense(dense, &numbers, &tail, &mut out);
+                        self.write_dense(dense, &numbers, &Tail::none(&numbers), &mut out);
                     } else {
                         self.write_head(TOLD, dense.key, (dense.dirty, dense.due), 0, &mut out);
                     }
