@@ -90,7 +90,7 @@ pub struct Report {
     pub published_ms: Quantiles,
     /// From there until the consumer had it.
     pub consumed_ms: Quantiles,
-    /// In the job, over the whole run: from the cut of an event's tick to its score.
+    /// In the job that is measured, from its start: from the cut of an event's tick to its score.
     pub cut_to_score_ms: Option<CutToScore>,
     /// CPU time of the job's process per event, where the system tells it.
     pub cpu_us_per_event: Option<f64>,
@@ -195,21 +195,10 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Tx", "fields": [
 /// When the brokers do not answer, or the job fails or does not keep up with the lowest rate.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(options.seconds >= 0.5, "--seconds {} is too short to measure anything", options.seconds);
-    let dir = Scratch::new("kafka")?;
-    let topics = Topics::make(&options.brokers)?;
-    std::fs::write(dir.0.join("fraud.onnx"), MODEL)?;
-    std::fs::write(dir.0.join("tx.avsc"), SCHEMA)?;
-    std::fs::write(dir.0.join("job.yaml"), job(options, &dir.0, &topics))?;
-
     let clock = Clock::start();
-    let mut consumer = Arrivals::start(&options.brokers, &topics.output, clock)?;
-    let mut process = JobProcess::start(options, &dir.0)?;
-    let mut load = Load::new(&options.brokers, &topics.input, clock)?;
-    warm_up(&mut load, &consumer, &mut process)?;
-
     let steps = match options.rate {
         Some(_) => Vec::new(),
-        None => search(options, &mut load, &consumer, &mut process)?,
+        None => search(options, &mut Setup::make(options, "search", clock)?)?,
     };
     let sustained = steps.iter().filter(|step| step.sustained()).map(|step| step.rate).reduce(f64::max);
     let saturated = steps.iter().filter(|step| !step.sustained()).min_by(|a, b| a.rate.total_cmp(&b.rate));
@@ -219,25 +208,22 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         (None, _, None) => bail!("the job keeps up with {LAST_RATE} events per second; give a --rate"),
         (None, None, _) => bail!("the job does not keep up with {FIRST_RATE} events per second"),
     };
+    // With a job and topics of their own the figures are those of the rate, whatever was tried before it.
+    let mut setup = Setup::make(options, "measure", clock)?;
     if options.rate.is_none() {
-        // The brokers write out, and clean up after, what the search has left.
-        load.offer(FIRST_RATE, CALM)?;
-        consumer.drain(&load, &mut process)?;
+        // The brokers clean up after what the search has left.
+        setup.offer(FIRST_RATE, CALM)?;
     }
     // The new rate settles before it is measured.
-    load.offer(rate, Duration::from_secs_f64(options.seconds / 4.0))?;
-    consumer.drain(&load, &mut process)?;
-    consumer.take();
-    load.acknowledged()?;
-    let (cpu, own) = (process.cpu_micros(), cpu_micros("self"));
-    let sent = load.offer(rate, Duration::from_secs_f64(options.seconds))?;
-    consumer.drain(&load, &mut process)?;
+    setup.offer(rate, Duration::from_secs_f64(options.seconds / 4.0))?;
+    setup.forget()?;
+    let (cpu, own) = (setup.process.cpu_micros(), cpu_micros("self"));
+    let sent = setup.offer(rate, Duration::from_secs_f64(options.seconds))?;
     let per_event = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / sent.max(1) as f64);
-    let (cpu, own) = (per_event(cpu, process.cpu_micros()), per_event(own, cpu_micros("self")));
-    let arrivals = consumer.take();
-    let produced = load.acknowledged()?;
-    consumer.stop();
-    let summary = process.stop()?;
+    let (cpu, own) = (per_event(cpu, setup.process.cpu_micros()), per_event(own, cpu_micros("self")));
+    let arrivals = setup.consumer.take();
+    let produced = setup.load.acknowledged()?;
+    let summary = setup.process.stop()?;
     let cut = |q: &str| summary["latency_ms"][q].as_f64();
     Ok(Report {
         saturation: sustained,
@@ -257,18 +243,59 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     })
 }
 
+/// A job between two topics of its own, with its load and who counts its predictions. What is dropped leaves nothing.
+struct Setup {
+    load: Load,
+    consumer: Arrivals,
+    process: JobProcess,
+    // Dropped behind what uses them.
+    _topics: Topics,
+    _dir: Scratch,
+}
+
+impl Setup {
+    /// Starts it and sends a little until predictions come: topics are found, the model is loaded, connections stand.
+    fn make(options: &Options, name: &str, clock: Clock) -> anyhow::Result<Setup> {
+        let dir = Scratch::new(&format!("kafka-{name}"))?;
+        let topics = Topics::make(&options.brokers, name)?;
+        std::fs::write(dir.0.join("fraud.onnx"), MODEL)?;
+        std::fs::write(dir.0.join("tx.avsc"), SCHEMA)?;
+        std::fs::write(dir.0.join("job.yaml"), job(options, &dir.0, &topics))?;
+        let consumer = Arrivals::start(&options.brokers, &topics.output, clock)?;
+        let process = JobProcess::start(options, &dir.0)?;
+        let load = Load::new(&options.brokers, &topics.input, clock)?;
+        let mut setup = Setup { load, consumer, process, _topics: topics, _dir: dir };
+        let deadline = Instant::now() + PATIENCE;
+        while setup.consumer.count() == 0 {
+            setup.load.offer(200.0, Duration::from_millis(250))?;
+            setup.process.check()?;
+            ensure!(Instant::now() < deadline, "no prediction came within {PATIENCE:?}");
+        }
+        setup.offer(FIRST_RATE, Duration::from_secs(1))?;
+        Ok(setup)
+    }
+
+    /// Offers events at `rate` for `length` and waits for all their predictions; returns how many.
+    fn offer(&mut self, rate: f64, length: Duration) -> anyhow::Result<u64> {
+        let sent = self.load.offer(rate, length)?;
+        self.consumer.drain(&self.load, &mut self.process)?;
+        Ok(sent)
+    }
+
+    /// Lets go of what was measured so far.
+    fn forget(&self) -> anyhow::Result<()> {
+        self.consumer.take();
+        self.load.acknowledged().map(drop)
+    }
+}
+
 /// Doubles the rate until it is no longer sustained, and closes in on the limit between the last two.
-fn search(
-    options: &Options,
-    load: &mut Load,
-    consumer: &Arrivals,
-    process: &mut JobProcess,
-) -> anyhow::Result<Vec<Step>> {
+fn search(options: &Options, setup: &mut Setup) -> anyhow::Result<Vec<Step>> {
     let (mut steps, mut rate, mut low, mut high) = (Vec::new(), FIRST_RATE, None::<f64>, None::<f64>);
     loop {
         // The limit is looked at for longer than what is far from it.
         let seconds = if high.is_some() { options.seconds / 2.0 } else { options.seconds / 4.0 };
-        let step = attempt(rate, Duration::from_secs_f64(seconds), load, consumer, process)?;
+        let step = attempt(rate, Duration::from_secs_f64(seconds), setup)?;
         steps.push(step);
         let known = if step.sustained() { &mut low } else { &mut high };
         *known = Some(rate);
@@ -281,35 +308,15 @@ fn search(
 }
 
 /// Offers a rate for some time and waits for what became of it.
-fn attempt(
-    rate: f64,
-    length: Duration,
-    load: &mut Load,
-    consumer: &Arrivals,
-    process: &mut JobProcess,
-) -> anyhow::Result<Step> {
-    consumer.take();
-    load.acknowledged()?;
+fn attempt(rate: f64, length: Duration, setup: &mut Setup) -> anyhow::Result<Step> {
+    setup.forget()?;
     // What is due before may still have to do with the rate of the step before.
-    let half = load.clock.now() + length.as_micros() as i64 / 2;
-    load.offer(rate, length)?;
-    consumer.drain(load, process)?;
+    let half = setup.load.clock.now() + length.as_micros() as i64 / 2;
+    setup.offer(rate, length)?;
     let late =
         |all: Vec<(i64, i64)>| Quantiles::of(all.into_iter().filter(|(due, _)| *due >= half).map(|(_, took)| took));
-    let arrivals = consumer.take().iter().map(|a| (a.due, a.arrived - a.due)).collect();
-    Ok(Step { rate, p50_ms: late(arrivals)?.p50, produced_p50_ms: late(load.acknowledged()?)?.p50 })
-}
-
-/// Sends a little until predictions come: topics are found, the model is loaded, connections stand.
-fn warm_up(load: &mut Load, consumer: &Arrivals, process: &mut JobProcess) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while consumer.count() == 0 {
-        load.offer(200.0, Duration::from_millis(250))?;
-        process.check()?;
-        ensure!(Instant::now() < deadline, "no prediction came within {PATIENCE:?}");
-    }
-    load.offer(FIRST_RATE, Duration::from_secs(1))?;
-    consumer.drain(load, process)
+    let arrivals = setup.consumer.take().iter().map(|a| (a.due, a.arrived - a.due)).collect();
+    Ok(Step { rate, p50_ms: late(arrivals)?.p50, produced_p50_ms: late(setup.load.acknowledged()?)?.p50 })
 }
 
 /// Microseconds since the start, by a clock that does not jump, and the wall clock's time of the start.
@@ -371,8 +378,8 @@ impl ProducerContext for Acknowledged {
 
 impl Load {
     fn new(brokers: &str, topic: &str, clock: Clock) -> anyhow::Result<Load> {
-        // Two milliseconds gather events into fewer requests, without which the brokers are the limit; they count as latency.
-        let settings = [("linger.ms", "2"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
+        // As by default in librdkafka, and in Java's client since 4.0; without it the brokers are the limit. It counts as latency.
+        let settings = [("linger.ms", "5"), ("acks", "all"), ("queue.buffering.max.messages", "1000000")];
         let config = client_config(brokers, &[], &settings, &[])?;
         let context = Acknowledged { clock, latencies: Mutex::default(), failed: AtomicU64::new(0) };
         let producer = config.create_with_context(context)?;
@@ -479,7 +486,7 @@ impl Arrivals {
             partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&partitions)?;
-        let arrivals = Arrivals { list: Arc::default(), total: Arc::default(), stop: Arc::default(), thread: None };
+        let mut arrivals = Arrivals { list: Arc::default(), total: Arc::default(), stop: Arc::default(), thread: None };
         let (list, total, stop) = (Arc::clone(&arrivals.list), Arc::clone(&arrivals.total), Arc::clone(&arrivals.stop));
         let read = move || {
             while !stop.load(Ordering::Relaxed) {
@@ -491,8 +498,8 @@ impl Arrivals {
                 total.fetch_add(1, Ordering::Release);
             }
         };
-        let thread = std::thread::Builder::new().name("bench-arrivals".to_owned()).spawn(read)?;
-        Ok(Arrivals { thread: Some(thread), ..arrivals })
+        arrivals.thread = Some(std::thread::Builder::new().name("bench-arrivals".to_owned()).spawn(read)?);
+        Ok(arrivals)
     }
 
     fn count(&self) -> u64 {
@@ -516,8 +523,10 @@ impl Arrivals {
         }
         Ok(())
     }
+}
 
-    fn stop(&mut self) {
+impl Drop for Arrivals {
+    fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // It ends without a result, and a panic of it has been reported.
@@ -611,14 +620,15 @@ struct Topics {
 }
 
 impl Topics {
-    fn make(brokers: &str) -> anyhow::Result<Topics> {
+    fn make(brokers: &str, name: &str) -> anyhow::Result<Topics> {
         let admin: AdminClient<DefaultClientContext> = client_config(brokers, &[], &[], &[])?.create()?;
         admin.inner().fetch_metadata(None, Duration::from_secs(10)).map_err(|error| {
             anyhow!("no broker answers at {brokers} ({error}); start one, or name another with --brokers HOST:PORT")
         })?;
-        let name = |end: &str| format!("tidemill-bench-{}-{end}", std::process::id());
+        let name = |end: &str| format!("tidemill-bench-{}-{name}-{end}", std::process::id());
         let topics = Topics { admin, input: name("in"), output: name("out") };
-        let new = |name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(-1));
+        // What is deleted goes at once: neither is it written to the disk nor does it take its place in memory.
+        let new = |name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(-1)).set("file.delete.delay.ms", "0");
         let wanted = [new(topics.input.as_str()), new(topics.output.as_str())];
         for made in runtime()?.block_on(topics.admin.create_topics(&wanted, &AdminOptions::new()))? {
             made.map_err(|(name, error)| anyhow!("cannot make the topic {name}: {error}"))?;

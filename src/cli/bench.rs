@@ -56,7 +56,11 @@ pub enum BenchCommand {
     ///
     /// With --kafka an open loop offers events at a fixed rate, whether or not the job keeps up, and a consumer of the
     /// predictions measures each one's latency from the moment at which its event was due. The rate is doubled until the
-    /// job falls behind, the highest rate that it sustains is closed in on to a tenth, and the figures are taken at half of it.
+    /// job falls behind, the highest rate that it sustains is closed in on to a tenth, and at half of it the figures are taken,
+    /// with a job and topics that are new.
+    ///
+    /// Brokers with a small heap collect garbage every few seconds, and each time is in the 99th percentile: give them the
+    /// settings that Kafka's documentation has for the JVM before you quote figures.
     EndToEnd(EndToEndArgs),
     /// Feature values into Redis, beside plain pipelined MSET of the same bytes.
     Online(OnlineArgs),
@@ -703,7 +707,7 @@ fn kafka_text(report: &end_to_end_kafka::Report) -> String {
         rows.push(std::iter::once(name.to_owned()).chain(figures).collect());
     }
     let cut = report.cut_to_score_ms.map_or_else(String::new, |l| {
-        format!("in the job, from a tick's cut to the score: p50 {:.1} ms, p99 {:.1} ms (all rates)\n", l.p50, l.p99)
+        format!("in the job, from a tick's cut to the score: p50 {:.1} ms, p99 {:.1} ms\n", l.p50, l.p99)
     });
     let own = report.bench_cpu_us_per_event;
     let cpu = report.cpu_us_per_event.zip(own).map_or_else(String::new, |(job, own)| {
