@@ -1,9 +1,9 @@
 //! `bench windows --checkpoint-every ROWS`: what checkpoints of a view's state cost it, at full load on one core.
 //!
 //! The card view of W1 is fed ticks of rows, three times in turn: without checkpoints, with changes tracked and nothing
-//! frozen, and with a freeze every so many rows that is written a slice per tick; each writes a tenth of the
-//! slots anew. All days of the data fall in the widest window, so keys only come and none goes. Afterwards the whole state is
-//! written and taken in again at a stretch. Times are the processor's, where the system tells them, so that a busy machine does not count.
+//! frozen, and with a freeze every so many rows that is written a slice per tick; each writes a tenth of the slots anew. All
+//! days of the data fall in the widest window, so keys only come and none goes. Afterwards the whole state is written and
+//! taken in again at a stretch. Times are the processor's, where the system tells them, so that a busy machine does not count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -631,7 +631,7 @@ mod tests {
     fn what_is_written_anew_is_as_much_as_what_changed() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&dir.path().display().to_string()).expect("it opens");
-        let template = manifest::empty();
+        let template = Manifest::empty();
         let log = |chain: Vec<PartRef>| Log {
             store: store.clone(),
             generation: 0,

@@ -194,24 +194,26 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()
 }
 
-/// A manifest that says nothing, for tests.
 #[cfg(test)]
-pub(super) fn empty() -> Manifest {
-    Manifest {
-        generation: 0,
-        job: String::new(),
-        job_version: 1,
-        program: String::new(),
-        tick: 0,
-        watermark: 0,
-        now: 0,
-        committed_ms: 0,
-        workers: 1,
-        operators: BTreeMap::new(),
-        parts: Vec::new(),
-        reader: Value::Null,
-        outboxes: BTreeMap::new(),
-        last: false,
+impl Manifest {
+    /// One that says nothing.
+    pub(crate) fn empty() -> Manifest {
+        Manifest {
+            generation: 0,
+            job: String::new(),
+            job_version: 1,
+            program: String::new(),
+            tick: 0,
+            watermark: 0,
+            now: 0,
+            committed_ms: 0,
+            workers: 1,
+            operators: BTreeMap::new(),
+            parts: Vec::new(),
+            reader: Value::Null,
+            outboxes: BTreeMap::new(),
+            last: false,
+        }
     }
 }
 

@@ -380,7 +380,7 @@ mod tests {
             }
             let parts: Vec<Part> = parts.iter().map(|part| Part::read(&store, part).expect("it is whole")).collect();
             let newest = epochs.len() as u64 + 2;
-            let loaded = Loaded { epoch: newest, manifest: manifest::empty(), parts };
+            let loaded = Loaded { epoch: newest, manifest: Manifest::empty(), parts };
             let mut found = BTreeMap::<u16, Vec<Vec<u8>>>::new();
             loaded.entries("a").for_each(|(slot, bytes)| found.entry(slot).or_default().push(bytes.to_vec()));
             expected.retain(|_, all| !all.is_empty());

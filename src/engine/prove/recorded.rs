@@ -273,27 +273,10 @@ fn start(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn manifest(tick: Tick) -> Manifest {
-        Manifest {
-            generation: 0,
-            job: "j".into(),
-            job_version: 1,
-            program: String::new(),
-            tick,
-            watermark: 0,
-            now: 0,
-            committed_ms: 0,
-            workers: 1,
-            operators: BTreeMap::new(),
-            parts: Vec::new(),
-            reader: serde_json::Value::Null,
-            outboxes: BTreeMap::new(),
-            last: false,
-        }
+        Manifest { tick, ..Manifest::empty() }
     }
 
     #[test]
