@@ -241,9 +241,11 @@ impl Queue {
 pub(super) struct Dense {
     /// Running sums per pair.
     pub(super) sums: Inline<Accumulator, 2>,
-    /// First row inside, per exact window.
-    pub(super) inside: Inline<Cursor, 2>,
     pub(super) key: u64,
+    /// Number of its lane in the batch, from 1; 0 for none.
+    pub(super) lane: u32,
+    /// The batch of its newest row, where there are lanes.
+    pub(super) batch: u32,
     /// Rows up to this time are absorbed.
     pub(super) head: i64,
     /// Time of the newest row ever.
@@ -252,6 +254,8 @@ pub(super) struct Dense {
     pub(super) waiting: u64,
     /// Rows ever absorbed.
     pub(super) absorbed: u64,
+    /// First row inside, per exact window.
+    pub(super) inside: Inline<Cursor, 2>,
     pub(super) queue: Queue,
     pub(super) wedges: Inline<Wedge, 2>,
     /// Where the answers of each extrema's wedges were last found.
@@ -277,6 +281,8 @@ impl Dense {
     pub(super) fn new(layout: &Layout, key: u64) -> Self {
         Dense {
             key,
+            lane: 0,
+            batch: 0,
             stamp: 0,
             dirty: false,
             by_rows: false,

@@ -263,6 +263,9 @@ pub(super) struct Layout {
     /// Fused; and there are no tiles, the only sums of each window have the window's number, and either no extrema are
     /// kept, or both of every window.
     pub(super) paired: bool,
+    /// Fused; all windows have tiles, the only sums of each window have the window's number, and either no extrema are kept,
+    /// or both of every window: between two edges of tiles a batch's rows go through a lane.
+    pub(super) laned: bool,
     /// Whether refresh is on: records have a word more.
     pub(super) refresh: bool,
     /// Where the lifetime sums of a compact record begin.
@@ -339,6 +342,7 @@ impl Layout {
             solo: None,
             fused: false,
             paired: false,
+            laned: false,
             refresh,
             base_at: 0,
             entries_at: 0,
@@ -395,6 +399,7 @@ impl Layout {
             && !lifetime
             && layout.lasts.is_empty();
         layout.paired = layout.fused && layout.is_paired();
+        layout.laned = layout.fused && layout.is_laned();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {
@@ -688,6 +693,14 @@ impl Layout {
             && self.keep_dense.is_some()
             && windows.clone().all(|w| self.windows[w].pairs == [w])
             && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.clone().all(both)))
+    }
+
+    fn is_laned(&self) -> bool {
+        let mut windows = 0..self.windows.len();
+        let both = |w: usize| self.extrema.get(w).is_some_and(|e| e.window == w && e.min.is_some() && e.max.is_some());
+        self.exact.is_empty()
+            && windows.clone().all(|w| self.windows[w].pairs == [w])
+            && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.all(both)))
     }
 
     /// Finds the windows whose answers are the wedges' first items, once all reaches are known. Where a start is rounded,

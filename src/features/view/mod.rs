@@ -28,6 +28,7 @@ mod fused;
 mod index;
 mod inline;
 mod keys;
+mod lane;
 mod layout;
 mod own;
 mod paired;

@@ -3,6 +3,7 @@
 use super::columns::Answers;
 use super::index::Handle;
 use super::keys::{Key, Keys};
+use super::lane::Lanes;
 use super::paired::Pairs;
 use super::small::{self, FREE};
 use super::state::{BLOCK_MASK, CLASS_SHIFT, DENSE, ViewState, ask};
@@ -31,6 +32,8 @@ impl ViewState {
         answers: &mut Answers,
     ) {
         let pairs = Pairs::<W>::of(self.layout.rows());
+        let mut lanes = Lanes::<W>::new();
+        self.batch = self.batch.wrapping_add(1);
         // Handles found when asking ahead; they may be out of date by the time of use.
         let mut ahead = [NO_HANDLE; AHEAD_RING];
         let hashes = &keys.hashes[..];
@@ -45,12 +48,14 @@ impl ViewState {
                 ahead[row % AHEAD_RING] = self.prefetch_record(hashes[row]);
             }
             for row in part(first + AHEAD_INSIDE, ROWS) {
-                self.prefetch_inside(ahead[row % AHEAD_RING]);
+                self.prefetch_inside(ahead[row % AHEAD_RING], &lanes);
             }
             for row in part(first, ROWS) {
-                self.own_row::<S, W>(pairs.as_ref(), row, ahead[row % AHEAD_RING], times[row], keys, entries, answers);
+                let guess = ahead[row % AHEAD_RING];
+                self.own_row::<S, W>(pairs.as_ref(), &mut lanes, row, guess, times[row], keys, entries, answers);
             }
         }
+        lanes.close_all(&self.layout, &mut self.dense);
     }
 
     #[inline(always)]
@@ -58,6 +63,7 @@ impl ViewState {
     fn own_row<S: Shape, const W: usize>(
         &mut self,
         pairs: Option<&Pairs<W>>,
+        lanes: &mut Lanes<W>,
         row: usize,
         guess: Handle,
         time: i64,
@@ -81,7 +87,7 @@ impl ViewState {
         if W > 0
             && let Some(pairs) = pairs
         {
-            return self.pairs_row::<S, W>(pairs, row, (handle, time), keys, entries, answers);
+            return self.pairs_row::<S, W>(pairs, lanes, row, (handle, time), keys, entries, answers);
         }
         self.bounds.set(&self.layout, head);
         if S::KIND.is_some()
@@ -158,12 +164,12 @@ impl ViewState {
 
     /// Asks for what a busy key's record points to.
     #[inline(always)]
-    fn prefetch_inside(&self, handle: Handle) {
+    fn prefetch_inside<const W: usize>(&self, handle: Handle, lanes: &Lanes<W>) {
         if handle != NO_HANDLE
             && handle >> CLASS_SHIFT == DENSE
             && let Some(dense) = &self.dense[(handle & BLOCK_MASK) as usize]
         {
-            dense.prefetch_inside();
+            if dense.lane != 0 { lanes.prefetch(dense) } else { dense.prefetch_inside() }
         }
     }
 }

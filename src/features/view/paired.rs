@@ -8,6 +8,7 @@ use super::columns::Answers;
 use super::dense::Dense;
 use super::index::Handle;
 use super::keys::Keys;
+use super::lane::Lanes;
 use super::layout::{Layout, Level};
 use super::slab::Slab;
 use super::small;
@@ -55,10 +56,10 @@ impl<const W: usize> Pairs<W> {
 }
 
 /// Room for one row's answers.
-struct Out<'a, const W: usize> {
-    rows: &'a mut [u64; W],
-    sums: &'a mut [Accumulator; W],
-    extrema: &'a mut [(i64, i64)],
+pub(super) struct Out<'a, const W: usize> {
+    pub(super) rows: &'a mut [u64; W],
+    pub(super) sums: &'a mut [Accumulator; W],
+    pub(super) extrema: &'a mut [(i64, i64)],
 }
 
 #[inline(always)]
@@ -72,9 +73,11 @@ fn out<'a, const W: usize>(raw: Raw<'a>) -> Out<'a, W> {
 impl ViewState {
     /// Takes in the batch's row number `row`, whose key's record is `handle`, and answers it.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments)]
     pub(super) fn pairs_row<S: Shape, const W: usize>(
         &mut self,
         pairs: &Pairs<W>,
+        lanes: &mut Lanes<W>,
         row: usize,
         (mut handle, time): (Handle, i64),
         keys: &Keys,
@@ -82,6 +85,20 @@ impl ViewState {
         answers: &mut Answers,
     ) {
         let entry = &entries[row * 2..row * 2 + 2];
+        if handle >> CLASS_SHIFT == DENSE
+            && let Some(dense) = &mut self.dense[(handle & BLOCK_MASK) as usize]
+            && dense.lane != 0
+        {
+            if lanes.follows(dense, time) {
+                if !lanes.takes(dense, time) {
+                    self.bounds.set(&self.layout, time);
+                    lanes.cross(&self.layout, dense, time, &self.bounds);
+                }
+                lanes.take::<S>(&self.layout, dense, entry, out(answers.row(&self.layout)));
+                return answers.done(&self.layout, &self.texts);
+            }
+            lanes.close(&self.layout, dense);
+        }
         let bounds = if pairs.rounded {
             self.bounds.set(&self.layout, time);
             std::array::from_fn(|w| self.bounds.list[w])
@@ -101,6 +118,10 @@ impl ViewState {
             let mut raw = answers.row(layout);
             if !held.paired {
                 dense.step::<S>(held, chunks, entry, &bounds, &mut raw);
+                // A key that comes twice in a batch comes again.
+                if held.laned && dense.lane == 0 && std::mem::replace(&mut dense.batch, self.batch) == self.batch {
+                    lanes.open(dense, block);
+                }
                 return answers.done(layout, &self.texts);
             }
             dense.step_pairs::<S, W>(held, chunks, entry, pairs, &bounds, out(raw));
@@ -168,20 +189,12 @@ impl Dense {
             let key = sort_key::<S>(layout, input, entry);
             let widest = pairs.order[W - 1];
             let (wedges, guesses) = (self.wedges.array_mut::<2>(), self.guesses.array_mut::<W>());
-            if let Some(key) = key {
-                wedges[0].push(time, key);
-                wedges[1].push(time, !key);
-            }
-            for (w, (found, guess)) in out.extrema.iter_mut().zip(guesses).enumerate() {
-                if w == widest {
-                    let [min, max] = &mut *wedges;
-                    min.expire(bounds[w]);
-                    max.expire(bounds[w]);
-                    *found = (min.front().unwrap_or(i64::MAX), !max.front().unwrap_or(i64::MAX));
-                } else {
-                    found.0 = wedges[0].after_guess(bounds[w], &mut guess.0).unwrap_or(i64::MAX);
-                    found.1 = !wedges[1].after_guess(bounds[w], &mut guess.1).unwrap_or(i64::MAX);
-                }
+            let [min, max] = wedges;
+            let mins = min.step((time, key), bounds, widest, guesses.iter_mut().map(|guess| &mut guess.0));
+            let maxs =
+                max.step((time, key.map(|key| !key)), bounds, widest, guesses.iter_mut().map(|guess| &mut guess.1));
+            for ((found, min), max) in out.extrema.iter_mut().zip(mins).zip(maxs) {
+                *found = (min, !max);
             }
         }
     }

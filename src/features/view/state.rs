@@ -94,6 +94,8 @@ pub struct ViewState {
     pub(super) dense: Vec<Option<Box<Dense>>>,
     pub(super) dense_free: Vec<u32>,
     counted: Counted,
+    /// Number of the batch that is being taken in.
+    pub(super) batch: u32,
     /// Chunks of the dense records' queues.
     pub(super) chunks: Slab,
     pub(super) names: Names,
@@ -126,6 +128,12 @@ impl Bounds {
         let windows = layout.windows.len();
         let widths = layout.windows.iter().map(|w| w.width.filter(|_| w.grain.is_none())).collect::<Option<Vec<_>>>();
         Bounds { widths: widths.unwrap_or_default(), list: vec![i64::MIN; windows], same: vec![(0, 0); windows] }
+    }
+
+    /// The head from which on a window with a grain has another bound than the one set.
+    #[inline(always)]
+    pub(super) fn until(&self, window: usize) -> i64 {
+        self.same[window].1
     }
 
     #[inline(always)]
@@ -193,6 +201,7 @@ impl ViewState {
             dense: Vec::new(),
             dense_free: Vec::new(),
             counted: Counted::default(),
+            batch: 0,
             chunks: Slab::new(chunk_words(&layout)),
             names: Names::default(),
             texts: Texts::default(),

@@ -392,6 +392,41 @@ proptest! {
         }
     }
 
+    /// One float of busy keys in tiles: between the tiles' edges the rows of a batch take a way of their own.
+    #[test]
+    fn busy_keys_in_tiles(
+        sums in prop::sample::select(vec![F::Sum, F::Mean, F::Stddev]),
+        windows in prop::collection::vec(
+            (prop::sample::select(vec![40i64, 100, 300]), prop::sample::select(vec![3i64, 10, 50])),
+            1..4,
+        ),
+        extrema in any::<bool>(),
+        rows in prop::collection::vec(row(2, 3), 100..500),
+        text_key in any::<bool>(),
+        cut in 1usize..300,
+    ) {
+        let functions = if extrema { vec![sums, F::Min, F::Max] } else { vec![sums] };
+        let aggregates = windows.iter().flat_map(|(width, resolution)| {
+            functions.iter().map(|f| aggregate(*f, Some(X), Window::Trailing(*width), Some(*resolution), None))
+        });
+        let plan = plan(aggregates.collect(), 0, true, 0);
+        let mut view = ViewState::new(&plan, &schema(text_key), options(Order::EventTime)).unwrap();
+        let mut twin = Twin::default();
+        let mut rows = rows;
+        rows.iter_mut().zip(0u64..).fold(-50, |time, (row, ord)| {
+            (row.time, row.ord) = (row.time + time, ord);
+            row.time
+        });
+        for rows in rows.chunks(cut) {
+            let answers = view.apply_own(&batch(rows, text_key)).unwrap();
+            for (i, row) in rows.iter().enumerate() {
+                twin.rows.push(row.clone());
+                check(&plan, &answers, i, &twin.ask(&plan, row.key, row.time), &|| format!("{row:?}"))?;
+            }
+            view.advance(rows[rows.len() - 1].time);
+        }
+    }
+
     /// Rows fall back by up to the disorder.
     #[test]
     fn own_stream_in_arrival_order(
