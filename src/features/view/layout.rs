@@ -398,8 +398,9 @@ impl Layout {
             && horizon == 0
             && !lifetime
             && layout.lasts.is_empty();
-        layout.paired = layout.fused && layout.is_paired();
-        layout.laned = layout.fused && layout.is_laned();
+        let even = layout.fused && layout.is_even();
+        layout.paired = even && layout.tracks.is_empty() && layout.keep_dense.is_some();
+        layout.laned = even && layout.exact.is_empty();
         layout.base_at = 2 + usize::from(refresh);
         layout.entries_at = layout.base_at
             + if lifetime {
@@ -685,21 +686,11 @@ impl Layout {
         }
     }
 
-    fn is_paired(&self) -> bool {
-        let windows = 0..self.windows.len();
-        let both =
-            |w: usize| self.extrema.get(w).is_some_and(|e| e.window == w && (e.min, e.max) == (Some(0), Some(1)));
-        self.tracks.is_empty()
-            && self.keep_dense.is_some()
-            && windows.clone().all(|w| self.windows[w].pairs == [w])
-            && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.clone().all(both)))
-    }
-
-    fn is_laned(&self) -> bool {
+    /// Whether the only sums of each window have the window's number, and either no extrema are kept, or both of every window.
+    fn is_even(&self) -> bool {
         let mut windows = 0..self.windows.len();
         let both = |w: usize| self.extrema.get(w).is_some_and(|e| e.window == w && e.min.is_some() && e.max.is_some());
-        self.exact.is_empty()
-            && windows.clone().all(|w| self.windows[w].pairs == [w])
+        windows.clone().all(|w| self.windows[w].pairs == [w])
             && (self.extrema.is_empty() || (self.extrema.len() == windows.len() && windows.all(both)))
     }
 

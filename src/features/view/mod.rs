@@ -16,7 +16,8 @@
 //!
 //! **Forms of a key.** A sparse key is one block with its rows one after another; it is scanned for every question. A
 //! busy key has a chunked queue of rows with running sums per window and wedges for extrema; where its windows have a
-//! resolution it goes over to tiles when its rows are many. Blocks live in slabs, keys are found through one small table per
+//! resolution it goes over to tiles when its rows are many, and a batch's rows then go by a lane from one edge of a tile to
+//! the next. Blocks live in slabs, keys are found through one small table per
 //! key slot, and batches ask for memory some rows ahead.
 //!
 //! **Nulls.** A null or NaN input is skipped by everything but the count of rows and the last value; a float's NaN is a

@@ -189,12 +189,20 @@ impl Dense {
             let key = sort_key::<S>(layout, input, entry);
             let widest = pairs.order[W - 1];
             let (wedges, guesses) = (self.wedges.array_mut::<2>(), self.guesses.array_mut::<W>());
-            let [min, max] = wedges;
-            let mins = min.step((time, key), bounds, widest, guesses.iter_mut().map(|guess| &mut guess.0));
-            let maxs =
-                max.step((time, key.map(|key| !key)), bounds, widest, guesses.iter_mut().map(|guess| &mut guess.1));
-            for ((found, min), max) in out.extrema.iter_mut().zip(mins).zip(maxs) {
-                *found = (min, !max);
+            if let Some(key) = key {
+                wedges[0].push(time, key);
+                wedges[1].push(time, !key);
+            }
+            for (w, (found, guess)) in out.extrema.iter_mut().zip(guesses).enumerate() {
+                if w == widest {
+                    let [min, max] = &mut *wedges;
+                    min.expire(bounds[w]);
+                    max.expire(bounds[w]);
+                    *found = (min.front().unwrap_or(i64::MAX), !max.front().unwrap_or(i64::MAX));
+                } else {
+                    found.0 = wedges[0].after_guess(bounds[w], &mut guess.0).unwrap_or(i64::MAX);
+                    found.1 = !wedges[1].after_guess(bounds[w], &mut guess.1).unwrap_or(i64::MAX);
+                }
             }
         }
     }

@@ -26,71 +26,24 @@ impl Wedge {
         // How many items go is anybody's guess, so the last few are counted without a branch: values rise.
         const FEW: usize = 4;
         let mut len = self.items.len();
-        match self.items.last_chunk::<FEW>() {
-            Some(few) if self.first + FEW <= len => {
-                let gone = few.iter().map(|item| usize::from(item.1 >= value)).sum::<usize>();
-                len = if gone == FEW { self.keep_below(len - FEW, value) } else { len - gone };
+        if let Some(few) = self.kept().last_chunk::<FEW>() {
+            let gone = few.iter().map(|item| usize::from(item.1 >= value)).sum::<usize>();
+            len -= gone;
+            if gone == FEW {
+                len = self.keep_below(len, value);
             }
-            _ => len = self.keep_below(len, value),
+        } else {
+            len = self.keep_below(len, value);
         }
         if len > self.first && self.items[len - 1].0 == time {
             self.items.truncate(len);
             return;
         }
+        self.items.truncate(len);
         if len == self.items.capacity() {
             self.compact();
-            len = self.items.len();
-            self.items.reserve(1);
         }
-        // SAFETY: `len` is at most the length there was, and below the capacity; items are plain numbers.
-        unsafe {
-            self.items.as_mut_ptr().add(len).write((time, value));
-            self.items.set_len(len + 1);
-        }
-    }
-
-    /// [`Self::push`], unless there is no value, then the answers of windows with these bounds, which do not go back from
-    /// call to call: the widest is that with number `widest`, and what has left it is forgotten.
-    #[inline(always)]
-    pub(super) fn step<'a, const W: usize>(
-        &mut self,
-        (time, value): (i64, Option<i64>),
-        bounds: &[i64; W],
-        widest: usize,
-        guesses: impl Iterator<Item = &'a mut u32>,
-    ) -> [i64; W] {
-        if let Some(value) = value {
-            self.push(time, value);
-        }
-        let items = &self.items[..];
-        let mut first = self.first;
-        while let Some(item) = items.get(first)
-            && item.0 <= bounds[widest]
-        {
-            first += 1;
-        }
-        self.first = first;
-        let mut answers = [i64::MAX; W];
-        if first == items.len() {
-            return answers;
-        }
-        for (w, guess) in guesses.enumerate().take(W) {
-            let mut at = first;
-            if w != widest {
-                at = at.max(*guess as usize).min(items.len() - 1);
-                while at > first && items[at - 1].0 > bounds[w] {
-                    at -= 1;
-                }
-                while let Some(item) = items.get(at)
-                    && item.0 <= bounds[w]
-                {
-                    at += 1;
-                }
-                *guess = at as u32;
-            }
-            answers[w] = items.get(at).map_or(i64::MAX, |item| item.1);
-        }
-        answers
+        self.items.push((time, value));
     }
 
     /// Of the first `len` items, how many are there up to the last one below a value.
