@@ -133,7 +133,7 @@ fn borrow(a: u64, b: u64, in_: bool) -> (u64, bool) {
 
 /// The nearest float, half to even.
 #[inline(always)]
-fn limbs_to_f64(limbs: &[u64; 5]) -> f64 {
+pub(super) fn limbs_to_f64(limbs: &[u64; 5]) -> f64 {
     let (digits, unit) = leading(limbs);
     digits as f64 * f64::from_bits(unit)
 }
@@ -141,7 +141,7 @@ fn limbs_to_f64(limbs: &[u64; 5]) -> f64 {
 /// The leading 63 bits, the last of which also stands for all that follow, and the bits of the float that one of them is
 /// worth: the digits' nearest float times that is the number's.
 #[inline(always)]
-pub(super) fn leading(limbs: &[u64; 5]) -> (i64, u64) {
+fn leading(limbs: &[u64; 5]) -> (i64, u64) {
     let [bottom, low, high, ..] = *limbs;
     if limbs[4] | limbs[3] == 0 && high != 0 {
         let zeros = high.leading_zeros();

@@ -257,8 +257,8 @@ proptest! {
     #[test]
     fn a_block_is_finished_as_its_rows_are(
         rows in prop::collection::vec(prop::collection::vec(prop_oneof![
-            -1e3f64..1e3, 1e-9f64..1e-6, -1e11f64..1e11, Just(0.0), Just(4.25), Just(1e13)
-        ], 0..7), 1..=LANES),
+            -1e3f64..1e3, 1e-9f64..1e-6, -1e11f64..1e11, Just(0.0), Just(4.25), Just(1e13), 1e9..1.000_001e9f64
+        ], 0..12), 1..=LANES),
         copies in 1usize..3,
         common in any::<bool>(),
     ) {

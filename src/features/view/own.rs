@@ -156,7 +156,7 @@ impl ViewState {
     pub(super) fn prefetch_handle(&self, handle: Handle) {
         let (class, block) = (handle >> CLASS_SHIFT, handle & BLOCK_MASK);
         if class != DENSE {
-            self.small[class as usize].prefetch(block, 1 << class.min(2));
+            self.small[class as usize].prefetch(block, 1 << class.min(3));
         } else if let Some(dense) = &self.dense[block as usize] {
             dense.prefetch();
         }
