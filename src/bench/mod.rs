@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod checkpoints;
+mod checksum;
 pub mod dataset;
 pub mod decode;
 pub mod detectors;

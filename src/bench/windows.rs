@@ -18,8 +18,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 
+use super::checksum::Checksum;
 use super::w1_data::W1Data;
-use super::windows_baseline::{self, Checksum};
+use super::windows_baseline;
 use crate::engine::{self, RunOptions, RunSummary, Tap};
 use crate::ops::order::merge_sorted;
 
