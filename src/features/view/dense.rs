@@ -4,12 +4,11 @@
 //! stand for the rows from its own first row to the head. Integer sums undo exactly, so the head only ever moves on, and a
 //! question or a row behind it is answered or taken in by stepping back.
 
-use std::collections::VecDeque;
-
 use super::inline::Inline;
 use super::layout::Layout;
 use super::slab::Slab;
 use super::snapshot::Stamp;
+use super::strip::Strip;
 use super::tiles::Tiles;
 use super::value::{Any, NO_EXTREMA, Raw, Shape, Term, add, last_of, remove, sort_key, term, widen};
 use super::wedge::Wedge;
@@ -31,7 +30,7 @@ pub(super) struct Queue {
     pub(super) end: u64,
     /// Chunk number of the first of `chunks`.
     base: u64,
-    chunks: VecDeque<u32>,
+    chunks: Strip<u32>,
     /// Where the next entry goes; 0 when that is a new chunk, or not known.
     tail: usize,
 }
@@ -150,9 +149,9 @@ impl Queue {
     fn find_tail<S: Shape>(&mut self, layout: &Layout, pool: &mut Slab) {
         let within = (self.end & ((1 << CHUNK_LOG2) - 1)) as usize;
         if within == 0 || self.chunks.is_empty() {
-            self.chunks.push_back(pool.alloc());
+            self.chunks.push(pool.alloc());
         }
-        if let Some(newest) = self.chunks.back() {
+        if let Some(newest) = self.chunks.last() {
             // SAFETY: the chunk has room for 32 entries of `stride` words.
             self.tail = unsafe { pool.at(*newest).add(within * S::stride(layout)) }.as_ptr().expose_provenance();
         }
@@ -196,15 +195,17 @@ impl Queue {
     fn drop_to(&mut self, pool: &mut Slab, first: u64) {
         self.first = first;
         while self.base < first >> CHUNK_LOG2 {
-            if let Some(chunk) = self.chunks.pop_front() {
-                pool.release(chunk);
+            if let Some(chunk) = self.chunks.first() {
+                pool.release(*chunk);
+                self.chunks.leave(1);
             }
             self.base += 1;
         }
     }
 
     pub(super) fn clear(&mut self, pool: &mut Slab) {
-        self.chunks.drain(..).for_each(|chunk| pool.release(chunk));
+        self.chunks.iter().for_each(|chunk| pool.release(*chunk));
+        self.chunks.clear();
         self.first = self.end;
         self.base = self.end >> CHUNK_LOG2;
         self.tail = 0;
@@ -214,7 +215,8 @@ impl Queue {
     pub(super) fn cut(&mut self, pool: &mut Slab, first: u64, end: u64) {
         self.drop_to(pool, first);
         let chunks = (end.div_ceil(1 << CHUNK_LOG2) - self.base) as usize;
-        self.chunks.drain(chunks.min(self.chunks.len())..).for_each(|chunk| pool.release(chunk));
+        self.chunks.iter().skip(chunks).for_each(|chunk| pool.release(*chunk));
+        self.chunks.truncate(chunks);
         self.end = end;
         self.tail = 0;
     }
@@ -315,7 +317,7 @@ impl Dense {
 
     pub(super) fn bytes(&self) -> usize {
         size_of::<Dense>()
-            + self.queue.chunks.capacity() * 4
+            + self.queue.chunks.bytes()
             + self.inside.len().saturating_sub(2) * size_of::<Cursor>()
             + self.sums.len().saturating_sub(2) * size_of::<Accumulator>()
             + self.wedges.len().saturating_sub(2) * size_of::<Wedge>()
@@ -378,7 +380,7 @@ impl Dense {
                     let spec = &layout.wedges[*w];
                     let time = match spec.track {
                         None => time,
-                        Some(track) => self.tiles[track].heads.back().map_or(time, |head| head.0),
+                        Some(track) => self.tiles[track].heads.last().map_or(time, |head| head.0),
                     };
                     self.wedges[*w].push(time, if spec.max { !key } else { key });
                 }

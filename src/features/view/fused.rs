@@ -119,7 +119,7 @@ impl Dense {
     ) {
         for (spec, wedge) in layout.wedges.iter().zip(self.wedges.iter_mut()) {
             if let Some(key) = key {
-                let at = spec.track.map_or(time, |track| self.tiles[track].heads.back().map_or(time, |head| head.0));
+                let at = spec.track.map_or(time, |track| self.tiles[track].heads.last().map_or(time, |head| head.0));
                 wedge.push(at, if spec.max { !key } else { key });
             }
             wedge.expire(time.saturating_sub(spec.reach));

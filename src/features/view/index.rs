@@ -3,17 +3,16 @@
 //! A bucket is one word: the low 32 bits of the key's hash, and the record's handle. The home of a hash in its table is
 //! its lowest bits, so a table grows without looking at records.
 
-use crate::base::{SLOTS, prefetch, slot_of};
+use crate::base::{Large, LargeVec, SLOTS, prefetch, slot_of};
 
 /// Where a record is: its size class in the top four bits, its block below.
 pub(super) type Handle = u32;
 
 const EMPTY: u64 = u64::MAX;
 
-#[derive(Default)]
 struct Table {
     /// A power of two of buckets, or none.
-    buckets: Vec<u64>,
+    buckets: LargeVec<u64>,
     len: u32,
 }
 
@@ -141,7 +140,7 @@ impl Index {
         table.len -= 1;
         self.len -= 1;
         if table.len == 0 {
-            table.buckets = Vec::new();
+            table.buckets = LargeVec::new_in(Large);
         }
     }
 
@@ -151,10 +150,22 @@ impl Index {
     }
 }
 
+fn emptied(capacity: usize) -> LargeVec<u64> {
+    let mut buckets = LargeVec::with_capacity_in(capacity, Large);
+    buckets.resize(capacity, EMPTY);
+    buckets
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { buckets: emptied(0), len: 0 }
+    }
+}
+
 impl Table {
     fn grow(&mut self) {
         let capacity = (self.buckets.len() * 2).max(8);
-        let old = std::mem::replace(&mut self.buckets, vec![EMPTY; capacity]);
+        let old = std::mem::replace(&mut self.buckets, emptied(capacity));
         for word in old.into_iter().filter(|word| *word != EMPTY) {
             self.place(word);
         }

@@ -11,7 +11,7 @@ use super::layout::{Layout, Track};
 use super::paired::Out;
 use super::state::Bounds;
 use super::value::{NO_EXTREMA, Shape, add, sort_key, term, widen};
-use crate::base::prefetch;
+use crate::base::{LargeBox, prefetch};
 use crate::features::numeric::Accumulator;
 
 /// The lanes of a batch.
@@ -21,7 +21,7 @@ pub(super) struct Lanes<const W: usize> {
     blocks: Vec<u32>,
 }
 
-/// What rows of one key need until an edge. There are no more tracks than windows.
+/// What rows of one key need until an edge. There are no more tracks than windows, and a window's only sums have its number.
 #[repr(C, align(64))]
 struct Lane<const W: usize> {
     /// Rows before this time are before every track's edge.
@@ -135,7 +135,7 @@ impl<const W: usize> Lanes<W> {
     }
 
     /// Closes all lanes: the batch is over.
-    pub(super) fn close_all(mut self, layout: &Layout, records: &mut [Option<Box<Dense>>]) {
+    pub(super) fn close_all(mut self, layout: &Layout, records: &mut [Option<LargeBox<Dense>>]) {
         for block in std::mem::take(&mut self.blocks) {
             if let Some(dense) = &mut records[block as usize]
                 && dense.lane != 0
@@ -164,17 +164,15 @@ impl<const W: usize> Lane<W> {
         for (w, inside) in track.windows.iter().zip(tiles.inside.iter_mut()) {
             rows = self.inside[*w] - inside.1;
             inside.1 = self.inside[*w];
-            if let Some(pair) = layout.windows[*w].pairs.first() {
-                taken = self.sums[*w];
-                taken.unmerge(&dense.sums[*pair]);
-                dense.sums[*pair] = self.sums[*w];
-            }
+            taken = self.sums[*w];
+            taken.unmerge(&dense.sums[*w]);
+            dense.sums[*w] = self.sums[*w];
         }
-        let Some(head) = tiles.heads.back_mut() else { return };
+        let Some(head) = tiles.heads.last_mut() else { return };
         head.1 += rows;
         let start = head.0;
         if !track.inputs.is_empty()
-            && let Some(sums) = tiles.sums.back_mut()
+            && let Some(sums) = tiles.sums.last_mut()
         {
             sums.merge(&taken);
         }
@@ -193,13 +191,21 @@ impl<const W: usize> Lane<W> {
         let tiles = &mut dense.tiles[t];
         let tile = tiles.at(track, time);
         self.edges[t] = tiles.heads[tile].0.saturating_add(track.grain);
-        tiles.leave(layout, track, &bounds.list, &mut dense.sums);
-        for (w, (_, rows)) in track.windows.iter().zip(tiles.inside.iter()) {
-            self.edges[t] = self.edges[t].min(bounds.until(*w));
-            self.inside[*w] = *rows;
-            if let Some(pair) = layout.windows[*w].pairs.first() {
-                self.sums[*w] = dense.sums[*pair];
+        for (w, (first, rows)) in track.windows.iter().zip(tiles.inside.iter_mut()) {
+            let mut sums = dense.sums[*w];
+            while let Some(head) = tiles.heads.get(*first)
+                && head.0 <= bounds.list[*w]
+            {
+                if let Some(gone) = tiles.sums.get(*first) {
+                    sums.unmerge(gone);
+                }
+                *rows -= head.1;
+                *first += 1;
             }
+            dense.sums[*w] = sums;
+            self.sums[*w] = sums;
+            self.inside[*w] = *rows;
+            self.edges[t] = self.edges[t].min(bounds.until(*w));
         }
         tiles.evict(track, time.saturating_sub(track.reach));
         for w in &track.wedges {

@@ -18,7 +18,7 @@
 //! busy key has a chunked queue of rows with running sums per window and wedges for extrema; where its windows have a
 //! resolution it goes over to tiles when its rows are many, and a batch's rows then go by a lane from one edge of a tile to
 //! the next. Blocks live in slabs, keys are found through one small table per
-//! key slot, and batches ask for memory some rows ahead.
+//! key slot, all of it in large pages of memory, and batches ask for memory some rows ahead.
 //!
 //! **Nulls.** A null or NaN input is skipped by everything but the count of rows and the last value; a float's NaN is a
 //! null. A row with a null among its entity columns has no entity: it changes nothing and reads empty windows.
@@ -39,6 +39,7 @@ mod slab;
 mod small;
 mod snapshot;
 mod state;
+mod strip;
 mod sweep;
 #[cfg(test)]
 mod tests;

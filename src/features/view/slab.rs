@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use crate::base::prefetch;
+use crate::base::{Large, LargeVec, prefetch};
 
 /// Eight words on a cache line of their own.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub(super) struct Slab {
     words: usize,
     /// log2 of the blocks in a segment.
     shift: u32,
-    /// Made by `Box::into_raw`, all of one length; taken apart on drop.
+    /// Of lists of one length and capacity; taken apart on drop.
     segments: Vec<NonNull<Line>>,
     free: Vec<u32>,
     next: u32,
@@ -33,8 +33,8 @@ impl Drop for Slab {
     fn drop(&mut self) {
         let lines = self.segment_lines();
         for segment in self.segments.drain(..) {
-            // SAFETY: it came from a box of this length.
-            drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(segment.as_ptr(), lines)) });
+            // SAFETY: it came from a list of this length and capacity.
+            drop(unsafe { LargeVec::from_raw_parts_in(segment.as_ptr(), lines, lines, Large) });
         }
     }
 }
@@ -54,8 +54,12 @@ impl Slab {
         }
         let id = self.next;
         if (id >> self.shift) as usize == self.segments.len() {
-            let segment = Box::into_raw(vec![Line([0; 8]); self.segment_lines()].into_boxed_slice());
-            self.segments.extend(NonNull::new(segment.cast()));
+            let lines = self.segment_lines();
+            let mut segment = LargeVec::with_capacity_in(lines, Large);
+            segment.resize(lines, Line([0; 8]));
+            let (segment, _, capacity, _) = segment.into_raw_parts_with_alloc();
+            debug_assert_eq!(capacity, lines);
+            self.segments.extend(NonNull::new(segment));
         }
         self.next += 1;
         id

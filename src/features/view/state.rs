@@ -16,7 +16,7 @@ use super::slab::Slab;
 use super::small::{self, DIRTY, FREE, ScanScratch};
 use super::snapshot::{Changes, fingerprint};
 use super::value::{Any, FloatSquares, FloatSum, Raw, Shape};
-use crate::base::{EventTime, Micros, slot_of};
+use crate::base::{EventTime, Large, LargeBox, Micros, slot_of};
 use crate::plan::model::{Order, ViewPlan};
 
 /// Class number of dense records in a handle.
@@ -91,7 +91,7 @@ pub struct ViewState {
     pub(super) index: Index,
     /// Compact records by size class.
     pub(super) small: Vec<Slab>,
-    pub(super) dense: Vec<Option<Box<Dense>>>,
+    pub(super) dense: Vec<Option<LargeBox<Dense>>>,
     pub(super) dense_free: Vec<u32>,
     counted: Counted,
     /// Number of the batch that is being taken in.
@@ -545,7 +545,7 @@ impl ViewState {
             }
             return self.insert_in_full(hash, handle, entry, head);
         }
-        if let Some(dense) = &mut dense[block as usize] {
+        if let Some(dense) = dense[block as usize].as_deref_mut() {
             dense.mark(&mut self.refresh);
             if dense.held && entry[0] as i64 <= dense.newest {
                 changes.keep_tail(slot_of(hash), block, dense, layout.of(dense), chunks, entry);
@@ -578,7 +578,7 @@ impl ViewState {
         };
         self.index.replace(hash, handle, new);
         if new >> CLASS_SHIFT == DENSE {
-            if let Some(dense) = &mut self.dense[(new & BLOCK_MASK) as usize] {
+            if let Some(dense) = self.dense[(new & BLOCK_MASK) as usize].as_deref_mut() {
                 dense.insert::<Any>(self.layout.of(dense), &mut self.chunks, entry, head);
             }
         } else {
@@ -660,7 +660,7 @@ impl ViewState {
     }
 
     pub(super) fn add_dense(&mut self, dense: Dense) -> Handle {
-        let dense = Some(Box::new(dense));
+        let dense = Some(LargeBox::new_in(dense, Large));
         let block = match self.dense_free.pop() {
             Some(block) => {
                 self.dense[block as usize] = dense;
@@ -697,7 +697,7 @@ impl ViewState {
             }
             place.is_some()
         } else {
-            dense[block as usize].as_mut().is_some_and(|dense| {
+            dense[block as usize].as_deref_mut().is_some_and(|dense| {
                 let found = dense.revise(layout.of(dense), chunks, entry, |old| release(layout, texts, old));
                 if found {
                     dense.mark(refresh);

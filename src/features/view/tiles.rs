@@ -1,9 +1,8 @@
 //! Tiles: the sums of all rows in `[k·grain, (k+1)·grain)`, kept in place of the rows.
 
-use std::collections::VecDeque;
-
 use super::inline::Inline;
 use super::layout::{Layout, Track};
+use super::strip::Strip;
 use super::value::{Any, NO_EXTREMA, Shape, add, sort_key, term, widen};
 use crate::base::prefetch;
 use crate::features::numeric::Accumulator;
@@ -12,11 +11,11 @@ use crate::features::numeric::Accumulator;
 #[derive(Clone, Debug)]
 pub(super) struct Tiles {
     /// (start, rows), in order of start; empty tiles are not there.
-    pub(super) heads: VecDeque<(i64, u64)>,
+    pub(super) heads: Strip<(i64, u64)>,
     /// Sums, one per input of the track, tile by tile.
-    pub(super) sums: VecDeque<Accumulator>,
+    pub(super) sums: Strip<Accumulator>,
     /// Extrema, one per input that keeps them, tile by tile.
-    pub(super) extrema: VecDeque<(i64, i64)>,
+    pub(super) extrema: Strip<(i64, i64)>,
     /// Per window: first tile inside, and rows inside.
     pub(super) inside: Inline<(usize, u64), 1>,
 }
@@ -24,9 +23,9 @@ pub(super) struct Tiles {
 impl Tiles {
     pub(super) fn new(track: &Track) -> Self {
         Tiles {
-            heads: VecDeque::new(),
-            sums: VecDeque::new(),
-            extrema: VecDeque::new(),
+            heads: Strip::default(),
+            sums: Strip::default(),
+            extrema: Strip::default(),
             inside: Inline::of(&(0, 0), track.windows.len()),
         }
     }
@@ -34,7 +33,7 @@ impl Tiles {
     /// The tile that holds `time`, made if it is not there; and whether it is the newest.
     #[inline(always)]
     pub(super) fn at(&mut self, track: &Track, time: i64) -> usize {
-        if let Some(&(start, _)) = self.heads.back()
+        if let Some(&(start, _)) = self.heads.last()
             && time >= start
             && time - start < track.grain
         {
@@ -46,17 +45,17 @@ impl Tiles {
     /// Whether a row belongs into a tile that is not the newest, or that some window has left.
     #[inline(always)]
     pub(super) fn is_behind(&self, track: &Track, time: i64) -> bool {
-        self.heads.back().is_some_and(|(start, _)| {
+        self.heads.last().is_some_and(|(start, _)| {
             time < *start
                 || (time - start < track.grain && self.inside.iter().any(|(first, _)| *first == self.heads.len()))
         })
     }
 
     fn make(&mut self, track: &Track, start: i64) -> usize {
-        if self.heads.back().is_none_or(|head| head.0 < start) {
-            self.heads.push_back((start, 0));
-            self.sums.extend(std::iter::repeat_n(Accumulator::ZERO, track.inputs.len()));
-            self.extrema.extend(std::iter::repeat_n(NO_EXTREMA, track.extrema.len()));
+        if self.heads.last().is_none_or(|head| head.0 < start) {
+            self.heads.push((start, 0));
+            track.inputs.iter().for_each(|_| self.sums.push(Accumulator::ZERO));
+            track.extrema.iter().for_each(|_| self.extrema.push(NO_EXTREMA));
             return self.heads.len() - 1;
         }
         self.make_behind(track, start)
@@ -120,13 +119,13 @@ impl Tiles {
     /// Forgets the tiles that start at or before `cutoff` and that no window holds.
     #[inline(always)]
     pub(super) fn evict(&mut self, track: &Track, cutoff: i64) {
-        while let Some(head) = self.heads.front()
+        while let Some(head) = self.heads.first()
             && head.0 <= cutoff
             && self.inside.iter().all(|(first, _)| *first > 0)
         {
-            self.heads.pop_front();
-            self.sums.drain(..track.inputs.len());
-            self.extrema.drain(..track.extrema.len());
+            self.heads.leave(1);
+            self.sums.leave(track.inputs.len());
+            self.extrema.leave(track.extrema.len());
             for (first, _) in self.inside.iter_mut() {
                 *first -= 1;
             }
@@ -136,20 +135,18 @@ impl Tiles {
     /// Asks for the oldest and the newest tile.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        if let (Some(front), Some(back)) = (self.heads.front(), self.heads.back()) {
+        if let (Some(front), Some(back)) = (self.heads.first(), self.heads.last()) {
             prefetch(front);
             prefetch(back);
         }
-        if let (Some(front), Some(back)) = (self.sums.front(), self.sums.back()) {
+        if let (Some(front), Some(back)) = (self.sums.first(), self.sums.last()) {
             prefetch(front);
             prefetch(back);
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.heads.capacity() * size_of::<(i64, u64)>()
-            + self.sums.capacity() * size_of::<Accumulator>()
-            + self.extrema.capacity() * size_of::<(i64, i64)>()
+        self.heads.bytes() + self.sums.bytes() + self.extrema.bytes()
     }
 }
 

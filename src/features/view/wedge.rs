@@ -4,29 +4,23 @@
 //! the items after some time is the first kept item after it. Random values leave about ln n items.
 //! Of items of one time only the smallest is kept, so tiles, whose items carry the tile's time, bound the length.
 
+use super::strip::Strip;
 use crate::base::prefetch;
 
 /// A minimum wedge of (time, value). For maxima, hand in complemented values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wedge {
-    /// Forgotten items up to `first`, then the kept ones.
-    items: Vec<(i64, i64)>,
-    first: usize,
+    items: Strip<(i64, i64)>,
 }
 
 impl Wedge {
-    #[inline(always)]
-    fn kept(&self) -> &[(i64, i64)] {
-        &self.items[self.first..]
-    }
-
     /// Appends an item that is not before any other.
     #[inline(always)]
     pub(super) fn push(&mut self, time: i64, value: i64) {
         // How many items go is anybody's guess, so the last few are counted without a branch: values rise.
         const FEW: usize = 4;
         let mut len = self.items.len();
-        if let Some(few) = self.kept().last_chunk::<FEW>() {
+        if let Some(few) = self.items.last_chunk::<FEW>() {
             let gone = few.iter().map(|item| usize::from(item.1 >= value)).sum::<usize>();
             len -= gone;
             if gone == FEW {
@@ -35,21 +29,16 @@ impl Wedge {
         } else {
             len = self.keep_below(len, value);
         }
-        if len > self.first && self.items[len - 1].0 == time {
-            self.items.truncate(len);
-            return;
-        }
         self.items.truncate(len);
-        if len == self.items.capacity() {
-            self.compact();
+        if self.items.last().is_none_or(|last| last.0 != time) {
+            self.items.push((time, value));
         }
-        self.items.push((time, value));
     }
 
     /// Of the first `len` items, how many are there up to the last one below a value.
     #[inline(never)]
     fn keep_below(&self, mut len: usize, value: i64) -> usize {
-        while len > self.first && self.items[len - 1].1 >= value {
+        while len > 0 && self.items[len - 1].1 >= value {
             len -= 1;
         }
         len
@@ -58,21 +47,21 @@ impl Wedge {
     /// The smallest value of all kept items.
     #[inline(always)]
     pub(super) fn front(&self) -> Option<i64> {
-        self.items.get(self.first).map(|item| item.1)
+        self.items.first().map(|item| item.1)
     }
 
     /// Inserts an item anywhere in time.
     pub(super) fn insert(&mut self, time: i64, value: i64) {
-        let at = self.first + self.kept().partition_point(|item| item.0 <= time);
+        let at = self.items.partition_point(|item| item.0 <= time);
         if self.items.get(at).is_some_and(|later| later.1 <= value) {
             return;
         }
         let mut from = at;
-        while from > self.first && self.items[from - 1].1 >= value {
+        while from > 0 && self.items[from - 1].1 >= value {
             from -= 1;
         }
-        self.items.drain(from..at);
-        if from > self.first && self.items[from - 1].0 == time {
+        self.items.remove(from, at);
+        if from > 0 && self.items[from - 1].0 == time {
             return;
         }
         self.items.insert(from, (time, value));
@@ -81,17 +70,8 @@ impl Wedge {
     /// Forgets the items at or before a time.
     #[inline(always)]
     pub(super) fn expire(&mut self, bound: i64) {
-        while self.first < self.items.len() && self.items[self.first].0 <= bound {
-            self.first += 1;
-        }
-    }
-
-    /// Makes room in place of the forgotten items, if they are a good part.
-    #[cold]
-    fn compact(&mut self) {
-        if self.first * 2 > self.items.len() {
-            self.items.drain(..self.first);
-            self.first = 0;
+        while self.items.first().is_some_and(|item| item.0 <= bound) {
+            self.items.leave(1);
         }
     }
 
@@ -100,7 +80,7 @@ impl Wedge {
     pub(super) fn after(&self, bound: i64) -> Option<(i64, i64)> {
         // Wedges are short as a rule, and the asked item near the front.
         const NEAR: usize = 12;
-        let kept = self.kept();
+        let kept = &self.items[..];
         for item in kept.iter().take(NEAR) {
             if item.0 > bound {
                 return Some(*item);
@@ -114,11 +94,11 @@ impl Wedge {
     #[inline(always)]
     pub(super) fn after_guess(&self, bound: i64, guess: &mut u32) -> Option<i64> {
         let len = self.items.len();
-        if self.first == len {
+        if len == 0 {
             return None;
         }
-        let mut at = (*guess as usize).clamp(self.first, len - 1);
-        while at > self.first && self.items[at - 1].0 > bound {
+        let mut at = (*guess as usize).min(len - 1);
+        while at > 0 && self.items[at - 1].0 > bound {
             at -= 1;
         }
         while at < len && self.items[at].0 <= bound {
@@ -130,35 +110,33 @@ impl Wedge {
 
     #[inline(never)]
     fn after_near(&self, bound: i64) -> Option<(i64, i64)> {
-        let at = self.kept().partition_point(|item| item.0 <= bound);
-        self.kept().get(at).copied()
+        let at = self.items.partition_point(|item| item.0 <= bound);
+        self.items.get(at).copied()
     }
 
     /// Whether an item is kept.
     pub(super) fn contains(&self, time: i64, value: i64) -> bool {
-        let at = self.kept().partition_point(|item| item.0 < time);
-        self.kept().get(at) == Some(&(time, value))
+        let at = self.items.partition_point(|item| item.0 < time);
+        self.items.get(at) == Some(&(time, value))
     }
 
     pub(super) fn clear(&mut self) {
         self.items.clear();
-        self.first = 0;
     }
 
     pub(super) fn items(&self) -> impl ExactSizeIterator<Item = (i64, i64)> {
-        self.kept().iter().copied()
+        self.items.iter().copied()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.items.capacity() * size_of::<(i64, i64)>()
+        self.items.bytes()
     }
 
     /// Asks for the oldest and the newest item.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        let items = self.items.as_ptr();
-        prefetch(items.wrapping_add(self.first));
-        prefetch(items.wrapping_add(self.items.len()));
+        prefetch(self.items.as_ptr());
+        prefetch(self.items.end());
     }
 }
 

@@ -564,7 +564,7 @@ impl ViewState {
         for (tiles, track) in dense.tiles.iter().zip(&layout.tracks) {
             out.number(tiles.heads.len() as u64);
             let mut last = 0;
-            for (start, rows) in &tiles.heads {
+            for (start, rows) in tiles.heads.iter() {
                 let number = start.div_euclid(track.grain);
                 out.signed(number.wrapping_sub(last));
                 out.number(*rows);

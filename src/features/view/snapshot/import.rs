@@ -12,7 +12,7 @@ use super::super::value::{Any, add, sort_key, term, widen};
 use super::codec::{Reader, bad};
 use super::freeze::{Rows, entry_bytes_min};
 use super::{BY_ROWS, DENSE, DIRTY, DUE, FORM, GONE, MORE, SMALL, TOLD, UNIT_SHIFT, UNITS};
-use crate::base::slot_of;
+use crate::base::{Large, LargeBox, slot_of};
 use crate::features::numeric::Accumulator;
 
 /// Numbers of rows and their sums stay below this, so that nothing overflows that is made of a damaged one.
@@ -282,7 +282,7 @@ impl ViewState {
                 new.queue.push::<Any>(layout, chunks, entry);
             }
             self.finish_dense(&mut new);
-            self.dense[block as usize] = Some(Box::new(new));
+            self.dense[block as usize] = Some(LargeBox::new_in(new, Large));
         }
         Ok(handle)
     }
@@ -339,13 +339,13 @@ impl ViewState {
                 let next = number.checked_add(step).and_then(|n| Some((n, n.checked_mul(track.grain)?)));
                 let (next, start) = next.ok_or_else(|| bad("a tile is beyond all time"))?;
                 number = next;
-                tiles.heads.push_back((start, input.below(COUNT_MAX)?));
+                tiles.heads.push((start, input.below(COUNT_MAX)?));
             }
             for _ in 0..count * track.inputs.len() {
-                tiles.sums.push_back(read_sums(input)?);
+                tiles.sums.push(read_sums(input)?);
             }
             for _ in 0..count * track.extrema.len() {
-                tiles.extrema.push_back(input.pair()?);
+                tiles.extrema.push(input.pair()?);
             }
         }
         for (_, wedge) in layout.wedges.iter().zip(dense.wedges.iter_mut()).filter(|(spec, _)| spec.track.is_some()) {
