@@ -26,7 +26,7 @@ pub struct Baseline {
     pub events: u64,
     /// Wall time of the whole loop.
     pub seconds: f64,
-    /// Of all output columns, see [`Checksum`].
+    /// Of all output columns: the same for the same rows, whatever their order.
     pub checksum: u64,
 }
 
