@@ -137,23 +137,22 @@ impl Pool {
 unsafe impl Allocator for Large {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         match class_of(layout) {
-            _ if layout.size() == 0 => Global.allocate(layout),
-            None => Global.allocate(layout),
-            Some(class) => {
+            Some(class) if layout.size() > 0 => {
                 let piece = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(class).ok_or(AllocError)?;
                 Ok(NonNull::slice_from_raw_parts(piece, layout.size()))
             }
+            _ => Global.allocate(layout),
         }
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         match class_of(layout) {
-            // SAFETY: as for `allocate`, which went the same way.
-            _ if layout.size() == 0 => unsafe { Global.deallocate(ptr, layout) },
-            // SAFETY: as above.
-            None => unsafe { Global.deallocate(ptr, layout) },
             // SAFETY: the caller gives back what `allocate` gave for this layout.
-            Some(class) => unsafe { POOL.lock().unwrap_or_else(PoisonError::into_inner).give(ptr, class) },
+            Some(class) if layout.size() > 0 => unsafe {
+                POOL.lock().unwrap_or_else(PoisonError::into_inner).give(ptr, class);
+            },
+            // SAFETY: as for `allocate`, which went the same way.
+            _ => unsafe { Global.deallocate(ptr, layout) },
         }
     }
 }
