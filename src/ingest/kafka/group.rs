@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::ingest::IngestError;
-use crate::kafka::client_config;
+use crate::kafka::{Bootstrap, client_config};
 use crate::plan::model::{KafkaConnector, SourcePlan};
 
 const DEFAULTS: &[(&str, &str)] = &[
@@ -25,7 +25,9 @@ pub struct GroupOffsets {
     source: String,
     topic: String,
     group: String,
+    brokers: String,
     consumer: BaseConsumer<Quiet>,
+    bootstrap: Bootstrap,
 }
 
 impl GroupOffsets {
@@ -39,8 +41,14 @@ impl GroupOffsets {
         let config = client_config(&connector.brokers, &connector.properties.0, DEFAULTS, &fixed)
             .map_err(|e| refuse(e.to_string()))?;
         let consumer = config.create_with_context(Quiet).map_err(|e| refuse(e.to_string()))?;
-        let (source, topic) = (plan.name.clone(), connector.topic.clone());
-        Ok(GroupOffsets { source, topic, group: group.to_owned(), consumer })
+        Ok(GroupOffsets {
+            source: plan.name.clone(),
+            topic: connector.topic.clone(),
+            group: group.to_owned(),
+            brokers: connector.brokers.clone(),
+            consumer,
+            bootstrap: Bootstrap::default(),
+        })
     }
 
     /// Commits the next offset of each partition. Waits for the answer.
@@ -57,7 +65,9 @@ impl GroupOffsets {
         if list.count() == 0 {
             return Ok(());
         }
-        self.consumer.commit(&list, CommitMode::Sync).map_err(|e| self.refused(&e))?;
+        let outcome = self.consumer.commit(&list, CommitMode::Sync);
+        self.bootstrap.tend(self.consumer.client(), &self.brokers, outcome.is_err());
+        outcome.map_err(|e| self.refused(&e))?;
         list.elements().iter().try_for_each(|one| one.error()).map_err(|e| self.refused(&e))
     }
 

@@ -17,7 +17,7 @@ use super::columns::MessageColumns;
 use super::partition::{Partition, Place};
 use super::watch::TopicWatch;
 use crate::ingest::IngestError;
-use crate::kafka::{Connection, Context, client_config};
+use crate::kafka::{Bootstrap, Connection, Context, client_config};
 use crate::plan::model::{KafkaConnector, KafkaStart, SourcePlan};
 
 /// What we would choose; the file's `properties` may say otherwise.
@@ -329,13 +329,16 @@ impl Drop for Topic {
 
 fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Duration, mut partitions: usize) {
     let mut asked = Instant::now();
+    let bootstrap = Bootstrap::default();
     while !shared.stop.load(Ordering::Relaxed) {
         // Partitions have queues of their own; here come errors of the client as a whole.
         if let Some(Err(error)) = shared.consumer.poll(Duration::from_millis(50)) {
             // The client's context has heard of it and knows more.
             tracing::debug!(source, %error, "kafka");
         }
-        let wait = if shared.connection.is_away() { every.min(Duration::from_millis(500)) } else { every };
+        let away = shared.connection.is_away();
+        bootstrap.tend(shared.consumer.client(), &connector.brokers, away);
+        let wait = if away { every.min(Duration::from_millis(500)) } else { every };
         if asked.elapsed() < wait {
             continue;
         }

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::Online;
 use super::features::FeastError;
 use crate::ingest::RequestReader;
-use crate::kafka::{Connection, Context, client_config};
+use crate::kafka::{Bootstrap, Connection, Context, client_config};
 use crate::plan::model::{Connector, KafkaConnector, MessageFormat, SourcePlan};
 
 /// The brokers must have the rows by then.
@@ -77,6 +77,13 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<oneshot::Sender<Result<(), String>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
+        match result {
+            Ok(_) => self.0.0.back(),
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => {
+                self.0.0.lost("a row was not acknowledged in time");
+            }
+            Err(_) => {}
+        }
         let outcome = result.as_ref().map(|_| ()).map_err(|(error, _)| error.to_string());
         // Whoever asked may have gone.
         let _ = told.send(outcome);
@@ -89,14 +96,17 @@ impl Sender {
             client_config(&kafka.brokers, &kafka.properties.0, DEFAULTS, FIXED).map_err(|error| error.to_string())?;
         let connection = Connection::new(format!("push to source `{}`", source.name), kafka.brokers.as_str());
         let producer: BaseProducer<Reports> =
-            config.create_with_context(Reports(Context(connection))).map_err(|error| error.to_string())?;
+            config.create_with_context(Reports(Context(connection.clone()))).map_err(|error| error.to_string())?;
         let producer = Arc::new(producer);
         let closing = Arc::new(AtomicBool::new(false));
         let (polled, stop) = (Arc::clone(&producer), Arc::clone(&closing));
         let poller = std::thread::Builder::new().name("tidemill-push".to_owned());
+        let brokers = kafka.brokers.clone();
         let spawned = poller.spawn(move || {
+            let bootstrap = Bootstrap::default();
             while !stop.load(Ordering::Acquire) || polled.in_flight_count() > 0 {
                 polled.poll(Duration::from_millis(100));
+                bootstrap.tend(polled.client(), &brokers, connection.is_away());
             }
         });
         spawned.map_err(|error| error.to_string())?;

@@ -17,11 +17,11 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 pub use self::messages::Messages;
 use self::sender::Waiting;
-use crate::kafka::{Connection, Context, client_config};
+use crate::kafka::{Bootstrap, Connection, Context, client_config};
 use crate::store::StoreError;
 
 /// Brokers that have not answered for so long are missed.
@@ -187,7 +187,8 @@ impl Publisher {
             threads: Vec::new(),
         };
         let (closing, theirs, served) = (Arc::clone(&publisher.closing), Arc::clone(&account), Arc::clone(&producer));
-        publisher.start("tidemill-publish", move || poll(&served, &theirs, &closing, &connection))?;
+        let list = brokers.to_owned();
+        publisher.start("tidemill-publish", move || poll(&served, &list, &theirs, &closing, &connection))?;
         let (closing, waiting) = (Arc::clone(&publisher.closing), Arc::clone(&publisher.waiting));
         publisher.start("tidemill-send", move || sender::send(producer, &account, &waiting, &closing))?;
         Ok(publisher)
@@ -347,8 +348,15 @@ impl Drop for Publisher {
 }
 
 /// Serves delivery reports and tells when the brokers fall silent and when they answer again.
-fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBool, connection: &Connection) {
+fn poll(
+    producer: &BaseProducer<Reports>,
+    brokers: &str,
+    account: &Account,
+    closing: &AtomicBool,
+    connection: &Connection,
+) {
     let (mut seen, mut since) = (0, Instant::now());
+    let bootstrap = Bootstrap::default();
     while !closing.load(Ordering::Acquire) {
         producer.poll(Duration::from_millis(100));
         let delivered = account.sum(|t| &t.delivered);
@@ -367,5 +375,6 @@ fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBoo
                 "{outstanding} messages are not acknowledged; the input pauses when the producer's queue is full"
             ));
         }
+        bootstrap.tend(producer.client(), brokers, connection.is_away());
     }
 }

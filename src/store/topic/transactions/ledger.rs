@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rightful, TransactionOptions};
 use crate::base::Epoch;
-use crate::kafka::{Connection, Context, client_config};
+use crate::kafka::{Bootstrap, Connection, Context, client_config};
 use crate::store::StoreError;
 
 /// All records are in one partition: few, and in one order.
@@ -125,7 +125,8 @@ impl Ledger {
             self.config(&[])?.create().map_err(|error| self.fault(error.to_string()))?;
         let mut made = false;
         loop {
-            let metadata = self.wait("its metadata", give_up, || consumer.fetch_metadata(Some(name), CALL))?;
+            let metadata =
+                self.wait(&consumer, "its metadata", give_up, |from| from.fetch_metadata(Some(name), CALL))?;
             let found = metadata.topics().iter().find(|topic| topic.name() == name);
             match found.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())) {
                 Some((None, 1..)) => break,
@@ -196,7 +197,7 @@ impl Ledger {
     pub(super) fn peek(&self, give_up: &dyn Fn() -> bool) -> Result<Vec<LedgerEntry>, StoreError> {
         let all = self.consumer("read_uncommitted")?;
         let name = self.options.ledger.as_str();
-        let (low, high) = self.wait("its end", give_up, || all.fetch_watermarks(name, PARTITION, CALL))?;
+        let (low, high) = self.wait(&all, "its end", give_up, |from| from.fetch_watermarks(name, PARTITION, CALL))?;
         if low >= high { Ok(Vec::new()) } else { self.entries(&all, give_up) }
     }
 
@@ -205,14 +206,14 @@ impl Ledger {
         let name = self.options.ledger.as_str();
         let all = self.consumer("read_uncommitted")?;
         let committed = self.consumer("read_committed")?;
-        let (low, high) = self.wait("its end", give_up, || all.fetch_watermarks(name, PARTITION, CALL))?;
+        let (low, high) = self.wait(&all, "its end", give_up, |from| from.fetch_watermarks(name, PARTITION, CALL))?;
         if low >= high {
             return Ok(Vec::new());
         }
         // Committed records behind an open transaction, such as another job's, do not show until it ends.
         let since = Instant::now();
         let mut warned = false;
-        while self.wait("its end", give_up, || committed.fetch_watermarks(name, PARTITION, CALL))?.1 < high {
+        while self.wait(&committed, "its end", give_up, |from| from.fetch_watermarks(name, PARTITION, CALL))?.1 < high {
             if give_up() {
                 return Err(self.fault("a transaction is open in it; when that has ended, run the job again"));
             }
@@ -236,8 +237,9 @@ impl Ledger {
             .and_then(|()| consumer.assign(&place));
         assigned.map_err(|error| self.fault(error.to_string()))?;
         let mut entries: Vec<LedgerEntry> = Vec::new();
-        let mut heard = Instant::now();
+        let (mut heard, bootstrap) = (Instant::now(), Bootstrap::default());
         loop {
+            bootstrap.tend(consumer.client(), &self.options.brokers, self.connection.is_away());
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
@@ -264,13 +266,14 @@ impl Ledger {
     /// Repeats a request until the brokers answer it.
     fn wait<T>(
         &self,
+        from: &BaseConsumer<Context>,
         what: &str,
         give_up: &dyn Fn() -> bool,
-        mut ask: impl FnMut() -> Result<T, KafkaError>,
+        ask: impl Fn(&BaseConsumer<Context>) -> Result<T, KafkaError>,
     ) -> Result<T, StoreError> {
-        let since = Instant::now();
+        let (since, bootstrap) = (Instant::now(), Bootstrap::default());
         loop {
-            match ask() {
+            match ask(from) {
                 Ok(answer) => {
                     self.connection.back();
                     return Ok(answer);
@@ -288,6 +291,7 @@ impl Ledger {
                         }
                         self.connection.lost(&error.to_string());
                     }
+                    bootstrap.tend(from.client(), &self.options.brokers, self.connection.is_away());
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }

@@ -15,7 +15,7 @@ use super::ledger::{Ledger, LedgerEntry, PARTITION, PATIENCE};
 use super::report::{Account, Reports, is_permanent, is_purged};
 use super::{Answer, TopicCount, Watch};
 use crate::base::{Epoch, failpoint};
-use crate::kafka::{Connection, Context, client_config};
+use crate::kafka::{Bootstrap, Connection, Context, client_config};
 use crate::store::StoreError;
 use crate::store::topic::outbox::{OutboxMessage, OutboxPart, OutboxReader};
 
@@ -98,6 +98,7 @@ pub(super) struct Slot {
     begun: Instant,
     /// Messages of the transaction at hand.
     sent: u64,
+    bootstrap: Bootstrap,
 }
 
 impl Slot {
@@ -122,6 +123,7 @@ impl Slot {
             open: false,
             begun: Instant::now(),
             sent: 0,
+            bootstrap: Bootstrap::default(),
         }
     }
 
@@ -459,6 +461,7 @@ impl Slot {
         } else if moved.1.elapsed() > PATIENCE {
             self.connection.lost(&format!("{} messages of a transaction are not acknowledged", self.sent - settled));
         }
+        self.tend();
         if self.cancelled() { Err(Trouble::Stop(self.given_up("a transaction is not complete"))) } else { Ok(()) }
     }
 
@@ -503,8 +506,16 @@ impl Slot {
                 }
                 self.connection.lost(&format!("{what}: {error}"));
             }
+            self.tend();
             // Serves the log and errors, which say why.
             producer.poll(Duration::from_millis(10));
+        }
+    }
+
+    /// Has the producer find its brokers again.
+    fn tend(&self) {
+        if let Some(producer) = &self.producer {
+            self.bootstrap.tend(producer.client(), &self.ledger.options.brokers, self.connection.is_away());
         }
     }
 
