@@ -318,6 +318,19 @@ impl Answers {
         }
     }
 
+    /// Has the next row be this one of the batch. All rows of a block, in any order, come before [`Self::through`] its last.
+    #[inline(always)]
+    pub(super) fn at(&mut self, row: usize) {
+        self.gathered = row % BLOCK;
+    }
+
+    /// The batch's rows up to this one are filled in.
+    #[inline(always)]
+    pub(super) fn through(&mut self, row: usize, layout: &Layout, texts: &Texts) {
+        self.at(row);
+        self.done(layout, texts);
+    }
+
     fn finish_block(&mut self, layout: &Layout, texts: &Texts) {
         let rows = std::mem::take(&mut self.gathered);
         let pairs = layout.pairs.len();

@@ -1,6 +1,8 @@
 //! A view over its spine's own stream: each row changes its key's record and asks it, rows ahead are asked of memory.
 
-use super::columns::Answers;
+use std::ops::Range;
+
+use super::columns::{Answers, BLOCK};
 use super::index::Handle;
 use super::keys::{Key, Keys};
 use super::lane::Lanes;
@@ -9,17 +11,55 @@ use super::small::{self, FREE};
 use super::state::{BLOCK_MASK, CLASS_SHIFT, DENSE, ViewState, ask};
 use super::value::Shape;
 
-/// Rows of a turn.
+/// Rows of a turn; turns do not straddle blocks of answers.
 const ROWS: usize = 16;
+const _: () = assert!(BLOCK.is_multiple_of(ROWS));
 /// Rows between asking for a key's bucket and using its record.
 pub(super) const AHEAD_BUCKET: usize = 64;
-/// Rows between asking for a key's record and using it.
-pub(super) const AHEAD_RECORD: usize = 32;
-/// Rows between asking for what a busy key's record points to and using it.
-const AHEAD_INSIDE: usize = 16;
+/// Rows between asking for a key's record and using it. What it points to is asked for a turn later, a turn before it is used.
+pub(super) const AHEAD_RECORD: usize = 2 * ROWS;
 /// Handles remembered between asking for a record and using it; a power of two.
 const AHEAD_RING: usize = 64;
 const NO_HANDLE: Handle = Handle::MAX;
+
+/// The rows of a turn by what their keys' records are.
+///
+/// A row then mostly goes the way of the row before it, which the processor guesses rightly. Rows of one key stay in their
+/// order: their records were asked for together, so they are of one kind. Between keys any order gives the same answers.
+#[derive(Default)]
+struct Turn {
+    laned: List,
+    busy: List,
+    other: List,
+}
+
+/// Some rows of a turn.
+#[derive(Default)]
+struct List {
+    rows: [u8; ROWS],
+    len: usize,
+}
+
+impl List {
+    /// Adds a row if it belongs here, without a branch.
+    #[inline(always)]
+    fn add(&mut self, row: usize, belongs: bool) {
+        self.rows[self.len % ROWS] = row as u8;
+        self.len += usize::from(belongs);
+    }
+
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = usize> {
+        self.rows[..self.len].iter().map(|row| usize::from(*row))
+    }
+}
+
+impl Turn {
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = usize> {
+        self.laned.rows().chain(self.busy.rows()).chain(self.other.rows())
+    }
+}
 
 impl ViewState {
     /// Feeds the rows of a batch and gathers their answers, a few rows at a time: memory is asked for what later rows will
@@ -42,18 +82,20 @@ impl ViewState {
         for row in part(0, AHEAD_RECORD) {
             ahead[row % AHEAD_RING] = self.prefetch_record(hashes[row]);
         }
+        let mut next = self.turn(part(0, ROWS), &ahead, &lanes);
         for first in (0..hashes.len()).step_by(ROWS) {
             hashes[part(first + AHEAD_BUCKET, ROWS)].iter().for_each(|hash| self.index.prefetch(*hash));
             for row in part(first + AHEAD_RECORD, ROWS) {
                 ahead[row % AHEAD_RING] = self.prefetch_record(hashes[row]);
             }
-            for row in part(first + AHEAD_INSIDE, ROWS) {
-                self.prefetch_inside(ahead[row % AHEAD_RING], &lanes);
-            }
-            for row in part(first, ROWS) {
+            let turn = std::mem::replace(&mut next, self.turn(part(first + ROWS, ROWS), &ahead, &lanes));
+            for row in turn.rows() {
+                let row = first + row;
                 let guess = ahead[row % AHEAD_RING];
+                answers.at(row);
                 self.own_row::<S, W>(pairs.as_ref(), &mut lanes, row, guess, times[row], keys, entries, answers);
             }
+            answers.through(part(first, ROWS).end - 1, &self.layout, &self.texts);
         }
         lanes.close_all(&self.layout, &mut self.dense);
     }
@@ -76,7 +118,6 @@ impl ViewState {
         let entry = &entries[row * stride..(row + 1) * stride];
         if keys.is_none(row) {
             answers.row(&self.layout).clear();
-            answers.done(&self.layout, &self.texts);
             self.release_texts(entry);
             return;
         }
@@ -105,7 +146,6 @@ impl ViewState {
             if dense.outgrows_rows() {
                 self.tile(block, hash);
             }
-            answers.done(&self.layout, &self.texts);
             return;
         }
         if insert_first {
@@ -120,7 +160,6 @@ impl ViewState {
         } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
             ask::<S>(layout, dense, chunks, texts, head, &bounds.list, &mut raw);
         }
-        answers.done(&self.layout, &self.texts);
         if !insert_first {
             self.insert_at::<S>(hash, handle, entry, head);
         }
@@ -162,14 +201,24 @@ impl ViewState {
         }
     }
 
-    /// Asks for what a busy key's record points to.
+    /// Sorts the rows of a turn, and asks for what busy keys' records point to.
     #[inline(always)]
-    fn prefetch_inside<const W: usize>(&self, handle: Handle, lanes: &Lanes<W>) {
-        if handle != NO_HANDLE
-            && handle >> CLASS_SHIFT == DENSE
-            && let Some(dense) = &self.dense[(handle & BLOCK_MASK) as usize]
-        {
-            if dense.lane != 0 { lanes.prefetch(dense) } else { dense.prefetch_inside() }
+    fn turn<const W: usize>(&self, rows: Range<usize>, ahead: &[Handle; AHEAD_RING], lanes: &Lanes<W>) -> Turn {
+        let handle = |at: usize| ahead[(rows.start + at) % AHEAD_RING];
+        let record = |at: usize| self.dense[(handle(at) & BLOCK_MASK) as usize].as_ref();
+        let (mut turn, mut dense) = (Turn::default(), List::default());
+        for at in 0..rows.len() {
+            let is_dense = (handle(at) != NO_HANDLE) & (handle(at) >> CLASS_SHIFT == DENSE);
+            dense.add(at, is_dense);
+            turn.other.add(at, !is_dense);
         }
+        for at in dense.rows() {
+            let laned = record(at).is_some_and(|dense| dense.lane != 0);
+            turn.laned.add(at, laned);
+            turn.busy.add(at, !laned);
+        }
+        turn.laned.rows().filter_map(record).for_each(|dense| lanes.prefetch(dense));
+        turn.busy.rows().filter_map(record).for_each(|dense| dense.prefetch_inside());
+        turn
     }
 }

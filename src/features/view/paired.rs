@@ -95,7 +95,7 @@ impl ViewState {
                     lanes.cross(&self.layout, dense, time, &self.bounds);
                 }
                 lanes.take::<S>(&self.layout, dense, entry, out(answers.row(&self.layout)));
-                return answers.done(&self.layout, &self.texts);
+                return;
             }
             lanes.close(&self.layout, dense);
         }
@@ -122,13 +122,13 @@ impl ViewState {
                 if held.laned && dense.lane == 0 && std::mem::replace(&mut dense.batch, self.batch) == self.batch {
                     lanes.open(dense, block);
                 }
-                return answers.done(layout, &self.texts);
+                return;
             }
             dense.step_pairs::<S, W>(held, chunks, entry, pairs, &bounds, out(raw));
             if dense.outgrows_rows() {
                 self.tile(block, keys.hashes[row]);
             }
-            return answers.done(&self.layout, &self.texts);
+            return;
         }
         handle = self.insert_at::<S>(keys.hashes[row], handle, entry, time);
         let Self { layout, small, dense, chunks, texts, .. } = self;
@@ -140,7 +140,6 @@ impl ViewState {
         } else if let Some(dense) = &mut dense[(handle & BLOCK_MASK) as usize] {
             ask::<S>(layout, dense, chunks, texts, time, &bounds, &mut raw);
         }
-        answers.done(layout, texts);
     }
 }
 
