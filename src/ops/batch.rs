@@ -81,6 +81,15 @@ impl Batch {
         }
     }
 
+    /// Appends what `make` makes of the rows' values of a whole column of the backing, in order.
+    #[inline(always)]
+    pub(super) fn append<W: Copy, T>(&self, column: &[W], out: &mut Vec<T>, mut make: impl FnMut(W) -> T) {
+        match &self.pick {
+            Pick::All => out.extend(column.iter().map(|value| make(*value))),
+            Pick::Rows(picked) => out.extend(picked.iter().map(|row| make(column[*row as usize]))),
+        }
+    }
+
     /// Event time and position of each row.
     ///
     /// # Panics
