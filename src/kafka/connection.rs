@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+
+use super::Bootstrap;
 
 /// Whether a client's brokers answer; clones share it.
 #[derive(Clone, Debug)]
@@ -113,6 +116,11 @@ impl Connection {
     /// Whether the last news is that no broker answers.
     pub fn is_away(&self) -> bool {
         self.0.away.load(Ordering::Relaxed)
+    }
+
+    /// Has a client that lost its brokers find them again; to be called whenever it is served.
+    pub fn tend<C: ClientContext>(&self, bootstrap: &Bootstrap, client: &Client<C>) {
+        bootstrap.tend(client, &self.0.brokers, self.is_away());
     }
 
     /// Why brokers do not answer, as far as they or librdkafka have said.

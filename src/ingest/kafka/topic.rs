@@ -336,9 +336,8 @@ fn watch(source: &str, connector: &KafkaConnector, shared: &Shared, every: Durat
             // The client's context has heard of it and knows more.
             tracing::debug!(source, %error, "kafka");
         }
-        let away = shared.connection.is_away();
-        bootstrap.tend(shared.consumer.client(), &connector.brokers, away);
-        let wait = if away { every.min(Duration::from_millis(500)) } else { every };
+        shared.connection.tend(&bootstrap, shared.consumer.client());
+        let wait = if shared.connection.is_away() { every.min(Duration::from_millis(500)) } else { every };
         if asked.elapsed() < wait {
             continue;
         }

@@ -101,12 +101,11 @@ impl Sender {
         let closing = Arc::new(AtomicBool::new(false));
         let (polled, stop) = (Arc::clone(&producer), Arc::clone(&closing));
         let poller = std::thread::Builder::new().name("tidemill-push".to_owned());
-        let brokers = kafka.brokers.clone();
         let spawned = poller.spawn(move || {
             let bootstrap = Bootstrap::default();
             while !stop.load(Ordering::Acquire) || polled.in_flight_count() > 0 {
                 polled.poll(Duration::from_millis(100));
-                bootstrap.tend(polled.client(), &brokers, connection.is_away());
+                connection.tend(&bootstrap, polled.client());
             }
         });
         spawned.map_err(|error| error.to_string())?;

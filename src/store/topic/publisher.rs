@@ -187,8 +187,7 @@ impl Publisher {
             threads: Vec::new(),
         };
         let (closing, theirs, served) = (Arc::clone(&publisher.closing), Arc::clone(&account), Arc::clone(&producer));
-        let list = brokers.to_owned();
-        publisher.start("tidemill-publish", move || poll(&served, &list, &theirs, &closing, &connection))?;
+        publisher.start("tidemill-publish", move || poll(&served, &theirs, &closing, &connection))?;
         let (closing, waiting) = (Arc::clone(&publisher.closing), Arc::clone(&publisher.waiting));
         publisher.start("tidemill-send", move || sender::send(producer, &account, &waiting, &closing))?;
         Ok(publisher)
@@ -348,13 +347,7 @@ impl Drop for Publisher {
 }
 
 /// Serves delivery reports and tells when the brokers fall silent and when they answer again.
-fn poll(
-    producer: &BaseProducer<Reports>,
-    brokers: &str,
-    account: &Account,
-    closing: &AtomicBool,
-    connection: &Connection,
-) {
+fn poll(producer: &BaseProducer<Reports>, account: &Account, closing: &AtomicBool, connection: &Connection) {
     let (mut seen, mut since) = (0, Instant::now());
     let bootstrap = Bootstrap::default();
     while !closing.load(Ordering::Acquire) {
@@ -375,6 +368,6 @@ fn poll(
                 "{outstanding} messages are not acknowledged; the input pauses when the producer's queue is full"
             ));
         }
-        bootstrap.tend(producer.client(), brokers, connection.is_away());
+        connection.tend(&bootstrap, producer.client());
     }
 }

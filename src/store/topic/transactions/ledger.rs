@@ -239,7 +239,7 @@ impl Ledger {
         let mut entries: Vec<LedgerEntry> = Vec::new();
         let (mut heard, bootstrap) = (Instant::now(), Bootstrap::default());
         loop {
-            bootstrap.tend(consumer.client(), &self.options.brokers, self.connection.is_away());
+            self.connection.tend(&bootstrap, consumer.client());
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
@@ -291,7 +291,7 @@ impl Ledger {
                         }
                         self.connection.lost(&error.to_string());
                     }
-                    bootstrap.tend(from.client(), &self.options.brokers, self.connection.is_away());
+                    self.connection.tend(&bootstrap, from.client());
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }

@@ -515,7 +515,7 @@ impl Slot {
     /// Has the producer find its brokers again.
     fn tend(&self) {
         if let Some(producer) = &self.producer {
-            self.bootstrap.tend(producer.client(), &self.ledger.options.brokers, self.connection.is_away());
+            self.connection.tend(&self.bootstrap, producer.client());
         }
     }
 
