@@ -12,6 +12,7 @@ use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::{ArrowNativeType, DataType};
 
 use super::batch::{Batch, Pick};
+use super::wide::{Origins, Word};
 
 const SAME_TYPES: &str = "the batches of a stream have one schema";
 
@@ -21,7 +22,7 @@ const SAME_TYPES: &str = "the batches of a stream have one schema";
 /// When a number is no row's.
 pub(crate) fn gather(sources: &[Batch], order: &[u32]) -> RecordBatch {
     let schema = sources[0].backing().schema();
-    let origins = origins_of(sources, order);
+    let origins = Origins::new(sources, order);
     let columns = (0..schema.fields().len())
         .map(|c| match fixed_width(sources[0].backing().column(c).data_type()) {
             Some(1) => gather_words::<u8>(sources, c, &origins),
@@ -30,21 +31,11 @@ pub(crate) fn gather(sources: &[Batch], order: &[u32]) -> RecordBatch {
             Some(8) => gather_words::<u64>(sources, c, &origins),
             _ => {
                 let parts: Vec<&dyn Array> = sources.iter().map(|s| s.backing().column(c).as_ref()).collect();
-                let origins: Vec<(usize, usize)> =
-                    origins.iter().map(|o| (o.source as usize, o.row as usize)).collect();
-                interleave(&parts, &origins).expect(SAME_TYPES)
+                interleave(&parts, &origins.iter().collect::<Vec<_>>()).expect(SAME_TYPES)
             }
         })
         .collect();
     RecordBatch::try_new(schema, columns).expect(SAME_TYPES)
-}
-
-/// Where a row comes from.
-#[derive(Clone, Copy)]
-struct Origin {
-    source: u32,
-    /// Its row within the source's backing.
-    row: u32,
 }
 
 /// Copies the rows of each source, one source after the other, into one batch of its own memory.
@@ -93,52 +84,30 @@ fn words<W: ArrowNativeType>(source: &Batch, column: usize) -> ScalarBuffer<W> {
     ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())
 }
 
-fn gather_words<W: ArrowNativeType>(sources: &[Batch], column: usize, origins: &[Origin]) -> ArrayRef {
+fn gather_words<W: Word + ArrowNativeType>(sources: &[Batch], column: usize, origins: &Origins) -> ArrayRef {
     let parts: Vec<ScalarBuffer<W>> = sources.iter().map(|source| words(source, column)).collect();
-    let values: Vec<W> = match &parts[..] {
-        [only] => origins.iter().map(|origin| only[origin.row as usize]).collect(),
-        parts => {
-            let parts: Vec<&[W]> = parts.iter().map(|part| &part[..]).collect();
-            origins.iter().map(|origin| parts[origin.source as usize][origin.row as usize]).collect()
-        }
-    };
+    let values = origins.gather(&parts.iter().map(|part| &part[..]).collect::<Vec<_>>());
     array_of(sources[0].backing().column(column).data_type(), values, gather_nulls(sources, column, origins))
 }
 
-fn gather_nulls(sources: &[Batch], column: usize, origins: &[Origin]) -> Option<NullBuffer> {
+fn gather_nulls(sources: &[Batch], column: usize, origins: &Origins) -> Option<NullBuffer> {
     let nulls: Vec<_> = sources.iter().map(|source| source.backing().column(column).nulls()).collect();
     if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return None;
     }
-    let valid = |origin: &Origin| nulls[origin.source as usize].is_none_or(|nulls| nulls.is_valid(origin.row as usize));
-    Some(NullBuffer::new(BooleanBuffer::collect_bool(origins.len(), |i| valid(&origins[i]))))
+    let mut valid = BooleanBufferBuilder::new(origins.len());
+    origins.iter().for_each(|(source, row)| valid.append(nulls[source].is_none_or(|nulls| nulls.is_valid(row))));
+    Some(NullBuffer::new(valid.finish()))
 }
 
-/// For each place of the output, where its row comes from.
-fn origins_of(sources: &[Batch], order: &[u32]) -> Vec<Origin> {
-    if let [only] = sources
-        && let Pick::All = only.pick()
-    {
-        return order.iter().map(|row| Origin { source: 0, row: *row }).collect();
-    }
-    let mut all = Vec::with_capacity(sources.iter().map(Batch::num_rows).sum());
-    for (source, batch) in (0u32..).zip(sources) {
-        match batch.pick() {
-            Pick::All => all.extend((0..batch.num_rows() as u32).map(|row| Origin { source, row })),
-            Pick::Rows(rows) => all.extend(rows.iter().map(|row| Origin { source, row: *row })),
-        }
-    }
-    order.iter().map(|row| all[*row as usize]).collect()
-}
-
-fn collect_words<W: ArrowNativeType>(sources: &[Batch], column: usize) -> ArrayRef {
+fn collect_words<W: Word + ArrowNativeType>(sources: &[Batch], column: usize) -> ArrayRef {
     let total = sources.iter().map(Batch::num_rows).sum();
     let mut values: Vec<W> = Vec::with_capacity(total);
     for source in sources {
         let words = words::<W>(source, column);
         match source.pick() {
             Pick::All => values.extend_from_slice(&words),
-            Pick::Rows(rows) => values.extend(rows.iter().map(|row| words[*row as usize])),
+            Pick::Rows(rows) => W::append(&words, rows, &mut values),
         }
     }
     array_of(sources[0].backing().column(column).data_type(), values, collect_nulls(sources, column, total))

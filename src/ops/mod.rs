@@ -13,6 +13,7 @@ pub mod key;
 pub mod order;
 mod slots;
 pub mod system;
+mod wide;
 
 pub use batch::{Batch, decode_rows, encode_rows, ords, times};
 pub use columns::slice_bytes;

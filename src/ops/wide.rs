@@ -1,0 +1,236 @@
+//! Words of columns picked from one place or several, eight at once where the processor gathers them.
+
+use super::batch::{Batch, Pick};
+
+/// Where a row comes from.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Origin {
+    source: u32,
+    /// Its row within the source's backing.
+    row: u32,
+}
+
+/// Where the rows of a batch come from: each of them is a row that its source has.
+pub(super) struct Origins {
+    list: Vec<Origin>,
+    /// Rows of each source's backing.
+    rows: Vec<usize>,
+}
+
+impl Origins {
+    /// The rows of `sources`, numbered through from 0, in this order.
+    ///
+    /// # Panics
+    /// When a number is no row's.
+    pub fn new(sources: &[Batch], order: &[u32]) -> Self {
+        let rows: Vec<usize> = sources.iter().map(|source| source.backing().num_rows()).collect();
+        if let [only] = sources
+            && let Pick::All = only.pick()
+        {
+            check(order, rows[0]);
+            return Origins { list: order.iter().map(|row| Origin { source: 0, row: *row }).collect(), rows };
+        }
+        let mut all = Vec::with_capacity(sources.iter().map(Batch::num_rows).sum());
+        for ((source, batch), rows) in (0u32..).zip(sources).zip(&rows) {
+            match batch.pick() {
+                Pick::All => all.extend((0..*rows as u32).map(|row| Origin { source, row })),
+                Pick::Rows(picked) => {
+                    check(picked, *rows);
+                    all.extend(picked.iter().map(|row| Origin { source, row: *row }));
+                }
+            }
+        }
+        Origins { list: order.iter().map(|number| all[*number as usize]).collect(), rows }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The source and the row within its backing, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.list.iter().map(|origin| (origin.source as usize, origin.row as usize))
+    }
+
+    /// The values of a column, of which `parts` are those of each source.
+    ///
+    /// # Panics
+    /// When a part is shorter or longer than its source.
+    pub fn gather<W: Word>(&self, parts: &[&[W]]) -> Vec<W> {
+        assert!(parts.iter().map(|part| part.len()).eq(self.rows.iter().copied()), "a column is as long as its batch");
+        W::gather(self, parts)
+    }
+
+    fn one_by_one<W: Copy>(&self, parts: &[&[W]]) -> Vec<W> {
+        match parts {
+            [only] => self.list.iter().map(|origin| only[origin.row as usize]).collect(),
+            parts => self.list.iter().map(|origin| parts[origin.source as usize][origin.row as usize]).collect(),
+        }
+    }
+}
+
+/// # Panics
+/// When a number is not below `rows`.
+fn check(numbers: &[u32], rows: usize) {
+    let most = numbers.iter().fold(0, |most, number| most.max(*number));
+    assert!(numbers.is_empty() || (most as usize) < rows, "row {most} is none of {rows}");
+}
+
+/// Values of a fixed width, whatever they mean.
+pub(super) trait Word: Copy {
+    /// Where `parts` are as long as the sources.
+    fn gather(origins: &Origins, parts: &[&[Self]]) -> Vec<Self> {
+        origins.one_by_one(parts)
+    }
+
+    /// Appends the values at these rows.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    fn append(values: &[Self], rows: &[u32], out: &mut Vec<Self>) {
+        out.extend(rows.iter().map(|row| values[*row as usize]));
+    }
+}
+
+impl Word for u8 {}
+impl Word for u16 {}
+impl Word for u32 {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Word for u64 {}
+
+#[cfg(target_arch = "x86_64")]
+impl Word for u64 {
+    fn gather(origins: &Origins, parts: &[&[u64]]) -> Vec<u64> {
+        if parts.len() > x86::SOURCES_MAX || !std::arch::is_x86_feature_detected!("avx512f") {
+            return origins.one_by_one(parts);
+        }
+        // SAFETY: the processor has AVX-512, the parts are as long as the sources and no more than there may be, and each
+        // origin is a row of its source.
+        unsafe { x86::gather(&origins.list, parts) }
+    }
+
+    fn append(values: &[u64], rows: &[u32], out: &mut Vec<u64>) {
+        if !std::arch::is_x86_feature_detected!("avx512f") {
+            return out.extend(rows.iter().map(|row| values[*row as usize]));
+        }
+        check(rows, values.len());
+        // SAFETY: the processor has AVX-512, and `values` has each of the rows.
+        unsafe { x86::append(values, rows, out) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Origin;
+
+    /// Words of a vector.
+    const LANES: usize = 8;
+    /// Addresses that two vectors hold.
+    pub const SOURCES_MAX: usize = 2 * LANES;
+
+    /// # Safety
+    /// Each origin is of one of the parts, of which there are [`SOURCES_MAX`] at most, and of a row that this has.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn gather(origins: &[Origin], parts: &[&[u64]]) -> Vec<u64> {
+        let mut starts = [std::ptr::null::<u64>(); SOURCES_MAX];
+        starts.iter_mut().zip(parts).for_each(|(start, part)| *start = part.as_ptr());
+        let mut out: Vec<u64> = Vec::with_capacity(origins.len());
+        let (eights, rest) = origins.as_chunks::<LANES>();
+        // SAFETY: what is read of the origins and the starts are eight of each; each lane reads a row that its part has, by the
+        // caller's word; what is written is within the room of `out`, of which no more is taken for filled.
+        unsafe {
+            let low = _mm512_loadu_si512(starts.as_ptr().cast());
+            let high = _mm512_loadu_si512(starts.as_ptr().add(LANES).cast());
+            for (i, eight) in eights.iter().enumerate() {
+                // An origin is its source in the low half of a word, of which the permutation looks at four bits, and its row above.
+                let origins = _mm512_loadu_si512(eight.as_ptr().cast());
+                let rows = _mm512_slli_epi64::<3>(_mm512_srli_epi64::<32>(origins));
+                let starts = _mm512_permutex2var_epi64(low, origins, high);
+                let words = _mm512_i64gather_epi64::<1>(_mm512_add_epi64(starts, rows), std::ptr::null());
+                _mm512_storeu_si512(out.as_mut_ptr().add(i * LANES).cast(), words);
+            }
+            out.set_len(eights.len() * LANES);
+        }
+        out.extend(rest.iter().map(|origin| parts[origin.source as usize][origin.row as usize]));
+        out
+    }
+
+    /// # Safety
+    /// `values` has each of the rows.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn append(values: &[u64], rows: &[u32], out: &mut Vec<u64>) {
+        out.reserve(rows.len());
+        let (eights, rest) = rows.as_chunks::<LANES>();
+        // SAFETY: what is read of the rows are eight; each lane reads a row that there is, by the caller's word; what is written is
+        // within the room of `out`, of which no more is taken for filled.
+        unsafe {
+            let end = out.as_mut_ptr().add(out.len());
+            for (i, eight) in eights.iter().enumerate() {
+                let rows = _mm512_cvtepu32_epi64(_mm256_loadu_si256(eight.as_ptr().cast()));
+                let words = _mm512_i64gather_epi64::<8>(rows, values.as_ptr().cast());
+                _mm512_storeu_si512(end.add(i * LANES).cast(), words);
+            }
+            out.set_len(out.len() + eights.len() * LANES);
+        }
+        out.extend(rest.iter().map(|row| values[*row as usize]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ops::ords;
+    use crate::ops::tests::rows;
+
+    proptest! {
+        /// Words of all widths, from any number of whole and picked batches, come to the places that one by one they come to.
+        #[test]
+        fn words_come_from_where_they_are_said_to(
+            sources in prop::collection::vec((1u32..40, prop::option::of(prop::collection::vec(any::<prop::sample::Index>(), 1..40))), 1..20),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
+        ) {
+            let mut number = 0;
+            let sources: Vec<Batch> = sources
+                .into_iter()
+                .map(|(count, pick)| {
+                    let batch = rows(&(0..count).map(|_| { number += 1; (0, number * 0x0123_4567_89ab_cdef) }).collect::<Vec<_>>());
+                    let pick = pick.map_or(Pick::All, |pick| Pick::Rows(pick.iter().map(|row| row.index(count as usize) as u32).collect()));
+                    Batch::picked(batch, pick)
+                })
+                .collect();
+            let all: Vec<u64> = sources.iter().flat_map(|source| ords(&source.clone().into_rows()).to_vec()).collect();
+            let order: Vec<u32> = order.iter().map(|row| row.index(all.len()) as u32).collect();
+            let origins = Origins::new(&sources, &order);
+            let expected: Vec<u64> = order.iter().map(|row| all[*row as usize]).collect();
+            let parts: Vec<&[u64]> = sources.iter().map(|source| ords(source.backing())).collect();
+            prop_assert_eq!(&origins.gather(&parts), &expected);
+            prop_assert_eq!(&origins.one_by_one(&parts), &expected);
+            let halves: Vec<Vec<u32>> = parts.iter().map(|part| part.iter().map(|word| *word as u32).collect()).collect();
+            let halves: Vec<&[u32]> = halves.iter().map(|half| &half[..]).collect();
+            prop_assert_eq!(origins.gather(&halves), expected.iter().map(|word| *word as u32).collect::<Vec<_>>());
+            let mut appended = vec![7];
+            u64::append(&all, &order, &mut appended);
+            prop_assert_eq!(&appended[1..], &expected);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "row 3 is none of 3")]
+    fn a_row_that_is_not_there_is_refused() {
+        let batch = Batch::picked(rows(&[(0, 0), (0, 1), (0, 2)]), Pick::Rows(vec![0, 3]));
+        Origins::new(&[batch], &[0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "row 9 is none of 9")]
+    fn a_word_that_is_not_there_is_refused() {
+        u64::append(&[1; 9], &[0, 1, 2, 3, 4, 5, 6, 9], &mut Vec::new());
+    }
+}
