@@ -1,5 +1,6 @@
 //! Event time, ticks, positions, keys and error kinds: the words that every room speaks.
 
+mod cores;
 mod cron;
 mod error;
 mod failpoint;
@@ -15,6 +16,7 @@ mod setting;
 mod size;
 mod time;
 
+pub use cores::Rounds;
 pub use cron::Cron;
 pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};

@@ -11,7 +11,7 @@ use timely::scheduling::SyncActivator;
 
 use super::shared::Shared;
 use super::status::StopMode;
-use crate::base::SlotRange;
+use crate::base::{Rounds, SlotRange};
 use crate::ingest::aligned::{Aligned, Cut, LaneView, Next};
 use crate::ingest::{Counts, IngestError};
 
@@ -46,12 +46,18 @@ pub struct ReadAhead {
 
 impl ReadAhead {
     /// Starts reading. `activator` is told of every tick that is ready.
-    pub fn start(reader: Aligned, shared: Arc<Shared>, activator: SyncActivator) -> std::io::Result<ReadAhead> {
+    /// Where the `workers` take all cores, the thread shares each of them in turn.
+    pub fn start(
+        reader: Aligned,
+        shared: Arc<Shared>,
+        activator: SyncActivator,
+        workers: usize,
+    ) -> std::io::Result<ReadAhead> {
         let (sender, reads) = sync_channel(AHEAD);
         let idle = Arc::new(AtomicBool::new(false));
         let is_idle = Arc::clone(&idle);
         let handle = std::thread::Builder::new().name("tidemill-reader".to_owned()).spawn(move || {
-            read(reader, &shared, &sender, &activator, &is_idle);
+            read(reader, &shared, &sender, &activator, &is_idle, workers);
             shared.savepoints.input_ended();
             // Where no last tick says that it is over, the worker has to look.
             drop(sender);
@@ -86,6 +92,7 @@ fn read(
     sender: &SyncSender<Result<Read, IngestError>>,
     activator: &SyncActivator,
     idle: &AtomicBool,
+    workers: usize,
 ) {
     let thread = std::thread::current();
     // News of rows are no news while a tick waits to be cut.
@@ -96,6 +103,7 @@ fn read(
             thread.unpark();
         }
     }));
+    let mut rounds = Rounds::new().filter(|rounds| workers >= rounds.cores());
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
         let progress = &shared.checkpoints.progress;
@@ -144,7 +152,14 @@ fn read(
         idle.store(false, Ordering::Relaxed);
         // Nobody takes it any more when the run has failed elsewhere.
         let sent = match sender.try_send(read) {
-            Err(TrySendError::Full(read)) => shared.meters.backpressure.during(|| sender.send(read).is_ok()),
+            Err(TrySendError::Full(read)) => {
+                let sent = shared.meters.backpressure.during(|| sender.send(read).is_ok());
+                // The workers are behind, and none of them should have to wait for the one whose core is shared.
+                if let Some(rounds) = &mut rounds {
+                    rounds.step();
+                }
+                sent
+            }
             sent => sent.is_ok(),
         };
         if !sent {

@@ -102,7 +102,7 @@ pub fn sources<'s>(
     let saver = reader.as_ref().and_then(|_| shared.checkpoints.operator(scope.index(), READER_IDS));
     let started = reader.map(|reader| {
         let to_wake = scope.worker().sync_activator_for(info.address.to_vec());
-        ReadAhead::start(reader, Arc::clone(&shared), to_wake)
+        ReadAhead::start(reader, Arc::clone(&shared), to_wake, scope.peers())
     });
     let reads = match started.transpose() {
         Ok(reads) => reads,
