@@ -17,6 +17,7 @@ use timely::bytes::arc::Bytes;
 use timely::dataflow::channels::ContainerBytes;
 
 use super::columns::collect;
+use super::wide::Word;
 use crate::base::EventTime;
 
 /// Rows that move together through the dataflow; timely counts them one by one.
@@ -81,26 +82,12 @@ impl Batch {
         }
     }
 
-    /// Appends what `make` makes of the rows' values of a whole column of the backing, in order.
-    #[inline(always)]
-    pub(super) fn append<W: Copy, T>(&self, column: &[W], out: &mut Vec<T>, mut make: impl FnMut(W) -> T) {
+    /// Appends the rows' values of a whole column of the backing, in order.
+    pub(super) fn append<W: Word>(&self, column: &[W], out: &mut Vec<W>) {
         match &self.pick {
-            Pick::All => out.extend(column.iter().map(|value| make(*value))),
-            Pick::Rows(picked) => out.extend(picked.iter().map(|row| make(column[*row as usize]))),
+            Pick::All => out.extend_from_slice(column),
+            Pick::Rows(picked) => W::append(column, picked, out),
         }
-    }
-
-    /// Event time and position of each row.
-    ///
-    /// # Panics
-    /// As [`times`] and [`ords`].
-    pub(super) fn positions(&self) -> impl Iterator<Item = (EventTime, u64)> {
-        let (times, ords) = (times(&self.rows), ords(&self.rows));
-        let (all, some) = match &self.pick {
-            Pick::All => (0..times.len(), &[][..]),
-            Pick::Rows(picked) => (0..0, &picked[..]),
-        };
-        all.chain(some.iter().map(|row| *row as usize)).map(|row| (times[row], ords[row]))
     }
 }
 

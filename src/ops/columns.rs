@@ -104,11 +104,7 @@ fn collect_words<W: Word + ArrowNativeType>(sources: &[Batch], column: usize) ->
     let total = sources.iter().map(Batch::num_rows).sum();
     let mut values: Vec<W> = Vec::with_capacity(total);
     for source in sources {
-        let words = words::<W>(source, column);
-        match source.pick() {
-            Pick::All => values.extend_from_slice(&words),
-            Pick::Rows(rows) => W::append(&words, rows, &mut values),
-        }
+        source.append(&words::<W>(source, column), &mut values);
     }
     array_of(sources[0].backing().column(column).data_type(), values, collect_nulls(sources, column, total))
 }

@@ -98,11 +98,8 @@ impl Word for u8 {}
 impl Word for u16 {}
 impl Word for u32 {}
 
-#[cfg(not(target_arch = "x86_64"))]
-impl Word for u64 {}
-
-#[cfg(target_arch = "x86_64")]
 impl Word for u64 {
+    #[cfg(target_arch = "x86_64")]
     fn gather(origins: &Origins, parts: &[&[u64]]) -> Vec<u64> {
         if parts.len() > x86::SOURCES_MAX || !std::arch::is_x86_feature_detected!("avx512f") {
             return origins.one_by_one(parts);
@@ -112,14 +109,29 @@ impl Word for u64 {
         unsafe { x86::gather(&origins.list, parts) }
     }
 
+    #[cfg(target_arch = "x86_64")]
     fn append(values: &[u64], rows: &[u32], out: &mut Vec<u64>) {
-        if !std::arch::is_x86_feature_detected!("avx512f") {
-            return out.extend(rows.iter().map(|row| values[*row as usize]));
-        }
-        check(rows, values.len());
-        // SAFETY: the processor has AVX-512, and `values` has each of the rows.
-        unsafe { x86::append(values, rows, out) }
+        append_words(values, rows, out);
     }
+}
+
+impl Word for i64 {
+    #[cfg(target_arch = "x86_64")]
+    fn append(values: &[i64], rows: &[u32], out: &mut Vec<i64>) {
+        append_words(values, rows, out);
+    }
+}
+
+/// Appends words of 64 bits; see [`Word::append`].
+#[cfg(target_arch = "x86_64")]
+fn append_words<W: Copy>(values: &[W], rows: &[u32], out: &mut Vec<W>) {
+    const { assert!(size_of::<W>() == 8) };
+    if !std::arch::is_x86_feature_detected!("avx512f") {
+        return out.extend(rows.iter().map(|row| values[*row as usize]));
+    }
+    check(rows, values.len());
+    // SAFETY: the processor has AVX-512, the words are of 64 bits, and `values` has each of the rows.
+    unsafe { x86::append(values, rows, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -127,9 +139,12 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::Origin;
+    use crate::base::prefetch;
 
     /// Words of a vector.
     const LANES: usize = 8;
+    /// Rows from one that is gathered to one that is fetched for later.
+    const AHEAD: usize = 256;
     /// Addresses that two vectors hold.
     pub const SOURCES_MAX: usize = 2 * LANES;
 
@@ -147,10 +162,15 @@ mod x86 {
             let low = _mm512_loadu_si512(starts.as_ptr().cast());
             let high = _mm512_loadu_si512(starts.as_ptr().add(LANES).cast());
             for (i, eight) in eights.iter().enumerate() {
+                // The processor fetches ahead by itself, but no further than to the end of a small page.
+                for ahead in [0, LANES / 2] {
+                    let origin = origins[(i * LANES + AHEAD + ahead).min(origins.len() - 1)];
+                    prefetch(starts[origin.source as usize].wrapping_add(origin.row as usize));
+                }
                 // An origin is its source in the low half of a word, of which the permutation looks at four bits, and its row above.
-                let origins = _mm512_loadu_si512(eight.as_ptr().cast());
-                let rows = _mm512_slli_epi64::<3>(_mm512_srli_epi64::<32>(origins));
-                let starts = _mm512_permutex2var_epi64(low, origins, high);
+                let eight = _mm512_loadu_si512(eight.as_ptr().cast());
+                let rows = _mm512_slli_epi64::<3>(_mm512_srli_epi64::<32>(eight));
+                let starts = _mm512_permutex2var_epi64(low, eight, high);
                 let words = _mm512_i64gather_epi64::<1>(_mm512_add_epi64(starts, rows), std::ptr::null());
                 _mm512_storeu_si512(out.as_mut_ptr().add(i * LANES).cast(), words);
             }
@@ -161,9 +181,9 @@ mod x86 {
     }
 
     /// # Safety
-    /// `values` has each of the rows.
+    /// `values` are words of 64 bits and have each of the rows.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn append(values: &[u64], rows: &[u32], out: &mut Vec<u64>) {
+    pub unsafe fn append<W: Copy>(values: &[W], rows: &[u32], out: &mut Vec<W>) {
         out.reserve(rows.len());
         let (eights, rest) = rows.as_chunks::<LANES>();
         // SAFETY: what is read of the rows are eight; each lane reads a row that there is, by the caller's word; what is written is

@@ -63,47 +63,115 @@ impl Span {
     }
 }
 
+/// How much of their order rows have as they come.
+#[derive(Clone, Copy)]
+enum Runs {
+    /// They are in order, one source after the other.
+    One,
+    /// Each source's are, and there are few sources.
+    OneEach,
+    /// Not so.
+    Many,
+}
+
 /// Sorts batches; keeps its buffers from one call to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Sorter {
-    words: Vec<u64>,
+    /// Of all rows, as they come.
+    times: Vec<EventTime>,
+    ords: Vec<u64>,
     spread: Vec<u64>,
+    words: Vec<u64>,
     counts: Vec<u32>,
     order: Vec<u32>,
-    ords: Vec<u64>,
 }
 
 impl Sorter {
     /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within what `span` says if
     /// it is asked) and says how many are before `watermark`.
     pub fn sort(&mut self, sources: Vec<Batch>, span: impl FnOnce(&[Batch]) -> Span, watermark: EventTime) -> Sorted {
-        if in_order(&sources) {
-            let rows = join(sources);
-            let due = times(&rows).partition_point(|t| *t < watermark);
-            return Sorted { rows, due };
+        let due = |rows: &RecordBatch| times(rows).partition_point(|t| *t < watermark);
+        if let [only] = &sources[..]
+            && let Pick::All = only.pick()
+            && in_order(times(only.backing()), ords(only.backing()))
+        {
+            let rows = only.backing().clone();
+            return Sorted { due: due(&rows), rows };
         }
-        let due = self.place(&sources, span(&sources), watermark);
-        let rows = gather(&sources, &self.order);
+        let sorted = match self.take_in(&sources) {
+            Runs::One => {
+                let rows = collect(&sources);
+                Sorted { due: due(&rows), rows }
+            }
+            runs => {
+                let due = self.place(&sources, runs, span, watermark);
+                Sorted { rows: gather(&sources, &self.order), due }
+            }
+        };
         self.shrink();
-        Sorted { rows, due }
+        sorted
     }
 
     /// Bytes that the buffers hold between calls.
     pub fn memory_bytes(&self) -> usize {
-        8 * (self.words.capacity() + self.spread.capacity() + self.ords.capacity())
+        8 * (self.times.capacity() + self.ords.capacity() + self.spread.capacity() + self.words.capacity())
             + 4 * (self.counts.capacity() + self.order.capacity())
     }
 
-    /// Fills `order` with the rows' numbers in their order and returns the number of rows before the watermark.
-    fn place(&mut self, sources: &[Batch], span: Span, watermark: EventTime) -> usize {
-        let rows: usize = sources.iter().map(Batch::num_rows).sum();
+    /// Takes in when and where the rows are, and tells how much of their order is there already.
+    fn take_in(&mut self, sources: &[Batch]) -> Runs {
+        self.times.clear();
+        self.ords.clear();
+        let (mut each, mut all) = (sources.len() <= RUNS_MAX, true);
+        for source in sources {
+            let start = self.times.len();
+            source.append(times(source.backing()), &mut self.times);
+            source.append(ords(source.backing()), &mut self.ords);
+            each = each && in_order(&self.times[start..], &self.ords[start..]);
+            // With the last row before, if there is one.
+            let seam = start.saturating_sub(1)..self.times.len().min(start + 1);
+            all = all && each && in_order(&self.times[seam.clone()], &self.ords[seam]);
+        }
+        match (all, each) {
+            (true, _) => Runs::One,
+            (_, true) => Runs::OneEach,
+            _ => Runs::Many,
+        }
+    }
+
+    /// Fills `order` with the numbers of the rows taken in, in their order, and returns the number of rows before the watermark.
+    fn place(
+        &mut self,
+        sources: &[Batch],
+        runs: Runs,
+        span: impl FnOnce(&[Batch]) -> Span,
+        watermark: EventTime,
+    ) -> usize {
+        let rows = self.times.len();
+        let span = match runs {
+            Runs::Many => span(sources),
+            _ => self.ends(sources),
+        };
         let range = span.max.wrapping_sub(span.min) as u64;
         let number_bits = bits(rows as u64 - 1);
         if bits(range) + number_bits > 64 {
-            return self.place_by_comparison(sources, watermark);
+            return self.place_by_comparison(watermark);
         }
-        let width = bits(range << number_bits | (rows as u64 - 1));
-        self.sort_words(sources, rows, span.min, number_bits, width);
+        let word = |(time, number): (&EventTime, u64)| (time.wrapping_sub(span.min) as u64) << number_bits | number;
+        let words = self.times.iter().zip(0..).map(word);
+        self.spread.clear();
+        if let Runs::Many = runs {
+            let width = bits(range << number_bits | (rows as u64 - 1));
+            let buckets = (rows + rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
+            let shift = width.saturating_sub(buckets.trailing_zeros());
+            self.counts.clear();
+            self.counts.resize(buckets, 0);
+            self.spread.extend(words.inspect(|word| self.counts[(word >> shift) as usize] += 1));
+            self.sort_by_bucket(shift);
+        } else {
+            self.spread.extend(words);
+            self.merge_runs(sources);
+        }
         if !self.take_numbers(number_bits) {
             self.repair_ties(number_bits);
             self.take_numbers(number_bits);
@@ -118,38 +186,17 @@ impl Sorter {
         }
     }
 
-    /// Makes the words of all rows, sorted; none has more than `width` bits.
-    fn sort_words(&mut self, sources: &[Batch], rows: usize, min: EventTime, number_bits: u32, width: u32) {
-        self.spread.clear();
-        self.spread.reserve(rows);
-        self.ords.clear();
-        self.ords.reserve(rows);
-        let mut number = 0u64;
-        let mut word = |time: EventTime| {
-            number += 1;
-            (time.wrapping_sub(min) as u64) << number_bits | (number - 1)
-        };
-        if sources.len() <= RUNS_MAX && sources.iter().all(|source| in_order(std::slice::from_ref(source))) {
-            for source in sources {
-                source.append(ords(source.backing()), &mut self.ords, |ord| ord);
-                source.append(times(source.backing()), &mut self.spread, &mut word);
-            }
-            return self.merge_runs(sources);
-        }
-        let buckets = (rows + rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
-        let shift = width.saturating_sub(buckets.trailing_zeros());
-        self.counts.clear();
-        self.counts.resize(buckets, 0);
-        let counts = &mut self.counts[..];
+    /// The span of sources that are in order each.
+    fn ends(&self, sources: &[Batch]) -> Span {
+        let (mut span, mut rest) = (Span::NONE, &self.times[..]);
         for source in sources {
-            source.append(ords(source.backing()), &mut self.ords, |ord| ord);
-            source.append(times(source.backing()), &mut self.spread, |time| {
-                let word = word(time);
-                counts[(word >> shift) as usize] += 1;
-                word
-            });
+            let (times, others) = rest.split_at(source.num_rows());
+            if let (Some(first), Some(last)) = (times.first(), times.last()) {
+                span = span.join(Span { min: *first, max: *last });
+            }
+            rest = others;
         }
-        self.sort_by_bucket(shift);
+        span
     }
 
     /// Sorts the words by merging the sources', which are sorted.
@@ -222,10 +269,9 @@ impl Sorter {
     }
 
     /// The same by sorting triples, for times too far apart to share a word with the row's number.
-    fn place_by_comparison(&mut self, sources: &[Batch], watermark: EventTime) -> usize {
-        let keys = sources.iter().flat_map(Batch::positions);
-        let mut keys: Vec<(EventTime, u64, u32)> =
-            keys.zip(0u32..).map(|((time, ord), number)| (time, ord, number)).collect();
+    fn place_by_comparison(&mut self, watermark: EventTime) -> usize {
+        let keys = self.times.iter().zip(&self.ords).zip(0u32..);
+        let mut keys: Vec<(EventTime, u64, u32)> = keys.map(|((time, ord), number)| (*time, *ord, number)).collect();
         keys.sort_unstable();
         self.order.clear();
         self.order.extend(keys.iter().map(|key| key.2));
@@ -240,36 +286,16 @@ impl Sorter {
             words.truncate(KEPT);
             words.shrink_to(KEPT);
         }
+        self.times.truncate(KEPT);
+        self.times.shrink_to(KEPT);
         self.order.truncate(KEPT);
         self.order.shrink_to(KEPT);
     }
 }
 
-/// Whether the rows of the batches, one batch after the other, are in the order of `(_time, _ord)`.
-fn in_order(sources: &[Batch]) -> bool {
-    let mut last = (EventTime::MIN, 0);
-    sources.iter().all(|source| match source.pick() {
-        Pick::All => {
-            let (times, ords) = (times(source.backing()), ords(source.backing()));
-            let ([first_time, ..], [first_ord, ..]) = (times, ords) else { return true };
-            let follows = last <= (*first_time, *first_ord) && sorted_pairs(times, ords);
-            last = (times[times.len() - 1], ords[ords.len() - 1]);
-            follows
-        }
-        Pick::Rows(_) => source.positions().all(|position| std::mem::replace(&mut last, position) <= position),
-    })
-}
-
-fn sorted_pairs(times: &[EventTime], ords: &[u64]) -> bool {
+/// Whether rows are in the order of `(_time, _ord)`.
+fn in_order(times: &[EventTime], ords: &[u64]) -> bool {
     times.windows(2).zip(ords.windows(2)).all(|(t, o)| t[0] < t[1] || (t[0] == t[1] && o[0] <= o[1]))
-}
-
-/// The sources one after the other as one batch; at least one.
-fn join(mut sources: Vec<Batch>) -> RecordBatch {
-    match sources.len() {
-        1 => sources.remove(0).into_rows(),
-        _ => collect(&sources),
-    }
 }
 
 /// Merges two sorted runs; which of them is next is anybody's guess, so there is no branch on it.
