@@ -122,7 +122,7 @@ impl Sorter {
     fn take_in(&mut self, sources: &[Batch]) -> Runs {
         self.times.clear();
         self.ords.clear();
-        let (mut each, mut all) = (sources.len() <= RUNS_MAX, true);
+        let (mut each, mut all) = (true, true);
         for source in sources {
             let start = self.times.len();
             source.append(times(source.backing()), &mut self.times);
@@ -134,7 +134,7 @@ impl Sorter {
         }
         match (all, each) {
             (true, _) => Runs::One,
-            (_, true) => Runs::OneEach,
+            (_, true) if sources.len() <= RUNS_MAX => Runs::OneEach,
             _ => Runs::Many,
         }
     }

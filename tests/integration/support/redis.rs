@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Starts the server in the background, tells its process id, and kills it when the test lets go of standard input, by
-/// its end or by its death.
-const WATCHED: &str = r#""$@" </dev/null >/dev/null 2>&1 & pid=$!; echo $pid; read -r _; kill -9 $pid"#;
+/// its end or by its death. It ends when the server is gone: one that holds much lets go of its port late.
+const WATCHED: &str =
+    r#""$@" </dev/null >/dev/null 2>&1 & pid=$!; echo $pid; read -r _; exec 2>/dev/null; kill -9 $pid; wait $pid"#;
 
 /// A server on loopback that keeps nothing on disk; killed when dropped.
 pub struct Redis {
