@@ -90,8 +90,12 @@ pub(super) trait Word: Copy {
     /// # Panics
     /// When there is no such row.
     fn append(values: &[Self], rows: &[u32], out: &mut Vec<Self>) {
-        out.extend(rows.iter().map(|row| values[*row as usize]));
+        append_one_by_one(values, rows, out);
     }
+}
+
+fn append_one_by_one<W: Copy>(values: &[W], rows: &[u32], out: &mut Vec<W>) {
+    out.extend(rows.iter().map(|row| values[*row as usize]));
 }
 
 impl Word for u8 {}
@@ -127,7 +131,7 @@ impl Word for i64 {
 fn append_words<W: Copy>(values: &[W], rows: &[u32], out: &mut Vec<W>) {
     const { assert!(size_of::<W>() == 8) };
     if !std::arch::is_x86_feature_detected!("avx512f") {
-        return out.extend(rows.iter().map(|row| values[*row as usize]));
+        return append_one_by_one(values, rows, out);
     }
     check(rows, values.len());
     // SAFETY: the processor has AVX-512, the words are of 64 bits, and `values` has each of the rows.

@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 
 pub use reorder::Reorder;
 
-use self::sort::{Sorter, Span};
+use self::sort::Sorter;
 use super::Batch;
 use crate::base::EventTime;
 
@@ -22,6 +22,5 @@ use crate::base::EventTime;
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
 pub fn merge_sorted(batches: Vec<impl Into<Batch>>) -> Option<RecordBatch> {
     let batches: Vec<Batch> = batches.into_iter().map(Into::into).filter(|b: &Batch| b.num_rows() > 0).collect();
-    let span = |batches: &[Batch]| batches.iter().fold(Span::NONE, Span::with);
-    (!batches.is_empty()).then(|| Sorter::default().sort(batches, span, EventTime::MAX).rows)
+    (!batches.is_empty()).then(|| Sorter::default().sort(&batches, EventTime::MAX).rows)
 }

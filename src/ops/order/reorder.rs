@@ -10,7 +10,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
-use super::sort::{Sorted, Sorter, Span};
+use super::sort::{Sorted, Sorter};
 use crate::base::EventTime;
 use crate::ops::columns::{compact, slice_bytes};
 use crate::ops::{Batch, load_rows, times};
@@ -35,7 +35,8 @@ pub struct Reorder {
     /// Batches as they came since the last release that found something to do.
     fresh: Vec<Batch>,
     fresh_rows: usize,
-    fresh_span: Span,
+    /// The earliest of their times.
+    fresh_first: EventTime,
     sorter: Sorter,
 }
 
@@ -45,7 +46,7 @@ impl Default for Reorder {
             runs: Vec::new(),
             fresh: Vec::new(),
             fresh_rows: 0,
-            fresh_span: Span::NONE,
+            fresh_first: EventTime::MAX,
             sorter: Sorter::default(),
         }
     }
@@ -63,7 +64,7 @@ impl Reorder {
         if rows.num_rows() == 0 {
             return;
         }
-        self.fresh_span = self.fresh_span.with(&rows);
+        rows.each(times(rows.backing()), |time| self.fresh_first = self.fresh_first.min(time));
         self.fresh_rows += rows.num_rows();
         self.fresh.push(rows);
     }
@@ -72,15 +73,14 @@ impl Reorder {
     pub fn release(&mut self, watermark: EventTime) -> Option<RecordBatch> {
         let sources: Vec<RecordBatch> = self.runs.iter_mut().filter_map(|run| run.take_before(watermark)).collect();
         self.runs.retain(|run| run.rows.num_rows() > 0);
-        let mut span = sources.iter().fold(Span::NONE, Span::with_sorted);
         let mut sources: Vec<Batch> = sources.into_iter().map(Batch::from).collect();
-        if self.fresh_span.min < watermark {
-            span = span.join(std::mem::replace(&mut self.fresh_span, Span::NONE));
+        if self.fresh_first < watermark {
+            self.fresh_first = EventTime::MAX;
             sources.append(&mut self.fresh);
             self.fresh_rows = 0;
         }
         let released = (!sources.is_empty()).then(|| {
-            let Sorted { rows, due } = self.sorter.sort(sources, |_| span, watermark);
+            let Sorted { rows, due } = self.sorter.sort(&sources, watermark);
             self.hold(&rows, due..rows.num_rows());
             rows.slice(0, due)
         });
@@ -149,10 +149,9 @@ impl Reorder {
     }
 
     fn sort_fresh(&mut self) {
-        let (fresh, span) = (std::mem::take(&mut self.fresh), self.fresh_span);
-        let Sorted { rows, .. } = self.sorter.sort(fresh, |_| span, EventTime::MIN);
+        let Sorted { rows, .. } = self.sorter.sort(&std::mem::take(&mut self.fresh), EventTime::MIN);
         self.fresh_rows = 0;
-        self.fresh_span = Span::NONE;
+        self.fresh_first = EventTime::MAX;
         self.hold(&rows, 0..rows.num_rows());
     }
 
@@ -161,8 +160,7 @@ impl Reorder {
             && shorter.rows.num_rows() * 2 > longer.rows.num_rows()
         {
             let pair = [longer.rows.clone(), shorter.rows.clone()];
-            let span = pair.iter().fold(Span::NONE, Span::with_sorted);
-            let rows = self.sorter.sort(pair.map(Batch::from).into(), |_| span, EventTime::MIN).rows;
+            let rows = self.sorter.sort(&pair.map(Batch::from), EventTime::MIN).rows;
             self.runs.truncate(self.runs.len() - 2);
             self.hold(&rows, 0..rows.num_rows());
         }

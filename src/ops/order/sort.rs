@@ -29,40 +29,6 @@ pub(crate) struct Sorted {
     pub due: usize,
 }
 
-/// The earliest and the latest of some times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    /// The earliest.
-    pub min: EventTime,
-    /// The latest.
-    pub max: EventTime,
-}
-
-impl Span {
-    /// Of no times.
-    pub const NONE: Span = Span { min: EventTime::MAX, max: EventTime::MIN };
-
-    /// This span widened to the times of a batch.
-    pub fn with(mut self, rows: &Batch) -> Span {
-        rows.each(times(rows.backing()), |t| self = Span { min: self.min.min(t), max: self.max.max(t) });
-        self
-    }
-
-    /// The span of both.
-    pub fn join(self, other: Span) -> Span {
-        Span { min: self.min.min(other.min), max: self.max.max(other.max) }
-    }
-
-    /// This span widened to the times of a sorted batch.
-    pub fn with_sorted(self, rows: &RecordBatch) -> Span {
-        match times(rows) {
-            [] => self,
-            [first, .., last] => Span { min: self.min.min(*first), max: self.max.max(*last) },
-            [only] => Span { min: self.min.min(*only), max: self.max.max(*only) },
-        }
-    }
-}
-
 /// How much of their order rows have as they come.
 #[derive(Clone, Copy)]
 enum Runs {
@@ -87,25 +53,24 @@ pub(crate) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts the rows of `sources` (at least one row altogether, all of one schema, their times within what `span` says if
-    /// it is asked) and says how many are before `watermark`.
-    pub fn sort(&mut self, sources: Vec<Batch>, span: impl FnOnce(&[Batch]) -> Span, watermark: EventTime) -> Sorted {
+    /// Sorts the rows of `sources` (at least one row altogether, all of one schema) and says how many are before `watermark`.
+    pub fn sort(&mut self, sources: &[Batch], watermark: EventTime) -> Sorted {
         let due = |rows: &RecordBatch| times(rows).partition_point(|t| *t < watermark);
-        if let [only] = &sources[..]
+        if let [only] = sources
             && let Pick::All = only.pick()
             && in_order(times(only.backing()), ords(only.backing()))
         {
             let rows = only.backing().clone();
             return Sorted { due: due(&rows), rows };
         }
-        let sorted = match self.take_in(&sources) {
+        let sorted = match self.take_in(sources) {
             Runs::One => {
-                let rows = collect(&sources);
+                let rows = collect(sources);
                 Sorted { due: due(&rows), rows }
             }
             runs => {
-                let due = self.place(&sources, runs, span, watermark);
-                Sorted { rows: gather(&sources, &self.order), due }
+                let due = self.place(sources, runs, watermark);
+                Sorted { rows: gather(sources, &self.order), due }
             }
         };
         self.shrink();
@@ -140,24 +105,16 @@ impl Sorter {
     }
 
     /// Fills `order` with the numbers of the rows taken in, in their order, and returns the number of rows before the watermark.
-    fn place(
-        &mut self,
-        sources: &[Batch],
-        runs: Runs,
-        span: impl FnOnce(&[Batch]) -> Span,
-        watermark: EventTime,
-    ) -> usize {
+    fn place(&mut self, sources: &[Batch], runs: Runs, watermark: EventTime) -> usize {
         let rows = self.times.len();
-        let span = match runs {
-            Runs::Many => span(sources),
-            _ => self.ends(sources),
-        };
-        let range = span.max.wrapping_sub(span.min) as u64;
+        let ends = (EventTime::MAX, EventTime::MIN);
+        let (first, last) = self.times.iter().fold(ends, |(first, last), time| (first.min(*time), last.max(*time)));
+        let range = last.wrapping_sub(first) as u64;
         let number_bits = bits(rows as u64 - 1);
         if bits(range) + number_bits > 64 {
             return self.place_by_comparison(watermark);
         }
-        let word = |(time, number): (&EventTime, u64)| (time.wrapping_sub(span.min) as u64) << number_bits | number;
+        let word = |(time, number): (&EventTime, u64)| (time.wrapping_sub(first) as u64) << number_bits | number;
         let words = self.times.iter().zip(0..).map(word);
         self.spread.clear();
         if let Runs::Many = runs {
@@ -176,27 +133,14 @@ impl Sorter {
             self.repair_ties(number_bits);
             self.take_numbers(number_bits);
         }
-        if watermark <= span.min {
+        if watermark <= first {
             0
-        } else if watermark > span.max {
+        } else if watermark > last {
             rows
         } else {
-            let before = watermark.wrapping_sub(span.min) as u64;
+            let before = watermark.wrapping_sub(first) as u64;
             self.words.partition_point(|word| word >> number_bits < before)
         }
-    }
-
-    /// The span of sources that are in order each.
-    fn ends(&self, sources: &[Batch]) -> Span {
-        let (mut span, mut rest) = (Span::NONE, &self.times[..]);
-        for source in sources {
-            let (times, others) = rest.split_at(source.num_rows());
-            if let (Some(first), Some(last)) = (times.first(), times.last()) {
-                span = span.join(Span { min: *first, max: *last });
-            }
-            rest = others;
-        }
-        span
     }
 
     /// Sorts the words by merging the sources', which are sorted.
