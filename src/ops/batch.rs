@@ -73,6 +73,15 @@ impl Batch {
         &self.pick
     }
 
+    /// The number that a row has in the backing.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> usize {
+        match &self.pick {
+            Pick::All => row,
+            Pick::Rows(picked) => picked[row] as usize,
+        }
+    }
+
     /// Calls `each` with the rows' values of a whole column of the backing, in order.
     #[inline(always)]
     pub(super) fn each<W: Copy>(&self, column: &[W], mut each: impl FnMut(W)) {

@@ -12,26 +12,28 @@ use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::{ArrowNativeType, DataType};
 
 use super::batch::{Batch, Pick};
-use super::wide::{Origins, Word};
+use super::origins::{Origin, Origins};
+use super::wide::Word;
 
 const SAME_TYPES: &str = "the batches of a stream have one schema";
 
-/// Gathers the rows of `sources`, numbered through from 0, into one batch: row `order[i]` comes to place `i`.
+/// Gathers rows of `sources` into one batch.
 ///
 /// # Panics
-/// When a number is no row's.
-pub(crate) fn gather(sources: &[Batch], order: &[u32]) -> RecordBatch {
+/// When `origins` are those of other sources.
+pub(super) fn gather(sources: &[Batch], origins: &Origins) -> RecordBatch {
     let schema = sources[0].backing().schema();
-    let origins = Origins::new(sources, order);
     let columns = (0..schema.fields().len())
         .map(|c| match fixed_width(sources[0].backing().column(c).data_type()) {
-            Some(1) => gather_words::<u8>(sources, c, &origins),
-            Some(2) => gather_words::<u16>(sources, c, &origins),
-            Some(4) => gather_words::<u32>(sources, c, &origins),
-            Some(8) => gather_words::<u64>(sources, c, &origins),
+            Some(1) => gather_words::<u8>(sources, c, origins),
+            Some(2) => gather_words::<u16>(sources, c, origins),
+            Some(4) => gather_words::<u32>(sources, c, origins),
+            Some(8) => gather_words::<u64>(sources, c, origins),
             _ => {
                 let parts: Vec<&dyn Array> = sources.iter().map(|s| s.backing().column(c).as_ref()).collect();
-                interleave(&parts, &origins.iter().collect::<Vec<_>>()).expect(SAME_TYPES)
+                let place = |origin: &Origin| (origin.source as usize, origin.row as usize);
+                let places: Vec<(usize, usize)> = origins.list().iter().map(place).collect();
+                interleave(&parts, &places).expect(SAME_TYPES)
             }
         })
         .collect();
@@ -96,7 +98,8 @@ fn gather_nulls(sources: &[Batch], column: usize, origins: &Origins) -> Option<N
         return None;
     }
     let mut valid = BooleanBufferBuilder::new(origins.len());
-    origins.iter().for_each(|(source, row)| valid.append(nulls[source].is_none_or(|nulls| nulls.is_valid(row))));
+    let is_valid = |origin: &Origin| nulls[origin.source as usize].is_none_or(|n| n.is_valid(origin.row as usize));
+    origins.list().iter().for_each(|origin| valid.append(is_valid(origin)));
     Some(NullBuffer::new(valid.finish()))
 }
 

@@ -15,6 +15,7 @@ use timely::dataflow::channels::pushers::exchange::Distributor;
 
 use super::batch::Pick;
 use super::columns::collect;
+use super::wide::rows_of_owners;
 use super::{Batch, key};
 use crate::base::{SLOTS, slot_of, worker_of_slot};
 
@@ -147,21 +148,14 @@ impl SlotDistributor {
             hashes.iter().for_each(|hash| rows_of_slot[slot_of(*hash)] += 1);
             rows_of_slot
         });
-        let mut counts = vec![0usize; workers];
         // The hashes give way to the workers in place.
-        for hash in hashes {
-            let worker = worker_of_slot[slot_of(*hash)];
-            *hash = u64::from(worker);
-            counts[worker as usize] += 1;
-        }
-        if let Some(only) = counts.iter().position(|count| *count == rows.num_rows()) {
-            return (0..counts.len()).map(|worker| (worker == only).then_some(Pick::All)).collect();
-        }
-        let mut picked: Vec<Vec<u32>> = counts.iter().map(|count| Vec::with_capacity(*count)).collect();
-        for (row, worker) in self.hashes.iter().enumerate() {
-            picked[*worker as usize].push(row as u32);
-        }
-        picked.into_iter().map(|rows| (!rows.is_empty()).then_some(Pick::Rows(rows))).collect()
+        hashes.iter_mut().for_each(|hash| *hash = u64::from(worker_of_slot[slot_of(*hash)]));
+        let pick = |picked: Vec<u32>| match picked.len() {
+            0 => None,
+            all if all == rows.num_rows() => Some(Pick::All),
+            _ => Some(Pick::Rows(picked)),
+        };
+        rows_of_owners(hashes, workers).into_iter().map(pick).collect()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod control;
 pub mod exchange;
 pub mod key;
 pub mod order;
+mod origins;
 mod slots;
 pub mod system;
 mod wide;

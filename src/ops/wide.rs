@@ -1,81 +1,23 @@
 //! Words of columns picked from one place or several, eight at once where the processor gathers them.
 
-use super::batch::{Batch, Pick};
-
-/// Where a row comes from.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Origin {
-    source: u32,
-    /// Its row within the source's backing.
-    row: u32,
-}
-
-/// Where the rows of a batch come from: each of them is a row that its source has.
-pub(super) struct Origins {
-    list: Vec<Origin>,
-    /// Rows of each source's backing.
-    rows: Vec<usize>,
-}
+use super::origins::{Origins, check};
 
 impl Origins {
-    /// The rows of `sources`, numbered through from 0, in this order.
-    ///
-    /// # Panics
-    /// When a number is no row's.
-    pub fn new(sources: &[Batch], order: &[u32]) -> Self {
-        let rows: Vec<usize> = sources.iter().map(|source| source.backing().num_rows()).collect();
-        if let [only] = sources
-            && let Pick::All = only.pick()
-        {
-            check(order, rows[0]);
-            return Origins { list: order.iter().map(|row| Origin { source: 0, row: *row }).collect(), rows };
-        }
-        let mut all = Vec::with_capacity(sources.iter().map(Batch::num_rows).sum());
-        for ((source, batch), rows) in (0u32..).zip(sources).zip(&rows) {
-            match batch.pick() {
-                Pick::All => all.extend((0..*rows as u32).map(|row| Origin { source, row })),
-                Pick::Rows(picked) => {
-                    check(picked, *rows);
-                    all.extend(picked.iter().map(|row| Origin { source, row: *row }));
-                }
-            }
-        }
-        Origins { list: order.iter().map(|number| all[*number as usize]).collect(), rows }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// The source and the row within its backing, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.list.iter().map(|origin| (origin.source as usize, origin.row as usize))
-    }
-
     /// The values of a column, of which `parts` are those of each source.
     ///
     /// # Panics
     /// When a part is shorter or longer than its source.
     pub fn gather<W: Word>(&self, parts: &[&[W]]) -> Vec<W> {
-        assert!(parts.iter().map(|part| part.len()).eq(self.rows.iter().copied()), "a column is as long as its batch");
+        assert!(self.fit(parts), "a column is as long as its batch");
         W::gather(self, parts)
     }
 
     fn one_by_one<W: Copy>(&self, parts: &[&[W]]) -> Vec<W> {
         match parts {
-            [only] => self.list.iter().map(|origin| only[origin.row as usize]).collect(),
-            parts => self.list.iter().map(|origin| parts[origin.source as usize][origin.row as usize]).collect(),
+            [only] => self.list().iter().map(|origin| only[origin.row as usize]).collect(),
+            parts => self.list().iter().map(|origin| parts[origin.source as usize][origin.row as usize]).collect(),
         }
     }
-}
-
-/// # Panics
-/// When a number is not below `rows`.
-fn check(numbers: &[u32], rows: usize) {
-    let most = numbers.iter().fold(0, |most, number| most.max(*number));
-    assert!(numbers.is_empty() || (most as usize) < rows, "row {most} is none of {rows}");
 }
 
 /// Values of a fixed width, whatever they mean.
@@ -110,7 +52,7 @@ impl Word for u64 {
         }
         // SAFETY: the processor has AVX-512, the parts are as long as the sources and no more than there may be, and each
         // origin is a row of its source.
-        unsafe { x86::gather(&origins.list, parts) }
+        unsafe { x86::gather(origins.list(), parts) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -138,17 +80,33 @@ fn append_words<W: Copy>(values: &[W], rows: &[u32], out: &mut Vec<W>) {
     unsafe { x86::append(values, rows, out) }
 }
 
+/// The numbers of each owner's rows, in order, where `owners` names each row's, a number below `count`.
+pub(super) fn rows_of_owners(owners: &[u64], count: usize) -> Vec<Vec<u32>> {
+    #[cfg(target_arch = "x86_64")]
+    if count <= x86::OWNERS_MAX && std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has AVX-512.
+        return (0..count as u64).map(|owner| unsafe { x86::rows_of(owners, owner) }).collect();
+    }
+    let mut counts = vec![0; count];
+    owners.iter().for_each(|owner| counts[*owner as usize] += 1);
+    let mut rows: Vec<Vec<u32>> = counts.into_iter().map(Vec::with_capacity).collect();
+    owners.iter().zip(0..).for_each(|(owner, row)| rows[*owner as usize].push(row));
+    rows
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Origin;
+    use super::super::origins::Origin;
     use crate::base::prefetch;
 
     /// Words of a vector.
     const LANES: usize = 8;
     /// Rows from one that is gathered to one that is fetched for later.
     const AHEAD: usize = 256;
+    /// Most owners for each of which all rows are looked at.
+    pub const OWNERS_MAX: usize = 8;
     /// Addresses that two vectors hold.
     pub const SOURCES_MAX: usize = 2 * LANES;
 
@@ -203,6 +161,35 @@ mod x86 {
         }
         out.extend(rest.iter().map(|row| values[*row as usize]));
     }
+
+    /// The numbers of an owner's rows.
+    #[target_feature(enable = "avx512f")]
+    pub fn rows_of(owners: &[u64], owner: u64) -> Vec<u32> {
+        let (eights, rest) = owners.as_chunks::<LANES>();
+        let own = _mm512_set1_epi64(owner.cast_signed());
+        // SAFETY: what is read of the owners are eight.
+        let is_own =
+            |eight: &[u64; LANES]| unsafe { _mm512_cmpeq_epi64_mask(_mm512_loadu_si512(eight.as_ptr().cast()), own) };
+        let count = eights.iter().map(|eight| is_own(eight).count_ones() as usize).sum::<usize>();
+        let mut out: Vec<u32> = Vec::with_capacity(count + 2 * LANES);
+        let mut numbers = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 7, 6, 5, 4, 3, 2, 1, 0);
+        let mut len = 0;
+        for eight in eights {
+            let mask = is_own(eight);
+            // SAFETY: there are no more than `count` numbers before these, and then room for a whole vector.
+            unsafe {
+                let packed = _mm512_maskz_compress_epi32(u16::from(mask), numbers);
+                _mm512_storeu_si512(out.as_mut_ptr().add(len).cast(), packed);
+            }
+            len += mask.count_ones() as usize;
+            numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32(LANES as i32));
+        }
+        // SAFETY: so many numbers were counted, and written since.
+        unsafe { out.set_len(len) };
+        let first = eights.len() * LANES;
+        out.extend(rest.iter().zip(first as u32..).filter(|(other, _)| **other == owner).map(|(_, row)| row));
+        out
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ops::batch::{Batch, Pick};
     use crate::ops::ords;
     use crate::ops::tests::rows;
 
@@ -231,7 +219,7 @@ mod tests {
                 .collect();
             let all: Vec<u64> = sources.iter().flat_map(|source| ords(&source.clone().into_rows()).to_vec()).collect();
             let order: Vec<u32> = order.iter().map(|row| row.index(all.len()) as u32).collect();
-            let origins = Origins::new(&sources, &order);
+            let origins = Origins::ordered(&sources, &order);
             let expected: Vec<u64> = order.iter().map(|row| all[*row as usize]).collect();
             let parts: Vec<&[u64]> = sources.iter().map(|source| ords(source.backing())).collect();
             prop_assert_eq!(&origins.gather(&parts), &expected);
@@ -245,11 +233,23 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Each owner gets its rows in order, whether or not there are many owners.
+        #[test]
+        fn owners_get_their_rows(
+            (count, owners) in (1usize..20).prop_flat_map(|count| (Just(count), prop::collection::vec(0..count as u64, 0..100))),
+        ) {
+            let expected: Vec<Vec<u32>> =
+                (0..count as u64).map(|own| (0..owners.len() as u32).filter(|row| owners[*row as usize] == own).collect()).collect();
+            prop_assert_eq!(rows_of_owners(&owners, count), expected);
+        }
+    }
+
     #[test]
     #[should_panic(expected = "row 3 is none of 3")]
     fn a_row_that_is_not_there_is_refused() {
         let batch = Batch::picked(rows(&[(0, 0), (0, 1), (0, 2)]), Pick::Rows(vec![0, 3]));
-        Origins::new(&[batch], &[0]);
+        Origins::ordered(&[batch], &[0]);
     }
 
     #[test]

@@ -15,12 +15,11 @@ pub use reorder::Reorder;
 
 use self::sort::Sorter;
 use super::Batch;
-use crate::base::EventTime;
 
 /// Merges batches of one schema into one, sorted by `(_time, _ord)`; `None` when they have no rows.
 ///
 /// The batches need not be sorted, though it is cheapest when they are nearly in order one after the other.
 pub fn merge_sorted(batches: Vec<impl Into<Batch>>) -> Option<RecordBatch> {
     let batches: Vec<Batch> = batches.into_iter().map(Into::into).filter(|b: &Batch| b.num_rows() > 0).collect();
-    (!batches.is_empty()).then(|| Sorter::default().sort(&batches, EventTime::MAX).rows)
+    (!batches.is_empty()).then(|| Sorter::default().sort(&batches))
 }

@@ -10,9 +10,9 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
-use super::sort::{Sorted, Sorter};
+use super::sort::Sorter;
 use crate::base::EventTime;
-use crate::ops::columns::{compact, slice_bytes};
+use crate::ops::columns::{collect, compact, slice_bytes};
 use crate::ops::{Batch, load_rows, times};
 
 /// Rows not yet sorted that make a run of their own though none is due.
@@ -80,7 +80,8 @@ impl Reorder {
             self.fresh_rows = 0;
         }
         let released = (!sources.is_empty()).then(|| {
-            let Sorted { rows, due } = self.sorter.sort(&sources, watermark);
+            let rows = self.sorter.sort(&sources);
+            let due = times(&rows).partition_point(|time| *time < watermark);
             self.hold(&rows, due..rows.num_rows());
             rows.slice(0, due)
         });
@@ -111,6 +112,12 @@ impl Reorder {
     /// bytes of them by key slot, on any thread.
     pub fn held(&self) -> Vec<RecordBatch> {
         self.runs.iter().map(|run| run.rows.clone()).chain(self.fresh.iter().cloned().map(Batch::into_rows)).collect()
+    }
+
+    /// The rows held, in no order, as one batch.
+    pub fn into_held(self) -> Batch {
+        let held: Vec<Batch> = self.runs.into_iter().map(|run| run.rows.into()).chain(self.fresh).collect();
+        if held.is_empty() { Batch::default() } else { collect(&held).into() }
     }
 
     /// Takes in a slot's rows, as [`by_slot`](crate::ops::by_slot) made bytes of them.
@@ -149,7 +156,7 @@ impl Reorder {
     }
 
     fn sort_fresh(&mut self) {
-        let Sorted { rows, .. } = self.sorter.sort(&std::mem::take(&mut self.fresh), EventTime::MIN);
+        let rows = self.sorter.sort(&std::mem::take(&mut self.fresh));
         self.fresh_rows = 0;
         self.fresh_first = EventTime::MAX;
         self.hold(&rows, 0..rows.num_rows());
@@ -160,7 +167,7 @@ impl Reorder {
             && shorter.rows.num_rows() * 2 > longer.rows.num_rows()
         {
             let pair = [longer.rows.clone(), shorter.rows.clone()];
-            let rows = self.sorter.sort(&pair.map(Batch::from), EventTime::MIN).rows;
+            let rows = self.sorter.sort(&pair.map(Batch::from));
             self.runs.truncate(self.runs.len() - 2);
             self.hold(&rows, 0..rows.num_rows());
         }

@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 
 use super::super::batch::{Batch, Pick};
 use super::super::columns::{collect, gather};
+use super::super::origins::Origins;
 use super::super::{ords, times};
 use crate::base::EventTime;
 
@@ -19,15 +20,6 @@ const BUCKET_MAX: u32 = 24;
 const BUCKETS_MAX: usize = 1 << 18;
 /// Most sorted batches that are merged two by two.
 const RUNS_MAX: usize = 8;
-
-/// Rows in order.
-#[derive(Debug)]
-pub(crate) struct Sorted {
-    /// All rows, by `(_time, _ord)`.
-    pub rows: RecordBatch,
-    /// How many of them, from the first, are before the watermark.
-    pub due: usize,
-}
 
 /// How much of their order rows have as they come.
 #[derive(Clone, Copy)]
@@ -53,24 +45,20 @@ pub(crate) struct Sorter {
 }
 
 impl Sorter {
-    /// Sorts the rows of `sources` (at least one row altogether, all of one schema) and says how many are before `watermark`.
-    pub fn sort(&mut self, sources: &[Batch], watermark: EventTime) -> Sorted {
-        let due = |rows: &RecordBatch| times(rows).partition_point(|t| *t < watermark);
+    /// The rows of `sources` (at least one row altogether, all of one schema) by `(_time, _ord)`.
+    pub fn sort(&mut self, sources: &[Batch]) -> RecordBatch {
         if let [only] = sources
             && let Pick::All = only.pick()
-            && in_order(times(only.backing()), ords(only.backing()))
+            && in_order(times(only.backing()), |row| ords(only.backing())[row])
         {
-            let rows = only.backing().clone();
-            return Sorted { due: due(&rows), rows };
+            return only.backing().clone();
         }
         let sorted = match self.take_in(sources) {
-            Runs::One => {
-                let rows = collect(sources);
-                Sorted { due: due(&rows), rows }
-            }
-            runs => {
-                let due = self.place(sources, runs, watermark);
-                Sorted { rows: gather(sources, &self.order), due }
+            Runs::One => collect(sources),
+            Runs::OneEach => gather(sources, &Origins::merged(sources, &mut self.times)),
+            Runs::Many => {
+                self.place(sources);
+                gather(sources, &Origins::ordered(sources, &self.order))
             }
         };
         self.shrink();
@@ -83,19 +71,18 @@ impl Sorter {
             + 4 * (self.counts.capacity() + self.order.capacity())
     }
 
-    /// Takes in when and where the rows are, and tells how much of their order is there already.
+    /// Takes in when the rows are, and tells how much of their order is there already.
     fn take_in(&mut self, sources: &[Batch]) -> Runs {
         self.times.clear();
-        self.ords.clear();
         let (mut each, mut all) = (true, true);
-        for source in sources {
+        let mut last = None;
+        for source in sources.iter().filter(|source| source.num_rows() > 0) {
             let start = self.times.len();
             source.append(times(source.backing()), &mut self.times);
-            source.append(ords(source.backing()), &mut self.ords);
-            each = each && in_order(&self.times[start..], &self.ords[start..]);
-            // With the last row before, if there is one.
-            let seam = start.saturating_sub(1)..self.times.len().min(start + 1);
-            all = all && each && in_order(&self.times[seam.clone()], &self.ords[seam]);
+            let ord = |row: usize| ords(source.backing())[source.row(row)];
+            each = each && in_order(&self.times[start..], ord);
+            all = all && each && last.is_none_or(|last| last <= (self.times[start], ord(0)));
+            last = self.times.last().map(|time| (*time, ord(source.num_rows() - 1)));
         }
         match (all, each) {
             (true, _) => Runs::One,
@@ -104,62 +91,32 @@ impl Sorter {
         }
     }
 
-    /// Fills `order` with the numbers of the rows taken in, in their order, and returns the number of rows before the watermark.
-    fn place(&mut self, sources: &[Batch], runs: Runs, watermark: EventTime) -> usize {
+    /// Fills `order` with the numbers of the rows taken in, in their order.
+    fn place(&mut self, sources: &[Batch]) {
+        self.ords.clear();
+        sources.iter().for_each(|source| source.append(ords(source.backing()), &mut self.ords));
         let rows = self.times.len();
         let ends = (EventTime::MAX, EventTime::MIN);
         let (first, last) = self.times.iter().fold(ends, |(first, last), time| (first.min(*time), last.max(*time)));
         let range = last.wrapping_sub(first) as u64;
         let number_bits = bits(rows as u64 - 1);
         if bits(range) + number_bits > 64 {
-            return self.place_by_comparison(watermark);
+            return self.place_by_comparison();
         }
         let word = |(time, number): (&EventTime, u64)| (time.wrapping_sub(first) as u64) << number_bits | number;
         let words = self.times.iter().zip(0..).map(word);
+        let width = bits(range << number_bits | (rows as u64 - 1));
+        let buckets = (rows + rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
+        let shift = width.saturating_sub(buckets.trailing_zeros());
+        self.counts.clear();
+        self.counts.resize(buckets, 0);
         self.spread.clear();
-        if let Runs::Many = runs {
-            let width = bits(range << number_bits | (rows as u64 - 1));
-            let buckets = (rows + rows / 2).next_power_of_two().clamp(2, BUCKETS_MAX);
-            let shift = width.saturating_sub(buckets.trailing_zeros());
-            self.counts.clear();
-            self.counts.resize(buckets, 0);
-            self.spread.extend(words.inspect(|word| self.counts[(word >> shift) as usize] += 1));
-            self.sort_by_bucket(shift);
-        } else {
-            self.spread.extend(words);
-            self.merge_runs(sources);
-        }
+        self.spread.extend(words.inspect(|word| self.counts[(word >> shift) as usize] += 1));
+        self.sort_by_bucket(shift);
         if !self.take_numbers(number_bits) {
             self.repair_ties(number_bits);
             self.take_numbers(number_bits);
         }
-        if watermark <= first {
-            0
-        } else if watermark > last {
-            rows
-        } else {
-            let before = watermark.wrapping_sub(first) as u64;
-            self.words.partition_point(|word| word >> number_bits < before)
-        }
-    }
-
-    /// Sorts the words by merging the sources', which are sorted.
-    fn merge_runs(&mut self, sources: &[Batch]) {
-        let mut lengths: Vec<usize> = sources.iter().map(Batch::num_rows).collect();
-        while lengths.len() > 1 {
-            self.words.resize(self.spread.len(), 0);
-            let (mut rest, mut room) = (&self.spread[..], &mut self.words[..]);
-            for pair in lengths.chunks(2) {
-                let (left, others) = rest.split_at(pair[0]);
-                let (right, others) = others.split_at(pair.get(1).copied().unwrap_or(0));
-                let (both, free) = room.split_at_mut(left.len() + right.len());
-                merge(left, right, both);
-                (rest, room) = (others, free);
-            }
-            std::mem::swap(&mut self.words, &mut self.spread);
-            lengths = lengths.chunks(2).map(|pair| pair.iter().sum()).collect();
-        }
-        std::mem::swap(&mut self.words, &mut self.spread);
     }
 
     /// Sorts the words by their bits above `shift`, by which they are counted, and then where they are nearly in place.
@@ -213,13 +170,12 @@ impl Sorter {
     }
 
     /// The same by sorting triples, for times too far apart to share a word with the row's number.
-    fn place_by_comparison(&mut self, watermark: EventTime) -> usize {
+    fn place_by_comparison(&mut self) {
         let keys = self.times.iter().zip(&self.ords).zip(0u32..);
         let mut keys: Vec<(EventTime, u64, u32)> = keys.map(|((time, ord), number)| (*time, *ord, number)).collect();
         keys.sort_unstable();
         self.order.clear();
         self.order.extend(keys.iter().map(|key| key.2));
-        keys.partition_point(|key| key.0 < watermark)
     }
 
     /// Gives memory back after an unusually large call.
@@ -238,23 +194,11 @@ impl Sorter {
 }
 
 /// Whether rows are in the order of `(_time, _ord)`.
-fn in_order(times: &[EventTime], ords: &[u64]) -> bool {
-    times.windows(2).zip(ords.windows(2)).all(|(t, o)| t[0] < t[1] || (t[0] == t[1] && o[0] <= o[1]))
-}
-
-/// Merges two sorted runs; which of them is next is anybody's guess, so there is no branch on it.
-fn merge(left: &[u64], right: &[u64], out: &mut [u64]) {
-    let (mut l, mut r) = (0, 0);
-    for (done, word) in out.iter_mut().enumerate() {
-        let (Some(a), Some(b)) = (left.get(l), right.get(r)) else {
-            out[done..].copy_from_slice(if l < left.len() { &left[l..] } else { &right[r..] });
-            return;
-        };
-        let takes_left = a < b;
-        *word = if takes_left { *a } else { *b };
-        l += usize::from(takes_left);
-        r += usize::from(!takes_left);
-    }
+fn in_order(times: &[EventTime], ord: impl Fn(usize) -> u64) -> bool {
+    let pairs = || times.windows(2);
+    // Without a way out, so that several are looked at at once.
+    pairs().fold(true, |sorted, pair| sorted & (pair[0] <= pair[1]))
+        && pairs().zip(0..).all(|(pair, row)| pair[0] != pair[1] || ord(row) <= ord(row + 1))
 }
 
 #[inline]
