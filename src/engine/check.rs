@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::chain::chains;
 use super::graph::bind;
 use super::models::Pins;
 use super::monitor::reference::watch;
@@ -13,6 +12,7 @@ use super::topics;
 use crate::base::{Fault, Faults, ModelRef, Severity};
 use crate::ingest::FileCatalog;
 use crate::plan;
+use crate::plan::chain::chains;
 use crate::plan::model::{ModelOutput, Plan};
 use crate::plan::{Catalog, RegisteredFile, SourceSpec};
 use crate::score::Model;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::EngineError;
-use super::chain::chains;
 use super::tables::{label_table, tables_of, wanted};
+use crate::plan::chain::chains;
 use crate::plan::model::Plan;
 use crate::store::offline::TableSpec;
 use crate::store::pit::{Labelled, View, ViewColumn, Window};

@@ -1,8 +1,8 @@
 //! Builds the dataflow of a job on one worker.
 //!
-//! Per chain: source rows move to the worker of the first view's entity, wait there for the watermark (in event-time
-//! order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models, the
-//! topics and the online store. Updates of views over other streams come the same way into the view's operator.
+//! Per chain: source rows move to the worker of the entity that the views add least for, wait there for the watermark (in
+//! event-time order), pass the views one after the other, moving whenever the entity changes, and end in the tables, the models,
+//! the topics and the online store. Updates of views over other streams come the same way into the view's operator.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 use timely::worker::Worker;
 
 use super::EngineError;
-use super::chain::{self, Chain};
 use super::finish;
 use super::labels;
 use super::monitor::alerts::{Alerts, alerts};
@@ -46,6 +45,7 @@ use crate::ingest::aligned::Aligned;
 use crate::monitor::StatKind;
 use crate::ops::exchange::Placement;
 use crate::ops::order::merge_sorted;
+use crate::plan::chain::{self, Chain};
 use crate::plan::model::{OnlinePlace, Order, Plan, QualityMetric, StreamRef};
 use crate::score::{Bound, Model};
 use crate::store::offline::TableSpec;
@@ -476,7 +476,6 @@ impl<'s> Graph<'_, 's> {
             return port;
         }
         let name = format!("reorder {} for {reader}", self.shared.plan.sources[source].name);
-        let placement = placement.map(Arc::as_ref);
         ordered(self.scope, self.shared, self.control.of(node), (port, inlet), &name, key, placement)
     }
 
@@ -509,7 +508,7 @@ impl<'s> Graph<'_, 's> {
         let spine = &plan.sources[chain.spine];
         let mut rows: Option<(Rows<'s>, Vec<usize>, Arc<Placement>, Arc<Node>)> = None;
         let mut schema = Arc::clone(&spine.stream_schema);
-        for &view_index in &chain.views {
+        for &view_index in &chain.visits {
             let view = &plan.views[view_index];
             let key: Vec<usize> = view
                 .entity_names

@@ -7,7 +7,6 @@
 
 mod alarm;
 mod background;
-pub mod chain;
 mod check;
 mod checkpoint;
 pub mod dataset;

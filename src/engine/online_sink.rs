@@ -15,7 +15,6 @@ use timely::dataflow::operators::probe::{Handle as Probe, Probe as _};
 
 use super::EngineError;
 use super::background::Background;
-use super::chain::update_schema;
 use super::graph::{OpenStore, StoreIdentity};
 use super::online_redis;
 use super::publish::ONLINE;
@@ -23,6 +22,7 @@ use super::shared::{Shared, StopHandle};
 use super::status::flow::{Inlet, Node};
 use super::ticked::{Control, Port, Rows, TickBuffer, whole};
 use crate::base::{Epoch, EventTime, Tick};
+use crate::plan::chain::update_schema;
 use crate::plan::model::{Plan, ViewPlan};
 use crate::state::Report;
 use crate::state::manifest::Manifest;

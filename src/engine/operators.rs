@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::chain::Chain;
 use super::monitor;
 use super::monitor::{drift, label_drift};
 use super::retrain;
 use super::rollout;
 use super::stage::{join_name, view_name};
 use crate::base::format_duration;
+use crate::plan::chain::Chain;
 use crate::plan::model::{Order, Plan, SourcePlan, StreamRef, ViewPlan, Window};
 
 /// Begins the names of operators that hold rows until the watermark passes them.
@@ -68,11 +68,11 @@ impl Changes {
 pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut seen: Vec<usize> = Vec::new();
-    let reorder = |all: &mut BTreeMap<String, String>, source: usize, keys: &[String], reader: &str| {
+    // By which key they were saved makes no difference to the rows.
+    let reorder = |all: &mut BTreeMap<String, String>, source: usize, reader: &str| {
         if plan.order == Order::EventTime {
             let source = &plan.sources[source];
-            let name = format!("{REORDER}{} for {reader}", source.name);
-            all.insert(name, format!("rows ({}) by {}", columns(source), keys.join(", ")));
+            all.insert(format!("{REORDER}{} for {reader}", source.name), format!("rows ({})", columns(source)));
         }
     };
     for join in &plan.joins {
@@ -80,8 +80,8 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
         let (left_on, right_on) =
             (left.stream_schema.field(join.left_on).name(), right.stream_schema.field(join.right_on).name());
         let name = join_name(join);
-        reorder(&mut all, join.left, std::slice::from_ref(left_on), &name);
-        reorder(&mut all, join.right, std::slice::from_ref(right_on), &name);
+        reorder(&mut all, join.left, &name);
+        reorder(&mut all, join.right, &name);
         let right_columns: Vec<&str> =
             join.right_columns.iter().map(|c| right.stream_schema.field(*c).name().as_str()).collect();
         let meaning = format!(
@@ -96,15 +96,14 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
     }
     for chain in chains {
         let spine = &plan.sources[chain.spine];
-        let first = chain.views.first().map(|&view| plan.views[view].entity_names.clone()).unwrap_or_default();
-        reorder(&mut all, chain.spine, &first, &format!("rows of {}", spine.name));
+        reorder(&mut all, chain.spine, &format!("rows of {}", spine.name));
         for &index in &chain.views {
             let view = &plan.views[index];
             let name = view_name(view, seen.contains(&index).then_some(spine));
             seen.push(index);
             match view.stream {
                 StreamRef::Source(source) if source != chain.spine => {
-                    reorder(&mut all, source, &view.entity_names, &name);
+                    reorder(&mut all, source, &name);
                 }
                 _ => {}
             }
@@ -119,8 +118,7 @@ pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
             all.extend(meaning.map(|meaning| (name, meaning)));
         }
         let Some(labels) = described.labels.map(|labels| &plan.labels[labels]) else { continue };
-        let id = plan.sources[labels.from].stream_schema.field(labels.id).name();
-        reorder(&mut all, labels.from, std::slice::from_ref(id), &monitor::name(plan, described));
+        reorder(&mut all, labels.from, &monitor::name(plan, described));
         all.insert(monitor::matches::name(plan, described), monitor::matches::meaning(plan, described, labels));
         all.insert(monitor::accuracy::name(plan, described), monitor::accuracy::meaning(plan, described));
         if !described.detectors.is_empty() {

@@ -12,7 +12,7 @@ use super::status::flow::Inlet;
 use super::ticked::{Control, Port, TickLogic, per_tick};
 use crate::base::Tick;
 use crate::ops::control::TickInfo;
-use crate::ops::exchange::Placement;
+use crate::ops::exchange::{Placement, SlotDistributor};
 use crate::ops::order::Reorder;
 use crate::ops::{Batch, by_slot};
 use crate::state::Mode;
@@ -26,22 +26,42 @@ pub fn ordered<'s>(
     (port, inlet): (Port<'s>, &Inlet),
     name: &str,
     key: Vec<usize>,
-    placement: Option<&Placement>,
+    placement: Option<&Arc<Placement>>,
 ) -> Port<'s> {
-    let checkpoints = &shared.checkpoints;
-    let mut buffer = Reorder::new();
-    let saver = checkpoints.operator(scope.index(), name);
-    let place = (scope.index(), scope.peers());
-    let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
-    let import = |_, bytes: &[u8]| buffer.import(bytes).map_err(damaged);
-    let even = Placement::even(scope.peers());
-    if let Err(error) = checkpoints.restore_placed(name, place, placement.unwrap_or(&even), import) {
+    let saver = shared.checkpoints.operator(scope.index(), name);
+    let distributor = SlotDistributor::new(key.clone(), scope.peers(), placement.cloned());
+    let buffer = restore(shared, name, distributor, scope.index()).unwrap_or_else(|error| {
         shared.fail(error);
-    }
+        Reorder::new()
+    });
     inlet.restored(buffer.len());
     let logic = Box::new(OrderLogic { buffer, saver, key, shared: Arc::clone(shared) });
     let mut outputs = per_tick(scope, name, control, vec![port], 1, logic);
     Port::local(outputs.pop().expect("one output"))
+}
+
+/// A worker's part of the rows that were saved under a name, whatever key they were saved by: another view may come first now.
+fn restore(
+    shared: &Shared,
+    name: &str,
+    mut distributor: SlotDistributor,
+    worker: usize,
+) -> Result<Reorder, EngineError> {
+    let mut saved = Reorder::new();
+    shared.checkpoints.restore_alike(name, |bytes| {
+        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
+        saved.import(bytes).map_err(damaged)
+    })?;
+    let mut own = Reorder::new();
+    let mut take = |owner: usize, rows: Batch| {
+        if owner == worker {
+            own.push(rows);
+        }
+    };
+    // All at once, since a placement that is still open goes by the first rows that it sees.
+    distributor.split(saved.into_held(), &mut take);
+    distributor.finish(take);
+    Ok(own)
 }
 
 /// The buffer between its ticks.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::EngineError;
-use super::chain::Chain;
 use super::checkpoint::Resumed;
 use super::figures::Recovered;
 use super::graph::{Resources, StoreIdentity};
@@ -20,6 +19,7 @@ use crate::base::{Epoch, Tick};
 use crate::ingest::aligned::{Afterwards, Aligned, AlignedState, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog, TickLogError, TickRecord};
 use crate::ingest::{DedupDelta, IngestError, Reading};
+use crate::plan::chain::Chain;
 use crate::plan::model::Plan;
 use crate::state::manifest::Manifest;
 use crate::state::{self, Found, Loaded, Log, Opened, StateError, Store};
@@ -365,7 +365,7 @@ fn changes_from(plan: &Plan, savepoint: &str, manifest: &Manifest) -> Result<Cha
         let (theirs, ours) = (&manifest.job, &plan.job);
         return Err(StateError::Refused(format!("{savepoint} is of job `{theirs}`, not of `{ours}`")).into());
     }
-    let chains = super::chain::chains(plan);
+    let chains = crate::plan::chain::chains(plan);
     let sources = saved_sources(manifest).ok();
     Ok(changes(plan, manifest, sources.as_ref(), &operators(plan, &chains)))
 }

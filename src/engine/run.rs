@@ -11,7 +11,6 @@ use serde::Serialize;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 
 use super::EngineError;
-use super::chain::Chain;
 use super::checkpoint::{Checkpoints, Resumed, Target};
 use super::figures::{CheckpointSummary, RecoverySummary};
 use super::graph::{self, Built, OpenStore};
@@ -35,6 +34,7 @@ use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
 use crate::ingest::{Counts, Reading};
 use crate::ops::control::TickInfo;
+use crate::plan::chain::Chain;
 use crate::plan::model::Plan;
 use crate::state::{self, Coordinator, Expected, Hooks, Progress as CheckpointProgress, Store};
 use crate::store::offline::outbox_name;

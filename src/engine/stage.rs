@@ -14,7 +14,6 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use timely::dataflow::Scope;
 
 use super::EngineError;
-use super::chain::{schema_after, update_schema, value_fields};
 use super::checkpoint::Saver;
 use super::figures::Usual;
 use super::letters::letters;
@@ -30,6 +29,7 @@ use crate::ops::Batch;
 use crate::ops::control::TickInfo;
 use crate::ops::exchange::Placement;
 use crate::ops::order::merge_sorted;
+use crate::plan::chain::{schema_after, update_schema, value_fields};
 use crate::plan::model::{JoinPlan, NamedExpr, SourcePlan, StreamRef, ViewPlan};
 use crate::state::Mode;
 

@@ -2,7 +2,6 @@
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 
-use super::chain::{Chain, update_schema, value_fields};
 use super::monitor::alerts;
 use super::rollout;
 use crate::ingest::dead_letter_schema;
@@ -10,6 +9,7 @@ use crate::monitor::alert::alert_schema;
 use crate::monitor::alert::table::TABLE;
 use crate::monitor::{StatKind, stat_schema};
 use crate::ops::system::SYSTEM_COLUMNS;
+use crate::plan::chain::{Chain, update_schema, value_fields};
 use crate::plan::model::{OfflinePlan, Plan, StreamRef};
 use crate::rollout::record::TABLE as ROLLOUTS;
 use crate::rollout::record_schema;

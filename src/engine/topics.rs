@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 
 use super::EngineError;
-use super::chain::Chain;
 use super::outbox::{OutboxGroup, Outboxes, Staging};
 use super::rollout;
 use super::run::TopicSummary;
@@ -13,6 +12,7 @@ use super::tables::{DEAD_LETTERS, MODEL_COLUMNS, Origin, alerts_spec, dead_lette
 use crate::ingest::Registry;
 use crate::monitor::StatKind;
 use crate::ops::key;
+use crate::plan::chain::Chain;
 use crate::plan::model::{Plan, TopicFormat, TopicPlan, TopicRows};
 use crate::store::StoreError;
 use crate::store::offline::{RowForm, TableSpec};

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::{DataType, TimeUnit};
 
+use super::chain::chains;
 use super::describe_drift::write_drift;
 use super::model::*;
 use crate::base::{Micros, SLOTS, format_bytes, format_duration, format_time, shown_setting};
@@ -63,11 +64,13 @@ impl Plan {
         for view in &self.views {
             self.write_view(out, view)?;
         }
-        for set in &self.sets {
+        let chains = chains(self);
+        for (index, set) in self.sets.iter().enumerate() {
             writeln!(out, "\nfeature set {} on {}: one row per event", set.name, self.sources[set.spine].name)?;
             if !set.views.is_empty() {
-                let views: Vec<&str> = set.views.iter().map(|v| self.views[*v].name.as_str()).collect();
-                writeln!(out, "  visits {}", views.join(", then "))?;
+                let visits = chains.iter().filter(|chain| chain.sets.contains(&index)).flat_map(|chain| &chain.visits);
+                let views = visits.filter(|view| set.views.contains(view)).map(|view| self.views[*view].name.as_str());
+                writeln!(out, "  visits {}", views.collect::<Vec<_>>().join(", then "))?;
             }
             let columns: Vec<(&str, &DataType)> = set.columns.iter().map(|c| (c.name.as_str(), &c.data_type)).collect();
             write_columns(out, "  ", &columns)?;

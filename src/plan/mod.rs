@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod catalog;
+pub mod chain;
 mod compile;
 mod config;
 mod decode;

@@ -499,7 +499,7 @@ pub struct SetPlan {
     pub name: String,
     /// The spine: a source, by index.
     pub spine: usize,
-    /// The views that the spine's rows visit, in order.
+    /// The views that the columns are of.
     pub views: Vec<usize>,
     /// The set's columns, in the order of `take`.
     pub columns: Vec<SetColumn>,

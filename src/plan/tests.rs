@@ -446,6 +446,27 @@ features:
 }
 
 #[test]
+fn rows_visit_first_the_views_that_add_least() {
+    let sets = [
+        ("features.terminal.aggregates.more", "{count: \"*\", over: [1h, 2h, 3h, 4h, 5h, 6h]}"),
+        ("features.again", "{from: tx, entity: [customer_id], aggregates: {seen: {count: \"*\", over: 1h}}}"),
+    ];
+    let visits = |plan: &Plan| {
+        let chains = super::chain::chains(plan);
+        let visits = chains[0].visits.iter().map(|view| plan.views[*view].name.clone());
+        (visits.collect::<Vec<_>>(), chains[0].views.clone())
+    };
+    // Eight bytes for each column: 64 of the customer, 32 of the terminal.
+    assert_eq!(visits(&good("card_fraud.yaml")), (vec!["terminal".to_owned(), "customer".to_owned()], vec![0, 1]));
+    // 72 of the customer by now, in two views; 80 of the terminal.
+    let (plan, _) = job("card_fraud.yaml", &sets).unwrap();
+    assert_eq!(visits(&plan).0, ["customer", "again", "terminal"]);
+    let schema = &super::chain::chains(&plan)[0].schema;
+    let place = |name: &str| schema.index_of(name).unwrap();
+    assert!(place("customer.nb_tx_1h") < place("again.seen_1h") && place("again.seen_1h") < place("terminal.risk_1d"));
+}
+
+#[test]
 fn both_sides_of_a_join_can_be_named() {
     let text = "
 job: a
