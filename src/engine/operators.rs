@@ -41,12 +41,12 @@ impl Changes {
                 false => (name.clone(), why),
             };
             match planned.get(name) {
-                Some(is) if is == was => changes.kept.push(name.clone()),
+                Some(is) if is == was || is_waiting(name, was, is) => changes.kept.push(name.clone()),
                 Some(is) => changes.lost.push(lost(format!("it was `{was}` and is `{is}`"))),
                 None => changes.lost.push(lost("the job has it no more".to_owned())),
             }
         }
-        changes.gained = planned.keys().filter(|name| saved.get(*name) != planned.get(*name)).cloned().collect();
+        changes.gained = planned.keys().filter(|name| !changes.kept.contains(name)).cloned().collect();
         changes
     }
 
@@ -64,11 +64,15 @@ impl Changes {
     }
 }
 
+/// Whether the same rows wait. What was said of them once named the key that they were saved by, which makes no difference.
+fn is_waiting(name: &str, was: &str, is: &str) -> bool {
+    name.starts_with(REORDER) && was.strip_prefix(is).is_some_and(|rest| rest.starts_with(" by "))
+}
+
 /// The stateful operators of a plan: what their state means, by name.
 pub fn operators(plan: &Plan, chains: &[Chain]) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut seen: Vec<usize> = Vec::new();
-    // By which key they were saved makes no difference to the rows.
     let reorder = |all: &mut BTreeMap<String, String>, source: usize, reader: &str| {
         if plan.order == Order::EventTime {
             let source = &plan.sources[source];
@@ -191,6 +195,10 @@ mod tests {
         assert_eq!(changes.gained, ["view b", "view d"]);
         let lost: Vec<&str> = changes.lost.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(lost, ["view b", "view c"]);
+        let (was, is) = (map(&[("reorder tx", "rows (a Int64) by a")]), map(&[("reorder tx", "rows (a Int64)")]));
+        assert_eq!(Changes::between(&was, &is).kept, ["reorder tx"]);
+        let is = map(&[("reorder tx", "rows (a Int64, b Int64)")]);
+        assert_eq!(Changes::between(&was, &is).lost.len(), 1);
         let text = changes.text();
         assert!(text.contains("loses the state of: view b: it was `y` and is `Y`"), "{text}");
     }
