@@ -16,11 +16,11 @@ mod setting;
 mod size;
 mod time;
 
-pub use cores::Rounds;
+pub use cores::Cores;
 pub use cron::Cron;
 pub use error::{Blame, Fault, Faults, Severity};
 pub use failpoint::{VARIABLE as FAILPOINTS, failpoint};
-pub use key::{SLOTS, SlotRange, hash_bytes, hash_u64, slot_of, worker_of_slot};
+pub use key::{SLOTS, SlotRange, hash_bytes, hash_u64, hash_words, slot_of, worker_of_slot};
 pub use large::{Large, LargeBox, LargeVec, want_large_pages};
 pub use model_ref::{ModelRef, Selector, check_alias, check_model_name};
 pub use position::{Ord64, Position};

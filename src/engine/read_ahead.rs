@@ -11,7 +11,7 @@ use timely::scheduling::SyncActivator;
 
 use super::shared::Shared;
 use super::status::StopMode;
-use crate::base::{Rounds, SlotRange};
+use crate::base::{Cores, SlotRange};
 use crate::ingest::aligned::{Aligned, Cut, LaneView, Next};
 use crate::ingest::{Counts, IngestError};
 
@@ -103,7 +103,7 @@ fn read(
             thread.unpark();
         }
     }));
-    let mut rounds = Rounds::new().filter(|rounds| workers >= rounds.cores());
+    let cores = Cores::allowed().filter(|cores| workers >= cores.count());
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
         let progress = &shared.checkpoints.progress;
@@ -154,9 +154,11 @@ fn read(
         let sent = match sender.try_send(read) {
             Err(TrySendError::Full(read)) => {
                 let sent = shared.meters.backpressure.during(|| sender.send(read).is_ok());
-                // The workers are behind, and none of them should have to wait for the one whose core is shared.
-                if let Some(rounds) = &mut rounds {
-                    rounds.step();
+                // The workers are behind: each of them goes to its own core, and none should have to wait for the one whose core is
+                // shared.
+                let times = shared.behind.fetch_add(1, Ordering::Relaxed);
+                if let Some(cores) = &cores {
+                    cores.go_to(times);
                 }
                 sent
             }

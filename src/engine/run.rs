@@ -29,7 +29,7 @@ use super::status::{self, Control, Door, Fixed, StopMode};
 use super::telemetry::{Meters, Telemetry};
 use super::upkeep::UpkeepThread;
 use super::{models, online_redis, online_sink, operators};
-use crate::base::{Epoch, failpoint, format_time, hash_bytes, wall_clock};
+use crate::base::{Cores, Epoch, failpoint, format_time, hash_bytes, wall_clock};
 use crate::ingest::aligned::{Afterwards, Aligned, EpochPolicy};
 use crate::ingest::ticks::{self, TickLog};
 use crate::ingest::{Counts, Reading};
@@ -492,7 +492,14 @@ fn work(
         let Built { done, mut looked } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
         shared.meters.built();
+        let cores = Cores::allowed().filter(|cores| workers >= cores.count());
+        let mut behind = 0;
         while !done.done() && !shared.failed() {
+            let times = shared.behind.load(Ordering::Relaxed);
+            if let Some(cores) = cores.as_ref().filter(|_| times != behind) {
+                cores.go_to(worker.index());
+            }
+            behind = times;
             worker.step_or_park(Some(Duration::from_millis(50)));
             looked.look();
         }

@@ -1,7 +1,7 @@
 //! What all workers of one job share: the plan, the stop switch, the first failure, the counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -154,6 +154,8 @@ pub struct Shared {
     pub ticks: AtomicU64,
     /// The latest watermark.
     pub watermark: AtomicI64,
+    /// How often the thread that reads has found the workers behind.
+    pub behind: AtomicUsize,
     /// Keys over all views and workers, and the bytes of their state, as of the end.
     pub keys: AtomicU64,
     /// Bytes of state at the end.
@@ -216,6 +218,7 @@ impl Shared {
             dead_letters: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             watermark: AtomicI64::new(EventTime::MIN),
+            behind: AtomicUsize::new(0),
             keys: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             longest_stall_us: AtomicU64::new(0),

@@ -20,7 +20,7 @@ use arrow::datatypes::{
     UInt16Type, UInt32Type, UInt64Type,
 };
 
-use crate::base::{hash_bytes, hash_u64};
+use crate::base::{hash_bytes, hash_u64, hash_words};
 
 /// Why columns cannot be a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub fn hashes(columns: &[ArrayRef], out: &mut Vec<u64>) -> Result<(), KeyError> 
             let start = out.len();
             words(column, out);
             if column.null_count() == 0 {
-                out[start..].iter_mut().for_each(|word| *word = hash_u64(*word));
+                hash_words(&mut out[start..]);
             } else {
                 let null = hash_bytes(&[TAG_NULL]);
                 for (i, word) in out[start..].iter_mut().enumerate() {

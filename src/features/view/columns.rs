@@ -372,9 +372,7 @@ impl Answers {
     /// Finishes one output row by row.
     fn finish_one(&self, layout: &Layout, texts: &Texts, at: usize, rows: usize, column: &mut Gathered) {
         let output = &layout.outputs[at];
-        let mut words = [0; BLOCK];
-        if self.copy_present(layout, output, &mut words[..rows]) {
-            column.words.extend_from_slice(&words[..rows]);
+        if self.copy_present(layout, output, rows, &mut column.words) {
             return;
         }
         let (pairs, windows) = (layout.pairs.len(), layout.windows.len());
@@ -459,28 +457,26 @@ impl Answers {
         }
     }
 
-    /// Counts, smallest and largest values, when every row has some; `false` when the rows need to be looked at.
-    fn copy_present(&self, layout: &Layout, output: &Output, words: &mut [u64]) -> bool {
+    /// Appends counts, smallest and largest values, when every row has some; `false` when the rows need to be looked at.
+    fn copy_present(&self, layout: &Layout, output: &Output, rows: usize, words: &mut Vec<u64>) -> bool {
+        let start = words.len();
         match output.source {
             Source::Rows { window } => {
-                let mut absent = false;
-                for (word, rows) in words.iter_mut().zip(self.rows[window..].iter().step_by(layout.windows.len())) {
-                    *word = *rows;
-                    absent |= *rows == 0;
+                words.extend(self.rows[window..].chunks(layout.windows.len()).take(rows).map(|row| row[0]));
+                let present = words[start..].iter().fold(true, |present, rows| present & (*rows != 0));
+                if !present {
+                    words.truncate(start);
                 }
-                !absent
+                present
             }
             Source::Min { extrema, pair } | Source::Max { extrema, pair } if self.present[pair] => {
                 let max = matches!(output.source, Source::Max { .. });
-                let found = self.extrema[extrema..].iter().step_by(layout.extrema.len());
-                words
-                    .iter_mut()
-                    .zip(found)
-                    .for_each(|(word, found)| *word = if max { found.1 } else { found.0 } as u64);
+                let found = self.extrema[extrema..].chunks(layout.extrema.len()).take(rows);
+                let found = found.map(|row| if max { row[0].1 } else { row[0].0 });
                 match output.kind {
-                    Kind::Float => words.iter_mut().for_each(|w| *w = float_of_key(*w as i64).to_bits()),
-                    Kind::Unsigned => words.iter_mut().for_each(|w| *w ^= 1 << 63),
-                    _ => {}
+                    Kind::Float => words.extend(found.map(|key| float_of_key(key).to_bits())),
+                    Kind::Unsigned => words.extend(found.map(|key| key as u64 ^ 1 << 63)),
+                    _ => words.extend(found.map(|key| key as u64)),
                 }
                 true
             }

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, BooleanBufferBuilder};
 use arrow::datatypes::DataType;
 
 use super::ViewError;
-use crate::base::{hash_bytes, hash_u64};
+use crate::base::{hash_bytes, hash_u64, hash_words};
 use crate::ops::key::{self, EncodedKeys};
 
 /// The keys of a batch.
@@ -47,7 +47,8 @@ impl Keys {
         self.none = None;
         if words {
             key::words(&columns[0], &mut self.words);
-            self.hashes.extend(self.words.iter().map(|word| hash_u64(*word)));
+            self.hashes.extend_from_slice(&self.words);
+            hash_words(&mut self.hashes);
         } else {
             let bytes = key::encode(columns)?;
             self.hashes.extend(bytes.iter().map(hash_bytes));
