@@ -17,6 +17,10 @@ use crate::ops::order::Reorder;
 use crate::ops::{Batch, by_slot};
 use crate::state::Mode;
 
+/// Saved rows that are given to workers at once. A placement that is still open goes by the first that it sees, and one slot's by
+/// another key would tell little; all of them may be many.
+const SPLIT_ROWS: usize = 1 << 16;
+
 /// Rows of `port` in event-time order. Its state has the name `name` and is kept by the slots of `key`, which `placement` gives
 /// to workers where it is not even.
 pub fn ordered<'s>(
@@ -47,19 +51,21 @@ fn restore(
     mut distributor: SlotDistributor,
     worker: usize,
 ) -> Result<Reorder, EngineError> {
-    let mut saved = Reorder::new();
-    shared.checkpoints.restore_alike(name, |bytes| {
-        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
-        saved.import(bytes).map_err(damaged)
-    })?;
-    let mut own = Reorder::new();
+    let (mut own, mut some) = (Reorder::new(), Reorder::new());
     let mut take = |owner: usize, rows: Batch| {
         if owner == worker {
             own.push(rows);
         }
     };
-    // All at once, since a placement that is still open goes by the first rows that it sees.
-    distributor.split(saved.into_held(), &mut take);
+    shared.checkpoints.restore_alike(name, |bytes| {
+        let damaged = |error| EngineError::Plan(format!("the saved state of `{name}` cannot be read: {error}"));
+        some.import(bytes).map_err(damaged)?;
+        if some.len() >= SPLIT_ROWS {
+            distributor.split(std::mem::take(&mut some).into_held(), &mut take);
+        }
+        Ok(())
+    })?;
+    distributor.split(some.into_held(), &mut take);
     distributor.finish(take);
     Ok(own)
 }
