@@ -13,7 +13,7 @@ pub struct Chain {
     pub spine: usize,
     /// Views visited, in the order of the file.
     pub views: Vec<usize>,
-    /// The same in the order in which rows visit them; see [`visits`].
+    /// The same in the order in which rows visit them: those of one entity together, and first the entity whose views add least.
     pub visits: Vec<usize>,
     /// Feature sets read at the end.
     pub sets: Vec<usize>,
