@@ -234,17 +234,17 @@ fn what_a_job_tells_is_what_its_summary_and_its_tables_say() {
     assert_eq!(views.iter().filter_map(|view| view.state_bytes).sum::<u64>(), told.state_bytes);
     let edges: Vec<String> = told.graph.edges.iter().map(|edge| format!("{} > {}", edge.from, edge.to)).collect();
     for edge in [
-        "source:tx > view:customer",
+        "source:tx > view:terminal",
         "source:tx > join:labelled_tx",
         "source:fraud_labels > join:labelled_tx",
         "join:labelled_tx > view:terminal",
-        "view:customer > view:terminal",
-        "view:terminal > set:fraud_inputs",
+        "view:terminal > view:customer",
+        "view:customer > set:fraud_inputs",
         "set:fraud_inputs > model:fraud",
         "model:fraud > monitor:fraud",
         "source:fraud_labels > monitor:fraud",
         "model:fraud > sink:table/predictions/fraud",
-        "view:terminal > sink:table/features/customer",
+        "view:customer > sink:table/features/customer",
         "monitor:fraud > sink:table/stats/accuracy",
         "view:customer > sink:online",
         "source:tx > sink:table/dead_letters",
@@ -346,7 +346,7 @@ fn a_job_that_is_drained_is_finished() {
     let place = paced().set("sources.tx.disorder=2d").set("sources.fraud_labels.disorder=2d");
     let job = Job::start(live(&place), &place.path("state"));
     let told = job.wait_for("rows that wait", |status| status.sources.iter().any(|source| source.accepted > 4_000));
-    let waiting = node(&told, "view:customer");
+    let waiting = node(&told, "view:terminal");
     assert!(waiting.queued > 1_000 && waiting.rows_in + waiting.queued <= told.sources[0].accepted, "{waiting:?}");
     let saved = place.path("before");
     assert_eq!(job.save("before", &saved).0, 202);
