@@ -13,7 +13,7 @@ pub struct Cores {
 impl Cores {
     /// `None` where there is one core, or where the system does not tell.
     #[cfg(target_os = "linux")]
-    pub fn allowed() -> Option<Self> {
+    fn allowed() -> Option<Self> {
         // SAFETY: a set of cores is plain numbers, of which none are meant by zeros; the system writes no more than its size.
         let (all, told) = unsafe {
             let mut all: libc::cpu_set_t = std::mem::zeroed();
@@ -28,13 +28,13 @@ impl Cores {
 
     /// Other systems do not tell.
     #[cfg(not(target_os = "linux"))]
-    pub fn allowed() -> Option<Self> {
+    fn allowed() -> Option<Self> {
         None
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.list.len()
+    /// Those that so many workers share, when there is a worker for each at least; with fewer, the system has room to place threads.
+    pub fn shared_by(workers: usize) -> Option<Self> {
+        Self::allowed().filter(|cores| workers >= cores.list.len())
     }
 
     /// Goes to core `number` of them, counted round and round. The thread may stay there and need not: the system moves it when it
@@ -66,12 +66,13 @@ mod tests {
     fn a_thread_comes_to_every_core_and_is_bound_to_none() {
         let Some(cores) = Cores::allowed() else { return };
         let mut seen = std::collections::BTreeSet::new();
-        for number in 0..20 * cores.count() {
+        for number in 0..20 * cores.list.len() {
             cores.go_to(number);
             // SAFETY: asks for a number.
             seen.insert(unsafe { libc::sched_getcpu() } as usize);
         }
         assert!(seen.iter().eq(&cores.list), "{seen:?}");
-        assert_eq!(Cores::allowed().map(|again| again.list), Some(cores.list));
+        assert!(Cores::shared_by(cores.list.len() - 1).is_none());
+        assert_eq!(Cores::shared_by(cores.list.len()).map(|again| again.list), Some(cores.list));
     }
 }

@@ -103,7 +103,7 @@ fn read(
             thread.unpark();
         }
     }));
-    let cores = Cores::allowed().filter(|cores| workers >= cores.count());
+    let cores = Cores::shared_by(workers);
     loop {
         reader.set_idle(idle.load(Ordering::Relaxed));
         let progress = &shared.checkpoints.progress;

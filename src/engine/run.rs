@@ -492,7 +492,7 @@ fn work(
         let Built { done, mut looked } = graph::build(worker, Arc::clone(&shared), Arc::clone(&for_graph), reader);
         shared.checkpoints.built();
         shared.meters.built();
-        let cores = Cores::allowed().filter(|cores| workers >= cores.count());
+        let cores = Cores::shared_by(workers);
         let mut behind = 0;
         while !done.done() && !shared.failed() {
             let times = shared.behind.load(Ordering::Relaxed);
